@@ -1,0 +1,130 @@
+"""From the command line to a task: compose a configuration, run, explain what went wrong.
+
+Nothing here imports torch: help, ``--cfg`` and mistyped options are answered at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, HydraException, InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from fer.errors import ConfigError, FerError
+
+log = logging.getLogger(__name__)
+
+Task = Callable[[DictConfig, Path], object]
+
+
+class CommandError(CompactHydraException):
+    """What Hydra prints as its message alone, without a traceback."""
+
+
+def config_folder() -> Path:
+    """The folder of configurations: of the source tree, or inside an installed package."""
+    package = Path(__file__).resolve().parent
+    source = package.parent / "conf"
+    return source if (source / "train.yaml").is_file() else package / "conf"
+
+
+def run(task: Task, config_name: str) -> None:
+    """Compose ``config_name`` with the command line's overrides and call ``task``.
+
+    ``task`` gets the configuration, without Hydra's own part, and the run folder. Its
+    :class:`~fer.errors.FerError` ends the program with a non-zero exit code and its message.
+    """
+    started = False
+
+    def job(cfg: DictConfig) -> object:
+        nonlocal started
+        started = True
+        return call(task, cfg)
+
+    main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
+    try:
+        main(job)()
+    except SystemExit as stop:
+        if stop.code and not started:
+            for line in suggest(config_name, sys.argv[1:]):
+                print(line, file=sys.stderr)
+        raise
+
+
+def call(task: Task, cfg: DictConfig) -> object:
+    """Call a task; what a user can act on becomes one message."""
+    try:
+        return task(cfg, Path(HydraConfig.get().runtime.output_dir))
+    except FerError as error:
+        raise CommandError(f"Error: {error}") from error
+    except MissingMandatoryValue as error:
+        raise CommandError(f"Error: {missing_value(error)}") from error
+    except OmegaConfBaseException as error:
+        raise CommandError(f"Error: {error}") from error
+
+
+def missing_value(error: MissingMandatoryValue) -> str:
+    """The message for a value that only the user can give."""
+    key = error.full_key
+    return f"{key}: expected a value, found none. Give one: {key}=VALUE"
+
+
+def instantiate(node: DictConfig, **values: Any) -> Any:
+    """Hydra's ``instantiate``, with one message instead of a chain of tracebacks.
+
+    Raises:
+        ConfigError: the target does not exist or does not accept the node's values.
+    """
+    try:
+        return hydra.utils.instantiate(node, **values, _convert_="all")
+    except InstantiationException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+            if isinstance(cause, FerError):
+                raise cause from error
+        raise ConfigError(
+            f"{node._get_full_key('') or 'configuration'}: {node.get('_target_')} does not accept "
+            f"these values: {cause}. Correct them in conf/ or on the command line."
+        ) from error
+
+
+def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
+    """For each override that names an unknown key: the keys that exist beside it."""
+    keys = {}  # of each override that changes a value or chooses an option
+    for item in arguments:
+        match = re.match(r"([A-Za-z_][\w./@-]*)=", item)
+        if match and not match[1].startswith("hydra"):
+            keys[item] = match[1]
+    choices = [item for item, key in keys.items() if (config_folder() / key).is_dir()]
+    lines = []
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        try:
+            composed = hydra.compose(config_name, overrides=choices)
+        except HydraException:  # an unknown choice: Hydra has listed the valid ones
+            composed = hydra.compose(config_name)
+    for item, key in keys.items():
+        if item in choices:
+            continue
+        node: Any = OmegaConf.to_container(composed, resolve=False)
+        path = ""
+        for part in key.split("."):
+            if not isinstance(node, dict) or part not in node:
+                known = [str(name) for name in node if name != "_target_"] if node else []
+                place = f"below {path}" if path else "at the top"
+                lines.append(
+                    f"{key}: expected a known option, found {part!r}. "
+                    f"Valid {place}: {', '.join(known) or 'none'}."
+                )
+                break
+            node = node[part]
+            path = f"{path}.{part}" if path else part
+    return lines

@@ -1,0 +1,61 @@
+"""Augmentation on the CPU: an albumentations pipeline, reproducible image by image.
+
+What an image looks like in an epoch is a pure function of (seed, epoch, image). The number of
+workers, the batch size and what came before do not matter.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+class Augmentation:
+    """A sequence of albumentations transforms with its random numbers under control.
+
+    Args:
+        transforms: albumentations transforms, in the order in which they are applied.
+        seed: of the run.
+
+    >>> import numpy as np
+    >>> augment = Augmentation([], seed=0)
+    >>> augment(np.zeros((48, 48, 1), np.uint8), epoch=0, index=7).shape
+    (48, 48, 1)
+    """
+
+    def __init__(self, transforms: Sequence[Any], seed: int) -> None:
+        import_albumentations()
+        import albumentations
+
+        self.seed = seed
+        self.pipeline = albumentations.Compose(list(transforms))
+        # A counter-based generator: setting its counter is a jump to an independent stream, and
+        # cheaper than seeding a new one for each image.
+        self.generator = np.random.Generator(np.random.Philox(key=seed))
+        self.random = random.Random()
+        # albumentations would seed each transform alike, so that a flip and an occlusion with
+        # equal probabilities always came together. Sharing one stream keeps them independent.
+        self.pipeline.set_random_state(self.generator, self.random)
+
+    def __len__(self) -> int:
+        return len(self.pipeline.transforms)
+
+    def __call__(self, image: np.ndarray, *, epoch: int, index: int) -> np.ndarray:
+        """Augment one ``(H, W, C)`` uint8 image; ``index`` is its place in the data set."""
+        state: dict[str, Any] = dict(self.generator.bit_generator.state)
+        state["state"]["counter"] = np.array([0, index, epoch, 0], dtype=np.uint64)
+        state["buffer_pos"] = 4  # nothing buffered
+        state["has_uint32"] = 0
+        self.generator.bit_generator.state = state
+        self.random.seed(int(self.generator.integers(2**63)))
+        return self.pipeline(image=image)["image"]
+
+
+def import_albumentations() -> None:
+    """Import albumentations without its look over the network for a newer version."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations  # noqa: F401

@@ -1,0 +1,215 @@
+"""Lightning data modules: from a configuration to data loaders."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from fer import labels
+from fer.data.augmentation import Augmentation
+from fer.data.dataset import EmotionDataset, EpochSampler, keep, load_images
+from fer.data.download import download_from_kaggle
+from fer.data.fer2013 import FER2013Reader
+from fer.data.integrity import leaked
+from fer.data.prepare import Generator, Prepared, Reader, prepare
+from fer.data.rafdb import RAFDBReader
+from fer.data.raw import SPLITS
+from fer.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class EmotionDataModule(LightningDataModule):
+    """A dataset in the one schema, prepared and loaded.
+
+    ``prepare_data`` touches the disk, ``setup`` only reads.
+
+    Args:
+        name: of the dataset.
+        folder: where the prepared dataset is or will be; ``folder/raw`` may hold the raw one.
+        reader: lists the raw data.
+        raw: path of the raw data; None looks in ``folder/raw``.
+        generator: draws the raw data of an embedded dataset.
+        download: whether raw data that is nowhere may be fetched from Kaggle.
+        kaggle: the Kaggle dataset to fetch, ``owner/name``; None if none may be.
+        workers: processes that preparation uses; None takes every core.
+        image_size: side of the network's input in pixels.
+        in_channels: 1 (gray) or 3 (RGB).
+        transforms: albumentations transforms for training images.
+        batch_size: images per training step.
+        eval_batch_size: images per step of validation and test.
+        num_workers: processes that augment; 0 does it in the training process.
+        seed: of shuffling and augmentation.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: str | Path,
+        reader: Reader,
+        *,
+        raw: str | Path | None = None,
+        generator: Generator | None = None,
+        download: bool = False,
+        kaggle: str | None = None,
+        workers: int | None = None,
+        image_size: int = 64,
+        in_channels: int = 1,
+        transforms: list[Any] | None = None,
+        batch_size: int = 128,
+        eval_batch_size: int = 256,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for key, value, least in (
+            ("batch_size", batch_size, 1),
+            ("eval_batch_size", eval_batch_size, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise ConfigError(
+                    f"loader.{key}: expected a whole number from {least}, found {value}."
+                )
+        self.dataset_name = name
+        self.folder = Path(folder)
+        self.reader = reader
+        self.raw = None if raw is None else Path(raw)
+        self.generator = generator
+        self.fetch: Callable[[], Path] | None = (
+            functools.partial(download_from_kaggle, name, kaggle) if download else None
+        )
+        self.workers = workers
+        self.image_size = image_size
+        self.in_channels = in_channels
+        self.transforms = list(transforms or [])
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.prepared: Prepared
+        self.datasets: dict[str, EmotionDataset] = {}
+
+    def prepare_data(self) -> None:
+        """Prepare the dataset if it is not prepared, and decode it into the cache."""
+        load_images(self._prepare(), self.image_size, self.in_channels)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load every split. Safe to call again."""
+        if self.datasets:
+            return
+        self.prepared = self._prepare()
+        images = load_images(self.prepared, self.image_size, self.in_channels)
+        entries = self.prepared.entries
+        targets = np.array([labels.INDEX[entry.emotion] for entry in entries], dtype=np.int64)
+        for split in SPLITS:
+            rows = np.array(
+                [row for row, entry in enumerate(entries) if entry.split == split], dtype=np.int64
+            )
+            augmentation = None
+            if split == "train" and self.transforms:
+                augmentation = Augmentation(self.transforms, self.seed)
+            # Preparation orders the entries by split, so that a split is a view of the mapping.
+            contiguous = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
+            self.datasets[split] = EmotionDataset(
+                images[rows[0] : rows[-1] + 1] if contiguous else images[rows],
+                targets[rows],
+                [entries[row].id for row in rows],
+                augmentation,
+            )
+
+    def _prepare(self) -> Prepared:
+        return prepare(
+            self.dataset_name,
+            self.folder,
+            self.reader,
+            raw=self.raw,
+            generator=self.generator,
+            download=self.fetch,
+            workers=self.workers,
+        )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled, augmented batches. A last batch that is not full is left out."""
+        dataset = self.datasets["train"]
+        return DataLoader(
+            dataset,
+            batch_size=min(self.batch_size, len(dataset)),
+            sampler=EpochSampler(len(dataset), self.seed),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=keep,
+            drop_last=True,
+        )
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Validation batches, in the order of the manifest."""
+        return self.eval_dataloader("val")
+
+    def eval_dataloader(self, split: str) -> DataLoader[Any]:
+        """Batches of a split as they are, in the order of the manifest."""
+        dataset = self.datasets[split]
+        plain = EmotionDataset(dataset.images, dataset.targets, dataset.ids)
+        return DataLoader(plain, batch_size=self.eval_batch_size, collate_fn=keep)
+
+    def normalisation(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of the training images per channel, as fractions of 255."""
+        images = self.datasets["train"].images
+        total = np.zeros(images.shape[-1])
+        squares = np.zeros(images.shape[-1])
+        for start in range(0, len(images), 1024):  # in parts: float64 is eight times the memory
+            part = images[start : start + 1024].astype(np.float64) / 255
+            total += part.sum(axis=(0, 1, 2))
+            squares += (part**2).sum(axis=(0, 1, 2))
+        count = images[..., 0].size
+        mean = total / count
+        std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+        # Images that are all equal have no spread; dividing by one leaves them at zero.
+        return mean.tolist(), np.where(std > 1e-6, std, 1.0).tolist()
+
+    def leaked(self, split: str) -> np.ndarray:
+        """``(N,)`` bool: which images of ``split`` stand again, exactly, in an earlier split."""
+        return np.array(leaked(self.prepared.entries, split), dtype=bool)
+
+
+class FER2013DataModule(EmotionDataModule):
+    """FER2013 (see :mod:`fer.data.fer2013`).
+
+    Args:
+        folder: where the prepared dataset is or will be.
+        options: as of :class:`EmotionDataModule`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path = "data/fer2013",
+        name: str = "fer2013",
+        reader: Reader | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(name, folder, reader or FER2013Reader(), **options)
+
+
+class RAFDBDataModule(EmotionDataModule):
+    """RAF-DB (see :mod:`fer.data.rafdb`).
+
+    Args:
+        folder: where the prepared dataset is or will be.
+        options: as of :class:`EmotionDataModule`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path = "data/rafdb",
+        name: str = "rafdb",
+        reader: Reader | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(name, folder, reader or RAFDBReader(), **options)

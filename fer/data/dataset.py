@@ -1,0 +1,152 @@
+"""The prepared images of one split in memory, fetched a whole batch at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from fer import labels
+from fer.data.augmentation import Augmentation
+from fer.data.files import write_atomic
+from fer.data.images import to_input
+from fer.data.prepare import CACHE, Prepared, progress_bar
+
+log = logging.getLogger(__name__)
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Images ``(N, C, H, W)`` uint8 and targets ``(N,)`` int64."""
+
+
+class Draw(NamedTuple):
+    """An image and the epoch in which it is drawn: what the augmentation depends on."""
+
+    row: int
+    epoch: int
+
+
+class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
+    """One split: uint8 images in memory, with their targets.
+
+    Args:
+        images: ``(N, H, W, C)`` uint8; may be memory-mapped.
+        targets: ``(N,)`` int64, in the order of :data:`fer.labels.EMOTIONS`.
+        ids: of the images, N strings.
+        augmentation: applied to each image that is fetched; None leaves it as it is.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        targets: np.ndarray,
+        ids: Sequence[str],
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.images = images
+        self.targets = targets
+        self.ids = list(ids)
+        self.augmentation = augmentation
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, item: int | Draw) -> tuple[torch.Tensor, int]:
+        """Image ``(C, H, W)`` uint8 and target of one item."""
+        images, targets = self.__getitems__([item])
+        return images[0], int(targets[0])
+
+    def __getitems__(self, items: Sequence[int | Draw]) -> Batch:
+        """A whole batch; a data loader with :func:`keep` as ``collate_fn`` passes it on."""
+        draws = [item if isinstance(item, Draw) else Draw(int(item), 0) for item in items]
+        rows = [draw.row for draw in draws]
+        images = np.asarray(self.images[rows])  # (N, H, W, C), a copy
+        if self.augmentation is not None:
+            for i, draw in enumerate(draws):
+                images[i] = self.augmentation(images[i], epoch=draw.epoch, index=draw.row)
+        # Seen as (N, C, H, W), the memory stays channels-last, which the network wants.
+        return (
+            torch.from_numpy(images).permute(0, 3, 1, 2),
+            torch.from_numpy(self.targets[rows]),
+        )
+
+    def class_counts(self) -> list[int]:
+        """Images per emotion."""
+        return np.bincount(self.targets, minlength=labels.NUM_CLASSES).tolist()
+
+
+def keep(batch: Any) -> Any:
+    """``collate_fn`` of a data set that fetches whole batches."""
+    return batch
+
+
+class EpochSampler(Sampler[Draw]):
+    """Every image once per epoch, in an order that depends on seed and epoch alone.
+
+    Args:
+        size: number of images.
+        seed: of the run.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
+        return (Draw(int(row), self.epoch) for row in order)
+
+
+def load_images(prepared: Prepared, size: int, channels: int) -> np.ndarray:
+    """All images of a prepared dataset at the network's input size.
+
+    They are decoded once and kept in ``<dataset>/.cache`` as one array, which later runs map into
+    memory. The array's name holds a checksum of the manifest and the size, so that another
+    manifest never finds it.
+
+    Returns:
+        ``(N, size, size, channels)`` uint8, in the order of the manifest.
+    """
+    content = json.dumps(
+        [size, channels, prepared.integrity["fingerprint"], [e.sha256 for e in prepared.entries]]
+    )
+    key = hashlib.sha256(content.encode()).hexdigest()[:16]
+    path = prepared.folder / CACHE / f"images-{size}x{size}x{channels}-{key}.npy"
+    if not path.exists():
+        images = np.empty((len(prepared.entries), size, size, channels), dtype=np.uint8)
+        with progress_bar(f"Reading {prepared.folder.name}") as progress:
+            for index in range(len(images)):
+                images[index] = to_input(prepared.read(index), size, channels)
+                if index % 256 == 0:
+                    progress(index, len(images))
+        if not os.access(prepared.folder, os.W_OK):
+            log.warning(
+                "%s cannot be written: images are decoded anew at every start", prepared.folder
+            )
+            return images
+        write_atomic(path, lambda file: np.save(file, images))
+        remove_stale(path)
+    return np.load(path, mmap_mode="r")
+
+
+def remove_stale(path: Path) -> None:
+    """Delete cached arrays of the same shape that belong to another manifest."""
+    shape = path.name.rsplit("-", 1)[0]
+    for other in path.parent.glob(f"{shape}-*.npy"):
+        if other != path:
+            other.unlink(missing_ok=True)

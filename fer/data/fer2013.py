@@ -1,0 +1,370 @@
+"""Reader of FER2013 in each of its public forms.
+
+FER2013 (Goodfellow et al., "Challenges in Representation Learning", arXiv 1307.0414) is 35,887
+grayscale faces of 48 x 48 pixels. It is passed on as one table (``fer2013.csv``, or
+``icml_face_data.csv`` with other column names) and as an archive of image files. In every form the
+*usage* of an image decides its split: Training is train, PublicTest is val, PrivateTest is test.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+
+from fer import labels
+from fer.data.files import sha256_of_file
+from fer.data.raw import (
+    SPLITS,
+    FolderSource,
+    RawDataset,
+    Record,
+    ZipSource,
+    count_by_split,
+    hold_out,
+    is_image,
+    list_files,
+    list_zip,
+)
+from fer.errors import ConfigError, DataError
+
+SIDE = 48
+PIXELS = SIDE * SIDE
+TABLE_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""The table's codes 0–6, as its authors define them."""
+USAGE_SPLIT = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+FOLDER_SPLIT = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "publictest": "val",
+    "test": "test",
+    "testing": "test",
+    "privatetest": "test",
+}
+TABLES = ("fer2013.csv", "icml_face_data.csv")
+USAGE_IN_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_")
+OFFICIAL_COUNTS: dict[str, dict[str, int]] = {
+    split: dict(zip(labels.EMOTIONS, counts, strict=True))
+    for split, counts in {
+        "train": (3995, 436, 4097, 7215, 4830, 3171, 4965),
+        "val": (467, 56, 496, 895, 653, 415, 607),
+        "test": (491, 55, 528, 879, 594, 416, 626),
+    }.items()
+}
+"""Images per split and emotion in the reference copy (sum 35,887)."""
+
+HOW_TO_OBTAIN = """\
+How to obtain FER2013:
+  - with a free Kaggle account, download https://www.kaggle.com/datasets/msambare/fer2013
+    (archive.zip), or the table of https://www.kaggle.com/c/challenges-in-representation-learning-\
+facial-expression-recognition-challenge, and pass its path: dataset.raw=PATH
+  - or let it be fetched with your own Kaggle credentials:
+    pip install "fer-lab[download]", then dataset.download=true"""
+
+
+@dataclass(frozen=True)
+class FER2013Reader:
+    """Lists a FER2013 copy: image archive, unpacked folder, or either table.
+
+    Args:
+        val_fraction: share of train that becomes val, only for a copy whose file names do not
+            say their usage and that has no validation folder of its own.
+        split_seed: seed of that hold-out.
+    """
+
+    val_fraction: float = 0.1
+    split_seed: int = 0
+    official_counts = OFFICIAL_COUNTS
+    how_to_obtain = HOW_TO_OBTAIN
+
+    def __post_init__(self) -> None:
+        check_fraction(self.val_fraction)
+
+    def find(self, folder: Path) -> Path | None:
+        """The raw data in ``folder`` or one level below: a table, image folders, or an archive."""
+        if not folder.is_dir():
+            return None
+        for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+            for name in TABLES:
+                if (place / name).is_file():
+                    return place / name
+            if (place / "train").is_dir() and (place / "test").is_dir():
+                return place
+            archives = sorted(place.glob("*.zip"))
+            if archives:
+                return archives[0]
+        return None
+
+    def list(self, raw: Path) -> RawDataset:
+        """List the copy at ``raw`` without decoding it.
+
+        Raises:
+            DataError: ``raw`` is none of the known forms, or something in it is malformed.
+        """
+        if raw.is_dir():
+            found = self.find(raw)
+            if found is not None and found.is_file():
+                return self.list(found)
+            names = list_files(raw)
+            dataset = self._list_images(raw, names, FolderSource(raw, "L"), "image folder")
+        elif raw.suffix.lower() == ".csv":
+            dataset = list_table(raw)
+        elif raw.suffix.lower() == ".zip":
+            names = list_zip(raw)
+            tables = [name for name in names if PurePosixPath(name).name in TABLES]
+            if tables and not any(is_image(name) for name in names):
+                raise DataError(
+                    f"{raw}: expected an archive of image files, found one that holds the table "
+                    f"{tables[0]!r}. Unpack it and pass the table: dataset.raw={tables[0]}"
+                )
+            dataset = self._list_images(raw, names, ZipSource(raw, "L"), "image archive (zip)")
+        else:
+            raise DataError(
+                f"{raw}: expected archive.zip, its unpacked folder, fer2013.csv or "
+                f"icml_face_data.csv, found a file ending in {raw.suffix!r}."
+            )
+        check_classes(raw, dataset.records)
+        return dataset
+
+    def _list_images(
+        self, raw: Path, names: Sequence[str], source: FolderSource | ZipSource, form: str
+    ) -> RawDataset:
+        """Records of ``.../<train|test|…>/<emotion>/<file>`` names."""
+        placed: list[tuple[str, str, str]] = []  # split by folder, emotion, name
+        ignored = []
+        for name in names:
+            parts = PurePosixPath(name).parts
+            if len(parts) < 3 or parts[-3].lower() not in FOLDER_SPLIT or not is_image(name):
+                ignored.append(name)
+                continue
+            try:
+                emotion = labels.canonical(parts[-2])
+            except DataError as error:
+                raise DataError(f"{raw}: {name}: {error}") from error
+            placed.append((FOLDER_SPLIT[parts[-3].lower()], emotion, name))
+        if not placed:
+            raise DataError(
+                f"{raw}: expected images at train/<emotion>/<file>.jpg and "
+                f"test/<emotion>/<file>.jpg, found {len(names)} files, none at such a place"
+                + (f" (the first is {names[0]!r})" if names else "")
+                + ". Check that this is FER2013 and that it was downloaded completely."
+            )
+        warnings = []
+        if ignored:
+            warnings.append(
+                f"{len(ignored)} files are not images below <split>/<emotion>/ and were left out "
+                f"(the first: {ignored[0]})."
+            )
+        usages = [USAGE_IN_NAME.match(PurePosixPath(name).name) for _, _, name in placed]
+        official = all(usages)
+        if official:
+            splits = [USAGE_SPLIT[usage[1]] for usage in usages if usage]
+        elif any(usages):
+            without = next(
+                name for (_, _, name), usage in zip(placed, usages, strict=True) if not usage
+            )
+            raise DataError(
+                f"{raw}: expected every file name to carry its usage (Training_, PublicTest_ or "
+                f"PrivateTest_) or none to, found both: {without!r} carries none. Two copies "
+                "seem to be mixed; start from one."
+            )
+        else:
+            splits = [split for split, _, _ in placed]
+        ids = make_ids(placed)
+        if not official and "val" not in splits:
+            emotions = {name: emotion for name, (_, emotion, _) in zip(ids, placed, strict=True)}
+            train = [name for name, split in zip(ids, splits, strict=True) if split == "train"]
+            held_out = hold_out(train, emotions, self.val_fraction, self.split_seed)
+            splits = [
+                "val" if name in held_out else split
+                for name, split in zip(ids, splits, strict=True)
+            ]
+            warnings.append(
+                "The file names carry no usage (Training, PublicTest, PrivateTest): "
+                f"{self.val_fraction:.0%} of train is held out as val (seed {self.split_seed}). "
+                "Results are not comparable with the official protocol."
+            )
+        elif not official:
+            warnings.append(
+                "The file names carry no usage (Training, PublicTest, PrivateTest): the splits "
+                "are the copy's own. Results are not comparable with the official protocol."
+            )
+        records = [
+            Record(name, emotion, split, location, location)
+            for name, split, (_, emotion, location) in zip(ids, splits, placed, strict=True)
+        ]
+        return RawDataset(source, form, records, official, warnings)
+
+
+def check_fraction(val_fraction: float) -> None:
+    """Refuse a hold-out that would leave train or val empty."""
+    if not 0 < val_fraction < 1:
+        raise ConfigError(
+            "dataset.reader.val_fraction: expected a share between 0 and 1, "
+            f"found {val_fraction}. Use 0.1 for a tenth of train."
+        )
+
+
+def make_ids(placed: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Ids that are unique and safe as file names, as short as that allows.
+
+    Args:
+        placed: (split, emotion, name) of each image.
+    """
+    paths = [PurePosixPath(name) for _, _, name in placed]
+    stems = [re.sub(r"[^\w.-]", "_", path.stem) for path in paths]
+    emotions = [emotion for _, emotion, _ in placed]
+    folders = [path.parts[-3] for path in paths]
+    by_emotion = [f"{e}_{s}" for e, s in zip(emotions, stems, strict=True)]
+    by_folder = [f"{f}_{name}" for f, name in zip(folders, by_emotion, strict=True)]
+    for ids in (stems, by_emotion, by_folder):
+        if len(set(ids)) == len(ids):
+            return ids
+    # The same stem twice in one class folder, such as 1.jpg and 1.png: number them all.
+    return [f"{name}_{number:06d}" for number, name in enumerate(by_folder)]
+
+
+def check_classes(raw: Path, records: Sequence[Record]) -> None:
+    """Refuse a copy in which a split lacks an emotion.
+
+    Raises:
+        DataError: a split is missing or a class in it is empty.
+    """
+    counts = count_by_split(records)
+    for split in SPLITS:
+        empty = [name for name in labels.EMOTIONS if not counts.get((split, name))]
+        if len(empty) == labels.NUM_CLASSES:
+            raise DataError(
+                f"{raw}: expected images for the splits train, val and test, found none for "
+                f"{split!r}. Check that the copy is complete."
+            )
+        if empty:
+            raise DataError(
+                f"{raw}: expected images of all seven emotions in {split!r}, found none of "
+                f"{', '.join(map(repr, empty))}. Check that the copy is complete."
+            )
+
+
+@dataclass
+class TableSource:
+    """Pixels of a FER2013 table, read row by row at their byte offset."""
+
+    path: Path
+    pixel_column: int
+
+    def read(self, record: Record) -> np.ndarray:
+        assert isinstance(record.location, tuple)
+        offset, length = record.location
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            line = file.read(length)
+        cells = parse_row(line, record.source)
+        return parse_pixels(cells[self.pixel_column], record.source)
+
+    def signature(self) -> str:
+        return sha256_of_file(self.path)
+
+
+def parse_row(line: bytes, where: str) -> list[str]:
+    """The cells of one line of a table."""
+    try:
+        return next(csv.reader([line.decode("utf-8-sig").rstrip("\r\n")]))
+    except (UnicodeDecodeError, csv.Error, StopIteration) as error:
+        raise DataError(
+            f"{where}: expected one row of comma-separated text, found {line[:40]!r}… ({error}). "
+            "The table is damaged; download it again."
+        ) from error
+
+
+def parse_pixels(text: str, where: str) -> np.ndarray:
+    """2,304 numbers 0–255 separated by spaces as a ``(48, 48)`` uint8 image.
+
+    Raises:
+        DataError: another count, not a whole number, or out of range.
+    """
+    words = text.split()
+    if len(words) != PIXELS:
+        raise DataError(
+            f"{where}: expected {PIXELS:,} pixels (48 x 48), found {len(words):,}. "
+            "The table is damaged; download it again."
+        )
+    try:
+        # bytes() accepts exactly 0–255.
+        return np.frombuffer(bytes(map(int, words)), dtype=np.uint8).reshape(SIDE, SIDE)
+    except ValueError:
+        position, word = next(
+            (position, word)
+            for position, word in enumerate(words)
+            if not word.isdecimal() or int(word) > 255
+        )
+        raise DataError(
+            f"{where}: expected pixels that are whole numbers from 0 to 255, found {word!r} at "
+            f"position {position + 1} of {PIXELS:,}. The table is damaged; download it again."
+        ) from None
+
+
+def list_table(path: Path) -> RawDataset:
+    """Records of ``fer2013.csv`` or ``icml_face_data.csv``. Pixels are left for later.
+
+    Raises:
+        DataError: a column is missing, or a row has an unknown emotion or usage.
+    """
+    with path.open("rb") as file:
+        header = [cell.strip().lower() for cell in parse_row(file.readline(), f"{path}: header")]
+        try:
+            emotion_at, usage_at, pixels_at = (
+                header.index(name) for name in ("emotion", "usage", "pixels")
+            )
+        except ValueError:
+            raise DataError(
+                f"{path}: expected the columns emotion, pixels and Usage (in any order), found "
+                f"{', '.join(header) or 'none'}. This is not fer2013.csv or icml_face_data.csv."
+            ) from None
+        records = []
+        for row, offset, line in numbered_lines(file):
+            where = f"{path.name} row {row}"
+            cells = parse_row(line, f"{path}: row {row}")
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{path}: row {row}: expected {len(header)} columns, found {len(cells)}. "
+                    "The table is damaged; download it again."
+                )
+            code, usage = cells[emotion_at].strip(), cells[usage_at].strip()
+            if not code.isdecimal() or int(code) >= len(TABLE_EMOTIONS):
+                raise DataError(
+                    f"{path}: row {row}: expected an emotion from 0 to 6, found {code!r}. "
+                    "Correct or remove the row, or download the table again."
+                )
+            if usage not in USAGE_SPLIT:
+                raise DataError(
+                    f"{path}: row {row}: expected a usage of Training, PublicTest or PrivateTest, "
+                    f"found {usage!r}. Correct or remove the row, or download the table again."
+                )
+            emotion = TABLE_EMOTIONS[int(code)]
+            # The length keeps the read of one row bounded.
+            location = (offset, len(line))
+            records.append(
+                Record(f"{usage}_{row:05d}", emotion, USAGE_SPLIT[usage], where, location)
+            )
+    return RawDataset(TableSource(path, pixels_at), f"table ({path.name})", records, True)
+
+
+def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """(row, byte offset, line) of each non-empty line after the header; the header is row 1."""
+    row = 1
+    while True:
+        offset = file.tell()
+        line = file.readline()
+        if not line:
+            return
+        row += 1
+        if line.strip():
+            yield row, offset, line

@@ -1,0 +1,87 @@
+"""``manifest.csv``: one row per prepared image, and the fingerprint of a dataset's content."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from fer import labels
+from fer.data.files import write_csv
+from fer.data.raw import SPLITS
+from fer.errors import DataError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One prepared image: ``<split>/<emotion>/<id>.png``."""
+
+    id: str
+    emotion: str
+    split: str
+    source: str
+    """The file of the raw copy, or the table and its row."""
+    sha256: str
+    """Of the decoded pixels (see :func:`pixel_hash`), not of a file."""
+
+    @property
+    def file(self) -> str:
+        """Path below the prepared folder."""
+        return f"{self.split}/{self.emotion}/{self.id}.png"
+
+
+COLUMNS = tuple(field.name for field in fields(Entry))
+
+
+def pixel_hash(image: np.ndarray) -> str:
+    """Hex SHA-256 of the pixels, row by row: equal for the same picture in any file format."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+def fingerprint(entries: Iterable[Entry]) -> str:
+    """Hex SHA-256 of what a dataset contains: each image's split, emotion and pixels.
+
+    File names, order, file format and machine do not matter.
+    """
+    lines = sorted(f"{entry.split} {entry.emotion} {entry.sha256}\n" for entry in entries)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def write_manifest(path: Path, entries: Sequence[Entry]) -> Path:
+    """Write ``manifest.csv``, atomically."""
+    return write_csv(path, COLUMNS, map(asdict, entries))
+
+
+def read_manifest(path: Path) -> list[Entry]:
+    """Read ``manifest.csv``.
+
+    Raises:
+        DataError: it cannot be read, a column is missing, or a row has an unknown value.
+    """
+    repair = "Delete the prepared folder and prepare the dataset again."
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            table = csv.DictReader(file)
+            missing = [name for name in COLUMNS if name not in (table.fieldnames or [])]
+            if missing:
+                raise DataError(
+                    f"{path}: expected the columns {', '.join(COLUMNS)}, found no "
+                    f"{', '.join(missing)}. {repair}"
+                )
+            rows = list(table)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: expected a readable table, found: {error}. {repair}") from error
+    entries = []
+    for number, row in enumerate(rows, start=2):
+        if row["split"] not in SPLITS or row["emotion"] not in labels.INDEX or not row["id"]:
+            raise DataError(
+                f"{path}: row {number}: expected an id, a split ({', '.join(SPLITS)}) and an "
+                f"emotion ({', '.join(labels.EMOTIONS)}), found {row['id']!r}, {row['split']!r}, "
+                f"{row['emotion']!r}. {repair}"
+            )
+        entries.append(Entry(**{name: row[name] or "" for name in COLUMNS}))
+    return entries

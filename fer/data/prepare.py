@@ -1,0 +1,469 @@
+"""From a raw copy to a prepared folder, once, atomically, on all cores.
+
+A prepared dataset is complete or absent. Images are written to a staging folder; when the last one
+is there, one rename turns it into ``.ready``, and from then on the dataset exists: whatever starts
+next only has to move its parts into place. A staging folder that a killed process left is
+deleted. A lock file lets one process at a time prepare a dataset.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock
+
+from fer import labels
+from fer.data.files import cpu_count, read_json, write_json
+from fer.data.images import decode, encode_png
+from fer.data.integrity import PixelStatistics, inspect, summarise
+from fer.data.manifest import Entry, pixel_hash, read_manifest, write_manifest
+from fer.data.raw import SPLITS, RawDataset, Record, Source, is_image, list_files
+from fer.errors import ConfigError, DataError
+
+log = logging.getLogger(__name__)
+
+CHUNK = 256
+SMALL = 4_000
+"""Up to this many images, starting worker processes takes longer than they save."""
+PARTS = (*SPLITS, "integrity.json", "manifest.csv")
+"""What a prepared folder consists of, in the order in which it is moved into place."""
+CACHE = ".cache"
+
+Progress = Callable[[int, int], None]
+
+
+class Reader(Protocol):
+    """What a dataset brings along: one file with one of these, and one YAML."""
+
+    official_counts: Any
+    how_to_obtain: str
+
+    def find(self, folder: Path) -> Path | None:
+        """The raw data in ``folder``, or None."""
+        ...
+
+    def list(self, raw: Path) -> RawDataset:
+        """List the raw data without decoding it."""
+        ...
+
+
+class Generator(Protocol):
+    """A ``functools.partial`` that writes a raw dataset and returns its path."""
+
+    keywords: dict[str, Any]
+
+    def __call__(self, *, folder: Path, workers: int | None, progress: Progress | None) -> Path: ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A complete prepared dataset."""
+
+    folder: Path
+    entries: list[Entry]
+    integrity: dict[str, Any]
+    files: list[str]
+    """Path of each entry's image below ``folder``."""
+
+    def read(self, index: int) -> Any:
+        """Decode image ``index``: ``(H, W)`` or ``(H, W, 3)`` uint8."""
+        path = self.folder / self.files[index]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{path}: expected a prepared image, found: {error.strerror}. "
+                f"Delete {self.folder} (not its raw/ folder) and prepare the dataset again."
+            ) from error
+        return decode(data, str(path))
+
+
+def prepare(
+    name: str,
+    folder: Path,
+    reader: Reader,
+    *,
+    raw: Path | None = None,
+    generator: Generator | None = None,
+    download: Callable[[], Path] | None = None,
+    workers: int | None = None,
+) -> Prepared:
+    """The prepared dataset in ``folder``, made first if it is not there.
+
+    Args:
+        name: of the dataset, for messages.
+        folder: ``<paths.data>/<name>``.
+        reader: lists the raw data.
+        raw: the raw data; None looks in ``folder/raw``.
+        generator: draws the raw data of an embedded dataset.
+        download: fetches the raw data and returns its path; called only if it is nowhere.
+        workers: processes to use; None takes every core.
+
+    Raises:
+        DataError: the raw data is missing or malformed. No prepared folder is left then.
+    """
+    if workers is not None and workers < 1:
+        raise ConfigError(
+            f"dataset.workers: expected a number of processes from 1, found {workers}. "
+            "Use null for every core."
+        )
+    origin = describe_origin(reader, generator)
+    if raw is not None and not raw.exists():
+        raise DataError(
+            f"dataset.raw: expected an existing file or folder, found none at {raw.absolute()}.\n"
+            f"{reader.how_to_obtain}"
+        )
+    finished = load_current(folder, origin, raw)
+    if finished is not None:  # the usual case, and one that a read-only folder allows
+        return finished
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: expected a folder that can be written, found: {error.strerror}. "
+            "Choose another place with paths.data=FOLDER or the environment variable FER_DATA."
+        ) from error
+    if is_foreign(folder) and not os.access(folder, os.W_OK):
+        return adopt(name, folder, origin)  # nothing to lock: nobody can prepare anything here
+    with FileLock(folder / ".lock"):
+        recover(folder)
+        finished = load_current(folder, origin, raw)  # another process may just have made it
+        if finished is not None:
+            return finished
+        if is_foreign(folder):
+            if raw is not None or generator is not None:
+                raise DataError(
+                    f"{folder}: expected no prepared dataset or one made by this program, found "
+                    "split folders without a manifest.csv. To train on them leave out "
+                    "dataset.raw; else move them away or choose another paths.data."
+                )
+            return adopt(name, folder, origin)
+        found = raw or obtain(name, folder, reader, generator, download, workers)
+        log.info("Preparing %s from %s", name, found)
+        dataset = reader.list(found)
+        for warning in dataset.warnings:
+            log.warning(warning)
+        stage(name, folder, found, dataset, reader, origin, workers)
+        recover(folder)
+        prepared = load(folder)
+        for line in summarise(prepared.integrity):
+            log.info("%s: %s", name, line)
+        return prepared
+
+
+def describe_origin(reader: Reader, generator: Generator | None) -> dict[str, Any]:
+    """The options that decide what preparation makes of the raw data."""
+    return {
+        "reader": {"class": type(reader).__name__, **vars(reader)},
+        "generator": dict(generator.keywords) if generator is not None else None,
+    }
+
+
+def obtain(
+    name: str,
+    folder: Path,
+    reader: Reader,
+    generator: Generator | None,
+    download: Callable[[], Path] | None,
+    workers: int | None,
+) -> Path:
+    """Raw data from ``folder/raw``, the generator or a download."""
+    place = folder / "raw"
+    if generator is not None:
+        log.info("Drawing %s (%s)", name, ", ".join(f"{k}={v}" for k, v in _plain(generator)))
+        with progress_bar(f"Drawing {name}") as progress:
+            return generator(folder=place, workers=workers, progress=progress)
+    found = reader.find(place)
+    if found is not None:
+        return found
+    if download is not None:
+        return download()
+    raise DataError(
+        f"{name}: expected a prepared or raw dataset, found none. Looked for\n"
+        f"  - a prepared one: {folder.absolute()} (train/, val/, test/)\n"
+        f"  - a raw one: {place.absolute()}\n"
+        f"  - dataset.raw: not given\n{reader.how_to_obtain}"
+    )
+
+
+def _plain(generator: Generator) -> list[tuple[str, Any]]:
+    return [(key, value) for key, value in generator.keywords.items() if key != "name"]
+
+
+# --- the folder's states ---------------------------------------------------------------------
+
+
+def load(folder: Path) -> Prepared:
+    """Read the prepared dataset in ``folder``."""
+    entries = read_manifest(folder / "manifest.csv")
+    integrity = read_json(folder / "integrity.json")
+    return Prepared(folder, entries, integrity, [entry.file for entry in entries])
+
+
+def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> Prepared | None:
+    """The complete dataset in ``folder`` if it was made this way from this raw data, else None."""
+    if (folder / ".ready").exists() or not (folder / "manifest.csv").exists():
+        return None
+    prepared = load(folder)
+    same_options = prepared.integrity.get("origin") == origin
+    if same_options and (raw is None or same_raw(prepared.integrity["source"], raw)):
+        return prepared
+    log.info(
+        "%s was made %s: preparing it again",
+        folder,
+        "from other raw data" if same_options else "with other options",
+    )
+    return None
+
+
+def same_raw(source: Mapping[str, Any], raw: Path) -> bool:
+    """Whether ``raw`` is, as far as path, size and time tell, what the dataset was made from."""
+    return bool(source["given"] == describe_path(raw))
+
+
+def describe_path(raw: Path) -> dict[str, Any]:
+    """Path, size and modification time of a file, or of all the files in a folder together."""
+    absolute = raw.resolve()
+    if absolute.is_dir():
+        status = [(absolute / name).stat() for name in list_files(absolute)]
+    else:
+        status = [absolute.stat()]
+    return {
+        "path": str(absolute),
+        "files": len(status),
+        "bytes": sum(item.st_size for item in status),
+        "modified_ns": max((item.st_mtime_ns for item in status), default=0),
+    }
+
+
+def recover(folder: Path) -> None:
+    """Finish a preparation that was complete, remove one that was not. Needs the lock."""
+    for leftover in folder.glob(".staging-*"):
+        shutil.rmtree(leftover)
+    ready = folder / ".ready"
+    if not ready.exists():
+        return
+    for part in PARTS:
+        if (ready / part).exists():
+            target = folder / part
+            if target.is_dir():
+                shutil.rmtree(target)
+            (ready / part).replace(target)
+    ready.rmdir()
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether ``folder`` holds split folders that this program did not make."""
+    return not (folder / "manifest.csv").exists() and any(
+        (folder / split).is_dir() for split in SPLITS
+    )
+
+
+# --- making it -------------------------------------------------------------------------------
+
+
+def stage(
+    name: str,
+    folder: Path,
+    raw: Path,
+    dataset: RawDataset,
+    reader: Reader,
+    origin: Mapping[str, Any],
+    workers: int | None,
+) -> None:
+    """Write everything into a staging folder, then rename that to ``.ready``."""
+    staging = folder / f".staging-{os.getpid()}"
+    try:
+        for split in SPLITS:
+            for emotion in labels.EMOTIONS:
+                (staging / split / emotion).mkdir(parents=True)
+        entries: list[Entry] = []
+        statistics: list[PixelStatistics] = []
+        records = dataset.records
+        with (
+            progress_bar(f"Preparing {name}") as progress,
+            pool(workers, len(records)) as executor,
+        ):
+            chunks = [records[i : i + CHUNK] for i in range(0, len(records), CHUNK)]
+            jobs = ((dataset.source, staging, chunk) for chunk in chunks)
+            results = executor.map(_convert, jobs) if executor else map(_convert, jobs)
+            for chunk_entries, chunk_statistics in results:
+                entries.extend(chunk_entries)
+                statistics.extend(chunk_statistics)
+                progress(len(entries), len(records))
+        order = sorted(
+            range(len(entries)),
+            key=lambda i: (SPLITS.index(entries[i].split), entries[i].emotion, entries[i].id),
+        )
+        entries = [entries[i] for i in order]
+        statistics = [statistics[i] for i in order]
+        write_manifest(staging / "manifest.csv", entries)
+        integrity = {
+            "dataset": name,
+            "source": {
+                "form": dataset.form,
+                "given": describe_path(raw),
+                "signature": dataset.source.signature(),
+            },
+            "origin": dict(origin),
+            "official_protocol": dataset.official_protocol,
+            "warnings": dataset.warnings,
+            **inspect(entries, statistics, reader.official_counts),
+        }
+        write_json(staging / "integrity.json", integrity)
+        staging.rename(folder / ".ready")
+    except OSError as error:
+        raise DataError(
+            f"{folder}: expected to write {len(dataset.records):,} images, found: {error}. "
+            "Free some space or choose another paths.data; nothing was kept."
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _convert(
+    job: tuple[Source, Path, Sequence[Record]],
+) -> tuple[list[Entry], list[PixelStatistics]]:
+    """Decode some records and write them as PNG files. Runs in a worker process."""
+    source, staging, records = job
+    entries, statistics = [], []
+    for record in records:
+        image = source.read(record)
+        entry = Entry(record.id, record.emotion, record.split, record.source, pixel_hash(image))
+        (staging / entry.file).write_bytes(encode_png(image))
+        entries.append(entry)
+        statistics.append(PixelStatistics.of(image))
+    return entries, statistics
+
+
+def adopt(name: str, folder: Path, origin: Mapping[str, Any]) -> Prepared:
+    """A prepared folder that someone else made: the three split folders alone.
+
+    Nothing in it is changed, but for a ``.cache`` folder that remembers what was found until a
+    file changes.
+
+    Raises:
+        DataError: a file is no image, is misplaced or does not decode, or a split is empty.
+    """
+    files = [file for file in list_files(folder) if file.split("/")[0] in SPLITS]
+    placed = []
+    for file in files:
+        parts = file.split("/")
+        if len(parts) != 3 or not is_image(file):
+            raise DataError(
+                f"{folder / file}: expected image files at <split>/<emotion>/<image>, found this. "
+                "Move it elsewhere."
+            )
+        placed.append((parts[0], labels.canonical(parts[1]), file))
+    for split in SPLITS:
+        if not any(part == split for part, _, _ in placed):
+            raise DataError(
+                f"{folder}: expected images below train/, val/ and test/, found none in {split}/."
+            )
+    signature = hashlib.sha256()
+    for file in files:
+        status = (folder / file).stat()
+        signature.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    remembered = folder / CACHE / f"adopted-{signature.hexdigest()[:16]}"
+    if (remembered / "integrity.json").exists():  # written last
+        entries = read_manifest(remembered / "manifest.csv")
+        integrity = read_json(remembered / "integrity.json")
+        return Prepared(folder, entries, integrity, [entry.source for entry in entries])
+    entries, statistics = [], []
+    with progress_bar(f"Checking {name}") as progress:
+        for number, (split, emotion, file) in enumerate(placed, start=1):
+            image = decode((folder / file).read_bytes(), str(folder / file))
+            # Stems may repeat from folder to folder here; the whole path does not.
+            entry_id = Path(file).with_suffix("").as_posix().replace("/", "_")
+            entries.append(Entry(entry_id, emotion, split, file, pixel_hash(image)))
+            statistics.append(PixelStatistics.of(image))
+            if number % CHUNK == 0 or number == len(placed):
+                progress(number, len(placed))
+    integrity = {
+        "dataset": name,
+        "source": {
+            "form": "prepared folder made elsewhere",
+            "given": {"path": str(folder.resolve())},
+            "signature": signature.hexdigest(),
+        },
+        "origin": dict(origin),
+        "official_protocol": False,
+        "warnings": ["The prepared folder was made elsewhere: its splits are taken as they are."],
+        **inspect(entries, statistics, None),
+    }
+    for line in (*integrity["warnings"], *summarise(integrity)):
+        log.info("%s: %s", name, line)
+    if os.access(folder, os.W_OK):
+        write_manifest(remembered / "manifest.csv", entries)
+        write_json(remembered / "integrity.json", integrity)
+    return Prepared(folder, entries, integrity, files)
+
+
+@contextmanager
+def pool(workers: int | None, images: int) -> Iterator[Executor | None]:
+    """Worker processes for ``images`` images, or None where this process does it as fast."""
+    count = workers or cpu_count()
+    if count == 1 or images <= SMALL:
+        yield None
+        return
+    # spawn, not fork: the parent may hold locks of torch's or OpenMP's threads.
+    executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Progress]:
+    """A bar on the terminal's error stream; nothing where there is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def main() -> None:
+    """``python -m fer.data.prepare``: preparation alone, without torch."""
+    from omegaconf import DictConfig
+
+    from fer.cli import instantiate, run
+
+    def task(cfg: DictConfig, folder: Path) -> None:
+        from fer.data.download import download_from_kaggle
+        from fer.data.prepare import prepare  # not of __main__: worker processes must find it
+
+        node = cfg.dataset
+        prepared = prepare(
+            node.name,
+            Path(node.folder),
+            instantiate(node.reader),
+            raw=None if node.raw is None else Path(node.raw),
+            generator=None if node.generator is None else instantiate(node.generator),
+            download=(lambda: download_from_kaggle(node.name, node.kaggle))
+            if node.download
+            else None,
+            workers=node.workers,
+        )
+        print(f"{node.name}: {len(prepared.entries):,} images in {prepared.folder}")
+        for line in summarise(prepared.integrity):
+            print(f"  {line}")
+
+    run(task, "prepare")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""What a reader hands over: records that say which image has which label, and how to read one.
+
+A reader lists a raw dataset without decoding it (:class:`RawDataset`); preparation then reads the
+images in parallel through its :class:`Source`, which a worker process can unpickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+
+from fer.data.files import is_outside, sha256_of_file
+from fer.data.images import decode
+from fer.errors import DataError
+
+SPLITS: tuple[str, ...] = ("train", "val", "test")
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+MAX_MEMBER_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Record:
+    """One labelled image of a raw dataset."""
+
+    id: str
+    """Unique within the dataset; the prepared file is ``<split>/<emotion>/<id>.png``."""
+    emotion: str
+    """A name of :data:`fer.labels.EMOTIONS`."""
+    split: str
+    """``train``, ``val`` or ``test``."""
+    source: str
+    """Where it came from, for people: a file of the copy, or a table and its row."""
+    location: str | tuple[int, int]
+    """Where it came from, for :meth:`Source.read`: a member or file, or offset and length."""
+
+
+class Source(Protocol):
+    """Reads one raw image. Implementations are small and picklable."""
+
+    path: Path
+
+    def read(self, record: Record) -> np.ndarray:
+        """The image of ``record``: ``(H, W)`` or ``(H, W, 3)`` uint8.
+
+        Raises:
+            DataError: it cannot be decoded.
+        """
+        ...
+
+    def signature(self) -> str:
+        """A checksum that changes when the raw data changes; cheap enough for every start."""
+        ...
+
+
+@dataclass
+class FolderSource:
+    """Images in a folder."""
+
+    path: Path
+    mode: str
+    """``"L"`` or ``"RGB"``: what the images are converted to."""
+
+    def read(self, record: Record) -> np.ndarray:
+        name = str(record.location)
+        path = self.path / name
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{path}: expected a readable image, found: {error.strerror}. Check the copy."
+            ) from error
+        return decode(data, str(path), self.mode)
+
+    def signature(self) -> str:
+        digest = hashlib.sha256()
+        for name in list_files(self.path):
+            status = (self.path / name).stat()
+            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+
+@dataclass
+class ZipSource:
+    """Images in a zip archive, read in place: nothing is ever extracted."""
+
+    path: Path
+    mode: str
+    _archive: zipfile.ZipFile | None = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"path": self.path, "mode": self.mode, "_archive": None}
+
+    def read(self, record: Record) -> np.ndarray:
+        name = str(record.location)
+        if self._archive is None:  # opened once per worker process
+            self._archive = zipfile.ZipFile(self.path)
+        try:
+            data = self._archive.read(name)
+        except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+            raise DataError(
+                f"{self.path}: expected a readable member {name!r}, found: {error}. "
+                "The archive is damaged; download it again."
+            ) from error
+        return decode(data, f"{self.path}: {name}", self.mode)
+
+    def signature(self) -> str:
+        return sha256_of_file(self.path)
+
+
+@dataclass
+class RawDataset:
+    """A raw dataset, listed but not yet decoded."""
+
+    source: Source
+    form: str
+    """In words, what was found: ``"image archive (zip)"``, ``"table (fer2013.csv)"``, …"""
+    records: list[Record]
+    official_protocol: bool
+    """Whether train, val and test are the ones that the dataset's authors defined."""
+    warnings: list[str] = field(default_factory=list)
+
+
+def list_files(folder: Path) -> list[str]:
+    """Files below ``folder``, as sorted posix paths relative to it. Hidden entries are left out."""
+    found: list[str] = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        base = Path(parent).relative_to(folder).as_posix()
+        prefix = "" if base == "." else f"{base}/"
+        found.extend(prefix + name for name in files if not name.startswith("."))
+    return sorted(found)
+
+
+def list_zip(path: Path) -> list[str]:
+    """Members of a zip archive that are files, checked but not extracted.
+
+    Raises:
+        DataError: it is no zip archive, or a member is unsafe (leaves the target folder, is a
+            link, is encrypted, or is larger than :data:`MAX_MEMBER_BYTES`).
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise DataError(
+            f"{path}: expected a zip archive, found a file that is none ({error}). "
+            "The download may be incomplete; fetch it again."
+        ) from error
+    names = []
+    for member in members:
+        if is_outside(member.filename):
+            problem = "a member that would be written outside the target folder"
+        elif stat.S_ISLNK(member.external_attr >> 16):
+            problem = "a member that is a symbolic link"
+        elif member.flag_bits & 0x1:
+            problem = "an encrypted member"
+        elif member.file_size > MAX_MEMBER_BYTES and not member.filename.endswith(".csv"):
+            problem = f"a member of {member.file_size:,} bytes (at most {MAX_MEMBER_BYTES:,})"
+        else:
+            if not member.is_dir() and not is_hidden(member.filename):
+                names.append(member.filename)
+            continue
+        raise DataError(
+            f"{path}: expected plain image files, found {problem}: {member.filename!r}. "
+            "Do not use this archive; obtain the dataset from another place."
+        )
+    return sorted(names)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether some part of a path is what an operating system left there (``__MACOSX``, ``.x``)."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+def is_image(name: str) -> bool:
+    """Whether the file name ends like an image."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def hold_out(
+    ids: Iterable[str], labels: Mapping[str, str], fraction: float, seed: int
+) -> frozenset[str]:
+    """A stratified hold-out: ``fraction`` of each class, at least one image of each.
+
+    Each id is ranked by a hash of seed and id, so that the choice depends neither on the order of
+    the files nor on the machine nor on any library's random numbers.
+
+    Args:
+        ids: ids to choose from.
+        labels: the class of each id.
+        fraction: share that is held out, 0 < fraction < 1.
+        seed: another seed gives another hold-out.
+    """
+    by_class: dict[str, list[tuple[str, str]]] = {}
+    for name in ids:
+        rank = hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+        by_class.setdefault(labels[name], []).append((rank, name))
+    chosen: set[str] = set()
+    for ranked in by_class.values():
+        count = max(1, round(fraction * len(ranked)))
+        chosen.update(name for _, name in sorted(ranked)[:count])
+    return frozenset(chosen)
+
+
+def count_by_split(records: Iterable[Record]) -> dict[tuple[str, str], int]:
+    """Number of images of each (split, emotion)."""
+    return Counter((record.split, record.emotion) for record in records)

@@ -1,0 +1,115 @@
+"""Probabilities of a network for images, and the networks that checkpoints hold."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fer import labels
+from fer.errors import CheckpointError, ConfigError
+from fer.hardware import AUTOCAST
+from fer.model.shared_cnn import SharedCNN
+
+
+@torch.inference_mode()
+def predict(
+    network: torch.nn.Module,
+    images: np.ndarray,
+    *,
+    device: torch.device | str = "cpu",
+    precision: str = "32-true",
+    batch_size: int = 256,
+) -> np.ndarray:
+    """Probabilities ``(N, 7)`` float32 of images ``(N, H, W, C)`` uint8.
+
+    The network is left in evaluation mode on ``device``.
+
+    Raises:
+        ConfigError: the precision is unknown.
+    """
+    if precision not in AUTOCAST:
+        raise ConfigError(
+            f"trainer.precision: expected one of {', '.join(AUTOCAST)}, found {precision!r}."
+        )
+    dtype = AUTOCAST[precision]
+    device = torch.device(device)
+    network = network.to(device).to(memory_format=torch.channels_last).eval()
+    parts = []
+    for start in range(0, len(images), batch_size):
+        batch = torch.from_numpy(np.array(images[start : start + batch_size]))
+        batch = batch.to(device).permute(0, 3, 1, 2)  # (N, C, H, W), channels-last in memory
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            logits = network(batch)
+        parts.append(logits.float().softmax(dim=1).cpu())
+    if not parts:
+        return np.empty((0, labels.NUM_CLASSES), dtype=np.float32)
+    return torch.cat(parts).numpy()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what it was trained on."""
+
+    path: Path
+    network: SharedCNN
+    extras: dict[str, Any]
+    """``model``, ``labels``, ``dataset`` (name, choice, options, fingerprint), ``seed``."""
+    epoch: int
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Load a checkpoint of this program as data: nothing in it is ever executed.
+
+    Raises:
+        CheckpointError: there is none, it is not one of this program, its emotions differ, or its
+            weights do not fit the network that it names.
+    """
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise CheckpointError(
+            f"checkpoint: expected a file such as <run>/checkpoints/best.ckpt, found {found} at "
+            f"{path.absolute()}."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(
+            f"{path}: expected a checkpoint with nothing but data in it, found: {reason} "
+            "Use a checkpoint that train.py wrote."
+        ) from error
+    extras = content.get("fer") if isinstance(content, dict) else None
+    if not isinstance(extras, dict) or "state_dict" not in content:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint that train.py wrote, found one without its "
+            "description. Use <run>/checkpoints/best.ckpt."
+        )
+    if list(extras["labels"]) != list(labels.EMOTIONS):
+        raise CheckpointError(
+            f"{path}: expected the emotions {', '.join(labels.EMOTIONS)}, found "
+            f"{', '.join(map(str, extras['labels']))}. It was trained with another schema."
+        )
+    if extras["model"].get("class") != SharedCNN.__name__:
+        raise CheckpointError(
+            f"{path}: expected a {SharedCNN.__name__}, found {extras['model'].get('class')!r}."
+        )
+    options = {key: value for key, value in extras["model"].items() if key != "class"}
+    prefix = "network."
+    state = {
+        key.removeprefix(prefix): value
+        for key, value in content["state_dict"].items()
+        if key.startswith(prefix)
+    }
+    try:
+        network = SharedCNN(**options)
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: expected weights of {SharedCNN.__name__}({options}), found others: {error}"
+        ) from error
+    return Checkpoint(path, network, extras, int(content.get("epoch", 0)))

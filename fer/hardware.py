@@ -1,0 +1,64 @@
+"""The device to compute on, and the precision that is fast on it."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+
+from fer.errors import ConfigError
+
+AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Lightning's names of the precisions that are known here, and what autocast computes in."""
+
+
+def find_device(accelerator: str) -> torch.device:
+    """The device for a value of ``trainer.accelerator``.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if accelerator == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    if accelerator == "cpu":
+        return torch.device("cpu")
+    if accelerator == "gpu" and (cuda or mps):
+        return torch.device("cuda" if cuda else "mps")
+    if accelerator == "mps" and mps:
+        return torch.device("mps")
+    available = ["auto", "cpu", *(["gpu"] if cuda or mps else []), *(["mps"] if mps else [])]
+    raise ConfigError(
+        f"trainer.accelerator: expected one that this machine has ({', '.join(available)}), "
+        f"found {accelerator!r}."
+    )
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16 faster than in float32.
+
+    On a CPU this asks for the instructions themselves (AVX-512 BF16 or AMX on x86, BF16 on Arm):
+    without them bfloat16 runs too, but slower than float32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8  # Ampere and later
+    if device.type != "cpu" or platform.system() != "Linux":
+        return False
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def find_precision(precision: str, device: torch.device) -> str:
+    """The precision for a value of ``trainer.precision``.
+
+    Raises:
+        ConfigError: it is unknown.
+    """
+    if precision == "auto":
+        return "bf16-mixed" if has_fast_bfloat16(device) else "32-true"
+    if str(precision) not in AUTOCAST:
+        raise ConfigError(
+            f"trainer.precision: expected one of auto, {', '.join(AUTOCAST)}, found {precision!r}."
+        )
+    return precision

@@ -1,0 +1,131 @@
+"""What watches a training: its history, and checkpoints that are whole or absent."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from fer.data.files import write_atomic, write_csv
+from fer.model.module import MONITOR, EmotionModule
+
+HISTORY_COLUMNS = (
+    "epoch",
+    "train_loss",
+    "val_loss",
+    "train_accuracy",
+    "val_accuracy",
+    "train_macro_f1",
+    "val_macro_f1",
+    "learning_rate",
+    "seconds",
+    "images_per_second",
+)
+
+
+class History(Callback):
+    """Writes ``history.csv``, one row per epoch, whole after each epoch.
+
+    ``seconds`` is the wall time of the epoch with its validation, ``images_per_second`` counts
+    training images over the training part alone.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self._started = 0.0
+        self._trained = 0.0
+        self._images = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock."""
+        self._started = time.perf_counter()
+        self._images = 0
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count the batch's images."""
+        self._images += len(batch[1])
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the training part's clock."""
+        self._trained = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the epoch's row. Runs before the module resets its metrics."""
+        assert isinstance(pl_module, EmotionModule)
+        values = {
+            **trainer.callback_metrics,
+            **pl_module.train_metrics.compute(),
+            "train/loss": pl_module.train_loss.compute(),
+        }
+        training = self._trained - self._started
+        row = {name.replace("/", "_"): float(value) for name, value in values.items()}
+        row |= {
+            "epoch": trainer.current_epoch,
+            "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
+            "seconds": round(time.perf_counter() - self._started, 3),
+            "images_per_second": round(self._images / training, 1),
+        }
+        self.rows.append({name: row[name] for name in HISTORY_COLUMNS})
+        write_csv(self.path, HISTORY_COLUMNS, self.rows)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The first epoch with the highest validation macro-F1."""
+        if not self.rows:
+            return None
+        return int(max(self.rows, key=lambda row: row["val_macro_f1"])["epoch"])
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar with the metrics alone: the logger's version number tells nobody anything."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What is shown behind the bar."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it: a killed run leaves the old one."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Write ``checkpoint`` to ``path``, atomically."""
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomic(Path(path), lambda file: file.write(buffer.getbuffer()))
+
+
+def make_checkpoints(folder: Path) -> list[ModelCheckpoint]:
+    """``best.ckpt`` (highest validation macro-F1) and ``last.ckpt``."""
+    options: dict[str, Any] = {
+        "dirpath": folder,
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+        "auto_insert_metric_name": False,
+    }
+    return [
+        ModelCheckpoint(filename="best", monitor=MONITOR, mode="max", save_top_k=1, **options),
+        ModelCheckpoint(filename="last", monitor=None, save_top_k=1, **options),
+    ]

@@ -1,0 +1,106 @@
+"""Losses on logits ``(N, 7)`` and targets ``(N,)``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from fer.errors import ConfigError
+
+WEIGHTINGS = (None, "balanced", "sqrt_balanced")
+
+
+def class_weights(counts: Sequence[int], weighting: str | None) -> torch.Tensor | None:
+    """Weights ``(C,)`` that make rare classes count more.
+
+    ``balanced`` is n / (C * n_c) (King & Zeng, "Logistic Regression in Rare Events Data", 2001; as
+    in scikit-learn); ``sqrt_balanced`` is its square root. Both are scaled so that the mean
+    weight of a training image is one, which leaves the learning rate comparable. A class without
+    images gets the weight zero.
+
+    >>> class_weights([1, 3], "balanced")
+    tensor([2.0000, 0.6667])
+    """
+    if weighting is None:
+        return None
+    n = torch.tensor(counts, dtype=torch.float64)
+    weights = torch.where(n > 0, n.sum() / (len(counts) * n.clamp(min=1)), 0.0)
+    if weighting == "sqrt_balanced":
+        weights = weights.sqrt()
+    elif weighting != "balanced":
+        raise ConfigError(
+            f"loss.class_weight: expected one of {', '.join(map(str, WEIGHTINGS))}, "
+            f"found {weighting!r}."
+        )
+    mean = (weights * n).sum() / n.sum()
+    return (weights / mean).float()
+
+
+class CrossEntropyLoss(nn.Module):
+    """Cross-entropy with label smoothing and class weights.
+
+    Args:
+        class_counts: training images per class, for the weights.
+        label_smoothing: share of the target spread evenly over the classes, 0 <= s < 1 (Szegedy
+            et al., arXiv 1512.00567).
+        class_weight: None, ``balanced`` or ``sqrt_balanced`` (see :func:`class_weights`).
+    """
+
+    weight: torch.Tensor | None
+
+    def __init__(
+        self,
+        class_counts: Sequence[int],
+        label_smoothing: float = 0.1,
+        class_weight: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise ConfigError(
+                f"loss.label_smoothing: expected a share from 0 to below 1, found "
+                f"{label_smoothing}."
+            )
+        self.label_smoothing = label_smoothing
+        self.register_buffer("weight", class_weights(class_counts, class_weight))
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Mean loss over the batch, a scalar."""
+        return F.cross_entropy(
+            logits.float(), target, weight=self.weight, label_smoothing=self.label_smoothing
+        )
+
+
+class FocalLoss(nn.Module):
+    """Focal loss: -(1 - p)^gamma log p of the target's probability p.
+
+    Lin et al., "Focal Loss for Dense Object Detection", arXiv 1708.02002, in its multi-class form.
+
+    Args:
+        class_counts: training images per class, for the weights (the paper's alpha).
+        gamma: 0 is cross-entropy; larger values look away from easy images.
+        class_weight: None, ``balanced`` or ``sqrt_balanced`` (see :func:`class_weights`).
+    """
+
+    weight: torch.Tensor | None
+
+    def __init__(
+        self, class_counts: Sequence[int], gamma: float = 2.0, class_weight: str | None = None
+    ) -> None:
+        super().__init__()
+        if gamma < 0:
+            raise ConfigError(f"loss.gamma: expected a number from 0, found {gamma}.")
+        self.gamma = gamma
+        self.register_buffer("weight", class_weights(class_counts, class_weight))
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Weighted mean loss over the batch, a scalar."""
+        log_p = F.log_softmax(logits.float(), dim=1)  # (N, C)
+        log_p = log_p.gather(1, target[:, None]).squeeze(1)  # (N,)
+        loss = -((1 - log_p.exp()) ** self.gamma) * log_p  # (N,)
+        if self.weight is None:
+            return loss.mean()
+        weight = self.weight[target]  # (N,)
+        return (weight * loss).sum() / weight.sum()

@@ -1,0 +1,129 @@
+"""What Lightning trains: the network, its loss and its optimizer, with metrics at each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from fer import labels
+
+MONITOR = "val/macro_f1"
+"""What early stopping, the plateau schedule and the best checkpoint look at; higher is better."""
+
+
+def make_metrics(num_classes: int, prefix: str) -> MetricCollection:
+    """Accuracy and macro-F1 of an epoch, accumulated on the device."""
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
+            "macro_f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
+        },
+        prefix=prefix,
+    )
+
+
+class EmotionModule(LightningModule):
+    """Trains a network on batches of images ``(N, C, H, W)`` uint8 and targets ``(N,)``.
+
+    Args:
+        network: gives logits ``(N, num_classes)``.
+        loss: of logits and targets.
+        optimizer: makes the optimizer of parameter groups.
+        scheduler: makes the schedule of (optimizer, total_steps).
+        checkpoint_extras: plain values that every checkpoint carries under the key ``fer``.
+        num_classes: number of emotions.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module,
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., Any],
+        checkpoint_extras: dict[str, Any] | None = None,
+        num_classes: int = labels.NUM_CLASSES,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.checkpoint_extras = checkpoint_extras or {}
+        self.train_metrics = make_metrics(num_classes, "train/")
+        self.val_metrics = make_metrics(num_classes, "val/")
+        self.train_loss = MeanMetric()
+        self.val_loss = MeanMetric()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits ``(N, num_classes)``."""
+        logits: torch.Tensor = self.network(images)
+        return logits
+
+    def training_step(
+        self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int
+    ) -> torch.Tensor:
+        """Loss of one batch, a scalar."""
+        images, target = batch
+        logits = self(images)
+        loss: torch.Tensor = self.loss(logits, target)
+        # Both accumulate on the device: nothing waits for the result before the epoch ends.
+        self.train_metrics.update(logits.detach(), target)
+        self.train_loss.update(loss.detach(), weight=len(target))
+        return loss
+
+    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
+        """Update the metrics with one batch."""
+        images, target = batch
+        logits = self(images)
+        self.val_metrics.update(logits, target)
+        self.val_loss.update(self.loss(logits, target), weight=len(target))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the epoch's metrics. Lightning validates before it ends the training epoch."""
+        self.log_dict(self.val_metrics.compute(), prog_bar=True)
+        self.log("val/loss", self.val_loss.compute(), prog_bar=True)
+        self.val_metrics.reset()
+        self.val_loss.reset()
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's metrics, measured on the augmented images as they went by."""
+        self.log_dict(self.train_metrics.compute())
+        self.log("train/loss", self.train_loss.compute(), prog_bar=True)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.train_metrics.reset()
+        self.train_loss.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what it takes to use the weights without this run's configuration."""
+        checkpoint["fer"] = self.checkpoint_extras
+
+    def configure_optimizers(self) -> Any:
+        """Weight decay for weight matrices only; biases and BatchNorm are left free."""
+        optimizer = self.make_optimizer(parameter_groups(self.network.parameters()))
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = self.make_scheduler(optimizer, total_steps=total_steps)
+        follows_validation = isinstance(scheduler, ReduceLROnPlateau)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {
+                "scheduler": scheduler,
+                "interval": "epoch" if follows_validation else "step",
+                "monitor": MONITOR,
+            },
+        }
+
+
+def parameter_groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Parameters that decay (matrices and kernels) and those that do not (vectors)."""
+    parameters = list(parameters)
+    return [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]

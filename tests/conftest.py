@@ -1,0 +1,157 @@
+"""Tiny raw datasets in every public form, written by the tests themselves."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer import labels
+from fer.data import fer2013, rafdb
+
+ROOT = Path(__file__).resolve().parent.parent
+PER_SPLIT = {"Training": 4, "PublicTest": 2, "PrivateTest": 2}
+"""Images per emotion in the tiny FER2013."""
+
+Row = tuple[str, str, np.ndarray]
+"""Usage, emotion and pixels ``(48, 48)`` uint8."""
+
+
+def tiny_rows() -> list[Row]:
+    """A tiny FER2013: noise, decoded from its own JPEG so that every form has equal pixels."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for usage, count in PER_SPLIT.items():
+        for emotion in labels.EMOTIONS:
+            for _ in range(count):
+                noise = rng.integers(0, 256, (48, 48), dtype=np.uint8)
+                rows.append((usage, emotion, decode(to_jpeg(noise))))
+    return rows
+
+
+def to_jpeg(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def to_png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def decode(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def write_folder(folder: Path, rows: list[Row]) -> Path:
+    """The image form, unpacked. PNG keeps the decoded pixels."""
+    for number, (usage, emotion, image) in enumerate(rows):
+        split = "train" if usage == "Training" else "test"
+        path = folder / split / emotion / f"{usage}_{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(to_png(image))
+    return folder
+
+
+def write_zip(path: Path, rows: list[Row]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, (usage, emotion, image) in enumerate(rows):
+            split = "train" if usage == "Training" else "test"
+            archive.writestr(f"{split}/{emotion}/{usage}_{number}.png", to_png(image))
+    return path
+
+
+def write_table(path: Path, rows: list[Row], header: str = "emotion,pixels,Usage") -> Path:
+    """``fer2013.csv`` or, with the other header, ``icml_face_data.csv``."""
+    columns = [name.strip().lower() for name in header.split(",")]
+    lines = [header]
+    for usage, emotion, image in rows:
+        cells = {
+            "emotion": str(fer2013.TABLE_EMOTIONS.index(emotion)),
+            "pixels": " ".join(map(str, image.ravel())),
+            "usage": usage,
+        }
+        lines.append(",".join(cells[name] for name in columns))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def write_rafdb(folder: Path, per_class: int = 5, *, mirror: bool = False) -> Path:
+    """A tiny RAF-DB in the authors' layout or the mirror's; every face is a colour of its label."""
+    rng = np.random.default_rng(1)
+    lines = []
+    for split, width in (("train", 5), ("test", 4)):
+        number = 0
+        for code in rafdb.CODES:
+            for _ in range(per_class):
+                number += 1
+                name = f"{split}_{number:0{width}d}"
+                image = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+                image[:5] = 30 * int(code)
+                if mirror:
+                    path = folder / "DATASET" / split / code / f"{name}_aligned.jpg"
+                else:
+                    path = folder / "Image" / "aligned" / f"{name}_aligned.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(to_png(image))
+                lines.append(f"{name}.jpg {code}")
+    if not mirror:
+        path = folder / rafdb.LIST_FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[Row]:
+    return tiny_rows()
+
+
+@pytest.fixture(scope="session")
+def tiny_zip(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> Path:
+    return write_zip(tmp_path_factory.mktemp("tiny") / "archive.zip", rows)
+
+
+@pytest.fixture(autouse=True)
+def own_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's own prepared data."""
+    monkeypatch.setenv("FER_DATA", str(tmp_path / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Iterator[Path]:
+    """Real data, where ``FER_SHARED_DATA`` says that there is some."""
+    folder = os.environ.get("FER_SHARED_DATA")
+    if not folder or not (Path(folder) / "fer2013" / "archive.zip").is_file():
+        pytest.skip("FER_SHARED_DATA does not hold fer2013/archive.zip")
+    yield Path(folder)
+
+
+def run_program(
+    *arguments: str, cwd: Path, check: bool = True, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python <arguments>`` as a user would, from ``cwd``."""
+    command = list(arguments)
+    if command[0].endswith(".py"):
+        command[0] = str(ROOT / command[0])
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done

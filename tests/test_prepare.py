@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer.data import prepare as prepare_module
+from fer.data.fer2013 import FER2013Reader
+from fer.data.integrity import leaked
+from fer.data.manifest import Entry, fingerprint, read_manifest
+from fer.data.prepare import prepare
+from fer.errors import DataError
+from tests.conftest import Row, write_folder, write_zip
+
+
+def state_of(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of each file, but for the lock."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_a_second_call_prepares_nothing(tmp_path: Path, tiny_zip: Path) -> None:
+    first = prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
+    before = state_of(tmp_path / "d")
+    second = prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
+    without_raw = prepare("fer2013", tmp_path / "d", FER2013Reader())
+    assert state_of(tmp_path / "d") == before
+    assert first.entries == second.entries == without_raw.entries
+
+
+def test_other_raw_data_is_prepared_anew(tmp_path: Path, rows: list[Row]) -> None:
+    first = prepare(
+        "fer2013", tmp_path / "d", FER2013Reader(), raw=write_zip(tmp_path / "a.zip", rows)
+    )
+    fewer = write_zip(tmp_path / "b.zip", rows[1:])
+    second = prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=fewer)
+    assert len(second.entries) == len(first.entries) - 1
+    assert len(list((tmp_path / "d").glob("*/*/*.png"))) == len(second.entries)
+
+
+def test_raw_data_is_not_modified(tmp_path: Path, rows: list[Row]) -> None:
+    raw = write_folder(tmp_path / "raw", rows)
+    before = state_of(raw)
+    prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=raw)
+    assert state_of(raw) == before
+
+
+def test_what_a_killed_preparation_left_is_removed(tmp_path: Path, tiny_zip: Path) -> None:
+    leftover = tmp_path / "d" / ".staging-1" / "train" / "happy"
+    leftover.mkdir(parents=True)
+    (leftover / "half.png").write_bytes(b"\x89PNG")
+    prepared = prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
+    assert not leftover.exists()
+    assert "half" not in {entry.id for entry in prepared.entries}
+
+
+@pytest.mark.parametrize("moved", range(len(prepare_module.PARTS) + 1))
+def test_a_preparation_killed_while_it_moved_into_place_is_finished(
+    tmp_path: Path, tiny_zip: Path, moved: int
+) -> None:
+    folder = tmp_path / "d"
+    expected = prepare("fer2013", folder, FER2013Reader(), raw=tiny_zip)
+    (folder / ".ready").mkdir()
+    for part in prepare_module.PARTS[moved:]:  # as if the process had died here
+        shutil.move(folder / part, folder / ".ready" / part)
+    found = prepare("fer2013", folder, FER2013Reader())
+    assert found.entries == expected.entries
+    assert all((folder / file).is_file() for file in found.files)
+    assert not (folder / ".ready").exists()
+
+
+def test_an_error_keeps_the_dataset_that_was_there(tmp_path: Path, rows: list[Row]) -> None:
+    good = write_folder(tmp_path / "good", rows)
+    prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=good)
+    before = state_of(tmp_path / "d")
+    bad = write_folder(tmp_path / "bad", rows)
+    sorted(bad.rglob("*.png"))[-1].write_bytes(b"")
+    with pytest.raises(DataError, match="an empty file"):
+        prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=bad)
+    assert state_of(tmp_path / "d") == before
+
+
+def test_worker_processes_give_the_same_dataset(
+    tmp_path: Path, tiny_zip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = prepare("fer2013", tmp_path / "a", FER2013Reader(), raw=tiny_zip, workers=1)
+    monkeypatch.setattr(prepare_module, "SMALL", 0)
+    monkeypatch.setattr(prepare_module, "CHUNK", 10)
+    pooled = prepare("fer2013", tmp_path / "b", FER2013Reader(), raw=tiny_zip, workers=2)
+    assert pooled.entries == alone.entries
+
+
+def test_an_error_in_a_worker_process_arrives_with_its_message(
+    tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = write_folder(tmp_path / "raw", rows)
+    victim = sorted(raw.rglob("*.png"))[3]
+    victim.write_bytes(b"no image")
+    monkeypatch.setattr(prepare_module, "SMALL", 0)
+    with pytest.raises(DataError, match=f"{victim.name}: expected an image"):
+        prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=raw, workers=2)
+
+
+def test_a_folder_prepared_elsewhere_is_loaded_and_left_alone(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    folder = tmp_path / "fer2013"
+    splits = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+    for number, (usage, emotion, image) in enumerate(rows):
+        place = folder / splits[usage] / emotion
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{number % 3}{number}.png")
+    before = state_of(folder)
+    prepared = prepare("fer2013", folder, FER2013Reader())
+    assert len(prepared.entries) == len(rows)
+    assert {name: state_of(folder)[name] for name in before} == before
+    pixels = {prepared.read(index).tobytes() for index in range(len(rows))}
+    assert pixels == {image.tobytes() for _, _, image in rows}
+    again = prepare("fer2013", folder, FER2013Reader())
+    assert again.entries == prepared.entries
+
+
+def test_a_folder_prepared_elsewhere_is_never_replaced(tmp_path: Path, tiny_zip: Path) -> None:
+    place = tmp_path / "d" / "train" / "happy"
+    place.mkdir(parents=True)
+    (place / "mine.png").write_bytes(b"precious")
+    with pytest.raises(DataError, match=r"without a manifest.csv"):
+        prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
+    assert (place / "mine.png").read_bytes() == b"precious"
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path, tiny_zip: Path) -> None:
+    prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
+    manifest = tmp_path / "d" / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",happy,", ",glad,", 1))
+    with pytest.raises(DataError, match=r"manifest.csv: row \d+: .*'glad'"):
+        read_manifest(manifest)
+
+
+def entry(name: str, split: str, pixels: str, emotion: str = "happy") -> Entry:
+    return Entry(name, emotion, split, "somewhere", pixels)
+
+
+def test_the_fingerprint_ignores_names_and_order_but_not_content() -> None:
+    one = [entry("a", "train", "x"), entry("b", "test", "y")]
+    renamed = [entry("q", "test", "y"), entry("p", "train", "x")]
+    assert fingerprint(one) == fingerprint(renamed)
+    assert fingerprint(one) != fingerprint([entry("a", "train", "x"), entry("b", "test", "z")])
+    assert fingerprint(one) != fingerprint([entry("a", "val", "x"), entry("b", "test", "y")])
+    relabelled = [entry("a", "train", "x", "sad"), entry("b", "test", "y")]
+    assert fingerprint(one) != fingerprint(relabelled)
+
+
+def test_leaks_are_copies_in_an_earlier_split() -> None:
+    entries = [
+        entry("a", "train", "x"),
+        entry("b", "val", "y"),
+        entry("c", "test", "x"),
+        entry("d", "test", "y"),
+        entry("e", "test", "z"),
+        entry("f", "test", "z"),  # a copy within the split is no leak
+    ]
+    assert leaked(entries, "test") == [True, True, False, False]
+    assert leaked(entries, "val") == [False]
+
+
+def test_duplicates_blanks_and_conflicts_are_counted(tmp_path: Path, rows: list[Row]) -> None:
+    blank = np.full((48, 48), 7, np.uint8)
+    copies: list[Row] = [
+        ("PrivateTest", "sad", rows[0][2]),  # rows[0] is an angry training image
+        ("Training", "angry", rows[0][2]),
+        ("Training", "happy", blank),
+    ]
+    raw = write_folder(tmp_path / "raw", [*rows, *copies])
+    found = prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=raw).integrity
+    assert found["duplicates"]["groups"] == 1
+    assert found["duplicates"]["images"] == 3
+    assert found["duplicates"]["groups_across_splits"] == 1
+    assert found["duplicates"]["groups_with_conflicting_labels"] == 1
+    assert found["blank"] == [f"Training_{len(rows) + 2}"]
+    assert found["matches_official_counts"] is False
