@@ -14,9 +14,10 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
 from fer.errors import ConfigError, FerError
 
@@ -65,16 +66,8 @@ def call(task: Task, cfg: DictConfig) -> object:
         return task(cfg, Path(HydraConfig.get().runtime.output_dir))
     except FerError as error:
         raise CommandError(f"Error: {error}") from error
-    except MissingMandatoryValue as error:
-        raise CommandError(f"Error: {missing_value(error)}") from error
     except OmegaConfBaseException as error:
         raise CommandError(f"Error: {error}") from error
-
-
-def missing_value(error: MissingMandatoryValue) -> str:
-    """The message for a value that only the user can give."""
-    key = error.full_key
-    return f"{key}: expected a value, found none. Give one: {key}=VALUE"
 
 
 def instantiate(node: DictConfig, **values: Any) -> Any:
@@ -98,14 +91,25 @@ def instantiate(node: DictConfig, **values: Any) -> Any:
 
 
 def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
-    """For each override that names an unknown key: the keys that exist beside it."""
+    """For each override that cannot be read, or names an unknown key: what would be valid."""
     keys = {}  # of each override that changes a value or chooses an option
+    lines = []
+    parser = OverridesParser.create()
     for item in arguments:
+        if item.startswith("-"):
+            continue
+        try:
+            parser.parse_override(item)
+        except HydraException:
+            lines.append(
+                f"{item}: expected key=value, found something else. Quote a value with special "
+                "characters for Hydra as well as for the shell: 'key=\"value\"'."
+            )
+            continue
         match = re.match(r"([A-Za-z_][\w./@-]*)=", item)
         if match and not match[1].startswith("hydra"):
             keys[item] = match[1]
     choices = [item for item, key in keys.items() if (config_folder() / key).is_dir()]
-    lines = []
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         try:
             composed = hydra.compose(config_name, overrides=choices)

@@ -319,7 +319,7 @@ def stage(
             "origin": dict(origin),
             "official_protocol": dataset.official_protocol,
             "warnings": dataset.warnings,
-            **inspect(entries, statistics, reader.official_counts),
+            **inspect(entries, statistics, None if origin["generator"] else reader.official_counts),
         }
         write_json(staging / "integrity.json", integrity)
         staging.rename(folder / ".ready")

@@ -1,0 +1,618 @@
+"""The two tasks: train a network and measure it, or measure one that was trained."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from fer import labels
+from fer.cli import config_folder, instantiate
+from fer.data.datamodule import EmotionDataModule
+from fer.data.files import write_json
+from fer.errors import ConfigError, DataError
+from fer.evaluation.metrics import SCALARS, measure_split
+from fer.evaluation.predict import Checkpoint, load_checkpoint, predict
+from fer.hardware import find_device, find_precision
+from fer.model.callbacks import AtomicCheckpointIO, History, ProgressBar, make_checkpoints
+from fer.model.module import MONITOR, EmotionModule
+from fer.model.shared_cnn import SharedCNN
+from fer.report import figures
+from fer.report.html import FigureEntry, write_run_report
+from fer.report.provenance import command_line, git_state, hardware, versions
+
+log = logging.getLogger(__name__)
+
+GRID = 32
+"""Images in the grid of predictions."""
+
+
+@dataclass(frozen=True)
+class Computing:
+    """Where and how the network runs."""
+
+    device: torch.device
+    precision: str
+
+    @classmethod
+    def of(cls, trainer: DictConfig) -> Computing:
+        """What a ``trainer`` configuration asks for on this machine."""
+        device = find_device(trainer.accelerator)
+        return cls(device, find_precision(trainer.precision, device))
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """What a network says of one split."""
+
+    metrics: dict[str, Any]
+    images: np.ndarray
+    target: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def preds(self) -> np.ndarray:
+        """Predicted emotion of each image, ``(N,)``."""
+        return self.probabilities.argmax(axis=1)
+
+
+def train(cfg: DictConfig, folder: Path) -> float:
+    """Train as ``cfg`` says, then measure the best checkpoint once on the test split.
+
+    Args:
+        cfg: composed from ``conf/train.yaml``.
+        folder: of the run; everything is written there.
+
+    Returns:
+        The best validation macro-F1, a fraction: what a sweep may optimise.
+
+    Raises:
+        FerError: something that the user can correct, in a message that says how.
+    """
+    started = time.perf_counter()
+    begun = datetime.now(timezone.utc)
+    check_training(cfg)
+    quieten_lightning()
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    # Warn rather than fail: an operation without a deterministic version on some device should
+    # not stop a run there.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    computing = Computing.of(cfg.trainer)
+    data = make_data(cfg)
+    data.prepare_data()
+    data.setup()
+    notes = notes_on(data)
+    network: SharedCNN = instantiate(cfg.model)
+    network.set_normalisation(*data.normalisation())
+    network.to(memory_format=torch.channels_last)
+    module = EmotionModule(
+        network,
+        instantiate(cfg.loss, class_counts=data.datasets["train"].class_counts()),
+        instantiate(cfg.optimizer),
+        instantiate(cfg.scheduler),
+        checkpoint_extras=describe_checkpoint(cfg, data),
+    )
+    history = History(folder / "history.csv")
+    best, last = make_checkpoints(folder / "checkpoints")
+    logger = make_logger(cfg, folder)
+    trainer = pl.Trainer(
+        accelerator=computing.device.type if computing.device.type != "cuda" else "gpu",
+        devices=cfg.trainer.devices,
+        precision=computing.precision,  # type: ignore[arg-type]
+        max_epochs=cfg.trainer.max_epochs,
+        logger=logger or False,
+        callbacks=[
+            history,
+            *make_callbacks(cfg),
+            best,
+            last,
+        ],
+        plugins=[AtomicCheckpointIO()],
+        num_sanity_val_steps=0,  # it would only cost time and count in the metrics
+        enable_progress_bar=cfg.trainer.progress_bar,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        log_every_n_steps=1,
+    )
+    log.info(
+        "Training %s (%s parameters) on %s: %s images, %s, %s",
+        type(network).__name__,
+        f"{sum(p.numel() for p in network.parameters()):,}",
+        data.dataset_name,
+        f"{len(data.datasets['train']):,}",
+        computing.device,
+        computing.precision,
+    )
+    trainer.fit(module, data)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    trained = time.perf_counter() - started
+    checkpoint = load_checkpoint(Path(best.best_model_path))
+    val = measure_on(checkpoint.network, data, "val", cfg, computing)
+    test = measure_on(checkpoint.network, data, "test", cfg, computing)
+    write_json(folder / "metrics.json", test.metrics)
+    run = {
+        **describe_run(cfg, data, computing, notes),
+        "started": begun.isoformat(timespec="seconds"),
+        "best_epoch": history.best_epoch,
+        "epochs": len(history.rows),
+        "validation": {name: val.metrics[name] for name in SCALARS},
+        "images_per_second": float(np.median([row["images_per_second"] for row in history.rows])),
+        "training_seconds": round(trained, 1),
+        "wall_seconds": round(time.perf_counter() - started, 1),
+    }
+    write_json(folder / "run.json", run)
+    drawn = draw_run(folder, data, val, test, history)
+    write_run_report(
+        folder / "report.html",
+        title=f"{data.dataset_name}: {type(network).__name__}",
+        subtitle=f"Best of {len(history.rows)} epochs on validation macro-F1, measured once on "
+        f"the {len(test.target):,} test images.",
+        notes=notes,
+        metrics=test.metrics,
+        figures=drawn,
+        provenance={key: value for key, value in run.items() if key != "config"},
+        config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
+        history=history.rows,
+        extra_splits={"val": val.metrics},
+    )
+    if isinstance(logger, TensorBoardLogger):
+        log_to_tensorboard(logger, cfg, val, test)
+    print_summary(folder, data, test, val, notes)
+    return float(val.metrics["macro_f1"])
+
+
+def evaluate(cfg: DictConfig, folder: Path) -> None:
+    """Measure a checkpoint on one split.
+
+    Args:
+        cfg: composed from ``conf/evaluate.yaml``.
+        folder: of the run; everything is written there.
+
+    Raises:
+        FerError: something that the user can correct, in a message that says how.
+    """
+    started = time.perf_counter()
+    begun = datetime.now(timezone.utc)
+    if cfg.split not in ("train", "val", "test"):
+        raise ConfigError(f"split: expected train, val or test, found {cfg.split!r}.")
+    if cfg.checkpoint is None:
+        raise ConfigError(
+            "checkpoint: expected the path of a checkpoint, found none. Give one: "
+            "checkpoint=<run>/checkpoints/best.ckpt"
+        )
+    checkpoint = load_checkpoint(Path(cfg.checkpoint))
+    computing = Computing.of(cfg.trainer)
+    cfg = with_dataset_of(cfg, checkpoint)
+    network = checkpoint.network
+    data = make_data(cfg, network)
+    data.prepare_data()
+    data.setup()
+    notes = [*notes_on(data), *compare_data(checkpoint, data)]
+    for note in notes:
+        log.warning(note)
+    result = measure_on(network, data, cfg.split, cfg, computing)
+    write_json(folder / "metrics.json", result.metrics)
+    run = {
+        **describe_run(cfg, data, computing, notes),
+        "started": begun.isoformat(timespec="seconds"),
+        "checkpoint": {
+            "path": str(checkpoint.path),
+            "epoch": checkpoint.epoch,
+            **{key: checkpoint.extras[key] for key in ("model", "dataset", "seed")},
+        },
+        "wall_seconds": round(time.perf_counter() - started, 1),
+    }
+    write_json(folder / "run.json", run)
+    write_run_report(
+        folder / "report.html",
+        title=f"{type(network).__name__}: {checkpoint.extras['dataset']['name']} → "
+        f"{data.dataset_name}",
+        subtitle=f"{checkpoint.path.name} measured on the {len(result.target):,} images of "
+        f"{data.dataset_name}'s {cfg.split} split.",
+        notes=notes,
+        metrics=result.metrics,
+        figures=draw_split(folder, data, result),
+        provenance={key: value for key, value in run.items() if key != "config"},
+        config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
+    )
+    print_summary(folder, data, result, None, notes)
+
+
+# --- from the configuration to objects ---------------------------------------------------------
+
+
+def check_training(cfg: DictConfig) -> None:
+    """Refuse values that would fail only after the data has been read."""
+    for key, least in (("trainer.max_epochs", 1), ("seed", 0)):
+        value = OmegaConf.select(cfg, key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(f"{key}: expected a whole number from {least}, found {value!r}.")
+    lr = cfg.optimizer.lr
+    if not isinstance(lr, float | int) or not lr > 0:
+        raise ConfigError(f"optimizer.lr: expected a number above 0, found {lr!r}.")
+    patience = cfg.early_stopping.patience
+    if patience is not None and (not isinstance(patience, int) or patience < 1):
+        raise ConfigError(
+            "early_stopping.patience: expected a whole number of epochs from 1, or null for "
+            f"never, found {patience!r}."
+        )
+
+
+def quieten_lightning() -> None:
+    """Leave out what Lightning says of itself; its warnings about the run stay, but for two."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Augmenting in the training process is a choice here (loader.num_workers), and the other is
+    # about Lightning's own code.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec.*")
+
+
+def make_data(cfg: DictConfig, network: SharedCNN | None = None) -> EmotionDataModule:
+    """The data module, at the input size of the configured model or of ``network``."""
+    size: Mapping[str, int] = cfg.model if network is None else vars(network)
+    options: dict[str, Any] = {
+        "image_size": size["image_size"],
+        "in_channels": size["in_channels"],
+        **OmegaConf.to_container(cfg.loader, resolve=True),  # type: ignore[dict-item]
+    }
+    if network is None:
+        options["transforms"] = make_transforms(cfg.augmentation)
+        options["seed"] = cfg.seed
+    node = cfg.dataset.copy()
+    OmegaConf.set_struct(node, False)
+    node.pop("epochs")  # the trainer's, see conf/trainer/auto.yaml
+    data: EmotionDataModule = instantiate(node, **options)
+    return data
+
+
+def make_transforms(augmentation: DictConfig) -> list[Any]:
+    """The albumentations transforms of an ``augmentation`` configuration, in order."""
+    from fer.data.augmentation import import_albumentations
+
+    import_albumentations()
+    return [instantiate(node) for node in augmentation.transforms.values()]
+
+
+def make_logger(cfg: DictConfig, folder: Path) -> Logger | None:
+    """The experiment logger, writing into the run folder."""
+    if cfg.logger._target_ is None:
+        return None
+    logger: Logger = instantiate(cfg.logger, save_dir=folder, name="", version="tensorboard")
+    return logger
+
+
+def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
+    """Early stopping and the progress bar, where the configuration asks for them."""
+    callbacks: list[pl.Callback] = []
+    if cfg.early_stopping.patience is not None:
+        callbacks.append(
+            EarlyStopping(
+                MONITOR,
+                mode="max",
+                patience=cfg.early_stopping.patience,
+                min_delta=cfg.early_stopping.min_delta,
+                check_on_train_epoch_end=True,
+            )
+        )
+    if cfg.trainer.progress_bar:
+        callbacks.append(ProgressBar())
+    return callbacks
+
+
+def describe_checkpoint(cfg: DictConfig, data: EmotionDataModule) -> dict[str, Any]:
+    """What a checkpoint carries beside its weights: plain values only, so that it loads as data."""
+    model = OmegaConf.to_container(cfg.model, resolve=True)
+    assert isinstance(model, dict)
+    target = str(model.pop("_target_"))
+    generator = cfg.dataset.generator
+    return {
+        "model": {"class": target.rpartition(".")[2], **model},
+        "labels": list(labels.EMOTIONS),
+        "dataset": {
+            "choice": HydraConfig.get().runtime.choices["dataset"],
+            "name": data.dataset_name,
+            "generator": None
+            if generator is None
+            else {key: value for key, value in generator.items() if not str(key).startswith("_")},
+            "reader": {
+                key: value
+                for key, value in cfg.dataset.reader.items()
+                if not str(key).startswith("_")
+            },
+            "fingerprint": data.prepared.integrity["fingerprint"],
+        },
+        "seed": cfg.seed,
+    }
+
+
+def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
+    """``cfg`` with the dataset that the checkpoint was trained on, unless one is chosen.
+
+    Only the name of a configuration and plain options come from the checkpoint, never code.
+    """
+    if cfg.get("dataset") is not None:
+        return cfg
+    trained_on = checkpoint.extras["dataset"]
+    path = config_folder() / "dataset" / f"{trained_on['choice']}.yaml"
+    if "/" in trained_on["choice"] or not path.is_file():
+        raise ConfigError(
+            f"{checkpoint.path}: expected to find its dataset's configuration "
+            f"{trained_on['choice']!r} in conf/dataset/, found none. Choose one: dataset=NAME"
+        )
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()  # a running job's Hydra refuses a second one beside it
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+            composed = hydra.compose("evaluate", overrides=[f"dataset={trained_on['choice']}"])
+    finally:
+        GlobalHydra.instance().hydra = running
+    cfg = cfg.copy()
+    OmegaConf.set_struct(cfg, False)
+    cfg.dataset = composed.dataset
+    for part in ("generator", "reader"):
+        for key, value in (trained_on[part] or {}).items():
+            if key in cfg.dataset[part]:
+                cfg.dataset[part][key] = value
+    return cfg
+
+
+# --- measuring and describing ------------------------------------------------------------------
+
+
+def measure_on(
+    network: SharedCNN,
+    data: EmotionDataModule,
+    split: str,
+    cfg: DictConfig,
+    computing: Computing,
+) -> SplitResult:
+    """Predict and measure one split. Training and evaluation both come here, and so agree."""
+    dataset = data.datasets[split]
+    probabilities = predict(
+        network,
+        dataset.images,
+        device=computing.device,
+        precision=computing.precision,
+        batch_size=cfg.loader.eval_batch_size,
+    )
+    try:
+        metrics = measure_split(
+            data.dataset_name,
+            split,
+            dataset.targets,
+            probabilities,
+            data.leaked(split),
+            resamples=cfg.metrics.resamples,
+            seed=cfg.metrics.seed,
+        )
+    except DataError as error:
+        raise DataError(f"{data.dataset_name}, split {split}: {error}") from error
+    return SplitResult(metrics, dataset.images, dataset.targets, probabilities)
+
+
+def notes_on(data: EmotionDataModule) -> list[str]:
+    """What a reader of the results must know about the data."""
+    notes = list(data.prepared.integrity["warnings"])
+    if data.generator is not None:
+        notes.insert(0, "These faces are drawn. Scores on them say nothing about human faces.")
+    return notes
+
+
+def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
+    """Notes on how the evaluated data differ from what the checkpoint was trained on."""
+    trained_on = checkpoint.extras["dataset"]
+    if trained_on["name"] != data.dataset_name:
+        return [
+            f"The network was trained on {trained_on['name']} and is measured on "
+            f"{data.dataset_name}."
+        ]
+    if trained_on["fingerprint"] != data.prepared.integrity["fingerprint"]:
+        return [
+            f"This is not the copy of {data.dataset_name} that the network was trained on "
+            f"(fingerprint {trained_on['fingerprint'][:16]}, here "
+            f"{data.prepared.integrity['fingerprint'][:16]}): test images may have been seen in "
+            "training."
+        ]
+    return []
+
+
+def describe_run(
+    cfg: DictConfig, data: EmotionDataModule, computing: Computing, notes: Sequence[str]
+) -> dict[str, Any]:
+    """What ``run.json`` says of any run."""
+    integrity = data.prepared.integrity
+    return {
+        "command": command_line(),
+        "git": git_state(),
+        "seed": OmegaConf.select(cfg, "seed", default=None),
+        "dataset": {
+            "name": data.dataset_name,
+            "fingerprint": integrity["fingerprint"],
+            "form": integrity["source"]["form"],
+            "official_protocol": integrity["official_protocol"],
+            "images": {
+                split: sum(counts.values()) for split, counts in integrity["counts"].items()
+            },
+        },
+        "notes": list(notes),
+        "versions": versions(),
+        "hardware": hardware(str(computing.device), computing.precision),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+    }
+
+
+def draw_split(folder: Path, data: EmotionDataModule, result: SplitResult) -> list[FigureEntry]:
+    """Figures of one split: confusion matrix, per class, a grid of predictions."""
+    place = folder / "figures"
+    split = result.metrics["split"]
+    shown = f"{data.dataset_name}, {split}"
+    images = f"{len(result.target):,} {split} images of {data.dataset_name}"
+    matrix = np.array(result.metrics["confusion_matrix"])
+    grid = pick_grid(result)
+    return [
+        FigureEntry(
+            figures.save(
+                figures.confusion_matrix(matrix, title=f"Confusion matrix: {shown}"),
+                place / f"confusion_matrix_{split}.png",
+            ),
+            f"Confusion matrix ({split})",
+            f"{images}. Each row is a true emotion; large: percent of the row, small: images.",
+        ),
+        FigureEntry(
+            figures.save(
+                figures.per_class(result.metrics["per_class"], title=f"Per emotion: {shown}"),
+                place / f"per_class_{split}.png",
+            ),
+            f"Precision, recall and F1 of each emotion ({split})",
+            f"{images}. The number of images of each emotion stands below its name.",
+        ),
+        FigureEntry(
+            figures.save(
+                figures.prediction_grid(
+                    result.images[grid],
+                    result.target[grid],
+                    result.preds[grid],
+                    result.probabilities.max(axis=1)[grid],
+                    title=f"Predictions: {shown}",
+                ),
+                place / f"predictions_{split}.png",
+            ),
+            f"Images with their predictions ({split})",
+            f"{len(grid)} of the {images}, the same number of each emotion as far as they reach, "
+            "picked by a fixed seed. Percent is the network's confidence.",
+        ),
+    ]
+
+
+def pick_grid(result: SplitResult) -> np.ndarray:
+    """Indices of up to ``GRID`` images, evenly over the emotions, the same for every network."""
+    rng = np.random.default_rng(0)
+    by_class = [
+        rng.permutation(np.flatnonzero(result.target == index))
+        for index in range(labels.NUM_CLASSES)
+    ]
+    rounds = max(map(len, by_class))
+    order = [indices[i] for i in range(rounds) for indices in by_class if i < len(indices)]
+    return np.array(order[:GRID], dtype=np.int64)
+
+
+def draw_run(
+    folder: Path, data: EmotionDataModule, val: SplitResult, test: SplitResult, history: History
+) -> list[FigureEntry]:
+    """Figures of a training run."""
+    place = folder / "figures"
+    curves = figures.training_curves(history.rows, history.best_epoch)
+    balance = figures.class_balance(
+        data.prepared.integrity["counts"], title=f"Class balance of {data.dataset_name}"
+    )
+    val_figures = draw_split(folder, data, val)
+    test_figures = draw_split(folder, data, test)
+    return [
+        FigureEntry(
+            figures.save(curves, place / "curves.png"),
+            "Training curves",
+            "Training values are measured on augmented images with dropout, as they go by; "
+            "validation values after each epoch. The best epoch is marked.",
+        ),
+        *test_figures[:2],
+        val_figures[2],
+        FigureEntry(
+            figures.save(balance, place / "class_balance.png"),
+            "Class balance",
+            "Images per emotion in each split, and their share of the split.",
+        ),
+    ]
+
+
+def log_to_tensorboard(
+    logger: TensorBoardLogger, cfg: DictConfig, val: SplitResult, test: SplitResult
+) -> None:
+    """Figures as images, and hyper-parameters beside the metrics that they led to."""
+    writer = logger.experiment
+    for result in (val, test):
+        split = result.metrics["split"]
+        matrix = figures.confusion_matrix(
+            np.array(result.metrics["confusion_matrix"]), title=f"Confusion matrix ({split})"
+        )
+        writer.add_image(f"confusion_matrix/{split}", figures.to_image(matrix), dataformats="HWC")
+    grid = pick_grid(val)
+    sample = figures.prediction_grid(
+        val.images[grid],
+        val.target[grid],
+        val.preds[grid],
+        val.probabilities.max(axis=1)[grid],
+        title="Validation images",
+    )
+    writer.add_image("predictions/val", figures.to_image(sample), dataformats="HWC")
+    choices = HydraConfig.get().runtime.choices
+    parameters: dict[str, Any] = {
+        name: choices[name]
+        for name in ("dataset", "augmentation", "model", "loss", "optimizer", "scheduler")
+    }
+    parameters |= {
+        "seed": cfg.seed,
+        "lr": cfg.optimizer.lr,
+        "weight_decay": cfg.optimizer.weight_decay,
+        "dropout": cfg.model.dropout,
+        "image_size": cfg.model.image_size,
+        "batch_size": cfg.loader.batch_size,
+        "max_epochs": cfg.trainer.max_epochs,
+    }
+    results = {
+        f"best/{result.metrics['split']}_{name}": result.metrics[name]
+        for result in (val, test)
+        for name in ("accuracy", "macro_f1")
+    }
+    logger.log_hyperparams(parameters, results)
+    logger.finalize("success")
+
+
+def print_summary(
+    folder: Path,
+    data: EmotionDataModule,
+    result: SplitResult,
+    val: SplitResult | None,
+    notes: Sequence[str],
+) -> None:
+    """The final table: metrics, and where everything is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    split = result.metrics["split"]
+    table = Table(title=f"{data.dataset_name}: {len(result.target):,} {split} images")
+    table.add_column("metric")
+    table.add_column(split, justify="right")
+    table.add_column("95 % interval", justify="right")
+    if val is not None:
+        table.add_column("val", justify="right")
+    for name in SCALARS:
+        low, high = result.metrics["confidence_intervals"][name]
+        cells = [name.replace("_", " "), f"{result.metrics[name]:.2%}", f"{low:.2%} – {high:.2%}"]
+        if val is not None:
+            cells.append(f"{val.metrics[name]:.2%}")
+        table.add_row(*cells)
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(f"Note: {note}", markup=False)
+    for path in sorted(folder.iterdir()):
+        if not path.name.startswith("."):
+            # soft_wrap keeps a path in one piece, to be copied.
+            console.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
