@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,50 +24,17 @@ from fer import labels
 from fer.cli import config_folder, instantiate
 from fer.data.datamodule import EmotionDataModule
 from fer.data.files import write_json
-from fer.errors import ConfigError, DataError
-from fer.evaluation.metrics import SCALARS, measure_split
-from fer.evaluation.predict import Checkpoint, load_checkpoint, predict
-from fer.hardware import find_device, find_precision
+from fer.errors import ConfigError
+from fer.evaluation.metrics import SCALARS
+from fer.evaluation.predict import Checkpoint, load_checkpoint, measure_network
+from fer.hardware import Computing
 from fer.model.callbacks import AtomicCheckpointIO, History, ProgressBar, make_checkpoints
 from fer.model.module import MONITOR, EmotionModule
 from fer.model.shared_cnn import SharedCNN
-from fer.report import figures
-from fer.report.html import FigureEntry, write_run_report
-from fer.report.provenance import command_line, git_state, hardware, versions
+from fer.report.html import write_run_report
+from fer.report.run import describe_run, draw_run, draw_split, log_to_tensorboard, print_summary
 
 log = logging.getLogger(__name__)
-
-GRID = 32
-"""Images in the grid of predictions."""
-
-
-@dataclass(frozen=True)
-class Computing:
-    """Where and how the network runs."""
-
-    device: torch.device
-    precision: str
-
-    @classmethod
-    def of(cls, trainer: DictConfig) -> Computing:
-        """What a ``trainer`` configuration asks for on this machine."""
-        device = find_device(trainer.accelerator)
-        return cls(device, find_precision(trainer.precision, device))
-
-
-@dataclass(frozen=True)
-class SplitResult:
-    """What a network says of one split."""
-
-    metrics: dict[str, Any]
-    images: np.ndarray
-    target: np.ndarray
-    probabilities: np.ndarray
-
-    @property
-    def preds(self) -> np.ndarray:
-        """Predicted emotion of each image, ``(N,)``."""
-        return self.probabilities.argmax(axis=1)
 
 
 def train(cfg: DictConfig, folder: Path) -> float:
@@ -92,7 +58,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     # Warn rather than fail: an operation without a deterministic version on some device should
     # not stop a run there.
     torch.use_deterministic_algorithms(True, warn_only=True)
-    computing = Computing.of(cfg.trainer)
+    computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     data = make_data(cfg)
     data.prepare_data()
     data.setup()
@@ -143,11 +109,11 @@ def train(cfg: DictConfig, folder: Path) -> float:
         raise KeyboardInterrupt
     trained = time.perf_counter() - started
     checkpoint = load_checkpoint(Path(best.best_model_path))
-    val = measure_on(checkpoint.network, data, "val", cfg, computing)
-    test = measure_on(checkpoint.network, data, "test", cfg, computing)
+    val = measure_network(checkpoint.network, data, "val", computing, **measuring(cfg))
+    test = measure_network(checkpoint.network, data, "test", computing, **measuring(cfg))
     write_json(folder / "metrics.json", test.metrics)
     run = {
-        **describe_run(cfg, data, computing, notes),
+        **describe_run(plain(cfg), data, computing, notes),
         "started": begun.isoformat(timespec="seconds"),
         "best_epoch": history.best_epoch,
         "epochs": len(history.rows),
@@ -172,7 +138,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         extra_splits={"val": val.metrics},
     )
     if isinstance(logger, TensorBoardLogger):
-        log_to_tensorboard(logger, cfg, val, test)
+        log_to_tensorboard(logger, hyper_parameters(cfg), val, test)
     print_summary(folder, data, test, val, notes)
     return float(val.metrics["macro_f1"])
 
@@ -197,7 +163,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
             "checkpoint=<run>/checkpoints/best.ckpt"
         )
     checkpoint = load_checkpoint(Path(cfg.checkpoint))
-    computing = Computing.of(cfg.trainer)
+    computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     cfg = with_dataset_of(cfg, checkpoint)
     network = checkpoint.network
     data = make_data(cfg, network)
@@ -206,10 +172,10 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     notes = [*notes_on(data), *compare_data(checkpoint, data)]
     for note in notes:
         log.warning(note)
-    result = measure_on(network, data, cfg.split, cfg, computing)
+    result = measure_network(network, data, cfg.split, computing, **measuring(cfg))
     write_json(folder / "metrics.json", result.metrics)
     run = {
-        **describe_run(cfg, data, computing, notes),
+        **describe_run(plain(cfg), data, computing, notes),
         "started": begun.isoformat(timespec="seconds"),
         "checkpoint": {
             "path": str(checkpoint.path),
@@ -373,38 +339,7 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
     return cfg
 
 
-# --- measuring and describing ------------------------------------------------------------------
-
-
-def measure_on(
-    network: SharedCNN,
-    data: EmotionDataModule,
-    split: str,
-    cfg: DictConfig,
-    computing: Computing,
-) -> SplitResult:
-    """Predict and measure one split. Training and evaluation both come here, and so agree."""
-    dataset = data.datasets[split]
-    probabilities = predict(
-        network,
-        dataset.images,
-        device=computing.device,
-        precision=computing.precision,
-        batch_size=cfg.loader.eval_batch_size,
-    )
-    try:
-        metrics = measure_split(
-            data.dataset_name,
-            split,
-            dataset.targets,
-            probabilities,
-            data.leaked(split),
-            resamples=cfg.metrics.resamples,
-            seed=cfg.metrics.seed,
-        )
-    except DataError as error:
-        raise DataError(f"{data.dataset_name}, split {split}: {error}") from error
-    return SplitResult(metrics, dataset.images, dataset.targets, probabilities)
+# --- what readers of the results must know -----------------------------------------------------
 
 
 def notes_on(data: EmotionDataModule) -> list[str]:
@@ -433,140 +368,12 @@ def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
     return []
 
 
-def describe_run(
-    cfg: DictConfig, data: EmotionDataModule, computing: Computing, notes: Sequence[str]
-) -> dict[str, Any]:
-    """What ``run.json`` says of any run."""
-    integrity = data.prepared.integrity
-    return {
-        "command": command_line(),
-        "git": git_state(),
-        "seed": OmegaConf.select(cfg, "seed", default=None),
-        "dataset": {
-            "name": data.dataset_name,
-            "fingerprint": integrity["fingerprint"],
-            "form": integrity["source"]["form"],
-            "official_protocol": integrity["official_protocol"],
-            "images": {
-                split: sum(counts.values()) for split, counts in integrity["counts"].items()
-            },
-        },
-        "notes": list(notes),
-        "versions": versions(),
-        "hardware": hardware(str(computing.device), computing.precision),
-        "config": OmegaConf.to_container(cfg, resolve=True),
-    }
-
-
-def draw_split(folder: Path, data: EmotionDataModule, result: SplitResult) -> list[FigureEntry]:
-    """Figures of one split: confusion matrix, per class, a grid of predictions."""
-    place = folder / "figures"
-    split = result.metrics["split"]
-    shown = f"{data.dataset_name}, {split}"
-    images = f"{len(result.target):,} {split} images of {data.dataset_name}"
-    matrix = np.array(result.metrics["confusion_matrix"])
-    grid = pick_grid(result)
-    return [
-        FigureEntry(
-            figures.save(
-                figures.confusion_matrix(matrix, title=f"Confusion matrix: {shown}"),
-                place / f"confusion_matrix_{split}.png",
-            ),
-            f"Confusion matrix ({split})",
-            f"{images}. Each row is a true emotion; large: percent of the row, small: images.",
-        ),
-        FigureEntry(
-            figures.save(
-                figures.per_class(result.metrics["per_class"], title=f"Per emotion: {shown}"),
-                place / f"per_class_{split}.png",
-            ),
-            f"Precision, recall and F1 of each emotion ({split})",
-            f"{images}. The number of images of each emotion stands below its name.",
-        ),
-        FigureEntry(
-            figures.save(
-                figures.prediction_grid(
-                    result.images[grid],
-                    result.target[grid],
-                    result.preds[grid],
-                    result.probabilities.max(axis=1)[grid],
-                    title=f"Predictions: {shown}",
-                ),
-                place / f"predictions_{split}.png",
-            ),
-            f"Images with their predictions ({split})",
-            f"{len(grid)} of the {images}, the same number of each emotion as far as they reach, "
-            "picked by a fixed seed. Percent is the network's confidence.",
-        ),
-    ]
-
-
-def pick_grid(result: SplitResult) -> np.ndarray:
-    """Indices of up to ``GRID`` images, evenly over the emotions, the same for every network."""
-    rng = np.random.default_rng(0)
-    by_class = [
-        rng.permutation(np.flatnonzero(result.target == index))
-        for index in range(labels.NUM_CLASSES)
-    ]
-    rounds = max(map(len, by_class))
-    order = [indices[i] for i in range(rounds) for indices in by_class if i < len(indices)]
-    return np.array(order[:GRID], dtype=np.int64)
-
-
-def draw_run(
-    folder: Path, data: EmotionDataModule, val: SplitResult, test: SplitResult, history: History
-) -> list[FigureEntry]:
-    """Figures of a training run."""
-    place = folder / "figures"
-    curves = figures.training_curves(history.rows, history.best_epoch)
-    balance = figures.class_balance(
-        data.prepared.integrity["counts"], title=f"Class balance of {data.dataset_name}"
-    )
-    val_figures = draw_split(folder, data, val)
-    test_figures = draw_split(folder, data, test)
-    return [
-        FigureEntry(
-            figures.save(curves, place / "curves.png"),
-            "Training curves",
-            "Training values are measured on augmented images with dropout, as they go by; "
-            "validation values after each epoch. The best epoch is marked.",
-        ),
-        *test_figures[:2],
-        val_figures[2],
-        FigureEntry(
-            figures.save(balance, place / "class_balance.png"),
-            "Class balance",
-            "Images per emotion in each split, and their share of the split.",
-        ),
-    ]
-
-
-def log_to_tensorboard(
-    logger: TensorBoardLogger, cfg: DictConfig, val: SplitResult, test: SplitResult
-) -> None:
-    """Figures as images, and hyper-parameters beside the metrics that they led to."""
-    writer = logger.experiment
-    for result in (val, test):
-        split = result.metrics["split"]
-        matrix = figures.confusion_matrix(
-            np.array(result.metrics["confusion_matrix"]), title=f"Confusion matrix ({split})"
-        )
-        writer.add_image(f"confusion_matrix/{split}", figures.to_image(matrix), dataformats="HWC")
-    grid = pick_grid(val)
-    sample = figures.prediction_grid(
-        val.images[grid],
-        val.target[grid],
-        val.preds[grid],
-        val.probabilities.max(axis=1)[grid],
-        title="Validation images",
-    )
-    writer.add_image("predictions/val", figures.to_image(sample), dataformats="HWC")
+def hyper_parameters(cfg: DictConfig) -> dict[str, Any]:
+    """The choices and values that TensorBoard's HParams view compares runs by."""
     choices = HydraConfig.get().runtime.choices
-    parameters: dict[str, Any] = {
-        name: choices[name]
-        for name in ("dataset", "augmentation", "model", "loss", "optimizer", "scheduler")
-    }
-    parameters |= {
+    groups = ("dataset", "augmentation", "model", "loss", "optimizer", "scheduler")
+    return {
+        **{name: choices[name] for name in groups},
         "seed": cfg.seed,
         "lr": cfg.optimizer.lr,
         "weight_decay": cfg.optimizer.weight_decay,
@@ -575,44 +382,19 @@ def log_to_tensorboard(
         "batch_size": cfg.loader.batch_size,
         "max_epochs": cfg.trainer.max_epochs,
     }
-    results = {
-        f"best/{result.metrics['split']}_{name}": result.metrics[name]
-        for result in (val, test)
-        for name in ("accuracy", "macro_f1")
+
+
+def measuring(cfg: DictConfig) -> dict[str, int]:
+    """The options of :func:`fer.evaluation.predict.measure_network`."""
+    return {
+        "batch_size": cfg.loader.eval_batch_size,
+        "resamples": cfg.metrics.resamples,
+        "seed": cfg.metrics.seed,
     }
-    logger.log_hyperparams(parameters, results)
-    logger.finalize("success")
 
 
-def print_summary(
-    folder: Path,
-    data: EmotionDataModule,
-    result: SplitResult,
-    val: SplitResult | None,
-    notes: Sequence[str],
-) -> None:
-    """The final table: metrics, and where everything is."""
-    from rich.console import Console
-    from rich.table import Table
-
-    split = result.metrics["split"]
-    table = Table(title=f"{data.dataset_name}: {len(result.target):,} {split} images")
-    table.add_column("metric")
-    table.add_column(split, justify="right")
-    table.add_column("95 % interval", justify="right")
-    if val is not None:
-        table.add_column("val", justify="right")
-    for name in SCALARS:
-        low, high = result.metrics["confidence_intervals"][name]
-        cells = [name.replace("_", " "), f"{result.metrics[name]:.2%}", f"{low:.2%} – {high:.2%}"]
-        if val is not None:
-            cells.append(f"{val.metrics[name]:.2%}")
-        table.add_row(*cells)
-    console = Console()
-    console.print(table)
-    for note in notes:
-        console.print(f"Note: {note}", markup=False)
-    for path in sorted(folder.iterdir()):
-        if not path.name.startswith("."):
-            # soft_wrap keeps a path in one piece, to be copied.
-            console.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain values."""
+    content = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(content, dict)
+    return content  # type: ignore[return-value]

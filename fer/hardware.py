@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -62,3 +63,17 @@ def find_precision(precision: str, device: torch.device) -> str:
             f"trainer.precision: expected one of auto, {', '.join(AUTOCAST)}, found {precision!r}."
         )
     return precision
+
+
+@dataclass(frozen=True)
+class Computing:
+    """Where and how the network runs."""
+
+    device: torch.device
+    precision: str
+
+    @classmethod
+    def find(cls, accelerator: str, precision: str) -> Computing:
+        """What ``trainer.accelerator`` and ``trainer.precision`` mean on this machine."""
+        device = find_device(accelerator)
+        return cls(device, find_precision(precision, device))

@@ -123,6 +123,43 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     assert sorted(draw.row for draw in order(0, 1)) == list(range(50))
 
 
+def test_lightning_tells_the_sampler_each_epoch(
+    tmp_path: Path, tiny_zip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import lightning.pytorch as pl
+
+    from fer.model import schedules
+    from fer.model.losses import CrossEntropyLoss
+    from fer.model.module import EmotionModule
+    from fer.model.shared_cnn import SharedCNN
+
+    data = module(tmp_path, tiny_zip, image_size=32)
+    drawn: list[list[Draw]] = []
+    fetch = EmotionDataset.__getitems__
+
+    def record(self: EmotionDataset, items: Any) -> Any:
+        if isinstance(items[0], Draw):
+            drawn.append(list(items))
+        return fetch(self, items)
+
+    monkeypatch.setattr(EmotionDataset, "__getitems__", record)
+    counts = data.datasets["train"].class_counts()
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    network = SharedCNN((4, 4), image_size=32)
+    trainer.fit(
+        EmotionModule(network, CrossEntropyLoss(counts), torch.optim.AdamW, schedules.constant),
+        data,
+    )
+    for epoch in range(3):
+        rows = [draw.row for batch in drawn for draw in batch if draw.epoch == epoch]
+        assert sorted(rows) == list(range(28))
+    assert len(drawn) == 12
+
+
 def test_validation_images_are_never_augmented(tmp_path: Path, tiny_zip: Path) -> None:
     data = module(tmp_path, tiny_zip, transforms=standard_transforms())
     images = torch.cat([batch for batch, _ in data.val_dataloader()])

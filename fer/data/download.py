@@ -28,7 +28,7 @@ def download_from_kaggle(name: str, handle: str | None) -> Path:
     except ImportError as error:
         raise ConfigError(
             "dataset.download=true: expected the package kagglehub, which is not installed. "
-            'Install it with: pip install "fer-lab[download]"'
+            'Install it with: pip install "kagglehub>=0.3.6"'
         ) from error
     try:
         return Path(kagglehub.dataset_download(handle))

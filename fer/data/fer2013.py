@@ -67,7 +67,7 @@ How to obtain FER2013:
     (archive.zip), or the table of https://www.kaggle.com/c/challenges-in-representation-learning-\
 facial-expression-recognition-challenge, and pass its path: dataset.raw=PATH
   - or let it be fetched with your own Kaggle credentials:
-    pip install "fer-lab[download]", then dataset.download=true"""
+    pip install "kagglehub>=0.3.6", then dataset.download=true"""
 
 
 @dataclass(frozen=True)

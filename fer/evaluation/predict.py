@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from fer import labels
-from fer.errors import CheckpointError, ConfigError
-from fer.hardware import AUTOCAST
+from fer.data.datamodule import EmotionDataModule
+from fer.errors import CheckpointError, ConfigError, DataError
+from fer.evaluation.metrics import measure_split
+from fer.hardware import AUTOCAST, Computing
 from fer.model.shared_cnn import SharedCNN
 
 
@@ -49,6 +51,68 @@ def predict(
     if not parts:
         return np.empty((0, labels.NUM_CLASSES), dtype=np.float32)
     return torch.cat(parts).numpy()
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """What a network says of one split."""
+
+    metrics: dict[str, Any]
+    images: np.ndarray
+    target: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def preds(self) -> np.ndarray:
+        """Predicted emotion of each image, ``(N,)``."""
+        return self.probabilities.argmax(axis=1)
+
+
+def measure_network(
+    network: torch.nn.Module,
+    data: EmotionDataModule,
+    split: str,
+    computing: Computing,
+    *,
+    batch_size: int = 256,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> SplitResult:
+    """Predict and measure one split. Training and evaluation both come here, and so agree.
+
+    Args:
+        network: gives logits ``(N, 7)``.
+        data: set up.
+        split: ``train``, ``val`` or ``test``.
+        computing: device and precision.
+        batch_size: images per step.
+        resamples: bootstrap resamples for the intervals.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: the split is empty, or the network's answers are not finite.
+    """
+    dataset = data.datasets[split]
+    probabilities = predict(
+        network,
+        dataset.images,
+        device=computing.device,
+        precision=computing.precision,
+        batch_size=batch_size,
+    )
+    try:
+        metrics = measure_split(
+            data.dataset_name,
+            split,
+            dataset.targets,
+            probabilities,
+            data.leaked(split),
+            resamples=resamples,
+            seed=seed,
+        )
+    except DataError as error:
+        raise DataError(f"{data.dataset_name}, split {split}: {error}") from error
+    return SplitResult(metrics, dataset.images, dataset.targets, probabilities)
 
 
 @dataclass(frozen=True)
