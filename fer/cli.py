@@ -6,6 +6,7 @@ Nothing here imports torch: help, ``--cfg`` and mistyped options are answered at
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -43,6 +44,9 @@ def run(task: Task, config_name: str) -> None:
     ``task`` gets the configuration, without Hydra's own part, and the run folder. Its
     :class:`~fer.errors.FerError` ends the program with a non-zero exit code and its message.
     """
+    if not os.environ.get("FER_DATA", "data"):
+        del os.environ["FER_DATA"]  # set but empty: the file system's root is not meant
+    refuse_empty_choices(sys.argv[1:])
     started = False
 
     def job(cfg: DictConfig) -> object:
@@ -58,6 +62,18 @@ def run(task: Task, config_name: str) -> None:
             for line in suggest(config_name, sys.argv[1:]):
                 print(line, file=sys.stderr)
         raise
+
+
+def refuse_empty_choices(arguments: Sequence[str]) -> None:
+    """End the program at ``model=`` or ``model=null``, which Hydra answers with a traceback."""
+    for item in arguments:
+        group, equals, option = item.partition("=")
+        if equals and option in ("", "null") and group and (config_folder() / group).is_dir():
+            options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+            sys.exit(
+                f"Error: {item}: expected one of {', '.join(options)}, found none. "
+                "Leave it out for the default."
+            )
 
 
 def call(task: Task, cfg: DictConfig) -> object:
@@ -88,6 +104,12 @@ def instantiate(node: DictConfig, **values: Any) -> Any:
             f"{node._get_full_key('') or 'configuration'}: {node.get('_target_')} does not accept "
             f"these values: {cause}. Correct them in conf/ or on the command line."
         ) from error
+
+
+def groups_of(config_name: str) -> list[str]:
+    """The groups that a command chooses from, those without a default among them."""
+    defaults = OmegaConf.load(config_folder() / f"{config_name}.yaml").defaults
+    return [str(key) for item in defaults if OmegaConf.is_dict(item) for key in item]
 
 
 def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
@@ -123,6 +145,15 @@ def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
         for part in key.split("."):
             if not isinstance(node, dict) or part not in node:
                 known = [str(name) for name in node if name != "_target_"] if node else []
+                if not path:
+                    known = sorted({*known, *groups_of(config_name)})
+                if not path and part in known:
+                    options = sorted(file.stem for file in (config_folder() / part).glob("*.yaml"))
+                    lines.append(
+                        f"{key}: expected a choice of {part} first, found none. "
+                        f"Add {part}=NAME, one of: {', '.join(options)}."
+                    )
+                    break
                 place = f"below {path}" if path else "at the top"
                 lines.append(
                     f"{key}: expected a known option, found {part!r}. "

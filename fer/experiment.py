@@ -31,6 +31,7 @@ from fer.hardware import Computing
 from fer.model.callbacks import AtomicCheckpointIO, History, ProgressBar, make_checkpoints
 from fer.model.module import MONITOR, EmotionModule
 from fer.model.shared_cnn import SharedCNN
+from fer.options import check_options, guard
 from fer.report.html import write_run_report
 from fer.report.run import describe_run, draw_run, draw_split, log_to_tensorboard, print_summary
 
@@ -52,48 +53,46 @@ def train(cfg: DictConfig, folder: Path) -> float:
     """
     started = time.perf_counter()
     begun = datetime.now(timezone.utc)
-    check_training(cfg)
+    check_options(cfg)
     quieten_lightning()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     # Warn rather than fail: an operation without a deterministic version on some device should
     # not stop a run there.
     torch.use_deterministic_algorithms(True, warn_only=True)
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
+    network: SharedCNN = instantiate(cfg.model)
     data = make_data(cfg)
     data.prepare_data()
     data.setup()
     notes = notes_on(data)
-    network: SharedCNN = instantiate(cfg.model)
     network.set_normalisation(*data.normalisation())
     network.to(memory_format=torch.channels_last)
     module = EmotionModule(
         network,
         instantiate(cfg.loss, class_counts=data.datasets["train"].class_counts()),
-        instantiate(cfg.optimizer),
-        instantiate(cfg.scheduler),
+        guard(instantiate(cfg.optimizer), "optimizer"),
+        guard(instantiate(cfg.scheduler), "scheduler"),
         checkpoint_extras=describe_checkpoint(cfg, data),
     )
     history = History(folder / "history.csv")
     best, last = make_checkpoints(folder / "checkpoints")
     logger = make_logger(cfg, folder)
-    trainer = pl.Trainer(
-        accelerator=computing.device.type if computing.device.type != "cuda" else "gpu",
+    own = ("accelerator", "devices", "precision", "max_epochs", "progress_bar")
+    trainer = guard(pl.Trainer, "trainer")(
+        accelerator="gpu" if computing.device.type == "cuda" else computing.device.type,
         devices=cfg.trainer.devices,
-        precision=computing.precision,  # type: ignore[arg-type]
+        precision=computing.precision,
         max_epochs=cfg.trainer.max_epochs,
         logger=logger or False,
-        callbacks=[
-            history,
-            *make_callbacks(cfg),
-            best,
-            last,
-        ],
+        callbacks=[history, *make_callbacks(cfg), best, last],
         plugins=[AtomicCheckpointIO()],
         num_sanity_val_steps=0,  # it would only cost time and count in the metrics
         enable_progress_bar=cfg.trainer.progress_bar,
         enable_model_summary=False,
         default_root_dir=folder,
         log_every_n_steps=1,
+        # Anything else below trainer is Lightning's: +trainer.gradient_clip_val=1.0
+        **{key: value for key, value in plain(cfg)["trainer"].items() if key not in own},
     )
     log.info(
         "Training %s (%s parameters) on %s: %s images, %s, %s",
@@ -155,13 +154,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """
     started = time.perf_counter()
     begun = datetime.now(timezone.utc)
-    if cfg.split not in ("train", "val", "test"):
-        raise ConfigError(f"split: expected train, val or test, found {cfg.split!r}.")
-    if cfg.checkpoint is None:
-        raise ConfigError(
-            "checkpoint: expected the path of a checkpoint, found none. Give one: "
-            "checkpoint=<run>/checkpoints/best.ckpt"
-        )
+    check_options(cfg, optional=["dataset"])
     checkpoint = load_checkpoint(Path(cfg.checkpoint))
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     cfg = with_dataset_of(cfg, checkpoint)
@@ -201,23 +194,6 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
 
 
 # --- from the configuration to objects ---------------------------------------------------------
-
-
-def check_training(cfg: DictConfig) -> None:
-    """Refuse values that would fail only after the data has been read."""
-    for key, least in (("trainer.max_epochs", 1), ("seed", 0)):
-        value = OmegaConf.select(cfg, key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(f"{key}: expected a whole number from {least}, found {value!r}.")
-    lr = cfg.optimizer.lr
-    if not isinstance(lr, float | int) or not lr > 0:
-        raise ConfigError(f"optimizer.lr: expected a number above 0, found {lr!r}.")
-    patience = cfg.early_stopping.patience
-    if patience is not None and (not isinstance(patience, int) or patience < 1):
-        raise ConfigError(
-            "early_stopping.patience: expected a whole number of epochs from 1, or null for "
-            f"never, found {patience!r}."
-        )
 
 
 def quieten_lightning() -> None:
@@ -345,6 +321,12 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
 def notes_on(data: EmotionDataModule) -> list[str]:
     """What a reader of the results must know about the data."""
     notes = list(data.prepared.integrity["warnings"])
+    if data.prepared.integrity["matches_official_counts"] is False:
+        notes.insert(
+            0,
+            f"This copy of {data.dataset_name} does not have the official number of images: "
+            "results are not comparable with published ones.",
+        )
     if data.generator is not None:
         notes.insert(0, "These faces are drawn. Scores on them say nothing about human faces.")
     return notes

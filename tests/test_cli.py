@@ -5,8 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import hydra
 import pytest
 
+from fer.cli import config_folder
+from fer.errors import ConfigError
+from fer.options import check_options
 from tests.conftest import ROOT, Row, run_program, write_table
 
 
@@ -47,6 +51,8 @@ MISTAKES = [
     (["trainer.max_epoch=3"], ["found 'max_epoch'", "max_epochs"]),
     (["model=shared_cnn_small", "lr=1"], ["found 'lr'", "optimizer", "seed"]),
     (["optimizer.lr=["], ["optimizer.lr"]),
+    (["optimizer=null"], ["expected one of adam, adamw, sgd"]),
+    (["nope=1"], ["experiment", "dataset", "seed"]),
 ]
 
 
@@ -100,17 +106,60 @@ def test_preparation_alone_reports_what_it_found(tmp_path: Path, tiny_zip: Path)
     assert manifest.stat().st_mtime_ns == made
 
 
+WRONG_VALUES = [
+    ("trainer.max_epochs=0", "trainer.max_epochs: expected a whole number from 1, found 0"),
+    ("trainer.max_epochs=abc", "trainer.max_epochs: .*found 'abc'"),
+    ("trainer.devices=4", "trainer.devices: expected 1"),
+    ("optimizer.lr=-1", "optimizer.lr: expected a number above 0, found -1"),
+    ("optimizer.weight_decay=abc", "optimizer.weight_decay: expected a number from 0"),
+    ("model.dropout=2", "model.dropout: expected a probability"),
+    ("model.image_size=64.5", "model.image_size: expected a whole number"),
+    ("model.in_channels=2", "model.in_channels: expected 1"),
+    ("model.widths=5", "model.widths: expected a list"),
+    ("+model.num_classes=8", "model.num_classes: expected 7"),
+    ("loader.batch_size=2.5", "loader.batch_size: expected a whole number from 1"),
+    ("loader.num_workers=-1", "loader.num_workers: expected a whole number from 0"),
+    ("dataset.raw=", "dataset.raw: expected a path, or null for none, found ''"),
+    ("dataset.workers=0", "dataset.workers: expected a whole number from 1, or null"),
+    ("dataset.reader.val_fraction=1.5", "dataset.reader.val_fraction: expected a share"),
+    ("dataset.generator.train=3", "dataset.generator.train: expected a whole number from 7"),
+    ("dataset.download=maybe", "dataset.download: expected true or false"),
+    ("early_stopping.patience=0", "early_stopping.patience: expected"),
+    ("early_stopping.min_delta=abc", "early_stopping.min_delta: expected a number"),
+    ("early_stopping=null", "early_stopping: expected a choice"),
+    ("metrics.resamples=5", "metrics.resamples: expected a whole number from 100"),
+    ("seed=5000000000", "seed: expected a whole number from 0 to 4294967295"),
+    ("+nope=1", "nope: expected a known option"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), WRONG_VALUES)
+def test_a_wrong_value_is_named_with_what_was_expected(override: str, message: str) -> None:
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        cfg = hydra.compose("train", overrides=[override])
+    with pytest.raises(ConfigError, match=message):
+        check_options(cfg)
+
+
+def test_the_shipped_values_pass() -> None:
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        check_options(hydra.compose("train"))
+        check_options(hydra.compose("prepare", overrides=["dataset=rafdb"]))
+        evaluation = hydra.compose("evaluate", overrides=["checkpoint=a.ckpt"])
+    check_options(evaluation, optional=["dataset"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("trainer.max_epochs=0", "trainer.max_epochs: expected a whole number from 1, found 0"),
-        ("optimizer.lr=-1", "optimizer.lr: expected a number above 0, found -1"),
-        ("model.dropout=2", "model.dropout: expected a probability"),
+        ("metrics.resamples=5", "metrics.resamples: expected a whole number from 100, found 5"),
         ("trainer.precision=int4", "trainer.precision: expected one of auto, 32-true"),
-        ("early_stopping.patience=0", "early_stopping.patience: expected"),
+        ("scheduler.warmup=2", "scheduler.warmup: expected a share"),
+        ("+optimizer.betas=[0.9,2.0]", "optimizer: expected values that it accepts"),
+        ("augmentation.transforms.flip.p=2", "augmentation.transforms.flip"),
     ],
 )
-def test_an_impossible_value_is_named_before_anything_is_trained(
+def test_an_impossible_value_ends_the_program_before_anything_is_trained(
     override: str, message: str, tmp_path: Path, tiny_zip: Path
 ) -> None:
     done = run_program(
@@ -120,6 +169,14 @@ def test_an_impossible_value_is_named_before_anything_is_trained(
     assert done.returncode != 0
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.glob("outputs/**/*.ckpt"))
+
+
+def test_an_empty_data_variable_means_the_default_folder(tmp_path: Path, tiny_zip: Path) -> None:
+    run_program(
+        "-m", "fer.data.prepare", "dataset=fer2013", f"dataset.raw={tiny_zip}", cwd=tmp_path,
+        env={"FER_DATA": ""},
+    )  # fmt: skip
+    assert (tmp_path / "data" / "fer2013" / "manifest.csv").is_file()
 
 
 @pytest.mark.parametrize(
@@ -138,6 +195,11 @@ def test_a_checkpoint_that_is_none_is_named(make: object, message: str, tmp_path
     assert done.returncode != 0
     assert message in done.stderr and "model.ckpt" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_dataset_options_of_an_evaluation_ask_for_the_dataset_first(tmp_path: Path) -> None:
+    done = run_program("evaluate.py", "checkpoint=a", "dataset.raw=b", cwd=tmp_path, check=False)
+    assert done.returncode != 0 and "Add dataset=NAME, one of: fer2013" in done.stderr
 
 
 def test_evaluation_asks_for_its_checkpoint(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from fer import labels
 from fer.data.fer2013 import FER2013Reader
 from fer.data.prepare import Prepared, prepare
 from fer.errors import DataError, FerError
-from tests.conftest import Row, write_folder, write_table, write_zip
+from tests.conftest import Row, to_png, write_folder, write_table, write_zip
 
 ICML = "emotion, Usage, pixels"
 
@@ -145,6 +145,54 @@ def test_a_member_that_leaves_the_target_is_refused(
         archive.writestr(name, b"x")
     check_refused(tmp_path, path, r"outside the target folder.*evil")
     assert not list(tmp_path.parent.rglob("evil.jpg"))
+
+
+def test_two_copies_in_one_are_refused(tmp_path: Path, rows: list[Row]) -> None:
+    write_folder(tmp_path / "raw", rows)
+    write_folder(tmp_path / "raw" / "backup", rows)
+    check_refused(tmp_path, tmp_path / "raw", r"one copy of FER2013.*'\.', 'backup'")
+
+
+def test_a_member_that_stands_twice_is_refused(tmp_path: Path, rows: list[Row]) -> None:
+    path = write_zip(tmp_path / "archive.zip", rows)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(archive.namelist()[0], b"x")
+    check_refused(tmp_path, path, r"the same member twice")
+
+
+def test_a_damaged_member_is_named(tmp_path: Path, rows: list[Row]) -> None:
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, (usage, emotion, image) in enumerate(rows):
+            place = "train" if usage == "Training" else "test"
+            archive.writestr(f"{place}/{emotion}/{usage}_{number}.png", to_png(image))
+    data = bytearray(path.read_bytes())
+    data[60:90] = b"\xff" * 30  # inside the first member
+    path.write_bytes(data)
+    check_refused(tmp_path, path, r"readable member 'train/angry/Training_0.png'")
+
+
+@pytest.mark.parametrize("word", ["+5", "1_0", "-1", "1.5", "x", "\u0663", "9" * 5000])
+def test_only_plain_numbers_are_pixels(tmp_path: Path, rows: list[Row], word: str) -> None:
+    first = f"0,{rows[0][2].ravel()[0]} "
+    path = broken_table(tmp_path, rows, (2, first, f"0,{word} "))
+    check_refused(tmp_path, path, r"row 2: .*0 to 255, found .* at position 1")
+
+
+def test_a_table_with_a_header_alone_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "fer2013.csv"
+    path.write_text("emotion,pixels,Usage\n")
+    check_refused(tmp_path, path, r"found the header alone")
+
+
+def test_what_an_operating_system_leaves_there_is_no_image(tmp_path: Path, rows: list[Row]) -> None:
+    folder = write_folder(tmp_path / "raw", rows)
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
+        (folder / "train" / "happy" / name).write_bytes(b"x")
+    (folder / "__MACOSX" / "train" / "happy").mkdir(parents=True)
+    (folder / "__MACOSX" / "train" / "happy" / "._1.jpg").write_bytes(b"x")
+    prepared = prepare_fer(tmp_path / "d", folder)
+    assert len(prepared.entries) == len(rows) and prepared.integrity["warnings"] == []
 
 
 def test_an_image_that_does_not_decode_is_named(tmp_path: Path, rows: list[Row]) -> None:

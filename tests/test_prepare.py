@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import shutil
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import pytest
 from PIL import Image
 
 from fer.data import prepare as prepare_module
+from fer.data.dataset import load_images
 from fer.data.fer2013 import FER2013Reader
 from fer.data.integrity import leaked
 from fer.data.manifest import Entry, fingerprint, read_manifest
 from fer.data.prepare import prepare
-from fer.errors import DataError
+from fer.data.synthetic import generate
+from fer.errors import ConfigError, DataError
 from tests.conftest import Row, write_folder, write_zip
 
 
@@ -141,6 +144,66 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, tiny_zip: Path) -> None:
     manifest.write_text(manifest.read_text().replace(",happy,", ",glad,", 1))
     with pytest.raises(DataError, match=r"manifest.csv: row \d+: .*'glad'"):
         read_manifest(manifest)
+
+
+def test_a_manifest_that_was_changed_after_the_preparation_is_refused(
+    tmp_path: Path, tiny_zip: Path
+) -> None:
+    prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
+    manifest = tmp_path / "d" / "manifest.csv"
+    original = manifest.read_text()
+    lines = original.splitlines(keepends=True)
+    for changed in ("".join(lines[:-1]), original.replace(",angry,", ",happy,", 1)):
+        manifest.write_text(changed)
+        with pytest.raises(DataError, match=r"manifest.csv: .*changed after the preparation"):
+            prepare("fer2013", tmp_path / "d", FER2013Reader())
+
+
+def test_a_prepared_image_that_was_replaced_is_refused(tmp_path: Path, tiny_zip: Path) -> None:
+    prepared = prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
+    test_image = next(f for f in prepared.files if f.startswith("test/"))
+    shutil.copy(tmp_path / "d" / test_image, tmp_path / "d" / prepared.files[0])
+    with pytest.raises(DataError, match=r"expected the pixels that manifest.csv names"):
+        load_images(prepared, 64, 1)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00", None], ids=["empty", "cut", "half"])
+def test_a_damaged_cache_is_made_again(
+    tmp_path: Path, tiny_zip: Path, damage: bytes | None
+) -> None:
+    prepared = prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
+    expected = np.array(load_images(prepared, 64, 1))
+    (cache,) = (tmp_path / "d" / ".cache").glob("images-*.npy")
+    data = cache.read_bytes()
+    cache.write_bytes(data[: len(data) // 2] if damage is None else damage)
+    np.testing.assert_array_equal(load_images(prepared, 64, 1), expected)
+
+
+def test_a_dataset_prepared_with_other_options_needs_its_raw_data(
+    tmp_path: Path, tiny_zip: Path
+) -> None:
+    prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
+    with pytest.raises(DataError, match=r"prepared with others. Pass the raw data"):
+        prepare("fer2013", tmp_path / "d", FER2013Reader(split_seed=1))
+
+
+def test_drawn_data_and_raw_data_exclude_each_other(tmp_path: Path, tiny_zip: Path) -> None:
+    generator = functools.partial(generate, "synthetic_a", train=7, val=7, test=7, seed=0)
+    with pytest.raises(ConfigError, match=r"dataset.raw: expected none for synthetic_a"):
+        prepare("synthetic_a", tmp_path / "d", FER2013Reader(), raw=tiny_zip, generator=generator)
+
+
+def test_a_folder_prepared_elsewhere_with_an_empty_class_is_refused(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    splits = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+    for number, (usage, emotion, image) in enumerate(rows):
+        place = tmp_path / "d" / splits[usage] / emotion
+        place.mkdir(parents=True, exist_ok=True)
+        if (usage, emotion) != ("PrivateTest", "sad"):
+            Image.fromarray(image).save(place / f"{number}.png")
+    with pytest.raises(DataError, match=r"all seven emotions in 'test', found none of 'sad'"):
+        prepare("fer2013", tmp_path / "d", FER2013Reader())
 
 
 def entry(name: str, split: str, pixels: str, emotion: str = "happy") -> Entry:

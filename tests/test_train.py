@@ -158,6 +158,15 @@ def test_the_same_command_gives_the_same_weights_bit_for_bit(
     assert (run / "metrics.json").read_bytes() == (trained / "run/metrics.json").read_bytes()
 
 
+def test_the_number_of_workers_does_not_change_the_weights(
+    trained: Path, tmp_path: Path, tiny_zip: Path
+) -> None:
+    run = train(tmp_path, tiny_zip, "loader.num_workers=2")
+    first = load_checkpoint(trained / "run/checkpoints/last.ckpt").network.state_dict()
+    second = load_checkpoint(run / "checkpoints/last.ckpt").network.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_training_stops_early_when_validation_does_not_improve(
     tmp_path: Path, tiny_zip: Path
 ) -> None:
@@ -189,7 +198,7 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_nothing_runs(tmp_path: Path
 
     path = tmp_path / "evil.ckpt"
     torch.save({"state_dict": {}, "fer": Payload()}, path)
-    with pytest.raises(CheckpointError, match=r"evil.ckpt: expected a checkpoint with nothing but"):
+    with pytest.raises(CheckpointError, match=r"evil.ckpt: .*nothing but data.*would run"):
         load_checkpoint(path)
     assert not (tmp_path / "executed").exists()
 
@@ -199,6 +208,9 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_nothing_runs(tmp_path: Path
     [
         (lambda c: c.pop("fer"), "without its description"),
         (lambda c: c["fer"].update(labels=["happy"]), "found happy"),
+        (lambda c: c["fer"].pop("seed"), "incomplete description"),
+        (lambda c: c["fer"]["dataset"].update(choice=None), "incomplete description"),
+        (lambda c: c.update(state_dict=None), "incomplete description"),
         (lambda c: c["fer"]["model"].update(widths=[4, 8]), "expected weights of SharedCNN"),
         (lambda c: c["fer"]["model"].update({"class": "ResNet"}), "found 'ResNet'"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -145,6 +146,7 @@ class EmotionDataModule(LightningDataModule):
             sampler=EpochSampler(len(dataset), self.seed),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            generator=own_generator(),
             collate_fn=keep,
             drop_last=True,
         )
@@ -157,7 +159,9 @@ class EmotionDataModule(LightningDataModule):
         """Batches of a split as they are, in the order of the manifest."""
         dataset = self.datasets[split]
         plain = EmotionDataset(dataset.images, dataset.targets, dataset.ids)
-        return DataLoader(plain, batch_size=self.eval_batch_size, collate_fn=keep)
+        return DataLoader(
+            plain, batch_size=self.eval_batch_size, collate_fn=keep, generator=own_generator()
+        )
 
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of the training images per channel, as fractions of 255."""
@@ -177,6 +181,15 @@ class EmotionDataModule(LightningDataModule):
     def leaked(self, split: str) -> np.ndarray:
         """``(N,)`` bool: which images of ``split`` stand again, exactly, in an earlier split."""
         return np.array(leaked(self.prepared.entries, split), dtype=bool)
+
+
+def own_generator() -> torch.Generator:
+    """For a loader to seed its workers from.
+
+    Without one of its own it draws from the global stream, once per epoch without workers and
+    once in all with them: the dropout masks, and so the weights, would depend on the workers.
+    """
+    return torch.Generator().manual_seed(0)
 
 
 class FER2013DataModule(EmotionDataModule):

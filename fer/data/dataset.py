@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,9 @@ from fer import labels
 from fer.data.augmentation import Augmentation
 from fer.data.files import write_atomic
 from fer.data.images import to_input
+from fer.data.manifest import pixel_hash
 from fer.data.prepare import CACHE, Prepared, progress_bar
+from fer.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +111,9 @@ class EpochSampler(Sampler[Draw]):
         return self.size
 
     def __iter__(self) -> Iterator[Draw]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
-        return (Draw(int(row), self.epoch) for row in order)
+        epoch = self.epoch  # held fast: the next one may be set while this one is drawn
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
+        return (Draw(int(row), epoch) for row in order)
 
 
 def load_images(prepared: Prepared, size: int, channels: int) -> np.ndarray:
@@ -122,25 +126,35 @@ def load_images(prepared: Prepared, size: int, channels: int) -> np.ndarray:
     Returns:
         ``(N, size, size, channels)`` uint8, in the order of the manifest.
     """
-    content = json.dumps(
-        [size, channels, prepared.integrity["fingerprint"], [e.sha256 for e in prepared.entries]]
-    )
+    content = json.dumps([size, channels, *map(asdict, prepared.entries)])
     key = hashlib.sha256(content.encode()).hexdigest()[:16]
     path = prepared.folder / CACHE / f"images-{size}x{size}x{channels}-{key}.npy"
-    if not path.exists():
-        images = np.empty((len(prepared.entries), size, size, channels), dtype=np.uint8)
-        with progress_bar(f"Reading {prepared.folder.name}") as progress:
-            for index in range(len(images)):
-                images[index] = to_input(prepared.read(index), size, channels)
-                if index % 256 == 0:
-                    progress(index, len(images))
-        if not os.access(prepared.folder, os.W_OK):
-            log.warning(
-                "%s cannot be written: images are decoded anew at every start", prepared.folder
-            )
-            return images
-        write_atomic(path, lambda file: np.save(file, images))
-        remove_stale(path)
+    shape = (len(prepared.entries), size, size, channels)
+    if path.exists():
+        try:
+            images = np.load(path, mmap_mode="r")
+            if images.shape == shape and images.dtype == np.uint8:
+                return images
+        except (OSError, ValueError, EOFError):
+            log.warning("%s is damaged: it is made again", path)
+    images = np.empty(shape, dtype=np.uint8)
+    with progress_bar(f"Reading {prepared.folder.name}") as progress:
+        for index, entry in enumerate(prepared.entries):
+            image = prepared.read(index)
+            if pixel_hash(image) != entry.sha256:
+                raise DataError(
+                    f"{prepared.folder / prepared.files[index]}: expected the pixels that "
+                    "manifest.csv names, found others: the file was changed after the preparation. "
+                    f"Delete {prepared.folder} (but not its raw/ folder) and prepare it again."
+                )
+            images[index] = to_input(image, size, channels)
+            if index % 256 == 0:
+                progress(index, len(images))
+    if not os.access(prepared.folder, os.W_OK):
+        log.warning("%s cannot be written: images are decoded at every start", prepared.folder)
+        return images
+    write_atomic(path, lambda file: np.save(file, images))
+    remove_stale(path)
     return np.load(path, mmap_mode="r")
 
 

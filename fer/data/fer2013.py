@@ -20,12 +20,11 @@ import numpy as np
 from fer import labels
 from fer.data.files import sha256_of_file
 from fer.data.raw import (
-    SPLITS,
     FolderSource,
     RawDataset,
     Record,
     ZipSource,
-    count_by_split,
+    check_classes,
     hold_out,
     is_image,
     list_files,
@@ -49,6 +48,8 @@ FOLDER_SPLIT = {
     "testing": "test",
     "privatetest": "test",
 }
+GRAY_LEVELS = {str(level): level for level in range(256)}
+"""Every way to write a pixel. A dictionary is stricter than int(), which takes "+5" and "1_0"."""
 TABLES = ("fer2013.csv", "icml_face_data.csv")
 USAGE_IN_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_")
 OFFICIAL_COUNTS: dict[str, dict[str, int]] = {
@@ -96,7 +97,8 @@ class FER2013Reader:
             for name in TABLES:
                 if (place / name).is_file():
                     return place / name
-            if (place / "train").is_dir() and (place / "test").is_dir():
+            folders = {path.name.lower() for path in place.iterdir() if path.is_dir()}
+            if {"train", "test"} <= folders:
                 return place
             archives = sorted(place.glob("*.zip"))
             if archives:
@@ -123,7 +125,7 @@ class FER2013Reader:
             if tables and not any(is_image(name) for name in names):
                 raise DataError(
                     f"{raw}: expected an archive of image files, found one that holds the table "
-                    f"{tables[0]!r}. Unpack it and pass the table: dataset.raw={tables[0]}"
+                    f"{tables[0]!r}. Unpack it and pass the path of the table: dataset.raw=PATH"
                 )
             dataset = self._list_images(raw, names, ZipSource(raw, "L"), "image archive (zip)")
         else:
@@ -131,7 +133,7 @@ class FER2013Reader:
                 f"{raw}: expected archive.zip, its unpacked folder, fer2013.csv or "
                 f"icml_face_data.csv, found a file ending in {raw.suffix!r}."
             )
-        check_classes(raw, dataset.records)
+        check_classes(raw, [(record.split, record.emotion) for record in dataset.records])
         return dataset
 
     def _list_images(
@@ -140,6 +142,7 @@ class FER2013Reader:
         """Records of ``.../<train|test|…>/<emotion>/<file>`` names."""
         placed: list[tuple[str, str, str]] = []  # split by folder, emotion, name
         ignored = []
+        roots = set()
         for name in names:
             parts = PurePosixPath(name).parts
             if len(parts) < 3 or parts[-3].lower() not in FOLDER_SPLIT or not is_image(name):
@@ -150,6 +153,13 @@ class FER2013Reader:
             except DataError as error:
                 raise DataError(f"{raw}: {name}: {error}") from error
             placed.append((FOLDER_SPLIT[parts[-3].lower()], emotion, name))
+            roots.add("/".join(parts[:-3]) or ".")
+        if len(roots) > 1:
+            first, second = sorted(roots)[:2]
+            raise DataError(
+                f"{raw}: expected one copy of FER2013, found split folders in {len(roots)} places "
+                f"({first!r}, {second!r}). Pass the folder of one of them."
+            )
         if not placed:
             raise DataError(
                 f"{raw}: expected images at train/<emotion>/<file>.jpg and "
@@ -232,27 +242,6 @@ def make_ids(placed: Sequence[tuple[str, str, str]]) -> list[str]:
     return [f"{name}_{number:06d}" for number, name in enumerate(by_folder)]
 
 
-def check_classes(raw: Path, records: Sequence[Record]) -> None:
-    """Refuse a copy in which a split lacks an emotion.
-
-    Raises:
-        DataError: a split is missing or a class in it is empty.
-    """
-    counts = count_by_split(records)
-    for split in SPLITS:
-        empty = [name for name in labels.EMOTIONS if not counts.get((split, name))]
-        if len(empty) == labels.NUM_CLASSES:
-            raise DataError(
-                f"{raw}: expected images for the splits train, val and test, found none for "
-                f"{split!r}. Check that the copy is complete."
-            )
-        if empty:
-            raise DataError(
-                f"{raw}: expected images of all seven emotions in {split!r}, found none of "
-                f"{', '.join(map(repr, empty))}. Check that the copy is complete."
-            )
-
-
 @dataclass
 class TableSource:
     """Pixels of a FER2013 table, read row by row at their byte offset."""
@@ -266,8 +255,8 @@ class TableSource:
         with self.path.open("rb") as file:
             file.seek(offset)
             line = file.read(length)
-        cells = parse_row(line, record.source)
-        return parse_pixels(cells[self.pixel_column], record.source)
+        where = f"{self.path}: {record.source.removeprefix(self.path.name).strip()}"
+        return parse_pixels(parse_row(line, where)[self.pixel_column], where)
 
     def signature(self) -> str:
         return sha256_of_file(self.path)
@@ -297,18 +286,19 @@ def parse_pixels(text: str, where: str) -> np.ndarray:
             "The table is damaged; download it again."
         )
     try:
-        # bytes() accepts exactly 0–255.
-        return np.frombuffer(bytes(map(int, words)), dtype=np.uint8).reshape(SIDE, SIDE)
-    except ValueError:
+        levels = [GRAY_LEVELS[word] for word in words]
+    except KeyError:
         position, word = next(
             (position, word)
-            for position, word in enumerate(words)
-            if not word.isdecimal() or int(word) > 255
+            for position, word in enumerate(words, start=1)
+            if word not in GRAY_LEVELS
         )
         raise DataError(
-            f"{where}: expected pixels that are whole numbers from 0 to 255, found {word!r} at "
-            f"position {position + 1} of {PIXELS:,}. The table is damaged; download it again."
+            f"{where}: expected pixels that are whole numbers from 0 to 255, found "
+            f"{word[:20]!r} at position {position} of {PIXELS:,}. The table is damaged; "
+            "download it again."
         ) from None
+    return np.array(levels, np.uint8).reshape(SIDE, SIDE)
 
 
 def list_table(path: Path) -> RawDataset:
@@ -325,10 +315,12 @@ def list_table(path: Path) -> RawDataset:
             )
         except ValueError:
             raise DataError(
-                f"{path}: expected the columns emotion, pixels and Usage (in any order), found "
-                f"{', '.join(header) or 'none'}. This is not fer2013.csv or icml_face_data.csv."
+                f"{path}: expected the columns emotion, pixels and Usage, in any order, found "
+                f"{', '.join(header)[:80] or 'none'}. This is not fer2013.csv or "
+                "icml_face_data.csv."
             ) from None
         records = []
+        codes = {str(code): emotion for code, emotion in enumerate(TABLE_EMOTIONS)}
         for row, offset, line in numbered_lines(file):
             where = f"{path.name} row {row}"
             cells = parse_row(line, f"{path}: row {row}")
@@ -338,9 +330,9 @@ def list_table(path: Path) -> RawDataset:
                     "The table is damaged; download it again."
                 )
             code, usage = cells[emotion_at].strip(), cells[usage_at].strip()
-            if not code.isdecimal() or int(code) >= len(TABLE_EMOTIONS):
+            if code not in codes:
                 raise DataError(
-                    f"{path}: row {row}: expected an emotion from 0 to 6, found {code!r}. "
+                    f"{path}: row {row}: expected an emotion from 0 to 6, found {code[:20]!r}. "
                     "Correct or remove the row, or download the table again."
                 )
             if usage not in USAGE_SPLIT:
@@ -348,12 +340,16 @@ def list_table(path: Path) -> RawDataset:
                     f"{path}: row {row}: expected a usage of Training, PublicTest or PrivateTest, "
                     f"found {usage!r}. Correct or remove the row, or download the table again."
                 )
-            emotion = TABLE_EMOTIONS[int(code)]
+            emotion = codes[code]
             # The length keeps the read of one row bounded.
             location = (offset, len(line))
             records.append(
                 Record(f"{usage}_{row:05d}", emotion, USAGE_SPLIT[usage], where, location)
             )
+    if not records:
+        raise DataError(
+            f"{path}: expected a row for each image, found the header alone. Download it again."
+        )
     return RawDataset(TableSource(path, pixels_at), f"table ({path.name})", records, True)
 
 

@@ -54,7 +54,10 @@ def decode(data: bytes, name: str, mode: str | None = None) -> np.ndarray:
         Image.DecompressionBombError,
         Image.DecompressionBombWarning,
     ) as error:
-        found = "an empty file" if not data else f"{len(data):,} bytes that do not decode ({error})"
+        reason = (
+            "no known format" if isinstance(error, UnidentifiedImageError) else str(error).strip()
+        )
+        found = f"{len(data):,} bytes that do not decode ({reason})" if data else "an empty file"
         raise DataError(
             f"{name}: expected an image (JPEG, PNG, …), found {found}. "
             "Download the copy again, or remove this file from it."

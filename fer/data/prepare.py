@@ -27,8 +27,16 @@ from fer import labels
 from fer.data.files import cpu_count, read_json, write_json
 from fer.data.images import decode, encode_png
 from fer.data.integrity import PixelStatistics, inspect, summarise
-from fer.data.manifest import Entry, pixel_hash, read_manifest, write_manifest
-from fer.data.raw import SPLITS, RawDataset, Record, Source, is_image, list_files
+from fer.data.manifest import Entry, fingerprint, pixel_hash, read_manifest, write_manifest
+from fer.data.raw import (
+    SPLITS,
+    RawDataset,
+    Record,
+    Source,
+    check_classes,
+    is_image,
+    list_files,
+)
 from fer.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -61,7 +69,10 @@ class Reader(Protocol):
 class Generator(Protocol):
     """A ``functools.partial`` that writes a raw dataset and returns its path."""
 
-    keywords: dict[str, Any]
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The options that decide what it draws."""
+        ...
 
     def __call__(self, *, folder: Path, workers: int | None, progress: Progress | None) -> Path: ...
 
@@ -118,6 +129,12 @@ def prepare(
             f"dataset.workers: expected a number of processes from 1, found {workers}. "
             "Use null for every core."
         )
+    if raw is not None and generator is not None:
+        raise ConfigError(
+            f"dataset.raw: expected none for {name}, whose images are drawn, found {raw}. "
+            "To use your own images choose the dataset whose form they have, such as "
+            "dataset=fer2013."
+        )
     origin = describe_origin(reader, generator)
     if raw is not None and not raw.exists():
         raise DataError(
@@ -150,7 +167,8 @@ def prepare(
                 )
             return adopt(name, folder, origin)
         found = raw or obtain(name, folder, reader, generator, download, workers)
-        log.info("Preparing %s from %s", name, found)
+        again = " again: other raw data or options" if (folder / "manifest.csv").exists() else ""
+        log.info("Preparing %s from %s%s", name, found, again)
         dataset = reader.list(found)
         for warning in dataset.warnings:
             log.warning(warning)
@@ -189,6 +207,12 @@ def obtain(
         return found
     if download is not None:
         return download()
+    if (folder / "manifest.csv").exists():
+        raise DataError(
+            f"{folder.absolute()}: expected a dataset prepared with the options given, found one "
+            "prepared with others. Pass the raw data to prepare it again (dataset.raw=PATH), or "
+            "leave the options of dataset.reader as they were."
+        )
     raise DataError(
         f"{name}: expected a prepared or raw dataset, found none. Looked for\n"
         f"  - a prepared one: {folder.absolute()} (train/, val/, test/)\n"
@@ -205,9 +229,25 @@ def _plain(generator: Generator) -> list[tuple[str, Any]]:
 
 
 def load(folder: Path) -> Prepared:
-    """Read the prepared dataset in ``folder``."""
+    """Read the prepared dataset in ``folder``.
+
+    Raises:
+        DataError: manifest and integrity report do not belong together.
+    """
+    repair = f"Delete {folder} (but not its raw/ folder) and prepare the dataset again."
     entries = read_manifest(folder / "manifest.csv")
     integrity = read_json(folder / "integrity.json")
+    if not isinstance(integrity, dict) or "origin" not in integrity:
+        raise DataError(
+            f"{folder / 'integrity.json'}: expected the report of a preparation, found "
+            f"something else. {repair}"
+        )
+    if fingerprint(entries) != integrity.get("fingerprint"):
+        raise DataError(
+            f"{folder / 'manifest.csv'}: expected the {integrity.get('images')} images of "
+            f"integrity.json, found {len(entries)} rows that are not those: it was changed after "
+            f"the preparation. {repair}"
+        )
     return Prepared(folder, entries, integrity, [entry.file for entry in entries])
 
 
@@ -216,20 +256,11 @@ def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> P
     if (folder / ".ready").exists() or not (folder / "manifest.csv").exists():
         return None
     prepared = load(folder)
-    same_options = prepared.integrity.get("origin") == origin
-    if same_options and (raw is None or same_raw(prepared.integrity["source"], raw)):
-        return prepared
-    log.info(
-        "%s was made %s: preparing it again",
-        folder,
-        "from other raw data" if same_options else "with other options",
-    )
-    return None
-
-
-def same_raw(source: Mapping[str, Any], raw: Path) -> bool:
-    """Whether ``raw`` is, as far as path, size and time tell, what the dataset was made from."""
-    return bool(source["given"] == describe_path(raw))
+    if prepared.integrity["origin"] != origin:
+        return None
+    if raw is not None and prepared.integrity["source"]["given"] != describe_path(raw):
+        return None
+    return prepared
 
 
 def describe_path(raw: Path) -> dict[str, Any]:
@@ -309,6 +340,9 @@ def stage(
         entries = [entries[i] for i in order]
         statistics = [statistics[i] for i in order]
         write_manifest(staging / "manifest.csv", entries)
+        report = inspect(
+            entries, statistics, None if origin["generator"] else reader.official_counts
+        )
         integrity = {
             "dataset": name,
             "source": {
@@ -317,9 +351,10 @@ def stage(
                 "signature": dataset.source.signature(),
             },
             "origin": dict(origin),
-            "official_protocol": dataset.official_protocol,
+            "official_protocol": dataset.official_protocol
+            and report["matches_official_counts"] is True,
             "warnings": dataset.warnings,
-            **inspect(entries, statistics, None if origin["generator"] else reader.official_counts),
+            **report,
         }
         write_json(staging / "integrity.json", integrity)
         staging.rename(folder / ".ready")
@@ -365,12 +400,11 @@ def adopt(name: str, folder: Path, origin: Mapping[str, Any]) -> Prepared:
                 f"{folder / file}: expected image files at <split>/<emotion>/<image>, found this. "
                 "Move it elsewhere."
             )
-        placed.append((parts[0], labels.canonical(parts[1]), file))
-    for split in SPLITS:
-        if not any(part == split for part, _, _ in placed):
-            raise DataError(
-                f"{folder}: expected images below train/, val/ and test/, found none in {split}/."
-            )
+        try:
+            placed.append((parts[0], labels.canonical(parts[1]), file))
+        except DataError as error:
+            raise DataError(f"{folder / file}: {error}") from error
+    check_classes(folder, [(split, emotion) for split, emotion, _ in placed])
     signature = hashlib.sha256()
     for file in files:
         status = (folder / file).stat()
@@ -441,11 +475,13 @@ def main() -> None:
     from omegaconf import DictConfig
 
     from fer.cli import instantiate, run
+    from fer.options import check_options
 
     def task(cfg: DictConfig, folder: Path) -> None:
         from fer.data.download import download_from_kaggle
         from fer.data.prepare import prepare  # not of __main__: worker processes must find it
 
+        check_options(cfg)
         node = cfg.dataset
         prepared = prepare(
             node.name,

@@ -13,8 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from fer.data.fer2013 import check_classes, check_fraction
-from fer.data.raw import FolderSource, RawDataset, Record, hold_out, is_image, list_files
+from fer.data.fer2013 import check_fraction
+from fer.data.raw import (
+    FolderSource,
+    RawDataset,
+    Record,
+    check_classes,
+    hold_out,
+    is_image,
+    list_files,
+)
 from fer.errors import DataError
 
 CODES: dict[str, str] = {
@@ -76,6 +84,11 @@ class RAFDBReader:
         Raises:
             DataError: ``raw`` is neither layout, or something in it is malformed.
         """
+        if raw.is_file():
+            raise DataError(
+                f"{raw}: expected the unpacked folder of RAF-DB, found a file. Unpack it and pass "
+                "the folder that holds EmoLabel/ and Image/, or DATASET/: dataset.raw=PATH"
+            )
         root = self.find(raw)
         if root is None and (raw / "train").is_dir() and (raw / "test").is_dir():
             root = raw  # DATASET itself
@@ -96,7 +109,7 @@ class RAFDBReader:
             Record(name, emotion, "val" if name in held_out else split, location, location)
             for name, emotion, split, location in placed
         ]
-        check_classes(raw, records)
+        check_classes(raw, [(record.split, record.emotion) for record in records])
         return RawDataset(FolderSource(root, "RGB"), form, records, official_protocol=True)
 
 
@@ -125,7 +138,13 @@ def list_authors(root: Path) -> list[tuple[str, str, str, str]]:
     """(id, emotion, split, file below root) of each line of the authors' label list."""
     path = root / LIST_FILE
     placed: dict[str, tuple[str, str, str, str]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path}: expected a list of images as UTF-8 text, found: {error}. Obtain it again."
+        ) from error
+    for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
             continue

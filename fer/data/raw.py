@@ -7,23 +7,27 @@ images in parallel through its :class:`Source`, which a worker process can unpic
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import stat
 import zipfile
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
 
+from fer import labels
 from fer.data.files import is_outside, sha256_of_file
 from fer.data.images import decode
 from fer.errors import DataError
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+LEFT_THERE = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 MAX_MEMBER_BYTES = 64 * 2**20
 
 
@@ -105,7 +109,16 @@ class ZipSource:
             self._archive = zipfile.ZipFile(self.path)
         try:
             data = self._archive.read(name)
-        except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            lzma.LZMAError,
+            EOFError,
+            KeyError,
+            OSError,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:
             raise DataError(
                 f"{self.path}: expected a readable member {name!r}, found: {error}. "
                 "The archive is damaged; download it again."
@@ -133,10 +146,10 @@ def list_files(folder: Path) -> list[str]:
     """Files below ``folder``, as sorted posix paths relative to it. Hidden entries are left out."""
     found: list[str] = []
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         base = Path(parent).relative_to(folder).as_posix()
         prefix = "" if base == "." else f"{base}/"
-        found.extend(prefix + name for name in files if not name.startswith("."))
+        found.extend(prefix + name for name in files if not is_hidden(name))
     return sorted(found)
 
 
@@ -155,9 +168,12 @@ def list_zip(path: Path) -> list[str]:
             f"{path}: expected a zip archive, found a file that is none ({error}). "
             "The download may be incomplete; fetch it again."
         ) from error
-    names = []
+    names: list[str] = []
+    seen: set[str] = set()
     for member in members:
-        if is_outside(member.filename):
+        if member.filename in seen:
+            problem = "the same member twice"
+        elif is_outside(member.filename):
             problem = "a member that would be written outside the target folder"
         elif stat.S_ISLNK(member.external_attr >> 16):
             problem = "a member that is a symbolic link"
@@ -166,6 +182,7 @@ def list_zip(path: Path) -> list[str]:
         elif member.file_size > MAX_MEMBER_BYTES and not member.filename.endswith(".csv"):
             problem = f"a member of {member.file_size:,} bytes (at most {MAX_MEMBER_BYTES:,})"
         else:
+            seen.add(member.filename)
             if not member.is_dir() and not is_hidden(member.filename):
                 names.append(member.filename)
             continue
@@ -177,8 +194,8 @@ def list_zip(path: Path) -> list[str]:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether some part of a path is what an operating system left there (``__MACOSX``, ``.x``)."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+    """Whether some part of a path is what an operating system left there."""
+    return any(part.startswith(".") or part in LEFT_THERE for part in PurePosixPath(name).parts)
 
 
 def is_image(name: str) -> bool:
@@ -211,6 +228,26 @@ def hold_out(
     return frozenset(chosen)
 
 
-def count_by_split(records: Iterable[Record]) -> dict[tuple[str, str], int]:
-    """Number of images of each (split, emotion)."""
-    return Counter((record.split, record.emotion) for record in records)
+def check_classes(raw: Path, placed: Sequence[tuple[str, str]]) -> None:
+    """Refuse a copy in which a split lacks an emotion.
+
+    Args:
+        raw: the copy, for the message.
+        placed: split and emotion of each image.
+
+    Raises:
+        DataError: a split is missing or a class in it is empty.
+    """
+    counts = Counter(placed)
+    for split in SPLITS:
+        empty = [name for name in labels.EMOTIONS if not counts[split, name]]
+        if len(empty) == labels.NUM_CLASSES:
+            raise DataError(
+                f"{raw}: expected images for the splits train, val and test, found none for "
+                f"{split!r}. Check that the copy is complete."
+            )
+        if empty:
+            raise DataError(
+                f"{raw}: expected images of all seven emotions in {split!r}, found none of "
+                f"{', '.join(map(repr, empty))}. Check that the copy is complete."
+            )

@@ -76,12 +76,12 @@ def generate(
     for split, count in sizes.items():
         if count < len(EMOTIONS):
             raise ConfigError(
-                f"generator.{split}: expected at least {len(EMOTIONS)} images, one of each "
-                f"emotion, found {count}. Set generator.{split} to a larger number."
+                f"dataset.generator.{split}: expected at least {len(EMOTIONS)} images, one of each "
+                f"emotion, found {count}. Set dataset.generator.{split} to a larger number."
             )
     if seed < 0:
         raise ConfigError(
-            f"generator.seed: expected a number from 0, found {seed}. Choose another seed."
+            f"dataset.generator.seed: expected a number from 0, found {seed}. Choose another seed."
         )
     tasks = [
         Task(name, seed, split, index, emotion)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,9 +143,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
+        # torch's own message advises to load it with code and all: not passed on.
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"one that would run {named[1]}" if named else "a file that is none, or damaged"
         raise CheckpointError(
-            f"{path}: expected a checkpoint with nothing but data in it, found: {reason} "
+            f"{path}: expected a checkpoint with nothing but data in it, found {reason}. "
             "Use a checkpoint that train.py wrote."
         ) from error
     extras = content.get("fer") if isinstance(content, dict) else None
@@ -153,16 +156,30 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: expected a checkpoint that train.py wrote, found one without its "
             "description. Use <run>/checkpoints/best.ckpt."
         )
-    if list(extras["labels"]) != list(labels.EMOTIONS):
+    model, trained_on = extras.get("model"), extras.get("dataset")
+    if (
+        not isinstance(model, dict)
+        or not isinstance(trained_on, dict)
+        or not {"choice", "name", "fingerprint", "generator", "reader"} <= trained_on.keys()
+        or not isinstance(trained_on["choice"], str)
+        or not isinstance(extras.get("labels"), list)
+        or "seed" not in extras
+        or not isinstance(content["state_dict"], dict)
+    ):
+        raise CheckpointError(
+            f"{path}: expected the model, dataset, labels and seed of a training, found an "
+            "incomplete description. Use <run>/checkpoints/best.ckpt."
+        )
+    if extras["labels"] != list(labels.EMOTIONS):
         raise CheckpointError(
             f"{path}: expected the emotions {', '.join(labels.EMOTIONS)}, found "
             f"{', '.join(map(str, extras['labels']))}. It was trained with another schema."
         )
-    if extras["model"].get("class") != SharedCNN.__name__:
+    if model.get("class") != SharedCNN.__name__:
         raise CheckpointError(
-            f"{path}: expected a {SharedCNN.__name__}, found {extras['model'].get('class')!r}."
+            f"{path}: expected a {SharedCNN.__name__}, found {model.get('class')!r}."
         )
-    options = {key: value for key, value in extras["model"].items() if key != "class"}
+    options = {key: value for key, value in model.items() if key != "class"}
     prefix = "network."
     state = {
         key.removeprefix(prefix): value
@@ -172,7 +189,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         network = SharedCNN(**options)
         network.load_state_dict(state)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ConfigError) as error:
         raise CheckpointError(
             f"{path}: expected weights of {SharedCNN.__name__}({options}), found others: {error}"
         ) from error

@@ -86,7 +86,7 @@ def hardware(device: str, precision: str) -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command that was given, with the program's own name and nothing of this machine."""
+    """The command that was given, with the program's name but not the folder that it lies in."""
     import shlex
 
     program = Path(sys.argv[0]).name or "python"
