@@ -21,16 +21,16 @@ from fer import labels
 from fer.data.files import sha256_of_file
 from fer.data.raw import (
     FolderSource,
+    HoldOut,
     RawDataset,
     Record,
     ZipSource,
     check_classes,
-    hold_out,
     is_image,
     list_files,
     list_zip,
 )
-from fer.errors import ConfigError, DataError
+from fer.errors import DataError
 
 SIDE = 48
 PIXELS = SIDE * SIDE
@@ -72,22 +72,15 @@ facial-expression-recognition-challenge, and pass its path: dataset.raw=PATH
 
 
 @dataclass(frozen=True)
-class FER2013Reader:
+class FER2013Reader(HoldOut):
     """Lists a FER2013 copy: image archive, unpacked folder, or either table.
 
-    Args:
-        val_fraction: share of train that becomes val, only for a copy whose file names do not
-            say their usage and that has no validation folder of its own.
-        split_seed: seed of that hold-out.
+    The hold-out is used only for a copy whose file names do not say their usage and that has no
+    validation folder of its own.
     """
 
-    val_fraction: float = 0.1
-    split_seed: int = 0
     official_counts = OFFICIAL_COUNTS
     how_to_obtain = HOW_TO_OBTAIN
-
-    def __post_init__(self) -> None:
-        check_fraction(self.val_fraction)
 
     def find(self, folder: Path) -> Path | None:
         """The raw data in ``folder`` or one level below: a table, image folders, or an archive."""
@@ -192,7 +185,7 @@ class FER2013Reader:
         if not official and "val" not in splits:
             emotions = {name: emotion for name, (_, emotion, _) in zip(ids, placed, strict=True)}
             train = [name for name, split in zip(ids, splits, strict=True) if split == "train"]
-            held_out = hold_out(train, emotions, self.val_fraction, self.split_seed)
+            held_out = self.choose(train, emotions)
             splits = [
                 "val" if name in held_out else split
                 for name, split in zip(ids, splits, strict=True)
@@ -212,15 +205,6 @@ class FER2013Reader:
             for name, split, (_, emotion, location) in zip(ids, splits, placed, strict=True)
         ]
         return RawDataset(source, form, records, official, warnings)
-
-
-def check_fraction(val_fraction: float) -> None:
-    """Refuse a hold-out that would leave train or val empty."""
-    if not 0 < val_fraction < 1:
-        raise ConfigError(
-            "dataset.reader.val_fraction: expected a share between 0 and 1, "
-            f"found {val_fraction}. Use 0.1 for a tenth of train."
-        )
 
 
 def make_ids(placed: Sequence[tuple[str, str, str]]) -> list[str]:

@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from fer.data.fer2013 import check_fraction
 from fer.data.raw import (
     FolderSource,
+    HoldOut,
     RawDataset,
     Record,
     check_classes,
-    hold_out,
     is_image,
     list_files,
 )
@@ -52,22 +51,14 @@ that holds EmoLabel/ and Image/ (or the mirror's DATASET/): dataset.raw=PATH"""
 
 
 @dataclass(frozen=True)
-class RAFDBReader:
+class RAFDBReader(HoldOut):
     """Lists a RAF-DB copy: the authors' ``basic/`` tree, or the mirror's ``DATASET/`` tree.
 
-    Args:
-        val_fraction: share of the official train split that is held out as val.
-        split_seed: seed of that hold-out. It ranks the images by a hash of their names, so that
-            neither the order of the files nor the machine matters.
+    Validation is held out of the official train split.
     """
 
-    val_fraction: float = 0.1
-    split_seed: int = 0
     official_counts = OFFICIAL_COUNTS
     how_to_obtain = HOW_TO_OBTAIN
-
-    def __post_init__(self) -> None:
-        check_fraction(self.val_fraction)
 
     def find(self, folder: Path) -> Path | None:
         """The raw data in ``folder`` or one level below."""
@@ -104,7 +95,7 @@ class RAFDBReader:
             form, placed = "mirror's tree, aligned images", list_mirror(root)
         emotions = {name: emotion for name, emotion, _, _ in placed}
         train = [name for name, _, split, _ in placed if split == "train"]
-        held_out = hold_out(train, emotions, self.val_fraction, self.split_seed)
+        held_out = self.choose(train, emotions)
         records = [
             Record(name, emotion, "val" if name in held_out else split, location, location)
             for name, emotion, split, location in placed

@@ -23,7 +23,7 @@ import numpy as np
 from fer import labels
 from fer.data.files import is_outside, sha256_of_file
 from fer.data.images import decode
-from fer.errors import DataError
+from fer.errors import ConfigError, DataError
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
@@ -203,29 +203,47 @@ def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def hold_out(
-    ids: Iterable[str], labels: Mapping[str, str], fraction: float, seed: int
-) -> frozenset[str]:
-    """A stratified hold-out: ``fraction`` of each class, at least one image of each.
-
-    Each id is ranked by a hash of seed and id, so that the choice depends neither on the order of
-    the files nor on the machine nor on any library's random numbers.
+@dataclass(frozen=True)
+class HoldOut:
+    """A validation split held out of train: stratified, seeded, the same on every machine.
 
     Args:
-        ids: ids to choose from.
-        labels: the class of each id.
-        fraction: share that is held out, 0 < fraction < 1.
-        seed: another seed gives another hold-out.
+        val_fraction: share of each class that is held out, at least one image of each.
+        split_seed: another seed gives another hold-out.
+
+    Raises:
+        ConfigError: the share would leave train or val empty.
     """
-    by_class: dict[str, list[tuple[str, str]]] = {}
-    for name in ids:
-        rank = hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
-        by_class.setdefault(labels[name], []).append((rank, name))
-    chosen: set[str] = set()
-    for ranked in by_class.values():
-        count = max(1, round(fraction * len(ranked)))
-        chosen.update(name for _, name in sorted(ranked)[:count])
-    return frozenset(chosen)
+
+    val_fraction: float = 0.1
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_fraction < 1:
+            raise ConfigError(
+                "dataset.reader.val_fraction: expected a share between 0 and 1, "
+                f"found {self.val_fraction}. Use 0.1 for a tenth of train."
+            )
+
+    def choose(self, ids: Iterable[str], emotions: Mapping[str, str]) -> frozenset[str]:
+        """The ids that are held out.
+
+        Each id is ranked by a hash of seed and id, so that the choice depends neither on the
+        order of the files nor on the machine nor on any library's random numbers.
+
+        Args:
+            ids: the training images.
+            emotions: the class of each.
+        """
+        by_class: dict[str, list[tuple[str, str]]] = {}
+        for name in ids:
+            rank = hashlib.sha256(f"{self.split_seed}:{name}".encode()).hexdigest()
+            by_class.setdefault(emotions[name], []).append((rank, name))
+        chosen: set[str] = set()
+        for ranked in by_class.values():
+            count = max(1, round(self.val_fraction * len(ranked)))
+            chosen.update(name for _, name in sorted(ranked)[:count])
+        return frozenset(chosen)
 
 
 def check_classes(raw: Path, placed: Sequence[tuple[str, str]]) -> None:
