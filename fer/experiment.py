@@ -309,9 +309,14 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
     OmegaConf.set_struct(cfg, False)
     cfg.dataset = composed.dataset
     for part in ("generator", "reader"):
-        for key, value in (trained_on[part] or {}).items():
-            if key in cfg.dataset[part]:
-                cfg.dataset[part][key] = value
+        node, saved = cfg.dataset[part], trained_on[part]
+        if node is None or not isinstance(saved, dict):
+            continue
+        for key, value in saved.items():
+            # Numbers alone: a text could be a class to call (_target_) or an interpolation.
+            if key in node and isinstance(value, int | float):
+                node[key] = value
+    check_options(cfg)
     return cfg
 
 
@@ -354,15 +359,20 @@ def hyper_parameters(cfg: DictConfig) -> dict[str, Any]:
     """The choices and values that TensorBoard's HParams view compares runs by."""
     choices = HydraConfig.get().runtime.choices
     groups = ("dataset", "augmentation", "model", "loss", "optimizer", "scheduler")
+    keys = (
+        "seed",
+        "optimizer.lr",
+        "optimizer.weight_decay",
+        "model.dropout",
+        "model.image_size",
+        "loader.batch_size",
+        "trainer.max_epochs",
+    )
+    # An optimizer or model of the user's own may lack some of them.
+    values = {key.rpartition(".")[2]: OmegaConf.select(cfg, key) for key in keys}
     return {
         **{name: choices[name] for name in groups},
-        "seed": cfg.seed,
-        "lr": cfg.optimizer.lr,
-        "weight_decay": cfg.optimizer.weight_decay,
-        "dropout": cfg.model.dropout,
-        "image_size": cfg.model.image_size,
-        "batch_size": cfg.loader.batch_size,
-        "max_epochs": cfg.trainer.max_epochs,
+        **{name: value for name, value in values.items() if value is not None},
     }
 
 

@@ -226,6 +226,21 @@ def test_a_checkpoint_of_something_else_is_refused(
         load_checkpoint(tmp_path / "other.ckpt")
 
 
+def test_a_checkpoint_cannot_name_code_for_its_dataset(trained: Path, tmp_path: Path) -> None:
+    content = torch.load(trained / "run/checkpoints/best.ckpt", weights_only=True)
+    content["fer"]["dataset"]["reader"]["_target_"] = "os.abort"
+    content["fer"]["dataset"]["generator"] = {"_target_": "os.abort", "train": 9}
+    torch.save(content, tmp_path / "evil.ckpt")
+    done = run_program(
+        "evaluate.py", f"checkpoint={tmp_path / 'evil.ckpt'}", "hydra.run.dir=evil",
+        "metrics.resamples=100", cwd=tmp_path, env={"FER_DATA": str(trained / "data")},
+    )  # fmt: skip
+    config = read(tmp_path / "evil/run.json")["config"]
+    assert config["dataset"]["reader"]["_target_"] == "fer.data.fer2013.FER2013Reader"
+    assert config["dataset"]["generator"] is None
+    assert done.returncode == 0
+
+
 def test_checkpoints_hold_the_schema_and_the_datas_fingerprint(trained: Path) -> None:
     extras = load_checkpoint(trained / "run/checkpoints/best.ckpt").extras
     assert extras["labels"] == list(labels.EMOTIONS)
