@@ -44,6 +44,11 @@ def or_null(check: Check, meaning: str) -> Check:
     return f"{words}, or null {meaning}", lambda value: value is None or accept(value)
 
 
+def one_of(*options: str) -> Check:
+    """One of some words."""
+    return f"one of {', '.join(options)}", lambda value: value in options
+
+
 TEXT: Check = ("a text", lambda value: isinstance(value, str) and value != "")
 SWITCH: Check = ("true or false", lambda value: isinstance(value, bool))
 GROUP: Check = ("a choice with its options", lambda value: isinstance(value, Mapping))
@@ -58,6 +63,7 @@ CHECKS: dict[str, Check] = {
     "dataset.download": SWITCH,
     "dataset.kaggle": or_null(TEXT, "for none"),
     "dataset.workers": or_null(whole(1), "for every core"),
+    "dataset.undecodable": one_of("error", "drop"),
     "dataset.epochs": whole(1),
     "dataset.reader": GROUP,
     "dataset.reader.val_fraction": number("a share between 0 and 1", lambda value: 0 < value < 1),
@@ -107,7 +113,7 @@ CHECKS: dict[str, Check] = {
     "metrics": GROUP,
     "metrics.resamples": whole(100),
     "metrics.seed": SEED,
-    "split": ("train, val or test", lambda value: value in ("train", "val", "test")),
+    "split": one_of("train", "val", "test"),
     "checkpoint": ("the path of a checkpoint", TEXT[1]),
     "paths": GROUP,
     "experiment": ("the name of a configuration in conf/experiment", lambda value: False),

@@ -41,6 +41,7 @@ class EmotionDataModule(LightningDataModule):
         download: whether raw data that is nowhere may be fetched from Kaggle.
         kaggle: the Kaggle dataset to fetch, ``owner/name``; None if none may be.
         workers: processes that preparation uses; None takes every core.
+        undecodable: what preparation does with images that do not decode: ``error`` or ``drop``.
         image_size: side of the network's input in pixels.
         in_channels: 1 (gray) or 3 (RGB).
         transforms: albumentations transforms for training images.
@@ -61,6 +62,7 @@ class EmotionDataModule(LightningDataModule):
         download: bool = False,
         kaggle: str | None = None,
         workers: int | None = None,
+        undecodable: str = "error",
         image_size: int = 64,
         in_channels: int = 1,
         transforms: list[Any] | None = None,
@@ -88,6 +90,7 @@ class EmotionDataModule(LightningDataModule):
             functools.partial(download_from_kaggle, name, kaggle) if download else None
         )
         self.workers = workers
+        self.undecodable = undecodable
         self.image_size = image_size
         self.in_channels = in_channels
         self.transforms = list(transforms or [])
@@ -135,6 +138,7 @@ class EmotionDataModule(LightningDataModule):
             generator=self.generator,
             download=self.fetch,
             workers=self.workers,
+            undecodable=self.undecodable,
         )
 
     def train_dataloader(self) -> DataLoader[Any]:

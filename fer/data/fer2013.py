@@ -29,6 +29,7 @@ from fer.data.raw import (
     is_image,
     list_files,
     list_zip,
+    safe_id,
 )
 from fer.errors import DataError
 
@@ -214,7 +215,7 @@ def make_ids(placed: Sequence[tuple[str, str, str]]) -> list[str]:
         placed: (split, emotion, name) of each image.
     """
     paths = [PurePosixPath(name) for _, _, name in placed]
-    stems = [re.sub(r"[^\w.-]", "_", path.stem) for path in paths]
+    stems = [safe_id(path.stem) for path in paths]
     emotions = [emotion for _, emotion, _ in placed]
     folders = [path.parts[-3] for path in paths]
     by_emotion = [f"{e}_{s}" for e, s in zip(emotions, stems, strict=True)]

@@ -53,7 +53,8 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     def write(file: BinaryIO) -> None:
         import io
 
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        # A file name that is not UTF-8 reaches us with surrogates, and goes back as its bytes.
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
         table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
         table.writerows(rows)

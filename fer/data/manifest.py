@@ -27,6 +27,11 @@ class Entry:
     """The file of the raw copy, or the table and its row."""
     sha256: str
     """Of the decoded pixels (see :func:`pixel_hash`), not of a file."""
+    gender: str = ""
+    """As the dataset's annotators judged it, in words; empty where they did not."""
+    race: str = ""
+    age: str = ""
+    """In years, such as ``20-39``."""
 
     @property
     def file(self) -> str:
@@ -34,7 +39,9 @@ class Entry:
         return f"{self.split}/{self.emotion}/{self.id}.png"
 
 
-COLUMNS = tuple(field.name for field in fields(Entry))
+ATTRIBUTES = ("gender", "race", "age")
+"""Columns of ``manifest.csv`` that only a dataset with such annotations has."""
+COLUMNS = tuple(field.name for field in fields(Entry) if field.name not in ATTRIBUTES)
 
 
 def pixel_hash(image: np.ndarray) -> str:
@@ -53,7 +60,10 @@ def fingerprint(entries: Iterable[Entry]) -> str:
 
 def write_manifest(path: Path, entries: Sequence[Entry]) -> Path:
     """Write ``manifest.csv``, atomically."""
-    return write_csv(path, COLUMNS, map(asdict, entries))
+    rows = [asdict(entry) for entry in entries]
+    annotated = any(row[name] for row in rows for name in ATTRIBUTES)
+    columns = (*COLUMNS, *ATTRIBUTES) if annotated else COLUMNS
+    return write_csv(path, columns, ({name: row[name] for name in columns} for row in rows))
 
 
 def read_manifest(path: Path) -> list[Entry]:
@@ -64,7 +74,7 @@ def read_manifest(path: Path) -> list[Entry]:
     """
     repair = "Delete the prepared folder and prepare the dataset again."
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             table = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (table.fieldnames or [])]
             if missing:
@@ -83,5 +93,5 @@ def read_manifest(path: Path) -> list[Entry]:
                 f"emotion ({', '.join(labels.EMOTIONS)}), found {row['id']!r}, {row['split']!r}, "
                 f"{row['emotion']!r}. {repair}"
             )
-        entries.append(Entry(**{name: row[name] or "" for name in COLUMNS}))
+        entries.append(Entry(**{name: row.get(name) or "" for name in (*COLUMNS, *ATTRIBUTES)}))
     return entries

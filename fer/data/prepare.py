@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +34,8 @@ from fer.data.raw import (
     Record,
     Source,
     check_classes,
+    describe_file,
+    describe_files,
     is_image,
     list_files,
 )
@@ -109,6 +111,7 @@ def prepare(
     generator: Generator | None = None,
     download: Callable[[], Path] | None = None,
     workers: int | None = None,
+    undecodable: str = "error",
 ) -> Prepared:
     """The prepared dataset in ``folder``, made first if it is not there.
 
@@ -120,6 +123,8 @@ def prepare(
         generator: draws the raw data of an embedded dataset.
         download: fetches the raw data and returns its path; called only if it is nowhere.
         workers: processes to use; None takes every core.
+        undecodable: what to do with images that do not decode: ``"error"``, or ``"drop"``, which
+            leaves them out and lists them in ``integrity.json``.
 
     Raises:
         DataError: the raw data is missing or malformed. No prepared folder is left then.
@@ -135,7 +140,7 @@ def prepare(
             "To use your own images choose the dataset whose form they have, such as "
             "dataset=fer2013."
         )
-    origin = describe_origin(reader, generator)
+    origin = {**describe_origin(reader, generator), "undecodable": undecodable}
     if raw is not None and not raw.exists():
         raise DataError(
             f"dataset.raw: expected an existing file or folder, found none at {raw.absolute()}.\n"
@@ -170,11 +175,11 @@ def prepare(
         again = " again: other raw data or options" if (folder / "manifest.csv").exists() else ""
         log.info("Preparing %s from %s%s", name, found, again)
         dataset = reader.list(found)
-        for warning in dataset.warnings:
-            log.warning(warning)
         stage(name, folder, found, dataset, reader, origin, workers)
         recover(folder)
         prepared = load(folder)
+        for warning in prepared.integrity["warnings"]:
+            log.warning(warning)
         for line in summarise(prepared.integrity):
             log.info("%s: %s", name, line)
         return prepared
@@ -267,14 +272,14 @@ def describe_path(raw: Path) -> dict[str, Any]:
     """Path, size and modification time of a file, or of all the files in a folder together."""
     absolute = raw.resolve()
     if absolute.is_dir():
-        status = [(absolute / name).stat() for name in list_files(absolute)]
+        files = [(size, modified) for _, size, modified in describe_files(absolute)]
     else:
-        status = [absolute.stat()]
+        files = [describe_file(absolute)]
     return {
         "path": str(absolute),
-        "files": len(status),
-        "bytes": sum(item.st_size for item in status),
-        "modified_ns": max((item.st_mtime_ns for item in status), default=0),
+        "files": len(files),
+        "bytes": sum(size for size, _ in files),
+        "modified_ns": max((modified for _, modified in files), default=0),
     }
 
 
@@ -321,6 +326,7 @@ def stage(
                 (staging / split / emotion).mkdir(parents=True)
         entries: list[Entry] = []
         statistics: list[PixelStatistics] = []
+        failures: list[Failure] = []
         records = dataset.records
         with (
             progress_bar(f"Preparing {name}") as progress,
@@ -329,10 +335,15 @@ def stage(
             chunks = [records[i : i + CHUNK] for i in range(0, len(records), CHUNK)]
             jobs = ((dataset.source, staging, chunk) for chunk in chunks)
             results = executor.map(_convert, jobs) if executor else map(_convert, jobs)
-            for chunk_entries, chunk_statistics in results:
+            for chunk_entries, chunk_statistics, chunk_failures in results:
                 entries.extend(chunk_entries)
                 statistics.extend(chunk_statistics)
-                progress(len(entries), len(records))
+                failures.extend(chunk_failures)
+                progress(len(entries) + len(failures), len(records))
+        if failures:
+            if origin["undecodable"] == "error":
+                raise undecodable_error(failures, len(records))
+            check_classes(raw, [(entry.split, entry.emotion) for entry in entries])
         order = sorted(
             range(len(entries)),
             key=lambda i: (SPLITS.index(entries[i].split), entries[i].emotion, entries[i].id),
@@ -353,7 +364,12 @@ def stage(
             "origin": dict(origin),
             "official_protocol": dataset.official_protocol
             and report["matches_official_counts"] is True,
-            "warnings": dataset.warnings,
+            "warnings": [
+                *dataset.warnings,
+                *describe_excluded({**dataset.excluded, "they do not decode": len(failures)}),
+            ],
+            "excluded": dataset.excluded,
+            "undecodable": [asdict(failure) for failure in failures],
             **report,
         }
         write_json(staging / "integrity.json", integrity)
@@ -367,19 +383,56 @@ def stage(
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class Failure:
+    """An image that does not decode."""
+
+    source: str
+    error: str
+
+
+def undecodable_error(failures: Sequence[Failure], images: int) -> DataError:
+    """The message for images that do not decode."""
+    shown = "\n".join(failure.error for failure in failures[:3])
+    if len(failures) > 1:
+        shown = (
+            f"Expected {images:,} images that decode, found {len(failures):,} that do not. "
+            f"The first of them:\n{shown}"
+        )
+    return DataError(f"{shown}\nTo leave out what does not decode: dataset.undecodable=drop")
+
+
+def describe_excluded(excluded: Mapping[str, int]) -> list[str]:
+    """One line for each reason for which images of the copy were left out."""
+    return [f"{count:,} images were left out: {why}." for why, count in excluded.items() if count]
+
+
 def _convert(
     job: tuple[Source, Path, Sequence[Record]],
-) -> tuple[list[Entry], list[PixelStatistics]]:
+) -> tuple[list[Entry], list[PixelStatistics], list[Failure]]:
     """Decode some records and write them as PNG files. Runs in a worker process."""
     source, staging, records = job
-    entries, statistics = [], []
+    entries, statistics, failures = [], [], []
     for record in records:
-        image = source.read(record)
-        entry = Entry(record.id, record.emotion, record.split, record.source, pixel_hash(image))
+        try:
+            image = source.read(record)
+        except DataError as error:
+            failures.append(Failure(record.source, str(error)))
+            continue
+        entry = Entry(
+            record.id,
+            record.emotion,
+            record.split,
+            record.source,
+            pixel_hash(image),
+            record.gender,
+            record.race,
+            record.age,
+        )
         (staging / entry.file).write_bytes(encode_png(image))
         entries.append(entry)
         statistics.append(PixelStatistics.of(image))
-    return entries, statistics
+    return entries, statistics, failures
 
 
 def adopt(name: str, folder: Path, origin: Mapping[str, Any]) -> Prepared:
@@ -391,7 +444,12 @@ def adopt(name: str, folder: Path, origin: Mapping[str, Any]) -> Prepared:
     Raises:
         DataError: a file is no image, is misplaced or does not decode, or a split is empty.
     """
-    files = [file for file in list_files(folder) if file.split("/")[0] in SPLITS]
+    files = [
+        f"{split}/{file}"
+        for split in SPLITS
+        if (folder / split).is_dir()
+        for file in list_files(folder / split)
+    ]
     placed = []
     for file in files:
         parts = file.split("/")
@@ -407,8 +465,8 @@ def adopt(name: str, folder: Path, origin: Mapping[str, Any]) -> Prepared:
     check_classes(folder, [(split, emotion) for split, emotion, _ in placed])
     signature = hashlib.sha256()
     for file in files:
-        status = (folder / file).stat()
-        signature.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        size, modified = describe_file(folder / file)
+        signature.update(f"{file}\0{size}\0{modified}\n".encode("utf-8", "surrogateescape"))
     remembered = folder / CACHE / f"adopted-{signature.hexdigest()[:16]}"
     if (remembered / "integrity.json").exists():  # written last
         entries = read_manifest(remembered / "manifest.csv")
@@ -493,6 +551,7 @@ def main() -> None:
             if node.download
             else None,
             workers=node.workers,
+            undecodable=node.undecodable,
         )
         print(f"{node.name}: {len(prepared.entries):,} images in {prepared.folder}")
         for line in summarise(prepared.integrity):

@@ -9,14 +9,16 @@ from __future__ import annotations
 import hashlib
 import lzma
 import os
+import re
 import stat
+import unicodedata
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,6 +31,7 @@ SPLITS: tuple[str, ...] = ("train", "val", "test")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 LEFT_THERE = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 MAX_MEMBER_BYTES = 64 * 2**20
+MAX_ID_BYTES = 120
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,13 @@ class Record:
     """``train``, ``val`` or ``test``."""
     source: str
     """Where it came from, for people: a file of the copy, or a table and its row."""
-    location: str | tuple[int, int]
-    """Where it came from, for :meth:`Source.read`: a member or file, or offset and length."""
+    location: str | tuple[Any, ...]
+    """Where it came from, for :meth:`Source.read`: a member or file, or what its source needs."""
+    gender: str = ""
+    """As the dataset's annotators judged it, in words; empty where they did not."""
+    race: str = ""
+    age: str = ""
+    """In years, such as ``20-39``."""
 
 
 class Source(Protocol):
@@ -86,9 +94,8 @@ class FolderSource:
 
     def signature(self) -> str:
         digest = hashlib.sha256()
-        for name in list_files(self.path):
-            status = (self.path / name).stat()
-            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        for name, size, modified in describe_files(self.path):
+            digest.update(f"{name}\0{size}\0{modified}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 
@@ -140,17 +147,68 @@ class RawDataset:
     official_protocol: bool
     """Whether train, val and test are the ones that the dataset's authors defined."""
     warnings: list[str] = field(default_factory=list)
+    excluded: dict[str, int] = field(default_factory=dict)
+    """Why images of the copy were left out, in words, and how many for each reason."""
 
 
 def list_files(folder: Path) -> list[str]:
-    """Files below ``folder``, as sorted posix paths relative to it. Hidden entries are left out."""
+    """Files below ``folder``, as sorted posix paths relative to it. Hidden entries are left out.
+
+    Symbolic links are followed: on a cluster a class folder often is one.
+
+    Raises:
+        DataError: a folder cannot be read, or a link leads back to a folder above it.
+    """
     found: list[str] = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
-        base = Path(parent).relative_to(folder).as_posix()
-        prefix = "" if base == "." else f"{base}/"
-        found.extend(prefix + name for name in files if not is_hidden(name))
+    _walk(folder, "", (folder.resolve(),), found)
     return sorted(found)
+
+
+def _walk(folder: Path, prefix: str, above: tuple[Path, ...], found: list[str]) -> None:
+    try:
+        entries = [entry for entry in os.scandir(folder) if not is_hidden(entry.name)]
+        kinds = [(entry, entry.is_dir()) for entry in entries]
+    except OSError as error:
+        raise DataError(
+            f"{folder}: expected a folder that can be read, found: {error.strerror}. Check its "
+            "permissions and links."
+        ) from error
+    for entry, is_folder in kinds:
+        if not is_folder:
+            found.append(prefix + entry.name)
+            continue
+        place = Path(entry.path).resolve() if entry.is_symlink() else above[-1] / entry.name
+        if place in above:
+            raise DataError(
+                f"{entry.path}: expected images or folders of images, found a symbolic link that "
+                f"leads back to {place}. Remove the link."
+            )
+        _walk(Path(entry.path), f"{prefix}{entry.name}/", (*above, place), found)
+
+
+def describe_files(folder: Path) -> list[tuple[str, int, int]]:
+    """Name, size in bytes and modification time in ns of each file below ``folder``.
+
+    Raises:
+        DataError: a file cannot be looked at, such as a link to nothing.
+    """
+    return [(name, *describe_file(folder / name)) for name in list_files(folder)]
+
+
+def describe_file(path: Path) -> tuple[int, int]:
+    """Size in bytes and modification time in ns.
+
+    Raises:
+        DataError: it cannot be looked at.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a file that can be read, found: {error.strerror}. Remove it, or "
+            "correct where the link leads."
+        ) from error
+    return status.st_size, status.st_mtime_ns
 
 
 def list_zip(path: Path) -> list[str]:
@@ -196,6 +254,23 @@ def list_zip(path: Path) -> list[str]:
 def is_hidden(name: str) -> bool:
     """Whether some part of a path is what an operating system left there."""
     return any(part.startswith(".") or part in LEFT_THERE for part in PurePosixPath(name).parts)
+
+
+def safe_id(text: str) -> str:
+    """``text`` as an id: a file name on every system, with ``.png`` behind it and a prefix before.
+
+    Letters of every script are kept, in their composed form (one system stores é as two
+    characters). What is too long is cut, with a checksum of the whole in its place.
+
+    >>> safe_id("a face/1"), len(safe_id("x" * 300))
+    ('a_face_1', 120)
+    """
+    name = re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", text))
+    if len(name.encode()) <= MAX_ID_BYTES:
+        return name
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    kept = name.encode()[: MAX_ID_BYTES - len(digest) - 1].decode("utf-8", "ignore")
+    return f"{kept}-{digest}"
 
 
 def is_image(name: str) -> bool:
