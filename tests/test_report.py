@@ -28,7 +28,9 @@ from fer import labels
 from fer.errors import DataError
 from fer.evaluation.metrics import measure_split
 from fer.report import figures
-from fer.report.html import FigureEntry, interval, percent, write_run_report
+from fer.report.html import interval, write_run_report
+from fer.report.page import FigureEntry
+from fer.report.words import percent
 
 # --- made-up data ------------------------------------------------------------------------------
 

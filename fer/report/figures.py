@@ -26,6 +26,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 from fer import labels
 from fer.data.files import write_atomic
 from fer.errors import DataError
+from fer.report.words import how_many, percent, plain
 
 DPI = 130
 """Pixels per inch of every figure, saved or turned into an array."""
@@ -118,8 +119,8 @@ def training_curves(
         ("macro-F1", "macro-F1 (%)", 100.0, ("train_macro_f1", "val_macro_f1")),
         ("learning rate", "learning rate", 1.0, ("learning_rate",)),
     )
-    with _style():
-        figure = _figure(9.0, 5.9, title, _curves_subtitle(history, best_epoch))
+    with style():
+        figure = new_figure(9.0, 5.9, title, _curves_subtitle(history, best_epoch))
         axes = figure.subplots(2, 2)
         axes[1, 0].sharey(axes[0, 1])  # accuracy and macro-F1 can then be compared by height
         for axis, (name, ylabel, unit, keys) in zip(axes.flat, panels, strict=True):
@@ -151,7 +152,7 @@ def _curves_subtitle(history: Sequence[Mapping[str, float | None]], best_epoch: 
     if best_epoch is not None:
         rows = [row for row in history if row.get("epoch") == best_epoch]
         score = _number(rows[0], "val_macro_f1") if rows else math.nan
-        reached = f", validation macro-F1 {_percent(score)}" if math.isfinite(score) else ""
+        reached = f", validation macro-F1 {percent(score)}" if math.isfinite(score) else ""
         parts.append(f"best epoch {best_epoch}{reached} (dotted line)")
     return " · ".join(parts)
 
@@ -206,7 +207,7 @@ def _curves_panel(
                 zorder=4,
             )
     if not drawn:
-        _say(axis, "not recorded")
+        say(axis, "not recorded")
         axis.tick_params(axis="y", left=False, labelleft=False)
     if best_epoch is not None:
         axis.axvline(best_epoch, color=INK, linewidth=1, linestyle=":", zorder=1)
@@ -225,21 +226,22 @@ def confusion_matrix(matrix: np.ndarray | Sequence[Sequence[int]], *, title: str
     counts = _counts(matrix)
     support = counts.sum(axis=1)
     total = int(counts.sum())
-    percent = np.full(counts.shape, np.nan)
-    np.divide(100.0 * counts, support[:, None], out=percent, where=support[:, None] > 0)
-    correct = f" · {_percent(np.trace(counts) / total)} correct" if total else ""
+    shares = np.full(counts.shape, np.nan)
+    np.divide(100.0 * counts, support[:, None], out=shares, where=support[:, None] > 0)
+    correct = f" · {percent(np.trace(counts) / total)} correct" if total else ""
     subtitle = (
-        f"{_images(total)}{correct} · big: percent of the row's images, small: number of images"
+        f"{how_many(total, 'image')}{correct} · big: percent of the row's images, "
+        "small: number of images"
     )
-    with _style():
-        figure = _figure(8.6, 7.7, title, subtitle)
+    with style():
+        figure = new_figure(8.6, 7.7, title, subtitle)
         axis = figure.subplots()
         colors = matplotlib.colormaps["Blues"].with_extremes(bad="#F2F2F2")
-        axis.imshow(np.ma.masked_invalid(percent), cmap=colors, vmin=0, vmax=100)
+        axis.imshow(np.ma.masked_invalid(shares), cmap=colors, vmin=0, vmax=100)
         for row, column in np.ndindex(*counts.shape):
             if not support[row]:
                 continue
-            value = percent[row, column]
+            value = shares[row, column]
             color = _readable_on(colors(float(value) / 100))
             axis.text(
                 column, row - 0.1, f"{value:.1f} %", ha="center", va="center", size=11, color=color
@@ -299,10 +301,10 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Fig
     total = sum(sum(row.values()) for row in counts.values())
     columns = min(3, len(counts))
     rows = math.ceil(len(counts) / columns)
-    subtitle = f"{_images(total)} · bar: share of the split's images"
-    with _style():
+    subtitle = f"{how_many(total, 'image')} · bar: share of the split's images"
+    with style():
         width = max(6.0, 1.0 + 2.9 * columns)
-        figure = _figure(width, 3.3 * rows, title, subtitle)
+        figure = new_figure(width, 3.3 * rows, title, subtitle)
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True)
         longest = 1.0
         for axis, (split, row) in zip(grid.flat, counts.items(), strict=False):
@@ -328,8 +330,8 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Fig
                         size=9,
                     )
             else:
-                _say(axis, "no images")
-            axis.set_title(_plain(f"{split}: {_images(size)}"), parse_math=False)
+                say(axis, "no images")
+            axis.set_title(plain(f"{split}: {how_many(size, 'image')}"), parse_math=False)
             axis.set_xlabel("share of the split (%)")
             axis.set_yticks(positions, labels.EMOTIONS)
             axis.tick_params(axis="y", length=0, labelsize=10)
@@ -366,8 +368,10 @@ def per_class(per_class: Mapping[str, Mapping[str, float]], *, title: str) -> Fi
                 f"{', '.join(labels.EMOTIONS)}; found no {', '.join(missing)} of {emotion}."
             )
     supports = [int(per_class[emotion]["support"]) for emotion in labels.EMOTIONS]
-    with _style():
-        figure = _figure(9.0, 4.2, title, f"{_images(sum(supports))} · scores in percent")
+    with style():
+        figure = new_figure(
+            9.0, 4.2, title, f"{how_many(sum(supports), 'image')} · scores in percent"
+        )
         axis = figure.subplots()
         width = 0.27
         for offset, (key, name) in zip((-width, 0.0, width), SCORE_NAMES.items(), strict=True):
@@ -390,7 +394,8 @@ def per_class(per_class: Mapping[str, Mapping[str, float]], *, title: str) -> Fi
                     size=9,
                 )
         ticks = [
-            f"{emotion}\n{_images(n)}" for emotion, n in zip(labels.EMOTIONS, supports, strict=True)
+            f"{emotion}\n{how_many(n, 'image')}"
+            for emotion, n in zip(labels.EMOTIONS, supports, strict=True)
         ]
         axis.set_xticks(range(labels.NUM_CLASSES), ticks)
         axis.tick_params(axis="x", length=0, labelsize=10)
@@ -438,13 +443,13 @@ def prediction_grid(
     step_x, step_y = face + gap, tall + words + gap
     hits = int((target == preds).sum())
     subtitle = (
-        f"{_images(n)} · ✓ blue: {hits:,} correct · ✗ orange: {n - hits:,} wrong · "
+        f"{how_many(n, 'image')} · ✓ blue: {hits:,} correct · ✗ orange: {n - hits:,} wrong · "
         "percent: confidence"
     )
-    with _style():
+    with style():
         page = max(5.6, columns * step_x - gap + 2 * MARGIN)
         body = rows * step_y
-        figure = _figure(page, body, title, subtitle, constrained=False)
+        figure = new_figure(page, body, title, subtitle, constrained=False)
         axis = figure.add_axes((0, 0, 1, body / figure.get_figheight()))
         for index in range(n):
             x = MARGIN + index % columns * step_x
@@ -516,7 +521,7 @@ def save(figure: Figure, path: Path) -> Path:
 
     Parent folders are created. The file names neither the time nor the version of matplotlib.
     """
-    with _style():
+    with style():
         return write_atomic(
             path,
             lambda file: figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None}),
@@ -526,18 +531,18 @@ def save(figure: Figure, path: Path) -> Path:
 def to_image(figure: Figure) -> np.ndarray:
     """``(H, W, 3)`` uint8 pixels of ``figure``; ``dataformats="HWC"`` in TensorBoard's terms."""
     canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
-    with _style():
+    with style():
         canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _style() -> AbstractContextManager[None]:
+def style() -> AbstractContextManager[None]:
     """:data:`STYLE` for as long as a figure is made; what the user has set comes back after it."""
-    style: Any = STYLE  # matplotlib's type names each of its 300 parameters
-    return matplotlib.rc_context(style)
+    parameters: Any = STYLE  # matplotlib's type names each of its 300 parameters
+    return matplotlib.rc_context(parameters)
 
 
-def _figure(
+def new_figure(
     width: float, body: float, title: str, subtitle: str, *, constrained: bool = True
 ) -> Figure:
     """An empty figure of ``width`` × ``body`` inches below a header as high as its text."""
@@ -579,12 +584,7 @@ def _wrap(text: str, width: float, points: float) -> list[str]:
     """``text`` in lines that fit into ``width`` inches."""
     # A letter of DejaVu Sans is about 0.6 of the font size wide, a bold one about 0.68.
     letter = points / 72 * (0.68 if points == TITLE_POINTS else 0.6)
-    return textwrap.wrap(_plain(text), max(10, int((width - 2 * MARGIN) / letter))) or [""]
-
-
-def _plain(text: str) -> str:
-    """``text`` without the surrogates of an undecodable file name, which no font can draw."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return textwrap.wrap(plain(text), max(10, int((width - 2 * MARGIN) / letter))) or [""]
 
 
 def _counts(matrix: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
@@ -616,15 +616,7 @@ def _number(row: Mapping[str, float | None], key: str) -> float:
     return number if math.isfinite(number) else math.nan
 
 
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"
-
-
-def _images(number: int) -> str:
-    return f"{number:,} image{'' if number == 1 else 's'}"
-
-
-def _say(axis: Axes, text: str) -> None:
+def say(axis: Axes, text: str) -> None:
     """Write ``text`` into the middle of an empty panel."""
     axis.text(
         0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=MUTED, size=10

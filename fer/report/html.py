@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from fer import labels
-from fer.data.files import write_text
-from fer.errors import DataError
+from fer.report.dataset import dataset_section
+from fer.report.page import Cell, FigureEntry, Table, embed, tree, write_page
+from fer.report.words import ABSENT, percent, to_number, whole
 
-ABSENT = "–"
 SCORES: dict[str, tuple[str, str]] = {
     "accuracy": ("Accuracy", "share of images predicted correctly"),
     "macro_f1": ("Macro-F1", "mean of the emotions' F1, each counting the same"),
@@ -43,30 +38,6 @@ HISTORY: dict[str, str] = {
 }
 """Headings of the columns of ``history.csv``."""
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True)
-class FigureEntry:
-    """A figure of the report."""
-
-    path: Path
-    """A PNG file; its content goes into the report."""
-    title: str
-    caption: str
-    """What is seen, on how many images, and what to look for."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A table cell."""
-
-    text: str
-    sort: float | None = None
-    """The number that sorting compares; None stays at the end."""
-    detail: str | None = None
-    """A second line, in small print."""
-
 
 def write_run_report(
     path: Path,
@@ -80,6 +51,8 @@ def write_run_report(
     config_yaml: str,
     history: Sequence[Mapping[str, Any]] | None = None,
     extra_splits: Mapping[str, Mapping[str, Any]] | None = None,
+    data: Mapping[str, Any] | None = None,
+    left_out: Sequence[str] = (),
 ) -> Path:
     """Write ``report.html``: one file, readable without a network, a server or JavaScript.
 
@@ -94,48 +67,31 @@ def write_run_report(
         config_yaml: the resolved configuration.
         history: the rows of ``history.csv``, or None for a run without training.
         extra_splits: ``{name: metrics}`` of further splits, shown beside ``metrics``.
+        data: the content of the dataset's ``integrity.json``, for the section on the data.
+        left_out: what this run left out of the prepared dataset, a sentence each; shown there.
 
     Raises:
         DataError: a figure cannot be read or is not a PNG file.
     """
     splits = {str(metrics.get("split") or "result"): metrics, **(extra_splits or {})}
-    environment = Environment(
-        loader=PackageLoader("fer.report", "templates"),
-        autoescape=True,  # for every template: the default looks at a name's ending
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    return write_page(
+        path,
+        "run.html.j2",
+        {
+            "title": title,
+            "subtitle": subtitle,
+            "notes": notes,
+            "cards": _cards(metrics),
+            "headline": _headline(splits),
+            "leaks": _describe_leaks(metrics),
+            "per_class": _per_class(splits),
+            "data": None if data is None else dataset_section(data, left_out),
+            "figures": [embed(entry) for entry in figures],
+            "history": _history(history) if history else None,
+            "config_yaml": config_yaml,
+            "provenance": tree(provenance),
+        },
     )
-    page = environment.get_template("run.html.j2").render(
-        title=title,
-        subtitle=subtitle,
-        notes=notes,
-        cards=_cards(metrics),
-        headline_columns=_headline_columns(splits),
-        headline=_headline(splits),
-        leaks=_describe_leaks(metrics),
-        per_class_columns=_per_class_columns(splits),
-        per_class=_per_class(splits),
-        figures=[
-            {"title": entry.title, "caption": entry.caption, "uri": _data_uri(entry.path)}
-            for entry in figures
-        ],
-        history=_history(history) if history else None,
-        config_yaml=config_yaml,
-        provenance=_tree(provenance),
-    )
-    # A file name that is not UTF-8 reaches us with surrogates, which UTF-8 cannot write.
-    return write_text(path, page.encode("utf-8", "backslashreplace").decode("utf-8"))
-
-
-def percent(value: object) -> str:
-    """A fraction as percent with one decimal, and a dash for what is absent or not a number.
-
-    >>> percent(0.66), percent(None), percent(float("nan"))
-    ('66.0 %', '–', '–')
-    """
-    number = _number(value)
-    return ABSENT if number is None else f"{100 * number:.1f} %"
 
 
 def interval(bounds: object) -> str | None:
@@ -146,32 +102,16 @@ def interval(bounds: object) -> str | None:
     """
     if not isinstance(bounds, Sequence) or len(bounds) != 2:
         return None
-    low, high = map(_number, bounds)
+    low, high = map(to_number, bounds)
     if low is None or high is None:
         return None
     return f"{100 * low:.1f}–{100 * high:.1f} %"
 
 
-def _number(value: object) -> float | None:
-    """``value`` as a finite number (a CSV file gives text), or None."""
-    if isinstance(value, bool) or value is None:
-        return None
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _whole(value: object) -> str:
-    number = _number(value)
-    return ABSENT if number is None else f"{number:,.0f}"
-
-
 def _score(metrics: Mapping[str, Any], name: str) -> Cell:
     value = metrics.get(name)
     bounds = (metrics.get("confidence_intervals") or {}).get(name)
-    return Cell(percent(value), _number(value), interval(bounds))
+    return Cell(percent(value), to_number(value), interval(bounds))
 
 
 def _cards(metrics: Mapping[str, Any]) -> list[dict[str, str | None]]:
@@ -181,7 +121,7 @@ def _cards(metrics: Mapping[str, Any]) -> list[dict[str, str | None]]:
         detail = f"95 % CI {score.detail}" if score.detail else None
         cards.append({"name": SCORES[name][0], "value": score.text, "detail": detail})
     where = " · ".join(str(metrics[key]) for key in ("dataset", "split") if metrics.get(key))
-    return [*cards, {"name": "Images", "value": _whole(metrics.get("samples")), "detail": where}]
+    return [*cards, {"name": "Images", "value": whole(metrics.get("samples")), "detail": where}]
 
 
 def _with_leak_free(
@@ -196,26 +136,23 @@ def _with_leak_free(
     ]
 
 
-def _headline_columns(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return ["Metric", *(name for name, _ in _with_leak_free(splits))]
-
-
-def _headline(splits: Mapping[str, Mapping[str, Any]]) -> list[list[Cell]]:
-    columns = [metrics for _, metrics in _with_leak_free(splits)]
+def _headline(splits: Mapping[str, Mapping[str, Any]]) -> Table:
+    columns = _with_leak_free(splits)
     rows = [
-        [Cell(heading, None, meaning), *(_score(metrics, name) for metrics in columns)]
+        [Cell(heading, None, meaning), *(_score(metrics, name) for _, metrics in columns)]
         for name, (heading, meaning) in SCORES.items()
     ]
-    counts = (metrics.get("samples") for metrics in columns)
-    return [*rows, [Cell("Images"), *(Cell(_whole(count), _number(count)) for count in counts)]]
+    counts = (metrics.get("samples") for _, metrics in columns)
+    rows.append([Cell("Images"), *(Cell(whole(count), to_number(count)) for count in counts)])
+    return Table("headline", ["Metric", *(name for name, _ in columns)], rows)
 
 
 def _describe_leaks(metrics: Mapping[str, Any]) -> str:
-    clean, total = metrics.get("without_leaks"), _number(metrics.get("samples"))
+    clean, total = metrics.get("without_leaks"), to_number(metrics.get("samples"))
     rule = "“Without leaks” leaves out each image that is pixel for pixel in an earlier split too"
     if not clean:
         return f"{rule}; for this split there is no such measurement."
-    kept = _number(clean.get("samples"))
+    kept = to_number(clean.get("samples"))
     if kept is None or not total:
         return f"{rule}."
     if kept == total:
@@ -224,12 +161,7 @@ def _describe_leaks(metrics: Mapping[str, Any]) -> str:
     return f"{rule}: {left_out:,.0f} of {total:,.0f} ({percent(left_out / total)})."
 
 
-def _per_class_columns(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    extra = [f"F1 ({split})" for split in list(splits)[1:]]
-    return ["Emotion", "Precision", "Recall", "F1", "Images", "Most often taken for", *extra]
-
-
-def _per_class(splits: Mapping[str, Mapping[str, Any]]) -> list[list[Cell]]:
+def _per_class(splits: Mapping[str, Mapping[str, Any]]) -> Table:
     first, *others = splits.values()
     rows = []
     for index, emotion in enumerate(labels.EMOTIONS):
@@ -238,13 +170,15 @@ def _per_class(splits: Mapping[str, Mapping[str, Any]]) -> list[list[Cell]]:
         rows.append(
             [
                 Cell(emotion, index),  # sorts in the schema's order
-                *(Cell(percent(own.get(name)), _number(own.get(name))) for name in PER_CLASS),
-                Cell(_whole(own.get("support")), _number(own.get("support"))),
+                *(Cell(percent(own.get(name)), to_number(own.get(name))) for name in PER_CLASS),
+                Cell(whole(own.get("support")), to_number(own.get("support"))),
                 _taken_for(first.get("confusion_matrix"), index),
-                *(Cell(percent(f1), _number(f1)) for f1 in f1_elsewhere),
+                *(Cell(percent(f1), to_number(f1)) for f1 in f1_elsewhere),
             ]
         )
-    return rows
+    extra = [f"F1 ({split})" for split in list(splits)[1:]]
+    columns = ["Emotion", "Precision", "Recall", "F1", "Images", "Most often taken for", *extra]
+    return Table("per-class", columns, rows, sortable=True)
 
 
 def _of_emotion(metrics: Mapping[str, Any], emotion: str) -> Mapping[str, Any]:
@@ -270,7 +204,7 @@ def _taken_for(matrix: Sequence[Sequence[int]] | None, index: int) -> Cell:
 
 def _history(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     columns = list(dict.fromkeys(key for row in history for key in row))
-    scores = [_number(row.get("val_macro_f1")) for row in history]
+    scores = [to_number(row.get("val_macro_f1")) for row in history]
     known = [score for score in scores if score is not None]
     return {
         "columns": [HISTORY.get(column, column) for column in columns],
@@ -281,13 +215,13 @@ def _history(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _history_cell(column: str, value: object) -> Cell:
-    number = _number(value)
+    number = to_number(value)
     if number is None:
         return Cell(ABSENT)
     if column.endswith(("accuracy", "_f1")):
         text = percent(number)
     elif column == "epoch" or column == "images_per_second":
-        text = _whole(number)
+        text = whole(number)
     elif column == "seconds":
         text = f"{number:,.1f}"
     elif column == "learning_rate":
@@ -295,54 +229,3 @@ def _history_cell(column: str, value: object) -> Cell:
     else:
         text = f"{number:.4f}"
     return Cell(text, number)
-
-
-def _tree(value: object) -> dict[str, Any]:
-    """Plain nested data as what the template draws: text, a list, a table, or a grid of numbers."""
-    if isinstance(value, Mapping) and value:
-        rows = list(value.values())
-        if len(rows) > 1 and all(
-            _is_flat_mapping(row) and list(row) == list(rows[0]) for row in rows
-        ):
-            return {
-                "kind": "grid",
-                "columns": list(map(str, rows[0])),
-                "rows": [
-                    (str(key), list(map(_scalar, row.values()))) for key, row in value.items()
-                ],
-            }
-        return {
-            "kind": "table",
-            "rows": [(str(key), _tree(item)) for key, item in value.items()],
-        }
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes) and value:
-        if any(isinstance(item, Mapping | list | tuple) for item in value):
-            return {"kind": "list", "items": list(map(_tree, value))}
-        return {"kind": "text", "text": ", ".join(map(_scalar, value))}
-    return {"kind": "text", "text": _scalar(value)}
-
-
-def _is_flat_mapping(value: object) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        and not any(isinstance(item, Mapping | list | tuple) for item in value.values())
-    )
-
-
-def _scalar(value: object) -> str:
-    if value is None or (isinstance(value, Sequence | Mapping) and not value):
-        return ABSENT
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(value)
-
-
-def _data_uri(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"report: expected a figure at {path}, found: {error}.") from error
-    if not content.startswith(PNG_SIGNATURE):
-        raise DataError(f"report: expected a PNG file, found something else at {path}.")
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")

@@ -1,0 +1,144 @@
+"""What every HTML page of this program is made of: cells, tables, embedded figures, one look."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fer.data.files import write_text
+from fer.errors import DataError
+from fer.report.words import ABSENT, plain
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class FigureEntry:
+    """A figure of the report."""
+
+    path: Path
+    """A PNG file; its content goes into the report."""
+    title: str
+    caption: str
+    """What is seen, on how many images, and what to look for."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell."""
+
+    text: str
+    sort: float | None = None
+    """The number that sorting compares; None stays at the end."""
+    detail: str | None = None
+    """A second line, in small print."""
+    code: str | None = None
+    """What one could type, on a line of its own."""
+    words: bool = False
+    """Aligned to the left and wrapped, where a number is not."""
+    link: str | None = None
+    """Where a click leads: a URL relative to the page."""
+    marked: bool = False
+    """Differs from what it should be. The text must say so too: colour alone does not reach all."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the rows. There is at least one row."""
+
+    id: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    sortable: bool = False
+
+
+def write_page(path: Path, template: str, content: Mapping[str, Any]) -> Path:
+    """Render a template of this package into the file ``path``, atomically."""
+    environment = Environment(
+        loader=PackageLoader("fer.report", "templates"),
+        autoescape=True,  # for every template: the default looks at a name's ending
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # A file name that is not UTF-8 reaches us with surrogates, which UTF-8 cannot write.
+    return write_text(path, plain(environment.get_template(template).render(content)))
+
+
+def embed(
+    figure: FigureEntry, *, link: str | None = None, files: Table | None = None
+) -> dict[str, Any]:
+    """A figure as the templates draw it.
+
+    Args:
+        figure: a PNG file with its words.
+        link: where the file itself stands, relative to the page; None for no link.
+        files: which images it shows; folded.
+
+    Raises:
+        DataError: the file cannot be read or is not a PNG file.
+    """
+    try:
+        content = figure.path.read_bytes()
+    except OSError as error:
+        raise DataError(f"report: expected a figure at {figure.path}, found: {error}.") from error
+    if not content.startswith(PNG_SIGNATURE) or len(content) < 24:
+        raise DataError(f"report: expected a PNG file, found something else at {figure.path}.")
+    # Width and height open the first chunk, IHDR: https://www.w3.org/TR/png-3/#11IHDR
+    width, height = struct.unpack(">II", content[16:24])
+    return {
+        "title": figure.title,
+        "caption": figure.caption,
+        "link": link,
+        "files": files,
+        "uri": "data:image/png;base64," + base64.b64encode(content).decode("ascii"),
+        "width": width,
+        "height": height,
+    }
+
+
+def tree(value: object) -> dict[str, Any]:
+    """Plain nested data as what the template draws: text, a list, a table, or a grid of numbers."""
+    if isinstance(value, Mapping) and value:
+        rows = list(value.values())
+        if len(rows) > 1 and all(
+            _is_flat_mapping(row) and list(row) == list(rows[0]) for row in rows
+        ):
+            return {
+                "kind": "grid",
+                "columns": list(map(str, rows[0])),
+                "rows": [
+                    (str(key), list(map(_scalar, row.values()))) for key, row in value.items()
+                ],
+            }
+        return {
+            "kind": "table",
+            "rows": [(str(key), tree(item)) for key, item in value.items()],
+        }
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes) and value:
+        if any(isinstance(item, Mapping | list | tuple) for item in value):
+            return {"kind": "list", "items": list(map(tree, value))}
+        return {"kind": "text", "text": ", ".join(map(_scalar, value))}
+    return {"kind": "text", "text": _scalar(value)}
+
+
+def _is_flat_mapping(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and not any(isinstance(item, Mapping | list | tuple) for item in value.values())
+    )
+
+
+def _scalar(value: object) -> str:
+    if value is None or (isinstance(value, Sequence | Mapping) and not value):
+        return ABSENT
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
