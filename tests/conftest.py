@@ -37,9 +37,9 @@ def tiny_rows() -> list[Row]:
     return rows
 
 
-def to_jpeg(image: np.ndarray) -> bytes:
+def to_jpeg(image: np.ndarray, quality: int = 90) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="JPEG", quality=90)
+    Image.fromarray(image).save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()
 
 
@@ -86,10 +86,20 @@ def write_table(path: Path, rows: list[Row], header: str = "emotion,pixels,Usage
     return path
 
 
-def write_rafdb(folder: Path, per_class: int = 5, *, mirror: bool = False) -> Path:
-    """A tiny RAF-DB in the authors' layout or the mirror's; every face is a colour of its label."""
+def write_rafdb(
+    folder: Path, per_class: int = 5, *, mirror: bool = False, original: bool = False
+) -> Path:
+    """A tiny RAF-DB; every face is noise under a colour of its label.
+
+    Args:
+        folder: where to write it.
+        per_class: images of each class in train and in test.
+        mirror: the mirror's layout, with its tables, instead of the authors'.
+        original: the authors' layout with photographs instead of aligned images. Their boxes are
+            the faces that the other forms hold, and each has its landmarks and attributes.
+    """
     rng = np.random.default_rng(1)
-    lines = []
+    lines: dict[str, list[str]] = {"train": [], "test": []}
     for split, width in (("train", 5), ("test", 4)):
         number = 0
         for code in rafdb.CODES:
@@ -100,16 +110,34 @@ def write_rafdb(folder: Path, per_class: int = 5, *, mirror: bool = False) -> Pa
                 image[:5] = 30 * int(code)
                 if mirror:
                     path = folder / "DATASET" / split / code / f"{name}_aligned.jpg"
+                elif original:
+                    path = folder / "Image" / "original" / f"{name}.jpg"
+                    write_annotation(folder, name, "7 4 27 24 \n", "2\n1\n3\n")
+                    image = np.pad(image, ((4, 6), (7, 13), (0, 0)))
                 else:
                     path = folder / "Image" / "aligned" / f"{name}_aligned.jpg"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(to_png(image))
-                lines.append(f"{name}.jpg {code}")
-    if not mirror:
-        path = folder / rafdb.LIST_FILE
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(lines) + "\n")
+                write_file(path, to_png(image))
+                lines[split].append(f"{path.name if mirror else name + '.jpg'} {code}\n")
+    if mirror:
+        for split in lines:
+            rows = [line.replace(" ", ",") for line in lines[split]]
+            write_file(folder / f"{split}_labels.csv", "".join(["image,label\n", *rows]).encode())
+    else:
+        write_file(folder / rafdb.LIST_FILE, "".join(lines["train"] + lines["test"]).encode())
     return folder
+
+
+def write_annotation(folder: Path, name: str, box: str, codes: str) -> None:
+    """The authors' text files of one original: eyes at (12, 10) and (22, 10)."""
+    points = "12\t10\n22\t10\n17\t14\n13\t19\n21\t19\n"
+    write_file(folder / rafdb.BOXES / f"{name}_boundingbox.txt", box.encode())
+    write_file(folder / rafdb.MANUAL / f"{name}_manu_attri.txt", (points + codes).encode())
+
+
+def write_file(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, Row, run_program, write_table
 @pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
 def test_help_shows_every_group_with_its_options(program: str, tmp_path: Path) -> None:
     done = run_program(program, "--help", cwd=tmp_path)
-    assert "dataset: fer2013, rafdb, synthetic_a, synthetic_b" in done.stdout
+    assert "dataset: fer2013, folder, rafdb, synthetic_a, synthetic_b" in done.stdout
     if program == "train.py":
         for line in (
             "augmentation: none, standard, strong",

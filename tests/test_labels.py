@@ -4,7 +4,7 @@ import pytest
 
 from fer import labels
 from fer.data import fer2013, rafdb
-from fer.errors import DataError
+from fer.errors import ConfigError, DataError
 
 
 def test_the_order_is_the_schemas() -> None:
@@ -25,8 +25,29 @@ def test_an_emotion_outside_the_schema_is_refused_with_the_list() -> None:
         labels.canonical("contempt")
 
 
-def test_a_user_can_add_a_synonym() -> None:
-    assert labels.canonical("mad", {"mad": "angry"}) == "angry"
+@pytest.mark.parametrize("name", ["calm", "contempt", "1", "AF", "-", ""])
+def test_what_only_resembles_an_emotion_is_none(name: str) -> None:
+    with pytest.raises(DataError):
+        labels.canonical(name)
+
+
+@pytest.mark.parametrize("key", ["mad", "Mad", " MAD\t"])
+@pytest.mark.parametrize("name", ["mad", "MAD "])
+def test_a_user_can_add_a_synonym_in_any_case(key: str, name: str) -> None:
+    assert labels.canonical(name, {key: "angry"}) == "angry"
+
+
+def test_a_user_may_say_what_an_ambiguous_synonym_means_but_not_redefine_an_emotion() -> None:
+    assert labels.canonical("joy", {"joy": "surprise"}) == "surprise"
+    assert labels.canonical("sad", {"Sad": "sad"}) == "sad"
+    with pytest.raises(ConfigError, match=r"'sad' to mean 'sad' alone, found 'angry'"):
+        labels.canonical("happy", {"SAD": "angry"})
+
+
+def test_a_minus_before_a_number_matters() -> None:
+    assert labels.canonical("very_-_sad", {"very sad": "sad"}) == "sad"
+    with pytest.raises(DataError):
+        labels.canonical("-1", {"1": "sad"})
 
 
 def test_each_readers_codes_name_every_emotion_once() -> None:

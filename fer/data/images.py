@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from fer.errors import DataError
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused before they are decoded (8,000 x 6,000 fits)."""
+TURNS: dict[int, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns a picture upright, for each EXIF orientation that is not."""
+BACKGROUND = 128
+"""Gray level behind what is transparent: the middle, close to the mean of face datasets (129 in
+FER2013), draws no outline as bright or dark as black or white would."""
 
 
 def decode(data: bytes, name: str, mode: str | None = None) -> np.ndarray:
-    """Decode an encoded image (JPEG, PNG, …).
+    """Decode an encoded image (JPEG, PNG, …), the first one if it holds several.
+
+    Gray levels of 16 bits are scaled, not clipped (0–65535 to 0–255), and so are floats (0–1).
+    What is transparent shows :data:`BACKGROUND`, never the colours hidden below.
 
     Args:
         data: the file's bytes.
         name: what to call it in an error message.
-        mode: ``"L"`` for grayscale (ITU-R 601 luma), ``"RGB"``, or None for whichever the file is.
+        mode: ``"L"`` for grayscale (ITU-R 601 luma), ``"RGB"``, or None for whichever the file
+            is; a file with a palette is RGB, even if its colours are gray.
 
     Returns:
         ``(H, W)`` uint8 for ``"L"``, ``(H, W, 3)`` uint8 for ``"RGB"``, upright (the EXIF
         orientation is applied).
 
     Raises:
-        DataError: the bytes are no image, are cut off, or are larger than :data:`MAX_PIXELS`.
+        DataError: the bytes are no image, are cut off, are larger than :data:`MAX_PIXELS`, or
+            have levels outside the ranges above.
     """
     try:
         with warnings.catch_warnings():
@@ -40,8 +59,10 @@ def decode(data: bytes, name: str, mode: str | None = None) -> np.ndarray:
                         f"{name}: expected an image of at most {MAX_PIXELS:,} pixels, found "
                         f"{width} x {height}. Remove it, or crop the face first."
                     )
-                upright = ImageOps.exif_transpose(image)
+                upright = to_8_bit(turn_upright(image), name)
                 own_mode = "L" if upright.mode in ("1", "L", "LA") else "RGB"
+                if upright.has_transparency_data:
+                    upright = flatten(upright)
                 return np.asarray(upright.convert(mode or own_mode))
     except DataError:
         raise
@@ -49,6 +70,8 @@ def decode(data: bytes, name: str, mode: str | None = None) -> np.ndarray:
         UnidentifiedImageError,
         OSError,
         SyntaxError,  # Pillow's PNG reader raises it for a broken chunk
+        struct.error,  # its TIFF reader raises these two for a broken tag
+        TypeError,
         ValueError,
         EOFError,
         Image.DecompressionBombError,
@@ -62,6 +85,48 @@ def decode(data: bytes, name: str, mode: str | None = None) -> np.ndarray:
             f"{name}: expected an image (JPEG, PNG, …), found {found}. "
             "Download the copy again, or remove this file from it."
         ) from error
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation says that it is to be seen.
+
+    Pillow's ``exif_transpose`` also writes the EXIF data anew, which fails for many a picture
+    that some camera or program gave odd tags.
+    """
+    image.load()  # the TIFF reader turns the picture itself here, and then drops the tag
+    turn = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
+
+
+def to_8_bit(image: Image.Image, name: str) -> Image.Image:
+    """A gray image of more than 8 bits as one of 8; any other as it is.
+
+    Raises:
+        DataError: levels outside 0–65535 (whole numbers) or 0–1 (floats).
+    """
+    if not image.mode.startswith(("I", "F")):
+        return image
+    levels = np.asarray(image)
+    low, high = levels.min(), levels.max()
+    is_float = image.mode == "F"
+    most = 1 if is_float else 65535
+    if not 0 <= low <= high <= most:  # NaN is refused too
+        raise DataError(
+            f"{name}: expected {'floating-point' if is_float else 'whole'} gray levels from 0 to "
+            f"{most}, found {low} to {high}. Scale them to that range, or save the image with 8 "
+            "bits."
+        )
+    scaled = np.rint(levels * (255 / most)).astype(np.uint8)
+    if "transparency" in image.info:  # the one level that a PNG declares transparent
+        scaled[levels == image.info["transparency"]] = BACKGROUND
+    return Image.fromarray(scaled)
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """An image with transparency as RGB, over :data:`BACKGROUND`."""
+    above = image.convert("RGBA")
+    behind = Image.new("RGBA", above.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
+    return Image.alpha_composite(behind, above).convert("RGB")
 
 
 def encode_png(image: np.ndarray) -> bytes:

@@ -28,10 +28,24 @@ from fer.data.images import decode
 from fer.errors import ConfigError, DataError
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
+SPLIT_NAMES: dict[str, str] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "publictest": "val",
+    "test": "test",
+    "testing": "test",
+    "privatetest": "test",
+}
+"""What public copies call a split, in lower case, and the split it is."""
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 LEFT_THERE = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 MAX_MEMBER_BYTES = 64 * 2**20
 MAX_ID_BYTES = 120
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
+"""File names that mean a device on Windows, whatever ends them."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +92,8 @@ class FolderSource:
     """Images in a folder."""
 
     path: Path
-    mode: str
-    """``"L"`` or ``"RGB"``: what the images are converted to."""
+    mode: str | None
+    """``"L"`` or ``"RGB"``: what the images are converted to; None: whichever each one is."""
 
     def read(self, record: Record) -> np.ndarray:
         name = str(record.location)
@@ -104,7 +118,8 @@ class ZipSource:
     """Images in a zip archive, read in place: nothing is ever extracted."""
 
     path: Path
-    mode: str
+    mode: str | None
+    """As of :class:`FolderSource`."""
     _archive: zipfile.ZipFile | None = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
@@ -136,6 +151,19 @@ class ZipSource:
         return sha256_of_file(self.path)
 
 
+@dataclass(frozen=True)
+class Finding:
+    """One way in which a copy differs from what its authors published."""
+
+    kind: str
+    """A word to look for: ``smoothed``, ``re-split``, …"""
+    text: str
+    """A sentence for people."""
+    split: str | None = None
+    emotion: str | None = None
+    images: int = 0
+
+
 @dataclass
 class RawDataset:
     """A raw dataset, listed but not yet decoded."""
@@ -149,6 +177,10 @@ class RawDataset:
     warnings: list[str] = field(default_factory=list)
     excluded: dict[str, int] = field(default_factory=dict)
     """Why images of the copy were left out, in words, and how many for each reason."""
+    expected_size: int | None = None
+    """Side in pixels of the images of an unaltered copy of this form; None if sizes differ."""
+    findings: list[Finding] = field(default_factory=list)
+    """Alterations that the names of the files alone betray."""
 
 
 def list_files(folder: Path) -> list[str]:
@@ -256,21 +288,68 @@ def is_hidden(name: str) -> bool:
     return any(part.startswith(".") or part in LEFT_THERE for part in PurePosixPath(name).parts)
 
 
+def composed(name: str) -> str:
+    """``name`` with accents in their composed form: one file system stores é as two characters."""
+    return unicodedata.normalize("NFC", name)
+
+
+def shown(name: str) -> str:
+    r"""``name`` for a message: a file name that is not UTF-8 reaches us as what cannot be printed.
+
+    >>> shown("caf\udce9.jpg")
+    'caf\\udce9.jpg'
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def checksum(name: str) -> str:
+    """64 bits of the SHA-256 of a name, in hex; equal on every file system."""
+    data = composed(name).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
 def safe_id(text: str) -> str:
     """``text`` as an id: a file name on every system, with ``.png`` behind it and a prefix before.
 
-    Letters of every script are kept, in their composed form (one system stores é as two
-    characters). What is too long is cut, with a checksum of the whole in its place.
+    Letters of every script are kept, in their composed form. What is too long is cut, with a
+    checksum of the whole in its place.
 
-    >>> safe_id("a face/1"), len(safe_id("x" * 300))
-    ('a_face_1', 120)
+    >>> safe_id("a face/1"), safe_id("con"), len(safe_id("x" * 300))
+    ('a_face_1', '_con', 120)
     """
-    name = re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", text))
+    name = re.sub(r"[^\w.-]", "_", composed(text))
+    if RESERVED.match(name):
+        name = f"_{name}"
     if len(name.encode()) <= MAX_ID_BYTES:
         return name
-    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    digest = checksum(text)
     kept = name.encode()[: MAX_ID_BYTES - len(digest) - 1].decode("utf-8", "ignore")
     return f"{kept}-{digest}"
+
+
+def make_ids(names: Sequence[str], emotions: Sequence[str]) -> list[str]:
+    """Ids that are unique and safe as file names, as short as that allows.
+
+    They are unique without regard to case too, so that no file system takes two for one, and do
+    not depend on the order of the images.
+
+    Args:
+        names: posix path of each image, ``[…/]<split>/<emotion>/<file>`` or a part of it.
+        emotions: of each image.
+    """
+    paths = [PurePosixPath(name) for name in names]
+    stems = [safe_id(path.stem) for path in paths]
+    folders = [path.parts[-3] if len(path.parts) > 2 else "" for path in paths]
+    by_emotion = [f"{e}_{s}" for e, s in zip(emotions, stems, strict=True)]
+    by_folder = [safe_id(f"{f}_{name}") for f, name in zip(folders, by_emotion, strict=True)]
+    by_path = [safe_id("_".join(path.with_suffix("").parts)) for path in paths]
+    for ids in (stems, by_emotion, by_folder, by_path):
+        if len({name.casefold() for name in ids}) == len(ids):
+            return ids
+    # The same stem twice in one class folder, such as 1.jpg and 1.png: only the whole path tells.
+    return [
+        safe_id(f"{checksum(name)}_{path.stem}") for name, path in zip(names, paths, strict=True)
+    ]
 
 
 def is_image(name: str) -> bool:
@@ -300,23 +379,33 @@ class HoldOut:
                 f"found {self.val_fraction}. Use 0.1 for a tenth of train."
             )
 
-    def choose(self, ids: Iterable[str], emotions: Mapping[str, str]) -> frozenset[str]:
-        """The ids that are held out.
+    def choose(
+        self,
+        ids: Iterable[str],
+        emotions: Mapping[str, str],
+        share: float | None = None,
+        leave: int = 1,
+    ) -> frozenset[str]:
+        """The ids that are held out, at least one of each class.
 
         Each id is ranked by a hash of seed and id, so that the choice depends neither on the
         order of the files nor on the machine nor on any library's random numbers.
 
         Args:
-            ids: the training images.
+            ids: the images to hold out of.
             emotions: the class of each.
+            share: of each class that is held out; None: ``val_fraction``.
+            leave: images of each class that stay, where it has more than that.
         """
+        share = self.val_fraction if share is None else share
         by_class: dict[str, list[tuple[str, str]]] = {}
         for name in ids:
-            rank = hashlib.sha256(f"{self.split_seed}:{name}".encode()).hexdigest()
+            key = f"{self.split_seed}:{name}".encode("utf-8", "surrogateescape")
+            rank = hashlib.sha256(key).hexdigest()
             by_class.setdefault(emotions[name], []).append((rank, name))
         chosen: set[str] = set()
         for ranked in by_class.values():
-            count = max(1, round(self.val_fraction * len(ranked)))
+            count = max(1, min(round(share * len(ranked)), len(ranked) - leave))
             chosen.update(name for _, name in sorted(ranked)[:count])
         return frozenset(chosen)
 
