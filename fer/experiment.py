@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import warnings
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from fer import labels
 from fer.cli import config_folder, instantiate
 from fer.data.datamodule import EmotionDataModule
 from fer.data.files import write_json
+from fer.data.integrity import data_notes
 from fer.errors import ConfigError
 from fer.evaluation.metrics import SCALARS
 from fer.evaluation.predict import Checkpoint, load_checkpoint, measure_network
@@ -31,7 +33,8 @@ from fer.hardware import Computing
 from fer.model.callbacks import AtomicCheckpointIO, History, ProgressBar, make_checkpoints
 from fer.model.module import MONITOR, EmotionModule
 from fer.model.shared_cnn import SharedCNN
-from fer.options import check_options, guard
+from fer.options import CHECKS, check_options, guard
+from fer.report.dataset import write_dataset_report
 from fer.report.html import write_run_report
 from fer.report.run import describe_run, draw_run, draw_split, log_to_tensorboard, print_summary
 
@@ -64,6 +67,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     data = make_data(cfg)
     data.prepare_data()
     data.setup()
+    data.check_accepted()
     notes = notes_on(data)
     network.set_normalisation(*data.normalisation())
     network.to(memory_format=torch.channels_last)
@@ -92,7 +96,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         default_root_dir=folder,
         log_every_n_steps=1,
         # Anything else below trainer is Lightning's: +trainer.gradient_clip_val=1.0
-        **{key: value for key, value in plain(cfg)["trainer"].items() if key not in own},
+        **{key: value for key, value in resolved(cfg)["trainer"].items() if key not in own},
     )
     log.info(
         "Training %s (%s parameters) on %s: %s images, %s, %s",
@@ -112,7 +116,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     test = measure_network(checkpoint.network, data, "test", computing, **measuring(cfg))
     write_json(folder / "metrics.json", test.metrics)
     run = {
-        **describe_run(plain(cfg), data, computing, notes),
+        **describe_run(resolved(cfg), data, computing, notes),
         "started": begun.isoformat(timespec="seconds"),
         "best_epoch": history.best_epoch,
         "epochs": len(history.rows),
@@ -135,6 +139,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         history=history.rows,
         extra_splits={"val": val.metrics},
+        data=data.prepared.integrity,
+        left_out=describe_left_out(data),
     )
     if isinstance(logger, TensorBoardLogger):
         log_to_tensorboard(logger, hyper_parameters(cfg), val, test)
@@ -168,7 +174,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     result = measure_network(network, data, cfg.split, computing, **measuring(cfg))
     write_json(folder / "metrics.json", result.metrics)
     run = {
-        **describe_run(plain(cfg), data, computing, notes),
+        **describe_run(resolved(cfg), data, computing, notes),
         "started": begun.isoformat(timespec="seconds"),
         "checkpoint": {
             "path": str(checkpoint.path),
@@ -189,6 +195,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         figures=draw_split(folder, data, result),
         provenance={key: value for key, value in run.items() if key != "config"},
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
+        data=data.prepared.integrity,
+        left_out=describe_left_out(data),
     )
     print_summary(folder, data, result, None, notes)
 
@@ -218,9 +226,12 @@ def make_data(cfg: DictConfig, network: SharedCNN | None = None) -> EmotionDataM
         options["transforms"] = make_transforms(cfg.augmentation)
         options["seed"] = cfg.seed
     node = cfg.dataset.copy()
+    OmegaConf.resolve(node)  # the reader's options refer to some that are removed next
     OmegaConf.set_struct(node, False)
-    node.pop("epochs")  # the trainer's, see conf/trainer/auto.yaml
-    data: EmotionDataModule = instantiate(node, **options)
+    # The trainer's (see conf/trainer/auto.yaml), and the reader's (see conf/dataset/folder.yaml).
+    for key in ("epochs", "drop_unknown", "synonyms"):
+        node.pop(key, None)
+    data: EmotionDataModule = instantiate(node, report=write_dataset_report, **options)
     return data
 
 
@@ -275,13 +286,28 @@ def describe_checkpoint(cfg: DictConfig, data: EmotionDataModule) -> dict[str, A
             else {key: value for key, value in generator.items() if not str(key).startswith("_")},
             "reader": {
                 key: value
-                for key, value in cfg.dataset.reader.items()
-                if not str(key).startswith("_")
+                for key, value in resolved(cfg.dataset.reader).items()
+                if not key.startswith("_")
+            },
+            "options": {
+                key: value for key, value in resolved(cfg.dataset).items() if key in DATA_OPTIONS
             },
             "fingerprint": data.prepared.integrity["fingerprint"],
         },
         "seed": cfg.seed,
     }
+
+
+DATA_OPTIONS = (
+    "undecodable",
+    "leaks",
+    "blank",
+    "conflicts",
+    "accept_altered",
+    "drop_unknown",
+    "synonyms",
+)
+"""Options of a dataset that decide what is in it, and that evaluation takes from a checkpoint."""
 
 
 def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
@@ -308,14 +334,23 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
     cfg.dataset = composed.dataset
-    for part in ("generator", "reader"):
-        node, saved = cfg.dataset[part], trained_on[part]
+    for part, prefix in (("options", ""), ("generator", "generator."), ("reader", "reader.")):
+        saved = trained_on.get(part)
+        node = cfg.dataset if part == "options" else cfg.dataset[part]
         if node is None or not isinstance(saved, dict):
             continue
         for key, value in saved.items():
-            # Numbers alone: a text could be a class to call (_target_) or an interpolation.
-            if key in node and isinstance(value, int | float):
+            if part == "options" and key not in DATA_OPTIONS:
+                continue
+            # A text could be a class to call (_target_) or an interpolation: only numbers are
+            # taken, and what the option's own check knows to be one of its values.
+            check = CHECKS.get(f"dataset.{prefix}{key}")
+            if key in node and (
+                isinstance(value, int | float) or (check is not None and check[1](value))
+            ):
                 node[key] = value
+    if re.fullmatch(r"\w[\w .-]*", trained_on["name"]):  # no path and no interpolation
+        cfg.dataset.name = trained_on["name"]
     check_options(cfg)
     return cfg
 
@@ -325,7 +360,11 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
 
 def notes_on(data: EmotionDataModule) -> list[str]:
     """What a reader of the results must know about the data."""
-    notes = list(data.prepared.integrity["warnings"])
+    notes = [
+        *data_notes(data.prepared.integrity),
+        *describe_left_out(data),
+        *data.prepared.integrity["warnings"],
+    ]
     if data.prepared.integrity["matches_official_counts"] is False:
         notes.insert(
             0,
@@ -335,6 +374,16 @@ def notes_on(data: EmotionDataModule) -> list[str]:
     if data.generator is not None:
         notes.insert(0, "These faces are drawn. Scores on them say nothing about human faces.")
     return notes
+
+
+def describe_left_out(data: EmotionDataModule) -> list[str]:
+    """Of each option that leaves images out: how many, and what that means for the results."""
+    lines = []
+    for why, counts in data.left_out.items():
+        shown = ", ".join(f"{n:,} of {split}" for split, n in counts.items())
+        protocol = " The test split is then not the official one." if counts["test"] else ""
+        lines.append(f"Left out because {why}: {shown}.{protocol}")
+    return lines
 
 
 def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
@@ -385,8 +434,8 @@ def measuring(cfg: DictConfig) -> dict[str, int]:
     }
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as plain values."""
-    content = OmegaConf.to_container(cfg, resolve=True)
+def resolved(node: DictConfig) -> dict[str, Any]:
+    """A part of a configuration, or all of it, as plain values."""
+    content = OmegaConf.to_container(node, resolve=True)
     assert isinstance(content, dict)
-    return content  # type: ignore[return-value]
+    return {str(key): value for key, value in content.items()}

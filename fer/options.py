@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fer.errors import ConfigError
-from fer.labels import NUM_CLASSES
+from fer.labels import EMOTIONS, NUM_CLASSES
 
 Check = tuple[str, Callable[[Any], bool]]
 """What is expected, in words, and whether a value is that."""
@@ -64,8 +64,28 @@ CHECKS: dict[str, Check] = {
     "dataset.kaggle": or_null(TEXT, "for none"),
     "dataset.workers": or_null(whole(1), "for every core"),
     "dataset.undecodable": one_of("error", "drop"),
+    "dataset.leaks": one_of("keep", "drop_from_train"),
+    "dataset.blank": one_of("keep", "drop"),
+    "dataset.conflicts": one_of("keep", "drop"),
+    "dataset.accept_altered": SWITCH,
+    "dataset.drop_unknown": SWITCH,
+    "dataset.synonyms": or_null(
+        (
+            f"names of classes, each with one of {', '.join(EMOTIONS)} ({{mad: angry}})",
+            lambda value: (
+                isinstance(value, Mapping) and all(name in EMOTIONS for name in value.values())
+            ),
+        ),
+        "for none",
+    ),
     "dataset.epochs": whole(1),
     "dataset.reader": GROUP,
+    "dataset.reader.images": one_of("auto", "aligned", "original"),
+    "dataset.reader.margin": number(
+        "a share of the face's size from 0 to 1", lambda v: 0 <= v <= 1
+    ),
+    "dataset.reader.align_eyes": SWITCH,
+    "dataset.reader.test_fraction": number("a share between 0 and 1", lambda v: 0 < v < 1),
     "dataset.reader.val_fraction": number("a share between 0 and 1", lambda value: 0 < value < 1),
     "dataset.reader.split_seed": SEED,
     "dataset.generator": or_null(GROUP, "for real images"),

@@ -18,11 +18,12 @@ from fer.data.augmentation import Augmentation
 from fer.data.dataset import EmotionDataset, EpochSampler, keep, load_images
 from fer.data.download import download_from_kaggle
 from fer.data.fer2013 import FER2013Reader
-from fer.data.integrity import leaked
-from fer.data.prepare import Generator, Prepared, Reader, prepare
+from fer.data.integrity import conflicting, group_duplicates, leaked
+from fer.data.prepare import Generator, Prepared, Reader, Report, prepare
 from fer.data.rafdb import RAFDBReader
-from fer.data.raw import SPLITS
-from fer.errors import ConfigError
+from fer.data.raw import SPLITS, check_classes
+from fer.data.verdict import ALTERED
+from fer.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,12 @@ class EmotionDataModule(LightningDataModule):
         kaggle: the Kaggle dataset to fetch, ``owner/name``; None if none may be.
         workers: processes that preparation uses; None takes every core.
         undecodable: what preparation does with images that do not decode: ``error`` or ``drop``.
+        leaks: training images that stand again, pixel for pixel, in val or test: ``keep`` or
+            ``drop_from_train``.
+        blank: images that show nothing: ``keep`` or ``drop``, from every split.
+        conflicts: exact copies that have different emotions: ``keep`` or ``drop``, all of them.
+        accept_altered: train on a copy that was found to be altered.
+        report: writes figures and a page when the dataset is prepared; None writes neither.
         image_size: side of the network's input in pixels.
         in_channels: 1 (gray) or 3 (RGB).
         transforms: albumentations transforms for training images.
@@ -63,6 +70,11 @@ class EmotionDataModule(LightningDataModule):
         kaggle: str | None = None,
         workers: int | None = None,
         undecodable: str = "error",
+        leaks: str = "keep",
+        blank: str = "keep",
+        conflicts: str = "keep",
+        accept_altered: bool = False,
+        report: Report | None = None,
         image_size: int = 64,
         in_channels: int = 1,
         transforms: list[Any] | None = None,
@@ -91,6 +103,11 @@ class EmotionDataModule(LightningDataModule):
         )
         self.workers = workers
         self.undecodable = undecodable
+        self.leaks = leaks
+        self.blank = blank
+        self.conflicts = conflicts
+        self.accept_altered = accept_altered
+        self.report = report
         self.image_size = image_size
         self.in_channels = in_channels
         self.transforms = list(transforms or [])
@@ -99,6 +116,10 @@ class EmotionDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.prepared: Prepared
+        self.left_out: dict[str, dict[str, int]] = {}
+        """Why images are left out of the splits, in words: how many of each split."""
+        self.rows: dict[str, np.ndarray] = {}
+        """Of each split, the rows of the manifest."""
         self.datasets: dict[str, EmotionDataset] = {}
 
     def prepare_data(self) -> None:
@@ -113,10 +134,20 @@ class EmotionDataModule(LightningDataModule):
         images = load_images(self.prepared, self.image_size, self.in_channels)
         entries = self.prepared.entries
         targets = np.array([labels.INDEX[entry.emotion] for entry in entries], dtype=np.int64)
+        chosen, self.left_out = select(
+            self.prepared, leaks=self.leaks, blank=self.blank, conflicts=self.conflicts
+        )
+        check_classes(
+            self.folder,
+            [
+                (entry.split, entry.emotion)
+                for entry, keep in zip(entries, chosen, strict=True)
+                if keep
+            ],
+        )
         for split in SPLITS:
-            rows = np.array(
-                [row for row, entry in enumerate(entries) if entry.split == split], dtype=np.int64
-            )
+            inside = np.array([entry.split == split for entry in entries])
+            self.rows[split] = rows = np.flatnonzero(inside & chosen)
             augmentation = None
             if split == "train" and self.transforms:
                 augmentation = Augmentation(self.transforms, self.seed)
@@ -139,10 +170,33 @@ class EmotionDataModule(LightningDataModule):
             download=self.fetch,
             workers=self.workers,
             undecodable=self.undecodable,
+            report=self.report,
+        )
+
+    def check_accepted(self) -> None:
+        """Refuse to train on an altered copy unless the user has accepted it.
+
+        Raises:
+            DataError: the copy is altered and ``accept_altered`` is not set.
+        """
+        integrity = self.prepared.integrity
+        if integrity["verdict"] != ALTERED or self.accept_altered:
+            return
+        found = "\n".join(f"  - {finding['text']}" for finding in integrity["findings"])
+        raise DataError(
+            f"{self.dataset_name}: expected the copy that its authors published, found an altered "
+            f"one:\n{found}\nObtain another copy (see {self.folder / 'report.html'} for what was "
+            "found), or train on this one all the same: dataset.accept_altered=true. The results "
+            "will say so."
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled, augmented batches. A last batch that is not full is left out."""
+        """Shuffled, augmented batches. A last batch that is not full is left out.
+
+        Raises:
+            DataError: the copy is altered and ``accept_altered`` is not set.
+        """
+        self.check_accepted()
         dataset = self.datasets["train"]
         return DataLoader(
             dataset,
@@ -183,8 +237,63 @@ class EmotionDataModule(LightningDataModule):
         return mean.tolist(), np.where(std > 1e-6, std, 1.0).tolist()
 
     def leaked(self, split: str) -> np.ndarray:
-        """``(N,)`` bool: which images of ``split`` stand again, exactly, in an earlier split."""
-        return np.array(leaked(self.prepared.entries, split), dtype=bool)
+        """``(N,)`` bool: which images of ``split`` stand again, exactly, in an earlier split.
+
+        What was left out of the earlier splits does not count: nothing was learned from it.
+        """
+        kept = sorted(row for rows in self.rows.values() for row in rows.tolist())
+        return np.array(leaked([self.prepared.entries[row] for row in kept], split), dtype=bool)
+
+
+def select(
+    prepared: Prepared, *, leaks: str, blank: str, conflicts: str
+) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
+    """Which images are used.
+
+    Args:
+        prepared: the dataset.
+        leaks: ``drop_from_train`` leaves out training images that stand again in val or test.
+        blank: ``drop`` leaves out images that show nothing.
+        conflicts: ``drop`` leaves out exact copies that have different emotions, all of them.
+
+    Returns:
+        ``(N,)`` bool, and for each reason the number of images of each split that it concerns
+        (an image may have two).
+
+    Raises:
+        ConfigError: an option has another value.
+    """
+    for key, value, options in (
+        ("leaks", leaks, ("keep", "drop_from_train")),
+        ("blank", blank, ("keep", "drop")),
+        ("conflicts", conflicts, ("keep", "drop")),
+    ):
+        if value not in options:
+            raise ConfigError(
+                f"dataset.{key}: expected one of {', '.join(options)}, found {value!r}."
+            )
+    entries = prepared.entries
+    reasons: dict[str, set[str]] = {}
+    if leaks != "keep":
+        held_out = {entry.sha256 for entry in entries if entry.split != "train"}
+        reasons["they stand again in val or test"] = {
+            entry.id for entry in entries if entry.split == "train" and entry.sha256 in held_out
+        }
+    if blank != "keep":
+        reasons["they show nothing"] = set(prepared.integrity["blank"])
+    if conflicts != "keep":
+        reasons["exact copies of them have another emotion"] = {
+            entry.id for group in conflicting(group_duplicates(entries)) for entry in group
+        }
+    dropped = set().union(*reasons.values())
+    left_out = {
+        why: {
+            split: sum(entry.split == split and entry.id in ids for entry in entries)
+            for split in SPLITS
+        }
+        for why, ids in reasons.items()
+    }
+    return np.array([entry.id not in dropped for entry in entries], dtype=bool), left_out
 
 
 def own_generator() -> torch.Generator:

@@ -20,6 +20,8 @@ import numpy as np
 from fer import labels
 from fer.data.files import sha256_of_file
 from fer.data.raw import (
+    SPLIT_NAMES,
+    Finding,
     FolderSource,
     HoldOut,
     RawDataset,
@@ -29,7 +31,7 @@ from fer.data.raw import (
     is_image,
     list_files,
     list_zip,
-    safe_id,
+    make_ids,
 )
 from fer.errors import DataError
 
@@ -38,16 +40,10 @@ PIXELS = SIDE * SIDE
 TABLE_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The table's codes 0–6, as its authors define them."""
 USAGE_SPLIT = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
-FOLDER_SPLIT = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "publictest": "val",
-    "test": "test",
-    "testing": "test",
-    "privatetest": "test",
+USAGES_IN_FOLDER = {
+    "train": ("Training",),
+    "val": ("PublicTest",),
+    "test": ("PublicTest", "PrivateTest"),  # the usual archive has both in one folder
 }
 GRAY_LEVELS = {str(level): level for level in range(256)}
 """Every way to write a pixel. A dictionary is stricter than int(), which takes "+5" and "1_0"."""
@@ -81,6 +77,8 @@ class FER2013Reader(HoldOut):
     """
 
     official_counts = OFFICIAL_COUNTS
+    expected_size = SIDE
+    reference = "fer2013"
     how_to_obtain = HOW_TO_OBTAIN
 
     def find(self, folder: Path) -> Path | None:
@@ -139,14 +137,14 @@ class FER2013Reader(HoldOut):
         roots = set()
         for name in names:
             parts = PurePosixPath(name).parts
-            if len(parts) < 3 or parts[-3].lower() not in FOLDER_SPLIT or not is_image(name):
+            if len(parts) < 3 or parts[-3].lower() not in SPLIT_NAMES or not is_image(name):
                 ignored.append(name)
                 continue
             try:
                 emotion = labels.canonical(parts[-2])
             except DataError as error:
                 raise DataError(f"{raw}: {name}: {error}") from error
-            placed.append((FOLDER_SPLIT[parts[-3].lower()], emotion, name))
+            placed.append((SPLIT_NAMES[parts[-3].lower()], emotion, name))
             roots.add("/".join(parts[:-3]) or ".")
         if len(roots) > 1:
             first, second = sorted(roots)[:2]
@@ -169,62 +167,72 @@ class FER2013Reader(HoldOut):
             )
         usages = [USAGE_IN_NAME.match(PurePosixPath(name).name) for _, _, name in placed]
         official = all(usages)
-        if official:
-            splits = [USAGE_SPLIT[usage[1]] for usage in usages if usage]
-        elif any(usages):
-            without = next(
-                name for (_, _, name), usage in zip(placed, usages, strict=True) if not usage
-            )
-            raise DataError(
-                f"{raw}: expected every file name to carry its usage (Training_, PublicTest_ or "
-                f"PrivateTest_) or none to, found both: {without!r} carries none. Two copies "
-                "seem to be mixed; start from one."
-            )
-        else:
-            splits = [split for split, _, _ in placed]
-        ids = make_ids(placed)
-        if not official and "val" not in splits:
-            emotions = {name: emotion for name, (_, emotion, _) in zip(ids, placed, strict=True)}
-            train = [name for name, split in zip(ids, splits, strict=True) if split == "train"]
-            held_out = self.choose(train, emotions)
-            splits = [
-                "val" if name in held_out else split
-                for name, split in zip(ids, splits, strict=True)
+        splits = [
+            USAGE_SPLIT[usage[1]] if usage else split
+            for usage, (split, _, _) in zip(usages, placed, strict=True)
+        ]
+        ids = make_ids([n for _, _, n in placed], [e for _, e, _ in placed])
+        if not official:
+            without = [
+                name for usage, (_, _, name) in zip(usages, placed, strict=True) if not usage
             ]
+            some = "The" if len(without) == len(placed) else f"{len(without):,} of the"
+            how = "the splits are the copy's own"
+            if "val" not in splits:
+                emotions = {name: e for name, (_, e, _) in zip(ids, placed, strict=True)}
+                train = [name for name, split in zip(ids, splits, strict=True) if split == "train"]
+                held_out = self.choose(train, emotions)
+                splits = [
+                    "val" if name in held_out else split
+                    for name, split in zip(ids, splits, strict=True)
+                ]
+                how = (
+                    f"{self.val_fraction:.0%} of train is held out as val (seed {self.split_seed})"
+                )
+            elif len(without) < len(placed):
+                how = "their folders decide their split"
             warnings.append(
-                "The file names carry no usage (Training, PublicTest, PrivateTest): "
-                f"{self.val_fraction:.0%} of train is held out as val (seed {self.split_seed}). "
-                "Results are not comparable with the official protocol."
+                f"{some} file names carry no usage (Training, PublicTest, PrivateTest), such as "
+                f"{without[0]}: {how}. Results are not comparable with the official protocol."
             )
-        elif not official:
-            warnings.append(
-                "The file names carry no usage (Training, PublicTest, PrivateTest): the splits "
-                "are the copy's own. Results are not comparable with the official protocol."
+        findings = []
+        if not any(usages):
+            findings.append(
+                Finding(
+                    "renamed",
+                    "The files were renamed: their names do not say the usage (Training, "
+                    "PublicTest, PrivateTest) that decides the official split.",
+                    images=len(placed),
+                )
+            )
+        misplaced = [
+            name
+            for usage, (folder, _, name) in zip(usages, placed, strict=True)
+            if usage and usage[1] not in USAGES_IN_FOLDER[folder]
+        ]
+        if misplaced:
+            findings.append(
+                Finding(
+                    "re-split",
+                    f"Re-split: {len(misplaced):,} files are in a folder of another split than "
+                    f"the usage in their names says, such as {misplaced[0]}. The names decide "
+                    "here.",
+                    images=len(misplaced),
+                )
             )
         records = [
             Record(name, emotion, split, location, location)
             for name, split, (_, emotion, location) in zip(ids, splits, placed, strict=True)
         ]
-        return RawDataset(source, form, records, official, warnings)
-
-
-def make_ids(placed: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Ids that are unique and safe as file names, as short as that allows.
-
-    Args:
-        placed: (split, emotion, name) of each image.
-    """
-    paths = [PurePosixPath(name) for _, _, name in placed]
-    stems = [safe_id(path.stem) for path in paths]
-    emotions = [emotion for _, emotion, _ in placed]
-    folders = [path.parts[-3] for path in paths]
-    by_emotion = [f"{e}_{s}" for e, s in zip(emotions, stems, strict=True)]
-    by_folder = [f"{f}_{name}" for f, name in zip(folders, by_emotion, strict=True)]
-    for ids in (stems, by_emotion, by_folder):
-        if len(set(ids)) == len(ids):
-            return ids
-    # The same stem twice in one class folder, such as 1.jpg and 1.png: number them all.
-    return [f"{name}_{number:06d}" for number, name in enumerate(by_folder)]
+        return RawDataset(
+            source,
+            form,
+            records,
+            official,
+            warnings,
+            expected_size=SIDE,
+            findings=findings,
+        )
 
 
 @dataclass
@@ -335,7 +343,9 @@ def list_table(path: Path) -> RawDataset:
         raise DataError(
             f"{path}: expected a row for each image, found the header alone. Download it again."
         )
-    return RawDataset(TableSource(path, pixels_at), f"table ({path.name})", records, True)
+    return RawDataset(
+        TableSource(path, pixels_at), f"table ({path.name})", records, True, expected_size=SIDE
+    )
 
 
 def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:

@@ -21,12 +21,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
+import numpy as np
 from filelock import FileLock
 
 from fer import labels
+from fer.data.appearance import Appearance, Looks, working_side
 from fer.data.files import cpu_count, read_json, write_json
 from fer.data.images import decode, encode_png
-from fer.data.integrity import PixelStatistics, inspect, summarise
+from fer.data.integrity import inspect, summarise
 from fer.data.manifest import Entry, fingerprint, pixel_hash, read_manifest, write_manifest
 from fer.data.raw import (
     SPLITS,
@@ -39,6 +42,8 @@ from fer.data.raw import (
     is_image,
     list_files,
 )
+from fer.data.reference import Reference, load_reference
+from fer.data.verdict import ALTERED
 from fer.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -46,8 +51,12 @@ log = logging.getLogger(__name__)
 CHUNK = 256
 SMALL = 4_000
 """Up to this many images, starting worker processes takes longer than they save."""
+FORMAT = 2
+"""Of ``integrity.json``; what was prepared in another one is prepared again."""
 PARTS = (*SPLITS, "integrity.json", "manifest.csv")
 """What a prepared folder consists of, in the order in which it is moved into place."""
+REPORT = ("figures", "report.html")
+"""What a report adds; moved before the others."""
 CACHE = ".cache"
 
 Progress = Callable[[int, int], None]
@@ -57,7 +66,18 @@ class Reader(Protocol):
     """What a dataset brings along: one file with one of these, and one YAML."""
 
     official_counts: Any
+    """Images per split and emotion as the dataset's authors state them, or None."""
     how_to_obtain: str
+
+    @property
+    def expected_size(self) -> int | None:
+        """Side in pixels of the images as they are usually passed on, or None if that varies."""
+        ...
+
+    @property
+    def reference(self) -> str | None:
+        """Name of the reference copy in :mod:`fer.data.reference`, or None if there is none."""
+        ...
 
     def find(self, folder: Path) -> Path | None:
         """The raw data in ``folder``, or None."""
@@ -79,6 +99,18 @@ class Generator(Protocol):
     def __call__(self, *, folder: Path, workers: int | None, progress: Progress | None) -> Path: ...
 
 
+class Report(Protocol):
+    """Writes figures and a page about a dataset into a folder."""
+
+    def __call__(
+        self,
+        folder: Path,
+        entries: Sequence[Entry],
+        integrity: Mapping[str, Any],
+        read: Callable[[int], np.ndarray],
+    ) -> object: ...
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A complete prepared dataset."""
@@ -89,7 +121,7 @@ class Prepared:
     files: list[str]
     """Path of each entry's image below ``folder``."""
 
-    def read(self, index: int) -> Any:
+    def read(self, index: int) -> np.ndarray:
         """Decode image ``index``: ``(H, W)`` or ``(H, W, 3)`` uint8."""
         path = self.folder / self.files[index]
         try:
@@ -112,6 +144,7 @@ def prepare(
     download: Callable[[], Path] | None = None,
     workers: int | None = None,
     undecodable: str = "error",
+    report: Report | None = None,
 ) -> Prepared:
     """The prepared dataset in ``folder``, made first if it is not there.
 
@@ -125,6 +158,7 @@ def prepare(
         workers: processes to use; None takes every core.
         undecodable: what to do with images that do not decode: ``"error"``, or ``"drop"``, which
             leaves them out and lists them in ``integrity.json``.
+        report: writes ``report.html`` and ``figures/``; None writes neither.
 
     Raises:
         DataError: the raw data is missing or malformed. No prepared folder is left then.
@@ -140,7 +174,11 @@ def prepare(
             "To use your own images choose the dataset whose form they have, such as "
             "dataset=fer2013."
         )
-    origin = {**describe_origin(reader, generator), "undecodable": undecodable}
+    origin = {
+        **describe_origin(reader, generator),
+        "undecodable": undecodable,
+        "format": FORMAT,
+    }
     if raw is not None and not raw.exists():
         raise DataError(
             f"dataset.raw: expected an existing file or folder, found none at {raw.absolute()}.\n"
@@ -157,7 +195,9 @@ def prepare(
             "Choose another place with paths.data=FOLDER or the environment variable FER_DATA."
         ) from error
     if is_foreign(folder) and not os.access(folder, os.W_OK):
-        return adopt(name, folder, origin)  # nothing to lock: nobody can prepare anything here
+        return adopt(
+            name, folder, reader, origin, report
+        )  # nothing to lock: nobody can prepare anything here
     with FileLock(folder / ".lock"):
         recover(folder)
         finished = load_current(folder, origin, raw)  # another process may just have made it
@@ -170,12 +210,12 @@ def prepare(
                     "split folders without a manifest.csv. To train on them leave out "
                     "dataset.raw; else move them away or choose another paths.data."
                 )
-            return adopt(name, folder, origin)
+            return adopt(name, folder, reader, origin, report)
         found = raw or obtain(name, folder, reader, generator, download, workers)
         again = " again: other raw data or options" if (folder / "manifest.csv").exists() else ""
         log.info("Preparing %s from %s%s", name, found, again)
         dataset = reader.list(found)
-        stage(name, folder, found, dataset, reader, origin, workers)
+        stage(name, folder, found, dataset, reader, origin, workers, report)
         recover(folder)
         prepared = load(folder)
         for warning in prepared.integrity["warnings"]:
@@ -214,9 +254,9 @@ def obtain(
         return download()
     if (folder / "manifest.csv").exists():
         raise DataError(
-            f"{folder.absolute()}: expected a dataset prepared with the options given, found one "
-            "prepared with others. Pass the raw data to prepare it again (dataset.raw=PATH), or "
-            "leave the options of dataset.reader as they were."
+            f"{folder.absolute()}: expected a dataset prepared by this version with the options "
+            "given, found one prepared with others. Pass the raw data to prepare it again "
+            "(dataset.raw=PATH), or leave the options of dataset.reader as they were."
         )
     raise DataError(
         f"{name}: expected a prepared or raw dataset, found none. Looked for\n"
@@ -290,13 +330,24 @@ def recover(folder: Path) -> None:
     ready = folder / ".ready"
     if not ready.exists():
         return
-    for part in PARTS:
+    for part in (*REPORT, *PARTS):
         if (ready / part).exists():
-            target = folder / part
-            if target.is_dir():
-                shutil.rmtree(target)
-            (ready / part).replace(target)
+            remove(folder / part)
+            (ready / part).replace(folder / part)
     ready.rmdir()
+
+
+def remove(path: Path) -> None:
+    """Delete a folder or a file that may not be there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def load_known(reader: Reader) -> Reference | None:
+    """The reference copy of the reader's dataset, where the package has one."""
+    return None if reader.reference is None else load_reference(reader.reference)
 
 
 def is_foreign(folder: Path) -> bool:
@@ -317,6 +368,7 @@ def stage(
     reader: Reader,
     origin: Mapping[str, Any],
     workers: int | None,
+    report: Report | None,
 ) -> None:
     """Write everything into a staging folder, then rename that to ``.ready``."""
     staging = folder / f".staging-{os.getpid()}"
@@ -325,7 +377,7 @@ def stage(
             for emotion in labels.EMOTIONS:
                 (staging / split / emotion).mkdir(parents=True)
         entries: list[Entry] = []
-        statistics: list[PixelStatistics] = []
+        appearances: list[Appearance] = []
         failures: list[Failure] = []
         records = dataset.records
         with (
@@ -333,11 +385,12 @@ def stage(
             pool(workers, len(records)) as executor,
         ):
             chunks = [records[i : i + CHUNK] for i in range(0, len(records), CHUNK)]
-            jobs = ((dataset.source, staging, chunk) for chunk in chunks)
+            side = working_side(dataset.expected_size)
+            jobs = ((dataset.source, staging, chunk, side) for chunk in chunks)
             results = executor.map(_convert, jobs) if executor else map(_convert, jobs)
-            for chunk_entries, chunk_statistics, chunk_failures in results:
+            for chunk_entries, chunk_appearances, chunk_failures in results:
                 entries.extend(chunk_entries)
-                statistics.extend(chunk_statistics)
+                appearances.extend(chunk_appearances)
                 failures.extend(chunk_failures)
                 progress(len(entries) + len(failures), len(records))
         if failures:
@@ -349,10 +402,16 @@ def stage(
             key=lambda i: (SPLITS.index(entries[i].split), entries[i].emotion, entries[i].id),
         )
         entries = [entries[i] for i in order]
-        statistics = [statistics[i] for i in order]
+        looks = Looks.stack([appearances[i] for i in order])
         write_manifest(staging / "manifest.csv", entries)
-        report = inspect(
-            entries, statistics, None if origin["generator"] else reader.official_counts
+        drawn = origin["generator"] is not None
+        found = inspect(
+            entries,
+            looks,
+            official_counts=None if drawn else reader.official_counts,
+            expected_size=dataset.expected_size,
+            reference=None if drawn else load_known(reader),
+            known=dataset.findings,
         )
         integrity = {
             "dataset": name,
@@ -363,16 +422,23 @@ def stage(
             },
             "origin": dict(origin),
             "official_protocol": dataset.official_protocol
-            and report["matches_official_counts"] is True,
+            and found["matches_official_counts"] is True
+            and found["verdict"] != ALTERED,
             "warnings": [
                 *dataset.warnings,
                 *describe_excluded({**dataset.excluded, "they do not decode": len(failures)}),
             ],
             "excluded": dataset.excluded,
             "undecodable": [asdict(failure) for failure in failures],
-            **report,
+            **found,
         }
         write_json(staging / "integrity.json", integrity)
+        staged = Prepared(staging, entries, integrity, [entry.file for entry in entries])
+        if report is not None:
+            report(staging, entries, integrity, staged.read)
+        else:
+            for part in REPORT:  # of an earlier preparation
+                remove(folder / part)
         staging.rename(folder / ".ready")
     except OSError as error:
         raise DataError(
@@ -408,11 +474,11 @@ def describe_excluded(excluded: Mapping[str, int]) -> list[str]:
 
 
 def _convert(
-    job: tuple[Source, Path, Sequence[Record]],
-) -> tuple[list[Entry], list[PixelStatistics], list[Failure]]:
+    job: tuple[Source, Path, Sequence[Record], int],
+) -> tuple[list[Entry], list[Appearance], list[Failure]]:
     """Decode some records and write them as PNG files. Runs in a worker process."""
-    source, staging, records = job
-    entries, statistics, failures = [], [], []
+    source, staging, records, side = job
+    entries, appearances, failures = [], [], []
     for record in records:
         try:
             image = source.read(record)
@@ -431,11 +497,17 @@ def _convert(
         )
         (staging / entry.file).write_bytes(encode_png(image))
         entries.append(entry)
-        statistics.append(PixelStatistics.of(image))
-    return entries, statistics, failures
+        appearances.append(Appearance.of(image, side))
+    return entries, appearances, failures
 
 
-def adopt(name: str, folder: Path, origin: Mapping[str, Any]) -> Prepared:
+def adopt(
+    name: str,
+    folder: Path,
+    reader: Reader,
+    origin: Mapping[str, Any],
+    report: Report | None = None,
+) -> Prepared:
     """A prepared folder that someone else made: the three split folders alone.
 
     Nothing in it is changed, but for a ``.cache`` folder that remembers what was found until a
@@ -463,7 +535,7 @@ def adopt(name: str, folder: Path, origin: Mapping[str, Any]) -> Prepared:
         except DataError as error:
             raise DataError(f"{folder / file}: {error}") from error
     check_classes(folder, [(split, emotion) for split, emotion, _ in placed])
-    signature = hashlib.sha256()
+    signature = hashlib.sha256(str(FORMAT).encode())
     for file in files:
         size, modified = describe_file(folder / file)
         signature.update(f"{file}\0{size}\0{modified}\n".encode("utf-8", "surrogateescape"))
@@ -472,14 +544,15 @@ def adopt(name: str, folder: Path, origin: Mapping[str, Any]) -> Prepared:
         entries = read_manifest(remembered / "manifest.csv")
         integrity = read_json(remembered / "integrity.json")
         return Prepared(folder, entries, integrity, [entry.source for entry in entries])
-    entries, statistics = [], []
+    entries, appearances = [], []
+    side = working_side(reader.expected_size)
     with progress_bar(f"Checking {name}") as progress:
         for number, (split, emotion, file) in enumerate(placed, start=1):
             image = decode((folder / file).read_bytes(), str(folder / file))
             # Stems may repeat from folder to folder here; the whole path does not.
             entry_id = Path(file).with_suffix("").as_posix().replace("/", "_")
             entries.append(Entry(entry_id, emotion, split, file, pixel_hash(image)))
-            statistics.append(PixelStatistics.of(image))
+            appearances.append(Appearance.of(image, side))
             if number % CHUNK == 0 or number == len(placed):
                 progress(number, len(placed))
     integrity = {
@@ -492,14 +565,25 @@ def adopt(name: str, folder: Path, origin: Mapping[str, Any]) -> Prepared:
         "origin": dict(origin),
         "official_protocol": False,
         "warnings": ["The prepared folder was made elsewhere: its splits are taken as they are."],
-        **inspect(entries, statistics, None),
+        "excluded": {},
+        "undecodable": [],
+        **inspect(
+            entries,
+            Looks.stack(appearances),
+            official_counts=reader.official_counts,
+            expected_size=reader.expected_size,
+            reference=load_known(reader),
+        ),
     }
     for line in (*integrity["warnings"], *summarise(integrity)):
         log.info("%s: %s", name, line)
+    prepared = Prepared(folder, entries, integrity, files)
     if os.access(folder, os.W_OK):
         write_manifest(remembered / "manifest.csv", entries)
+        if report is not None:
+            report(remembered, entries, integrity, prepared.read)
         write_json(remembered / "integrity.json", integrity)
-    return Prepared(folder, entries, integrity, files)
+    return prepared
 
 
 @contextmanager
@@ -510,7 +594,12 @@ def pool(workers: int | None, images: int) -> Iterator[Executor | None]:
         yield None
         return
     # spawn, not fork: the parent may hold locks of torch's or OpenMP's threads.
-    executor = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    executor = ProcessPoolExecutor(
+        count,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=cv2.setNumThreads,  # one process a core is enough
+        initargs=(1,),
+    )
     try:
         yield executor
     finally:
@@ -538,8 +627,11 @@ def main() -> None:
     def task(cfg: DictConfig, folder: Path) -> None:
         from fer.data.download import download_from_kaggle
         from fer.data.prepare import prepare  # not of __main__: worker processes must find it
+        from fer.report.dataset import write_dataset_report  # a later stage; the entry point's
 
         check_options(cfg)
+        # The summary is printed below, whether the dataset was prepared now or before.
+        logging.getLogger("fer.data.prepare").setLevel(logging.WARNING)
         node = cfg.dataset
         prepared = prepare(
             node.name,
@@ -552,6 +644,7 @@ def main() -> None:
             else None,
             workers=node.workers,
             undecodable=node.undecodable,
+            report=write_dataset_report,
         )
         print(f"{node.name}: {len(prepared.entries):,} images in {prepared.folder}")
         for line in summarise(prepared.integrity):

@@ -18,7 +18,7 @@ from fer.evaluation.predict import SplitResult
 from fer.hardware import Computing
 from fer.model.callbacks import History
 from fer.report import figures
-from fer.report.html import FigureEntry
+from fer.report.page import FigureEntry
 from fer.report.provenance import command_line, git_state, hardware, versions
 
 GRID = 32
@@ -38,10 +38,10 @@ def describe_run(
             "name": data.dataset_name,
             "fingerprint": integrity["fingerprint"],
             "form": integrity["source"]["form"],
+            "verdict": integrity["verdict"],
             "official_protocol": integrity["official_protocol"],
-            "images": {
-                split: sum(counts.values()) for split, counts in integrity["counts"].items()
-            },
+            "images": {split: len(dataset) for split, dataset in data.datasets.items()},
+            "left_out": data.left_out,
         },
         "notes": list(notes),
         "versions": versions(),
