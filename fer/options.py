@@ -80,6 +80,7 @@ CHECKS: dict[str, Check] = {
     ),
     "dataset.epochs": whole(1),
     "dataset.reader": GROUP,
+    "dataset.reader.splits": one_of("given", "official"),
     "dataset.reader.images": one_of("auto", "aligned", "original"),
     "dataset.reader.margin": number(
         "a share of the face's size from 0 to 1", lambda v: 0 <= v <= 1

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer.cli import config_folder, instantiate
 from fer.model.shared_cnn import SharedCNN
+from tests.conftest import ROOT
 
 
 def compose(*overrides: str, config: str = "train") -> DictConfig:
@@ -110,6 +111,12 @@ def test_the_experiments_are_the_two_real_datasets() -> None:
 
 def test_an_experiment_runs_on_the_synthetic_pair_by_one_override() -> None:
     assert compose("experiment=exp_a", "dataset=synthetic_a").dataset.name == "synthetic_a"
+
+
+def test_the_readmes_own_dataset_has_every_key() -> None:
+    text = (ROOT / "README.md").read_text()
+    block = text.split("conf/dataset/mine.yaml")[1].split("```yaml\n")[1].split("```")[0]
+    assert set(OmegaConf.create(block)) == set(compose("dataset=fer2013").dataset)
 
 
 def test_numbers_in_the_files_are_numbers() -> None:

@@ -258,6 +258,24 @@ def test_every_number_of_the_integrity_report_stands_on_the_page(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("quick")
+def test_the_splits_stand_beside_each_other(tmp_path: Path) -> None:
+    rows = rows_of(Page(write(tmp_path)), "splits-compared")
+    assert rows["train → test"] == [
+        "+10.5 % | z +61.1",  # logarithms: exp(0.1)
+        "+10.5 % | z +62.2",
+        "+0.1 gray levels | z −63.3",
+    ]
+
+
+@pytest.mark.usefixtures("quick")
+def test_near_duplicates_that_were_not_searched_are_not_called_none(tmp_path: Path) -> None:
+    page = Page(write(tmp_path, make_integrity(near_duplicates=None)))
+    assert rows_of(page, "copies")["Near duplicates"] == ["–", "–"]
+    assert "not searched: too many images" in page.text
+    assert "No near duplicates." not in page.text
+
+
+@pytest.mark.usefixtures("quick")
 def test_counts_stand_beside_the_official_ones_and_what_differs_is_marked(tmp_path: Path) -> None:
     integrity = make_integrity(matches_official_counts=False)
     integrity["official_counts"]["val"] = {**integrity["counts"]["val"], "fear": 400}

@@ -17,7 +17,7 @@ from tests.conftest import Row, to_png, write_folder, write_table, write_zip
 ICML = "emotion, Usage, pixels"
 
 
-def prepare_fer(folder: Path, raw: Path, **options: float) -> Prepared:
+def prepare_fer(folder: Path, raw: Path, **options: float | str) -> Prepared:
     return prepare("fer2013", folder, FER2013Reader(**options), raw=raw)  # type: ignore[arg-type]
 
 
@@ -80,6 +80,46 @@ def test_a_copy_without_usage_is_split_by_a_stratified_hold_out(
     other = prepare_fer(tmp_path / "c", renamed, val_fraction=0.25, split_seed=1)
     assert again.integrity["fingerprint"] == prepared.integrity["fingerprint"]
     assert other.integrity["fingerprint"] != prepared.integrity["fingerprint"]
+
+
+@pytest.mark.parametrize("form", ["renamed", "moved", "table"])
+def test_official_splits_are_restored_whatever_the_files_are_called(
+    tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    from fer.data import prepare as prepare_module
+    from fer.data.appearance import Appearance, Looks
+    from fer.data.reference import Reference
+
+    original = prepare_fer(tmp_path / "a", write_folder(tmp_path / "original", rows))
+    looks = Looks.stack([Appearance.of(original.read(i), 48) for i in range(len(original.entries))])
+    known = Reference.of(original.entries, looks)
+    monkeypatch.setattr(prepare_module, "load_known", lambda reader: known)
+    order = np.random.default_rng(0).permutation(len(rows))
+    usages = [usage for usage, _, _ in rows]
+    mixed = [
+        (usages[i], emotion, image) for i, (_, emotion, image) in zip(order, rows, strict=True)
+    ]
+    copy = tmp_path / "copy"
+    if form == "table":
+        copy = write_table(tmp_path / "fer2013.csv", mixed)
+    for number, (usage, emotion, image) in enumerate(mixed if form != "table" else []):
+        place = copy / ("train" if usage == "Training" else "test") / emotion
+        place.mkdir(parents=True, exist_ok=True)
+        name = f"{number}.png" if form == "renamed" else f"{rows[number][0]}_{number}.png"
+        Image.fromarray(image).save(place / name)
+    given = prepare_fer(tmp_path / "b", copy) if form != "table" else None
+    restored = prepare_fer(tmp_path / "c", copy, splits="official")
+    assert restored.integrity["fingerprint"] == original.integrity["fingerprint"]
+    assert all((tmp_path / "c" / entry.file).is_file() for entry in restored.entries)
+    assert not any(finding["kind"] == "re-split" for finding in restored.integrity["findings"])
+    if form == "renamed" and given is not None:
+        assert given.integrity["verdict"] == "altered copy"
+        assert {"re-split", "renamed"} <= {f["kind"] for f in given.integrity["findings"]}
+
+
+def test_an_unknown_kind_of_splits_is_refused() -> None:
+    with pytest.raises(FerError, match=r"dataset.reader.splits: expected one of given, official"):
+        FER2013Reader(splits="mine")
 
 
 def test_windows_line_ends_and_a_byte_order_mark_are_read(tmp_path: Path, rows: list[Row]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ from fer.data.manifest import Entry, pixel_hash
 from fer.data.raw import SPLITS, Finding
 from fer.data.reference import Reference, cells_of, load_reference, match
 from fer.data.verdict import ALTERED, REFERENCE, UNKNOWN, Verdict, between_splits, judge
+from fer.errors import DataError
 from tests.conftest import decode, to_jpeg
 from tests.test_appearance import picture
 
@@ -275,6 +277,15 @@ def test_a_dataset_without_an_official_copy_is_unknown() -> None:
     assert verdict.verdict == UNKNOWN and not verdict.findings
 
 
+def test_own_images_are_not_accused_but_splits_that_differ_are_reported(two_splits: Copy) -> None:
+    copy = two_splits.changed(ALTERATIONS["blur"][1], "test")
+    verdict = judge(
+        copy.entries, copy.looks, reference=None, official_counts=None, expected_size=None
+    )
+    assert verdict.verdict == UNKNOWN
+    assert [finding.kind for finding in verdict.findings] == ["smoothed"]
+
+
 # --- matching ---------------------------------------------------------------------------------
 
 
@@ -293,6 +304,20 @@ def test_encoded_copies_are_matched_where_they_belong() -> None:
     np.testing.assert_array_equal(
         reference().cells[found.rows[known]], cells_of(copy.entries)[known]
     )
+
+
+def test_only_a_copy_with_the_official_counts_can_become_the_reference(
+    tmp_path: Path, tiny_zip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fer.data import reference as module
+    from fer.data.fer2013 import FER2013Reader
+    from fer.data.prepare import prepare
+
+    prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
+    monkeypatch.setattr("sys.argv", ["reference", str(tmp_path / "d"), "tiny"])
+    with pytest.raises(DataError, match="expected the official number of images"):
+        module.main()
+    assert load_reference("tiny") is None
 
 
 def test_the_shipped_reference_has_the_official_counts() -> None:

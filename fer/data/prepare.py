@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -42,8 +42,8 @@ from fer.data.raw import (
     is_image,
     list_files,
 )
-from fer.data.reference import Reference, load_reference
-from fer.data.verdict import ALTERED
+from fer.data.reference import Reference, load_reference, official_splits
+from fer.data.verdict import ALTERED, REFERENCE
 from fer.errors import ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -345,6 +345,14 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def move(staging: Path, entry: Entry, split: str) -> Entry:
+    """The entry in another split, and its file with it."""
+    moved = replace(entry, split=split)
+    if moved != entry:
+        (staging / entry.file).rename(staging / moved.file)
+    return moved
+
+
 def load_known(reader: Reader) -> Reference | None:
     """The reference copy of the reader's dataset, where the package has one."""
     return None if reader.reference is None else load_reference(reader.reference)
@@ -397,6 +405,16 @@ def stage(
             if origin["undecodable"] == "error":
                 raise undecodable_error(failures, len(records))
             check_classes(raw, [(entry.split, entry.emotion) for entry in entries])
+        drawn = origin["generator"] is not None
+        reference = None if drawn else load_known(reader)
+        restored = 0
+        if dataset.restore_splits and reference is not None:
+            official = official_splits(entries, Looks.stack(appearances), reference)
+            restored = sum(a.split != b for a, b in zip(entries, official, strict=True))
+            entries = [
+                move(staging, entry, split) for entry, split in zip(entries, official, strict=True)
+            ]
+            check_classes(raw, [(entry.split, entry.emotion) for entry in entries])
         order = sorted(
             range(len(entries)),
             key=lambda i: (SPLITS.index(entries[i].split), entries[i].emotion, entries[i].id),
@@ -404,13 +422,12 @@ def stage(
         entries = [entries[i] for i in order]
         looks = Looks.stack([appearances[i] for i in order])
         write_manifest(staging / "manifest.csv", entries)
-        drawn = origin["generator"] is not None
         found = inspect(
             entries,
             looks,
             official_counts=None if drawn else reader.official_counts,
             expected_size=dataset.expected_size,
-            reference=None if drawn else load_known(reader),
+            reference=reference,
             known=dataset.findings,
         )
         integrity = {
@@ -421,11 +438,15 @@ def stage(
                 "signature": dataset.source.signature(),
             },
             "origin": dict(origin),
-            "official_protocol": dataset.official_protocol
-            and found["matches_official_counts"] is True
-            and found["verdict"] != ALTERED,
+            "official_protocol": found["matches_official_counts"] is True
+            and found["verdict"] != ALTERED
+            and (dataset.official_protocol or found["verdict"] == REFERENCE),
             "warnings": [
                 *dataset.warnings,
+                *(
+                    [f"{restored:,} images were put back into their official split."]
+                    * (restored > 0)
+                ),
                 *describe_excluded({**dataset.excluded, "they do not decode": len(failures)}),
             ],
             "excluded": dataset.excluded,

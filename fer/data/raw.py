@@ -181,6 +181,8 @@ class RawDataset:
     """Side in pixels of the images of an unaltered copy of this form; None if sizes differ."""
     findings: list[Finding] = field(default_factory=list)
     """Alterations that the names of the files alone betray."""
+    restore_splits: bool = False
+    """Whether a recognised image goes to the split that it has in the reference copy."""
 
 
 def list_files(folder: Path) -> list[str]:

@@ -184,6 +184,15 @@ def match(entries: Sequence[Entry], looks: Looks, reference: Reference) -> Match
     return Matching(rows, identical, distance, changed, known, known_mirrored & ~known)
 
 
+def official_splits(entries: Sequence[Entry], looks: Looks, reference: Reference) -> list[str]:
+    """The split of each image in the reference copy; its own where it is not recognised."""
+    rows = match(entries, looks, reference).rows.tolist()
+    return [
+        SPLITS[reference.cells[row] // labels.NUM_CLASSES] if row >= 0 else entry.split
+        for entry, row in zip(entries, rows, strict=True)
+    ]
+
+
 def groupings(cells: np.ndarray) -> tuple[np.ndarray, ...]:
     """What has to agree, ever less: split and emotion, the emotion, nothing."""
     return cells, cells % labels.NUM_CLASSES, np.zeros_like(cells)
@@ -265,7 +274,10 @@ def main() -> None:
     arguments = parser.parse_args()
     prepared = load(arguments.folder)
     if prepared.integrity["matches_official_counts"] is not True:
-        raise DataError(f"{arguments.folder}: expected the official number of images.")
+        raise DataError(
+            f"{arguments.folder}: expected the official number of images, found another. Prepare "
+            "the reference copy first."
+        )
     side = working_side(prepared.integrity["expected_size"])
     looks = Looks.stack(
         [Appearance.of(prepared.read(index), side) for index in range(len(prepared.entries))]

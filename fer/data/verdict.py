@@ -44,7 +44,7 @@ RESIZED_LIMIT = -0.5
 """Loss of detail that a change of size alone does not explain (bilinear, twofold: -0.12)."""
 MOVED_BITS = 9
 """Median number of hash bits that differ in a picture that was moved; compression changes 1."""
-SHARE, FEW = 0.05, 10
+SHARE, FEW = 0.03, 10
 """An alteration is named where this share of the images that differ shows it, and this many."""
 STRAY = 0.002
 """A share of the images below which a match by looks alone may be a mistake."""
@@ -90,7 +90,11 @@ def judge(
         known: what the reader found from the names of the files alone.
     """
     if official_counts is None:
-        return Verdict(UNKNOWN, "There is no official copy to compare these images with.")
+        return Verdict(
+            UNKNOWN,
+            "There is no official copy to compare these images with.",
+            between_splits(entries, looks, held_out=False),
+        )
     official = count_cells(entries, official_counts) == {
         split: dict(row) for split, row in official_counts.items()
     }
@@ -408,7 +412,8 @@ def content_findings(
             Finding(
                 "re-split",
                 f"Re-split: {int(moved.sum()):,} images are in another split than the official "
-                f"one ({'; '.join(routes)}). Results are not comparable with published ones.",
+                f"one ({'; '.join(routes)}). Results are not comparable with published ones; "
+                "dataset.reader.splits=official puts recognised images back.",
                 images=int(moved.sum()),
             )
         )
@@ -686,7 +691,8 @@ def between_splits(entries: Sequence[Entry], looks: Looks, *, held_out: bool) ->
         findings.append(
             Finding(
                 kind,
-                f"The splits do not look alike: {text}. One of the two was processed.",
+                f"The splits do not look alike: {text}. One of the two was processed, or comes "
+                "from another source.",
                 two,
             )
         )

@@ -27,7 +27,7 @@ from fer.report.dataset_pictures import (
     draw_samples,
 )
 from fer.report.page import Cell, FigureEntry, Table, embed, tree, write_page
-from fer.report.words import ABSENT, change, how_many, percent, whole
+from fer.report.words import ABSENT, change, how_many, percent, signed, whole
 
 UNLIKE = ("unrecognised", "missing", "moved", "relabelled")
 """Those of :data:`COMPARED` that a reference copy has none of."""
@@ -106,7 +106,12 @@ def write_dataset_report(
         "splits_compared": _splits_compared(integrity),
         "copies": _copies(integrity),
         "galleries": [_place(folder, picture) for picture in galleries.values() if picture],
-        "absent": [f"No {what}." for what, picture in galleries.items() if picture is None],
+        "absent": [
+            f"No {what}."
+            for what, picture in galleries.items()
+            if picture is None
+            and (what != "near duplicates" or integrity["near_duplicates"] is not None)
+        ],
         "sizes": _sizes(integrity),
         "odd_sizes": _odd_sizes(integrity),
         "excluded": _excluded(integrity),
@@ -343,11 +348,11 @@ def _splits_compared(integrity: Mapping[str, Any]) -> Table | None:
                 continue
             difference, z = found[measure]
             text = (
-                f"{difference:+.1f} gray levels"
+                f"{signed(difference)} gray levels"
                 if measure == "brightness"
-                else f"{100 * math.expm1(difference):+.1f} %"
+                else change(math.exp(difference), 1.0)
             )
-            cells.append(Cell(text.replace("-", "−"), difference, f"z {z:.1f}".replace("-", "−")))
+            cells.append(Cell(str(text), difference, f"z {signed(z)}"))
         rows.append(cells)
     return Table("splits-compared", ["Splits", *(name.capitalize() for name in measures)], rows)
 

@@ -56,10 +56,17 @@ def change(found: float, reference: float) -> str | None:
     """
     if reference == 0:
         return None
-    text = f"{100 * (found - reference) / abs(reference):+.1f}"
-    if float(text) == 0:
-        return "±0.0 %"
-    return f"{text} %".replace("-", "−")
+    return f"{signed(100 * (found - reference) / abs(reference))} %"
+
+
+def signed(number: float) -> str:
+    """A number with its sign and one decimal.
+
+    >>> signed(1.25), signed(-0.04), signed(-3)
+    ('+1.2', '±0.0', '−3.0')
+    """
+    text = f"{number:+.1f}"
+    return "±0.0" if float(text) == 0 else text.replace("-", "−")
 
 
 def plain(text: str) -> str:
