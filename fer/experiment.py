@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 import warnings
 from collections.abc import Mapping
@@ -26,14 +25,14 @@ from fer.cli import config_folder, instantiate
 from fer.data.datamodule import EmotionDataModule
 from fer.data.files import write_json
 from fer.data.integrity import data_notes
-from fer.errors import ConfigError
+from fer.errors import CheckpointError, ConfigError
 from fer.evaluation.metrics import SCALARS
 from fer.evaluation.predict import Checkpoint, load_checkpoint, measure_network
 from fer.hardware import Computing
 from fer.model.callbacks import AtomicCheckpointIO, History, ProgressBar, make_checkpoints
 from fer.model.module import MONITOR, EmotionModule
 from fer.model.shared_cnn import SharedCNN
-from fer.options import CHECKS, check_options, guard
+from fer.options import CHECKS, NAME, check_options, guard
 from fer.report.dataset import write_dataset_report
 from fer.report.html import write_run_report
 from fer.report.run import describe_run, draw_run, draw_split, log_to_tensorboard, print_summary
@@ -349,8 +348,12 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
                 isinstance(value, int | float) or (check is not None and check[1](value))
             ):
                 node[key] = value
-    if re.fullmatch(r"\w[\w .-]*", trained_on["name"]):  # no path and no interpolation
-        cfg.dataset.name = trained_on["name"]
+    if not NAME[1](trained_on["name"]):  # neither a path nor an interpolation
+        raise CheckpointError(
+            f"{checkpoint.path}: expected a dataset's name ({NAME[0]}), found "
+            f"{trained_on['name']!r}. Choose a dataset: dataset=NAME"
+        )
+    cfg.dataset.name = trained_on["name"]
     check_options(cfg)
     return cfg
 
@@ -394,14 +397,24 @@ def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
             f"The network was trained on {trained_on['name']} and is measured on "
             f"{data.dataset_name}."
         ]
+    notes = []
+    saved = trained_on.get("options") or {}
+    own = {"leaks": data.leaks, "blank": data.blank, "conflicts": data.conflicts}
+    different = [key for key, value in own.items() if saved.get(key, value) != value]
+    if different:
+        notes.append(
+            "Images were left out in another way than in training: "
+            + ", ".join(f"dataset.{key}={own[key]}, then {saved[key]}" for key in different)
+            + "."
+        )
     if trained_on["fingerprint"] != data.prepared.integrity["fingerprint"]:
-        return [
+        notes.append(
             f"This is not the copy of {data.dataset_name} that the network was trained on "
             f"(fingerprint {trained_on['fingerprint'][:16]}, here "
             f"{data.prepared.integrity['fingerprint'][:16]}): test images may have been seen in "
             "training."
-        ]
-    return []
+        )
+    return notes
 
 
 def hyper_parameters(cfg: DictConfig) -> dict[str, Any]:

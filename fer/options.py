@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -50,6 +51,10 @@ def one_of(*options: str) -> Check:
 
 
 TEXT: Check = ("a text", lambda value: isinstance(value, str) and value != "")
+NAME: Check = (
+    "letters, digits, spaces, dots, _ and -, the first a letter, digit or _",
+    lambda value: isinstance(value, str) and re.fullmatch(r"\w[\w .-]*", value) is not None,
+)
 SWITCH: Check = ("true or false", lambda value: isinstance(value, bool))
 GROUP: Check = ("a choice with its options", lambda value: isinstance(value, Mapping))
 PATH = or_null(("a path", TEXT[1]), "for none")
@@ -57,7 +62,7 @@ SEED = whole(0, 2**32 - 1)
 
 CHECKS: dict[str, Check] = {
     "dataset": GROUP,
-    "dataset.name": TEXT,
+    "dataset.name": NAME,
     "dataset.folder": TEXT,
     "dataset.raw": PATH,
     "dataset.download": SWITCH,

@@ -98,12 +98,23 @@ def test_a_run_says_what_it_left_out_and_its_evaluation_leaves_out_the_same(
     notes = " ".join(run["notes"])
     assert "1 of train" in notes and "the test split is then not the official one" in notes.lower()
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["left_out"] == run["dataset"]["left_out"]
     assert metrics["samples"] == 15 and metrics["without_leaks"]["samples"] == 15
     run_program(
         "evaluate.py", "checkpoint=run/checkpoints/best.ckpt", "hydra.run.dir=again",
         "metrics.resamples=100", cwd=tmp_path,
     )  # fmt: skip
     assert json.loads((tmp_path / "again/metrics.json").read_text()) == metrics
+
+
+def test_options_that_leave_a_class_empty_are_named(tmp_path: Path, rows: list[Row]) -> None:
+    twins = [(usage, "sad" if emotion == "happy" else emotion, image)
+             for usage, emotion, image in rows if emotion == "happy"]  # fmt: skip
+    raw = write_zip(tmp_path / "archive.zip", [*rows, *twins])
+    data = FER2013DataModule(tmp_path / "d", raw=raw, conflicts="drop")
+    data.prepare_data()
+    with pytest.raises(DataError, match=r"none of happy in train, .*dataset.conflicts.*to keep"):
+        data.setup()
 
 
 # --- altered copies ------------------------------------------------------------------------------

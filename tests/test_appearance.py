@@ -120,10 +120,15 @@ def test_a_wave_shows_in_the_band_of_its_wavelength() -> None:
 
 
 def test_gray_levels_are_those_of_the_image_itself() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (30, 20), dtype=np.uint8)
     found = Appearance.of(image)
     assert (found.width, found.height) == (20, 30)
     assert found.mean == pytest.approx(image.mean()) and found.std == pytest.approx(image.std())
+    assert found.levels == len(np.unique(image))
+
+
+def test_a_flat_colour_has_no_contrast() -> None:
+    assert Appearance.of(np.full((40, 40, 3), (200, 200, 20), np.uint8)).std == 0
 
 
 def test_pictures_without_content_are_known() -> None:

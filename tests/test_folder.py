@@ -209,7 +209,7 @@ def test_images_may_lie_in_subfolders_of_their_class(tmp_path: Path) -> None:
 def test_a_class_beyond_the_seven_is_an_error_with_both_remedies(tmp_path: Path) -> None:
     raw = write(tmp_path, FULL + class_names(3, ["train/Contempt"]) + ["val/contempt/1.png"])
     with pytest.raises(
-        DataError, match=r"'contempt' \(4 images\).*drop_unknown=true.*synonyms={contempt: angry}"
+        DataError, match=r"'contempt' \(4 images\).*drop_unknown=true.*synonyms={NAME: EMOTION}"
     ):
         read(raw)
     dataset = read(raw, drop_unknown=True)
@@ -745,3 +745,24 @@ def test_a_checkpoint_remembers_the_name_and_synonyms_of_own_faces(tmp_path: Pat
         json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "again")
     )
     assert first == again and first["dataset"] == "mine" and first["samples"] == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("labels.csv", "image,label\nhappy/0.png,sad\n".encode("utf-16")),
+        ("labels.csv", b"sep=,\nimage,label\nhappy/0.png,sad\n"),
+        ("labels.tsv", b"image\tlabel\nhappy/0.png\tsad\n"),
+        ("labels.csv", b"filename|emotion\n0.png|sad\n"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_named_and_not_passed_over(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    raw = write(tmp_path / "raw", [f"{e}/{n}.png" for e in labels.EMOTIONS for n in range(4)])
+    assert FolderReader().list(raw).records  # a note about landmarks would not matter
+    (raw / "notes.txt").write_text("taken by a friend")
+    assert FolderReader().list(raw).records
+    (raw / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: expected a table \*.csv as UTF-8 text"):
+        FolderReader().list(raw)

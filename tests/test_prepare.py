@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import functools
+import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,11 @@ from PIL import Image
 from fer.data import prepare as prepare_module
 from fer.data.dataset import load_images
 from fer.data.fer2013 import FER2013Reader
+from fer.data.folder import FolderReader
 from fer.data.integrity import leaked
 from fer.data.manifest import Entry, fingerprint, read_manifest
 from fer.data.prepare import prepare
+from fer.data.raw import RawDataset
 from fer.data.synthetic import generate
 from fer.errors import ConfigError, DataError
 from tests.conftest import Row, write_folder, write_zip
@@ -248,3 +253,114 @@ def test_duplicates_blanks_and_conflicts_are_counted(tmp_path: Path, rows: list[
     assert found["duplicates"]["groups_with_conflicting_labels"] == 1
     assert found["blank"] == [f"Training_{len(rows) + 2}"]
     assert found["matches_official_counts"] is False
+
+
+# --- raw data that was changed --------------------------------------------------------------------
+
+
+def own_faces(folder: Path, rows: list[Row]) -> Path:
+    """Class folders with splits, as ``dataset=folder`` reads them."""
+    splits = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+    for number, (usage, emotion, image) in enumerate(rows):
+        place = folder / splits[usage] / emotion
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{number}.png")
+    return folder
+
+
+def test_a_corrected_label_is_noticed_though_no_size_or_time_changed(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    raw = own_faces(tmp_path / "raw", rows)
+    first = prepare("mine", tmp_path / "d", FolderReader(), raw=raw)
+    happy = sorted((raw / "train/happy").iterdir())[0]
+    happy.rename(raw / "train/sad" / happy.name)
+    second = prepare("mine", tmp_path / "d", FolderReader(), raw=raw)
+    assert second.integrity["fingerprint"] != first.integrity["fingerprint"]
+    assert [entry.emotion for entry in second.entries if entry.id == happy.stem] == ["sad"]
+
+
+def test_changed_images_beside_a_table_are_noticed(tmp_path: Path, rows: list[Row]) -> None:
+    raw = own_faces(tmp_path / "raw", rows)
+    files = sorted(path.relative_to(raw).as_posix() for path in raw.rglob("*.png"))
+    lines = [f"{name},{name.split('/')[1]},{name.split('/')[0]}" for name in files]
+    (raw / "labels.csv").write_text("\n".join(["image,label,split", *lines]))
+    first = prepare("mine", tmp_path / "d", FolderReader(), raw=raw / "labels.csv")
+    again = prepare("mine", tmp_path / "d", FolderReader(), raw=raw / "labels.csv")
+    assert again.entries == first.entries
+    Image.new("L", (48, 48), 77).save(raw / files[0])
+    second = prepare("mine", tmp_path / "d", FolderReader(), raw=raw / "labels.csv")
+    assert second.integrity["fingerprint"] != first.integrity["fingerprint"]
+
+
+def test_images_added_to_the_datasets_own_raw_folder_are_noticed(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    raw = own_faces(tmp_path / "d/raw", rows)
+    first = prepare("mine", tmp_path / "d", FolderReader())
+    Image.new("L", (48, 48), 77).save(raw / "train/happy/new.png")
+    second = prepare("mine", tmp_path / "d", FolderReader())
+    assert len(second.entries) == len(first.entries) + 1
+    shutil.rmtree(raw)  # prepared is enough
+    assert prepare("mine", tmp_path / "d", FolderReader()).entries == second.entries
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": "7"}, "expected as id each id once"),
+        ({"id": "../outside"}, "one that safe_id"),
+        ({"emotion": "contempt"}, "expected as emotion angry"),
+        ({"split": "dev"}, "expected as split train, val, test"),
+    ],
+)
+def test_a_readers_records_are_checked_before_anything_is_written(
+    tmp_path: Path, rows: list[Row], change: dict[str, str], message: str
+) -> None:
+    class Wrong(FolderReader):
+        def list(self, raw: Path) -> RawDataset:
+            dataset = super().list(raw)
+            dataset.records[0] = replace(dataset.records[0], **change)
+            return dataset
+
+    raw = own_faces(tmp_path / "raw", rows)
+    with pytest.raises(DataError, match=message):
+        prepare("mine", tmp_path / "d", Wrong(), raw=raw)
+    assert not (tmp_path / "d/manifest.csv").exists()
+
+
+def test_a_pipe_among_the_images_is_refused_not_waited_for(tmp_path: Path, rows: list[Row]) -> None:
+    raw = own_faces(tmp_path / "raw", rows)
+    os.mkfifo(raw / "train/happy/pipe.png")
+    with pytest.raises(DataError, match=r"pipe.png: expected a file or a folder, found a pipe"):
+        prepare("mine", tmp_path / "d", FolderReader(), raw=raw)
+
+
+def test_a_flat_colour_is_blank(tmp_path: Path, rows: list[Row]) -> None:
+    raw = own_faces(tmp_path / "raw", rows)
+    Image.new("RGB", (40, 40), (200, 200, 20)).save(raw / "train/happy/yellow.png")
+    assert prepare("mine", tmp_path / "d", FolderReader(), raw=raw).integrity["blank"] == ["yellow"]
+
+
+def test_a_dataset_of_an_earlier_version_says_so(tmp_path: Path, tiny_zip: Path) -> None:
+    prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
+    path = tmp_path / "d/integrity.json"
+    content = json.loads(path.read_text())
+    del content["origin"]["format"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="an earlier version of this program made it"):
+        prepare("fer2013", tmp_path / "d", FER2013Reader())
+    assert prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip).entries
+
+
+def test_a_report_is_written_with_the_dataset_and_replaced_with_it(
+    tmp_path: Path, tiny_zip: Path
+) -> None:
+    from fer.report.dataset import write_dataset_report
+
+    folder = tmp_path / "d"
+    prepare("fer2013", folder, FER2013Reader(), raw=tiny_zip, report=write_dataset_report)
+    assert "Unknown copy" in (folder / "report.html").read_text()
+    assert (folder / "figures/class_balance.png").is_file()
+    prepare("fer2013", folder, FER2013Reader(split_seed=1), raw=tiny_zip)
+    assert not (folder / "report.html").exists() and not (folder / "figures").exists()

@@ -137,7 +137,8 @@ def test_a_hold_out_depends_on_the_ids_alone_and_takes_its_share_of_each_class(
     assert holder.choose(ids, emotions) == chosen
     taken = Counter(emotions[name] for name in chosen)
     for emotion, count in zip(labels.EMOTIONS, per_class, strict=True):
-        assert taken[emotion] == max(1, round(fraction * count))
+        # One stays wherever there are two.
+        assert taken[emotion] == max(1, min(round(fraction * count), count - 1))
 
 
 def test_where_the_data_lie_is_found(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from fer import labels
 from fer.data.appearance import Appearance, Looks
 from fer.data.fer2013 import OFFICIAL_COUNTS, TABLE_EMOTIONS, FER2013Reader
-from fer.data.manifest import Entry, pixel_hash
+from fer.data.manifest import fingerprint, pixel_hash
 from fer.data.prepare import Prepared, prepare
 from fer.data.reference import Reference, load_reference
 from fer.data.verdict import Verdict, compare_splits, judge
@@ -68,20 +68,27 @@ def test_duplicates_and_blanks_are_surfaced(real: Prepared) -> None:
     assert real.integrity["blank"]
 
 
-def test_the_table_prepares_to_the_same_fingerprint(real: Prepared, tmp_path: Path) -> None:
+def test_a_table_of_the_same_images_prepares_to_the_same_fingerprint(
+    real: Prepared, tmp_path: Path
+) -> None:
     usage = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
+    chosen = range(0, len(real.entries), 12)
     table = tmp_path / "icml_face_data.csv"
 
-    def row(index: int, entry: Entry) -> str:
-        pixels = " ".join(map(str, np.asarray(real.read(index)).ravel()))
+    def row(index: int) -> str:
+        entry = real.entries[index]
+        pixels = " ".join(map(str, real.read(index).ravel()))
         return f"{TABLE_EMOTIONS.index(entry.emotion)}, {usage[entry.split]},{pixels}\n"
 
     with table.open("w") as file:
         file.write("emotion, Usage, pixels\n")
-        file.writelines(row(index, entry) for index, entry in enumerate(real.entries))
+        file.writelines(map(row, chosen))
     prepared = prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=table)
-    assert prepared.integrity["fingerprint"] == FINGERPRINT
+    expected = fingerprint([real.entries[index] for index in chosen])
+    assert prepared.integrity["fingerprint"] == expected
     assert list(labels.EMOTIONS) == list(prepared.integrity["counts"]["test"])
+    # A part of the archive is that, and nothing worse.
+    assert [finding["kind"] for finding in prepared.integrity["findings"]] == ["missing"]
 
 
 # --- copies of it that were altered --------------------------------------------------------------
@@ -139,12 +146,33 @@ def jpeg(quality: int) -> Callable[[np.ndarray], np.ndarray]:
     return lambda image: decode(to_jpeg(image, quality))
 
 
-@pytest.mark.parametrize("quality", [95, 90, 75, 50])
+@pytest.mark.parametrize("qualities", [(95,), (90,), (75,), (50,), (75, 50), (60, 50)])
 def test_the_archive_encoded_anew_is_not_accused(
-    real: Prepared, looks: Looks, quality: int
+    real: Prepared, looks: Looks, qualities: tuple[int, ...]
 ) -> None:
-    verdict = altered(real, looks, "val", jpeg(quality))
+    def encode(image: np.ndarray) -> np.ndarray:
+        for quality in qualities:
+            image = decode(to_jpeg(image, quality))
+        return image
+
+    verdict = altered(real, looks, "val", encode)
     assert verdict.verdict == "reference copy", verdict.findings
+
+
+def test_exchanged_labels_are_not_taken_for_another_split(real: Prepared, looks: Looks) -> None:
+    swap = {"fear": "sad", "sad": "fear"}
+    entries = [replace(e, emotion=swap.get(e.emotion, e.emotion)) for e in real.entries]
+    verdict = judge(
+        entries,
+        looks,
+        reference=load_reference("fer2013"),
+        official_counts=OFFICIAL_COUNTS,
+        expected_size=48,
+    )
+    assert [finding.kind for finding in verdict.findings] == ["relabelled"]
+
+
+SHARP_KERNEL = np.array([[0, -1, 0], [-1, 5, -1], [0, -1, 0]])
 
 
 @pytest.mark.parametrize(
@@ -155,6 +183,9 @@ def test_the_archive_encoded_anew_is_not_accused(
         ("smoothed", lambda x: cv2.fastNlMeansDenoising(x, None, 5, 3, 9)),
         ("sharpened", lambda x: cv2.addWeighted(x, 1.3, cv2.GaussianBlur(x, (0, 0), 1), -0.3, 0)),
         ("contrast", lambda x: np.clip((x - 128.0) * 0.9 + 128, 0, 255).astype(np.uint8)),
+        ("smoothed", lambda x: cv2.GaussianBlur(x, (0, 0), 3)),
+        ("sharpened", lambda x: cv2.filter2D(x, -1, SHARP_KERNEL)),
+        ("posterised", lambda x: x // 16 * 16),
         ("contrast", lambda x: np.clip((x - 128.0) * 1.1 + 128, 0, 255).astype(np.uint8)),
         ("upscaled", lambda x: cv2.resize(x, (96, 96), interpolation=cv2.INTER_CUBIC)),
         ("compressed", jpeg(20)),

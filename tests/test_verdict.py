@@ -184,7 +184,7 @@ def test_one_altered_class_is_named() -> None:
 
 def test_moving_a_picture_in_its_frame_is_named() -> None:
     verdict = judged(original().changed(lambda x: np.roll(x, 1, axis=1), "val"))
-    assert kinds(verdict) <= {"moved in the frame", "unrecognised"} and verdict.findings
+    assert kinds(verdict) <= {"moved or covered", "unrecognised"} and verdict.findings
 
 
 def test_images_moved_to_another_split_are_named() -> None:

@@ -35,13 +35,15 @@ class Appearance:
     width: int
     height: int
     mean: float
-    """Over all pixels and channels, in gray levels 0–255."""
+    """Of the luma (ITU-R 601), in gray levels 0–255."""
     std: float
-    """Over all pixels and channels, in gray levels."""
+    """The same: a flat picture of any colour has none."""
     bands: tuple[float, ...]
     """Logarithm of the root mean square amplitude in each band of :data:`BAND_EDGES`."""
     grain: float
     """Lower quartile of the absolute Laplacian, in gray levels: how noisy the flat parts are."""
+    levels: int
+    """Distinct gray levels, 1–256."""
     hash: bytes
     """:data:`HASH_BITS` bits in 16 bytes, see :func:`perceptual_hash`."""
 
@@ -61,7 +63,7 @@ class Appearance:
         power = (cv2.dct(level) / side).ravel() ** 2
         bands = 0.5 * np.log(band_weights(side) @ power + FLOOR**2)
         laplacian = np.abs(cv2.Laplacian(level, cv2.CV_32F))
-        mean, std = cv2.meanStdDev(image.reshape(height, -1))
+        mean, std = cv2.meanStdDev(gray)
         return cls(
             width,
             height,
@@ -69,6 +71,7 @@ class Appearance:
             float(std[0, 0]),
             tuple(bands.tolist()),
             float(np.percentile(laplacian, 25)),
+            int(np.count_nonzero(np.bincount(gray.ravel()))),
             perceptual_hash(gray),
         )
 
@@ -154,6 +157,7 @@ class Looks:
     bands: np.ndarray
     """``(N, 5)`` float32."""
     grain: np.ndarray
+    levels: np.ndarray
     hashes: np.ndarray
     """``(N, 16)`` uint8."""
 
@@ -167,6 +171,7 @@ class Looks:
             np.array([item.std for item in appearances]),
             np.array([item.bands for item in appearances], np.float32).reshape(-1, BANDS),
             np.array([item.grain for item in appearances], np.float32),
+            np.array([item.levels for item in appearances], np.int64),
             np.frombuffer(hashes, np.uint8).reshape(-1, HASH_BYTES),
         )
 

@@ -19,9 +19,9 @@ from fer.data.dataset import EmotionDataset, EpochSampler, keep, load_images
 from fer.data.download import download_from_kaggle
 from fer.data.fer2013 import FER2013Reader
 from fer.data.integrity import conflicting, group_duplicates, leaked
-from fer.data.prepare import Generator, Prepared, Reader, Report, prepare
+from fer.data.prepare import CACHE, Generator, Prepared, Reader, Report, prepare
 from fer.data.rafdb import RAFDBReader
-from fer.data.raw import SPLITS, check_classes
+from fer.data.raw import SPLITS
 from fer.data.verdict import ALTERED
 from fer.errors import ConfigError, DataError
 
@@ -137,14 +137,7 @@ class EmotionDataModule(LightningDataModule):
         chosen, self.left_out = select(
             self.prepared, leaks=self.leaks, blank=self.blank, conflicts=self.conflicts
         )
-        check_classes(
-            self.folder,
-            [
-                (entry.split, entry.emotion)
-                for entry, keep in zip(entries, chosen, strict=True)
-                if keep
-            ],
-        )
+        self._check_left(chosen)
         for split in SPLITS:
             inside = np.array([entry.split == split for entry in entries])
             self.rows[split] = rows = np.flatnonzero(inside & chosen)
@@ -158,6 +151,21 @@ class EmotionDataModule(LightningDataModule):
                 targets[rows],
                 [entries[row].id for row in rows],
                 augmentation,
+            )
+
+    def _check_left(self, chosen: np.ndarray) -> None:
+        """Refuse options that leave a class empty."""
+        left = {
+            (entry.split, entry.emotion)
+            for entry, keep in zip(self.prepared.entries, chosen, strict=True)
+            if keep
+        }
+        empty = [f"{e} in {s}" for s in SPLITS for e in labels.EMOTIONS if (s, e) not in left]
+        if empty and self.left_out:
+            raise DataError(
+                f"{self.dataset_name}: expected images of every emotion in every split, found none "
+                f"of {', '.join(empty)} after leaving out what dataset.leaks, dataset.blank and "
+                "dataset.conflicts name. Set one of them to keep."
             )
 
     def _prepare(self) -> Prepared:
@@ -182,12 +190,20 @@ class EmotionDataModule(LightningDataModule):
         integrity = self.prepared.integrity
         if integrity["verdict"] != ALTERED or self.accept_altered:
             return
+        pages = [
+            page
+            for page in (
+                self.folder / "report.html",
+                *self.folder.glob(f"{CACHE}/adopted-*/report.html"),
+            )
+            if page.is_file()
+        ]
+        see = f" (see {pages[0]} for what was found)" if pages else ""
         found = "\n".join(f"  - {finding['text']}" for finding in integrity["findings"])
         raise DataError(
             f"{self.dataset_name}: expected the copy that its authors published, found an altered "
-            f"one:\n{found}\nObtain another copy (see {self.folder / 'report.html'} for what was "
-            "found), or train on this one all the same: dataset.accept_altered=true. The results "
-            "will say so."
+            f"one:\n{found}\nObtain another copy{see}, or train on this one all the "
+            "same: dataset.accept_altered=true. The results will say so."
         )
 
     def train_dataloader(self) -> DataLoader[Any]:

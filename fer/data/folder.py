@@ -137,6 +137,8 @@ class FolderReader(HoldOut):
             if archive is not None:
                 return self.list(raw / archive)
             table = find_table(raw, names)
+            if table is None:
+                check_unread(raw, names)
             source = FolderSource(raw, None)
             listing = (
                 self._list_folders(raw, names) if table is None else self._list_table(table, names)
@@ -233,7 +235,7 @@ class FolderReader(HoldOut):
             raise DataError(
                 f"{raw}: expected the classes {', '.join(labels.EMOTIONS)} or synonyms of them, "
                 f"found {found}. Leave such images out (dataset.drop_unknown=true), or say which "
-                f"emotion the name means: 'dataset.synonyms={{{min(unknown)}: angry}}'"
+                "emotion a name means: 'dataset.synonyms={NAME: EMOTION}'"
             )
         return emotions, unknown
 
@@ -456,6 +458,33 @@ def find_table(folder: Path, names: Sequence[str]) -> Path | None:
             f"{', '.join(map(shown, tables))}. Pass the path of one of them: dataset.raw=PATH"
         )
     return folder / tables[0] if tables else None
+
+
+def check_unread(folder: Path, names: Sequence[str]) -> None:
+    """Refuse a folder with a table that names its images, but is not one that can be read.
+
+    The class folders beside it would count instead, without a word to whoever wrote the table.
+    """
+    images = {part for name in names if is_image(name) for part in (name, PurePosixPath(name).name)}
+    for name in names:
+        if "/" in name or not name.lower().endswith((".csv", ".tsv", ".txt")):
+            continue
+        with (folder / name).open("rb") as file:
+            start = file.read(4096)
+        reason = ""
+        if b"\0" in start:
+            reason = "text in UTF-16, or none"
+        else:
+            text = start.decode("utf-8", "replace").replace("\r", "\n")
+            cells = {cell.strip(" \"'") for cell in re.split(r"[\n,;|\t]", text)}
+            if cells & images:
+                reason = "images, but no first line that names the columns image and label"
+        if reason:
+            raise DataError(
+                f"{folder / name}: expected a table *.csv as UTF-8 text with the columns image and "
+                f"label (and split), separated by commas, semicolons or tabs, found {reason}. "
+                "Correct it, or move it elsewhere: the class folders then count alone."
+            )
 
 
 def read_lines(path: Path) -> Iterator[str]:

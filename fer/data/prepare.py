@@ -37,6 +37,7 @@ from fer.data.raw import (
     Record,
     Source,
     check_classes,
+    check_records,
     describe_file,
     describe_files,
     is_image,
@@ -51,7 +52,7 @@ log = logging.getLogger(__name__)
 CHUNK = 256
 SMALL = 4_000
 """Up to this many images, starting worker processes takes longer than they save."""
-FORMAT = 2
+FORMAT = 3
 """Of ``integrity.json``; what was prepared in another one is prepared again."""
 PARTS = (*SPLITS, "integrity.json", "manifest.csv")
 """What a prepared folder consists of, in the order in which it is moved into place."""
@@ -198,7 +199,7 @@ def prepare(
         return adopt(
             name, folder, reader, origin, report
         )  # nothing to lock: nobody can prepare anything here
-    with FileLock(folder / ".lock"):
+    with lock(folder):
         recover(folder)
         finished = load_current(folder, origin, raw)  # another process may just have made it
         if finished is not None:
@@ -211,10 +212,11 @@ def prepare(
                     "dataset.raw; else move them away or choose another paths.data."
                 )
             return adopt(name, folder, reader, origin, report)
-        found = raw or obtain(name, folder, reader, generator, download, workers)
+        found = raw or obtain(name, folder, reader, generator, download, workers, origin)
         again = " again: other raw data or options" if (folder / "manifest.csv").exists() else ""
         log.info("Preparing %s from %s%s", name, found, again)
         dataset = reader.list(found)
+        check_records(type(reader).__name__, dataset.records)
         stage(name, folder, found, dataset, reader, origin, workers, report)
         recover(folder)
         prepared = load(folder)
@@ -223,6 +225,28 @@ def prepare(
         for line in summarise(prepared.integrity):
             log.info("%s: %s", name, line)
         return prepared
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """One process at a time prepares in ``folder``.
+
+    Raises:
+        DataError: nothing can be written there.
+    """
+    file = FileLock(folder / ".lock")
+    try:
+        file.acquire()
+    except OSError as error:
+        raise DataError(
+            f"{folder}: expected a folder that can be written, since the dataset in it was not "
+            f"prepared with these options, found: {error.strerror}. Choose another place with "
+            "paths.data=FOLDER or the environment variable FER_DATA."
+        ) from error
+    try:
+        yield
+    finally:
+        file.release()
 
 
 def describe_origin(reader: Reader, generator: Generator | None) -> dict[str, Any]:
@@ -240,6 +264,7 @@ def obtain(
     generator: Generator | None,
     download: Callable[[], Path] | None,
     workers: int | None,
+    origin: Mapping[str, Any],
 ) -> Path:
     """Raw data from ``folder/raw``, the generator or a download."""
     place = folder / "raw"
@@ -254,15 +279,36 @@ def obtain(
         return download()
     if (folder / "manifest.csv").exists():
         raise DataError(
-            f"{folder.absolute()}: expected a dataset prepared by this version with the options "
-            "given, found one prepared with others. Pass the raw data to prepare it again "
-            "(dataset.raw=PATH), or leave the options of dataset.reader as they were."
+            f"{folder.absolute()}: expected a dataset prepared with the options given, found one "
+            "prepared with others. Pass the raw data to prepare it again (dataset.raw=PATH), or "
+            "give the options as they were. Different: "
+            f"{how_origins_differ(load(folder).integrity['origin'], origin)}."
         )
     raise DataError(
         f"{name}: expected a prepared or raw dataset, found none. Looked for\n"
         f"  - a prepared one: {folder.absolute()} (train/, val/, test/)\n"
         f"  - a raw one: {place.absolute()}\n"
         f"  - dataset.raw: not given\n{reader.how_to_obtain}"
+    )
+
+
+def how_origins_differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The options in which two preparations differ, in words."""
+
+    def flat(origin: Mapping[str, Any]) -> dict[str, Any]:
+        parts = {key: value for key, value in origin.items() if not isinstance(value, Mapping)}
+        for part in ("reader", "generator"):
+            options = origin.get(part) or {}
+            parts |= {f"{part}.{key}": value for key, value in options.items()}
+        return parts
+
+    before, now = flat(old), flat(new)
+    if before.get("format") != now["format"]:
+        return "an earlier version of this program made it"
+    return ", ".join(
+        f"{key}: {before.get(key)!r} then, {now.get(key)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
     )
 
 
@@ -303,24 +349,45 @@ def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> P
     prepared = load(folder)
     if prepared.integrity["origin"] != origin:
         return None
-    if raw is not None and prepared.integrity["source"]["given"] != describe_path(raw):
+    source = prepared.integrity["source"]
+    if raw is not None:
+        if source["given"] != describe_path(raw):
+            return None
+    elif origin["generator"] is None:
+        own = Path(source["given"]["path"]).is_relative_to((folder / "raw").resolve())
+        if own and has_changed(source["given"]):
+            return None
+    if source.get("beside") is not None and has_changed(source["beside"]):
         return None
     return prepared
 
 
 def describe_path(raw: Path) -> dict[str, Any]:
-    """Path, size and modification time of a file, or of all the files in a folder together."""
+    """Path and size of a file or folder, and a checksum of its files' names, sizes and times."""
     absolute = raw.resolve()
-    if absolute.is_dir():
-        files = [(size, modified) for _, size, modified in describe_files(absolute)]
-    else:
-        files = [describe_file(absolute)]
+    is_folder = absolute.is_dir()
+    files = describe_files(absolute) if is_folder else [("", *describe_file(absolute))]
+    listing = hashlib.sha256()
+    for name, size, modified in files:
+        listing.update(f"{name}\0{size}\0{modified}\n".encode("utf-8", "surrogateescape"))
     return {
         "path": str(absolute),
         "files": len(files),
-        "bytes": sum(size for size, _ in files),
-        "modified_ns": max((modified for _, modified in files), default=0),
+        "bytes": sum(size for _, size, _ in files),
+        "listing": listing.hexdigest(),
     }
+
+
+def describe_beside(raw: Path, source: Source) -> dict[str, Any] | None:
+    """What a source reads beside ``raw``, such as the images that a table names."""
+    is_beside = raw.is_file() and source.path.is_dir()
+    return describe_path(source.path) if is_beside else None
+
+
+def has_changed(given: Mapping[str, Any]) -> bool:
+    """Whether raw data that is still there is not what was described."""
+    place = Path(given["path"])
+    return place.exists() and describe_path(place) != given
 
 
 def recover(folder: Path) -> None:
@@ -435,6 +502,7 @@ def stage(
             "source": {
                 "form": dataset.form,
                 "given": describe_path(raw),
+                "beside": describe_beside(raw, dataset.source),
                 "signature": dataset.source.signature(),
             },
             "origin": dict(origin),
@@ -447,7 +515,7 @@ def stage(
                     [f"{restored:,} images were put back into their official split."]
                     * (restored > 0)
                 ),
-                *describe_excluded({**dataset.excluded, "they do not decode": len(failures)}),
+                *describe_excluded({**dataset.excluded, "they could not be read": len(failures)}),
             ],
             "excluded": dataset.excluded,
             "undecodable": [asdict(failure) for failure in failures],
@@ -491,7 +559,11 @@ def undecodable_error(failures: Sequence[Failure], images: int) -> DataError:
 
 def describe_excluded(excluded: Mapping[str, int]) -> list[str]:
     """One line for each reason for which images of the copy were left out."""
-    return [f"{count:,} images were left out: {why}." for why, count in excluded.items() if count]
+    return [
+        f"{count:,} {'image was' if count == 1 else 'images were'} left out: {why}."
+        for why, count in excluded.items()
+        if count
+    ]
 
 
 def _convert(

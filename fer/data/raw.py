@@ -191,7 +191,8 @@ def list_files(folder: Path) -> list[str]:
     Symbolic links are followed: on a cluster a class folder often is one.
 
     Raises:
-        DataError: a folder cannot be read, or a link leads back to a folder above it.
+        DataError: a folder cannot be read, a link leads back to a folder above it, or something is
+            neither a file nor a folder.
     """
     found: list[str] = []
     _walk(folder, "", (folder.resolve(),), found)
@@ -209,6 +210,12 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...], found: list[str]) 
         ) from error
     for entry, is_folder in kinds:
         if not is_folder:
+            # A link to nothing is a file that cannot be read; reading a pipe would never end.
+            if not entry.is_symlink() and not entry.is_file():
+                raise DataError(
+                    f"{entry.path}: expected a file or a folder, found a pipe, socket or device. "
+                    "Remove it."
+                )
             found.append(prefix + entry.name)
             continue
         place = Path(entry.path).resolve() if entry.is_symlink() else above[-1] / entry.name
@@ -410,6 +417,32 @@ class HoldOut:
             count = max(1, min(round(share * len(ranked)), len(ranked) - leave))
             chosen.update(name for _, name in sorted(ranked)[:count])
         return frozenset(chosen)
+
+
+def check_records(reader: str, records: Sequence[Record]) -> None:
+    """Refuse records that cannot become a prepared dataset, whichever reader made them.
+
+    Args:
+        reader: its class, for the message.
+        records: as it lists them.
+
+    Raises:
+        DataError: an id is not safe or not unique, or an emotion or split is unknown.
+    """
+    seen: set[str] = set()
+    for record in records:
+        for what, found, is_right, expected in (
+            ("id", record.id, safe_id(record.id) == record.id, "one that safe_id() made"),
+            ("id", record.id, record.id.casefold() not in seen, "each id once"),
+            ("emotion", record.emotion, record.emotion in labels.INDEX, ", ".join(labels.EMOTIONS)),
+            ("split", record.split, record.split in SPLITS, ", ".join(SPLITS)),
+        ):
+            if not is_right:
+                raise DataError(
+                    f"{reader}: {shown(str(record.source))}: expected as {what} {expected}, found "
+                    f"{shown(found)!r}. Correct the reader: make_ids() and labels.canonical() help."
+                )
+        seen.add(record.id.casefold())
 
 
 def check_classes(raw: Path, placed: Sequence[tuple[str, str]]) -> None:

@@ -52,6 +52,8 @@ class Reference:
     bands: np.ndarray
     """``(N, 5)`` float16."""
     grain: np.ndarray
+    levels: np.ndarray
+    """``(N,)`` uint16."""
 
     @classmethod
     def of(cls, entries: Sequence[Entry], looks: Looks) -> Reference:
@@ -65,6 +67,7 @@ class Reference:
             looks.std[order].astype(np.float16),
             looks.bands[order].astype(np.float16),
             looks.grain[order].astype(np.float16),
+            looks.levels[order].astype(np.uint16),
         )
 
     @property
@@ -76,6 +79,7 @@ class Reference:
             self.std.astype(np.float64),
             self.bands.astype(np.float32),
             self.grain.astype(np.float32),
+            self.levels.astype(np.int64),
             self.hashes,
         )
 
@@ -137,7 +141,7 @@ def match(entries: Sequence[Entry], looks: Looks, reference: Reference) -> Match
     """Find each image of a copy in the reference, one to one.
 
     Equal pixels come first, then equal looks; in both, the image's own split and emotion come
-    before the same emotion in another split, and that before everything else. A picture that
+    before the same emotion or the same split alone, and that before everything else. A picture that
     stands several times in the reference is therefore found where it should be, if it is there.
     """
     count = len(entries)
@@ -168,7 +172,7 @@ def match(entries: Sequence[Entry], looks: Looks, reference: Reference) -> Match
     for level, (copy_key, own_key) in enumerate(zip(groupings(cells), groupings(own), strict=True)):
         bits = SAME_CELL_BITS if level == 0 else ELSEWHERE_BITS
         for form, hashes in forms.items():
-            if form and level == 2:
+            if form and level > 1:
                 continue  # mirrored or inverted, and another emotion as well: not worth the search
             before = rows < 0
             for images, spare in groups(copy_key, own_key, before, free):
@@ -194,8 +198,9 @@ def official_splits(entries: Sequence[Entry], looks: Looks, reference: Reference
 
 
 def groupings(cells: np.ndarray) -> tuple[np.ndarray, ...]:
-    """What has to agree, ever less: split and emotion, the emotion, nothing."""
-    return cells, cells % labels.NUM_CLASSES, np.zeros_like(cells)
+    """What has to agree, ever less: split and emotion, the emotion, the split, nothing."""
+    c = labels.NUM_CLASSES
+    return cells, cells % c, cells // c, np.zeros_like(cells)
 
 
 def groups(
@@ -249,7 +254,10 @@ def pair_alike(
             return
         taken = np.array(pairs)
         yield lefts[one[taken]], rights[two[taken]], bits[taken].astype(np.int64)
-        lefts = np.delete(lefts, one[taken])
+        # What is near to nothing now is near to nothing later.
+        hopeful = distance[:, 0] <= most
+        hopeful[one[taken]] = False
+        lefts = lefts[hopeful]
         rights = np.delete(rights, two[taken])
 
 

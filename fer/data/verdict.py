@@ -16,38 +16,22 @@ from typing import Any
 import numpy as np
 
 from fer import labels
-from fer.data.appearance import COARSE, DETAIL, FINEST, MEDIUM, Looks
+from fer.data.appearance import COARSE, DETAIL, Looks
 from fer.data.manifest import Entry
+from fer.data.processing import FEW, Changes, amount_of, find_traces
 from fer.data.raw import SPLITS, Finding
 from fer.data.reference import Matching, Reference, match
 
 REFERENCE, ALTERED, UNKNOWN = "reference copy", "altered copy", "unknown"
 
-# How far a picture may be from its original. JPEG at quality 50 keeps 99 % of FER2013 within all
-# of these (quality 90: within a third of the first two); a Gaussian blur of half a pixel weakens
-# detail by 0.10, an unsharp mask of 0.3 strengthens it by 0.11, contrast of 0.9 is -0.105.
-# tests/test_real_data.py repeats the measurement on the real archive.
-DETAIL_LIMIT = 0.02
-"""Change of detail against coarse structure, natural logarithm."""
-CONTRAST_LIMIT = 0.03
-"""Change of the coarse structure, natural logarithm."""
-BRIGHTNESS_LIMIT = 4.0
-"""Change of the mean, gray levels."""
-GRAIN_LIMITS = (-0.40, 0.45)
-"""Change of the grain in flat parts, natural logarithm, median over the images of a split."""
-GRAIN_FLOOR = 0.3
-COMPRESSED_LIMIT = -0.15
-"""Change of the finest structures where details are as they were; -0.11 is JPEG at quality 50."""
-NOISE_RATIO = 4.0
-"""Noise raises the finest structures so many times more than details; sharpening about twice."""
-RESIZED_LIMIT = -0.5
-"""Loss of detail that a change of size alone does not explain (bilinear, twofold: -0.12)."""
-MOVED_BITS = 9
-"""Median number of hash bits that differ in a picture that was moved; compression changes 1."""
-SHARE, FEW = 0.03, 10
-"""An alteration is named where this share of the images that differ shows it, and this many."""
 STRAY = 0.002
 """A share of the images below which a match by looks alone may be a mistake."""
+CLOSE_BITS, FEW_CLOSE = 4, 5
+"""By so few differing bits a match is nearly certain; FER2013 at JPEG quality 75 has no such match
+in another split or emotion than its own."""
+LOST, MOSTLY_LOST = 0.1, 0.3
+"""Shares of a processed split's images that are not recognised any more: from the first on that is
+named, from the second on the others say little about what was done to them all."""
 RECOGNISED = 0.3
 """With fewer of its images in the reference, this is another dataset."""
 SPLIT_LIMITS = {"sharpness": 0.05, "contrast": 0.10, "brightness": 8.0}
@@ -119,7 +103,7 @@ def judge(
         return Verdict(
             UNKNOWN,
             f"Only {recognised:,} of {len(entries):,} images are in the reference copy: these are "
-            "other pictures.",
+            "other pictures, or they were cropped, turned or heavily processed.",
             list(known),
             compared,
         )
@@ -259,115 +243,24 @@ def pixel_findings(
 ) -> list[Finding]:
     """What was done to the pixels of one split, where that shows against the originals."""
     inside = splits == split
-    found = inside & (matching.rows >= 0) & looks.has_content
-    differs = np.flatnonzero(found & ~matching.identical)
+    other = inside & ~matching.identical & looks.has_content
+    differs = np.flatnonzero(other & (matching.rows >= 0))
     if len(differs) < FEW:
         return []
-    rows = matching.rows[differs]
-    bands = looks.bands[differs] - reference.bands[rows].astype(np.float32)
-    contrast = bands[:, COARSE]
-    relative = bands - contrast[:, None]
-    detail = relative[:, DETAIL]
-    brightness = looks.mean[differs] - reference.mean[rows].astype(np.float64)
-    grain = np.log(
-        (looks.grain[differs] + GRAIN_FLOOR)
-        / (reference.grain[rows].astype(np.float32) + GRAIN_FLOOR)
-    )
-    bits = matching.distance[differs]
-    total = int(inside.sum())
-
-    def frequent(mask: np.ndarray) -> bool:
-        return bool(mask.sum() >= max(FEW, SHARE * len(differs)))
-
-    def finding(kind: str, mask: np.ndarray, words: str) -> Finding:
-        count = int(mask.sum())
-        where = np.unique(emotions[differs[mask]])
+    lost = 1 - len(differs) / int(other.sum())
+    findings = []
+    for trace in find_traces(Changes.of(looks, reference, matching, differs), resized=resized):
+        if lost > 1 - MOSTLY_LOST or (lost > MOSTLY_LOST and trace.mask.mean() < 0.75):
+            continue
+        where = np.unique(emotions[differs[trace.mask]])
         # Where one emotion alone is concerned, that is what a reader needs to know.
         emotion = str(where[0]) if len(where) == 1 else None
-        amount = f"{count:,} of {total:,} images"
+        amount = f"{int(trace.mask.sum()):,} of {int(inside.sum()):,} images"
         if emotion:
             amount += f" (all of them {emotion})"
-        return Finding(kind, f"{split}: {amount} are {words}", split, emotion, count)
-
-    findings = []
-    for form, words in (
-        ("mirrored", "mirrored left to right."),
-        ("inverted", "inverted: dark is bright and bright is dark."),
-    ):
-        mask = matching.changed[form][differs]
-        if frequent(mask):
-            findings.append(finding(form, mask, words))
-    changed = np.abs(contrast) > CONTRAST_LIMIT + 0.1 * abs(np.median(detail))
-    shifted = np.abs(brightness) > BRIGHTNESS_LIMIT
-    tone = frequent(changed) or (frequent(shifted) and not matching.changed["inverted"].any())
-    softer, harder = detail < -DETAIL_LIMIT, detail > DETAIL_LIMIT
-    middle, fine = float(np.median(detail)), float(np.median(relative[:, FINEST]))
-    noisy = fine > NOISE_RATIO * max(middle, DETAIL_LIMIT)
-    both = frequent(softer) and frequent(harder) and np.median(bits[softer | harder]) >= 6
-    if changed.mean() < 0.5 and not noisy and (both or np.median(bits) >= MOVED_BITS):
-        words = "recognisable, but shifted, turned or cropped against the originals."
-        return [*findings, finding("moved in the frame", softer | harder, words)]
-    # Clipping and rounding after a change of tone touch the details of some images as well.
-    majority = abs(middle) > DETAIL_LIMIT
-    if frequent(softer) and (majority or not tone) and (not resized or middle < RESIZED_LIMIT):
-        words = f"smoothed: details are {amount_of(detail[softer])} than in the originals."
-        findings.append(finding("smoothed", softer, words))
-    elif not majority and fine < COMPRESSED_LIMIT and not resized:
-        words = f"strongly compressed: the finest structures are {amount_of(relative[:, FINEST])}."
-        findings.append(finding("compressed", np.ones(len(differs), bool), words))
-    elif np.median(grain) < GRAIN_LIMITS[0] and not resized and not tone:
-        words = "smoothed in their flat parts, as denoising does it."
-        findings.append(finding("smoothed", grain < GRAIN_LIMITS[0], words))
-    elif frequent(harder) and (majority or not tone) and middle > DETAIL_LIMIT / 2:
-        findings.append(finding(*describe_harder(relative[harder], detail[harder], harder)))
-    elif np.median(grain) > GRAIN_LIMITS[1] and not tone:
-        words = "noisier than the originals."
-        findings.append(finding("noise", grain > GRAIN_LIMITS[1], words))
-    if frequent(changed):
-        words = f"changed in contrast: {amount_of(contrast[changed])} than in the originals."
-        findings.append(finding("contrast", changed, words))
-    direction = float(np.median(brightness[shifted])) if shifted.any() else 0.0
-    # A change of contrast around middle gray moves the means both ways; that is said above.
-    one_way = abs(np.median(brightness)) > BRIGHTNESS_LIMIT or not frequent(changed)
-    if frequent(shifted) and one_way and not matching.changed["inverted"].any():
-        words = (
-            f"changed in brightness: {'brighter' if direction > 0 else 'darker'} by "
-            f"{abs(direction):.0f} of 255 gray levels."
-        )
-        findings.append(finding("brightness", shifted, words))
+        text = f"{split}: {amount} are {trace.words}"
+        findings.append(Finding(trace.kind, text, split, emotion, int(trace.mask.sum())))
     return findings
-
-
-def amount_of(logarithms: np.ndarray) -> str:
-    """A median change in words.
-
-    >>> amount_of(np.array([-0.105, -0.105])), amount_of(np.log([1.3]))
-    ('10 % weaker', '30 % stronger')
-    """
-    ratio = float(np.exp(np.median(logarithms)))
-    return f"{abs(1 - ratio):.0%} {'weaker' if ratio < 1 else 'stronger'}".replace("%", " %")
-
-
-def describe_harder(
-    relative: np.ndarray, detail: np.ndarray, mask: np.ndarray
-) -> tuple[str, np.ndarray, str]:
-    """Sharpened, noisier, or raised in local contrast: told apart by where the energy came in.
-
-    Sharpening acts on fine structures about twice as much as on details; noise many times as
-    much, since there is little there to begin with; local equalisation on all scales alike.
-    """
-    medium, fine = np.median(relative[:, MEDIUM]), np.median(relative[:, FINEST])
-    middle = np.median(detail)
-    if fine > NOISE_RATIO * middle:
-        return "noise", mask, "noisier than the originals."
-    amount = amount_of(detail)
-    if medium > 0.6 * middle:
-        return (
-            "local contrast",
-            mask,
-            f"raised in local contrast (histogram equalisation or CLAHE): details are {amount}.",
-        )
-    return "sharpened", mask, f"sharpened: details are {amount} than in the originals."
 
 
 def content_findings(
@@ -395,10 +288,11 @@ def content_findings(
     # times; by looks alone a few may be near duplicates.
     _, place, times = np.unique(reference.checksums, return_inverse=True, return_counts=True)
     sure = matching.identical & (times[place][np.maximum(matching.rows, 0)] == 1)
+    close = found & (matching.distance <= CLOSE_BITS)
     stray = STRAY * len(splits)
 
     def certain(mask: np.ndarray) -> bool:
-        return bool((mask & sure).any() or mask.sum() > stray)
+        return bool((mask & sure).any() or (mask & close).sum() > FEW_CLOSE or mask.sum() > stray)
 
     moved = found & (own_splits != splits)
     if certain(moved):
@@ -455,19 +349,19 @@ def content_findings(
     for split, count in zip(SPLITS, replaced.sum(axis=1).tolist(), strict=True):
         inside = splits == split
         differs = int((inside & ~matching.identical).sum())
-        if count > (SHARE if split in processed else STRAY) * differs:
+        if count > (LOST if split in processed else STRAY) * differs:
             findings.append(
                 Finding(
                     "unrecognised",
                     f"{split}: {count:,} of {int(inside.sum()):,} images are no longer "
-                    "recognisable: cropped, turned, heavily processed, or other pictures.",
+                    "recognisable: cropped, turned, covered, heavily processed, or other pictures.",
                     split,
                     images=count,
                 )
             )
     missing, added = lost - replaced, extra - replaced
     # Among images that were processed a few are taken for another emotion's.
-    few = STRAY * int((~matching.identical).sum())
+    few = (LOST if processed else STRAY) * int((~matching.identical).sum())
     if missing.sum() > few:
         where = ", ".join(
             f"{n:,} of {split}"
@@ -523,7 +417,7 @@ def added_findings(
         shown = ", ".join(
             f"{mask.mean() / inside.mean():.0%} {words}".replace("%", " %", 1)
             for words, mask in kinds.items()
-            if mask.any()
+            if mask.sum() >= 0.005 * inside.sum()
         )
         findings.append(
             Finding(
@@ -568,6 +462,16 @@ def against_counts(
                 images=moved,
             )
         ]
+    if all(sum(counts[split].values()) == sum(official_counts[split].values()) for split in counts):
+        moved = sum(abs(n) for n in different.values()) // 2
+        return [
+            Finding(
+                "relabelled",
+                f"Relabelled: each split has its official number of images, but at least {moved:,} "
+                "of them have another emotion.",
+                images=moved,
+            )
+        ]
     if 2 * len(different) > len(cells):
         return []  # too little agrees to say that this is the dataset at all
     return [
@@ -589,8 +493,8 @@ def against_size(
     official_counts: Mapping[str, Mapping[str, int]],
     expected_size: int | None,
 ) -> list[Finding]:
-    """Images of another size, in a copy that has the official number of images or more."""
-    if len(entries) < sum(sum(row.values()) for row in official_counts.values()):
+    """Images of another size, in a copy that has at least half the official number of images."""
+    if 2 * len(entries) < sum(sum(row.values()) for row in official_counts.values()):
         return []
     splits = np.array([entry.split for entry in entries])
     return list(find_resized(splits, looks, expected_size).values())

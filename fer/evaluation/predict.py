@@ -117,6 +117,10 @@ def measure_network(
     integrity = data.prepared.integrity
     if integrity["verdict"] == ALTERED:  # a number that is copied elsewhere takes this along
         metrics["altered_copy"] = [finding["text"] for finding in integrity["findings"]]
+    if data.left_out:
+        metrics["left_out"] = data.left_out
+    if data.left_out:
+        metrics["left_out"] = data.left_out
     return SplitResult(metrics, dataset.images, dataset.targets, probabilities)
 
 
