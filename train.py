@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from fer.cli import run
+from fer.resume import expand
 
 
 def task(cfg: DictConfig, folder: Path) -> float:
@@ -15,4 +16,4 @@ def task(cfg: DictConfig, folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    run(task, "train")
+    run(task, "train", expand)

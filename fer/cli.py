@@ -38,12 +38,20 @@ def config_folder() -> Path:
     return source if (source / "train.yaml").is_file() else package / "conf"
 
 
-def run(task: Task, config_name: str) -> None:
+def run(
+    task: Task, config_name: str, expand: Callable[[Sequence[str]], list[str]] | None = None
+) -> None:
     """Compose ``config_name`` with the command line's overrides and call ``task``.
 
     ``task`` gets the configuration, without Hydra's own part, and the run folder. Its
     :class:`~fer.errors.FerError` ends the program with a non-zero exit code and its message.
+    ``expand`` may replace the command line's arguments before anything is composed.
     """
+    if expand is not None:
+        try:
+            sys.argv[1:] = expand(sys.argv[1:])
+        except FerError as error:
+            sys.exit(f"Error: {error}")
     if not os.environ.get("FER_DATA", "data"):
         del os.environ["FER_DATA"]  # set but empty: the file system's root is not meant
     refuse_empty_choices(sys.argv[1:])

@@ -6,6 +6,7 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,11 @@ from fer.options import CHECKS, NAME, check_options, guard
 from fer.report.dataset import write_dataset_report
 from fer.report.html import write_run_report
 from fer.report.run import describe_run, draw_run, draw_split, log_to_tensorboard, print_summary
+from fer.resume import LAST
 
 log = logging.getLogger(__name__)
+
+BEST = "checkpoints/best.ckpt"
 
 
 def train(cfg: DictConfig, folder: Path) -> float:
@@ -77,9 +81,10 @@ def train(cfg: DictConfig, folder: Path) -> float:
         guard(instantiate(cfg.scheduler), "scheduler"),
         checkpoint_extras=describe_checkpoint(cfg, data),
     )
+    cut_off = load_cut_off(cfg, folder, data)
     history = History(folder / "history.csv")
     best, last = make_checkpoints(folder / "checkpoints")
-    logger = make_logger(cfg, folder)
+    logger = make_logger(cfg, folder, cut_off)
     own = ("accelerator", "devices", "precision", "max_epochs", "progress_bar")
     trainer = guard(pl.Trainer, "trainer")(
         accelerator="gpu" if computing.device.type == "cuda" else computing.device.type,
@@ -106,17 +111,23 @@ def train(cfg: DictConfig, folder: Path) -> float:
         computing.device,
         computing.precision,
     )
-    trainer.fit(module, data)
+    if cut_off is not None:
+        log.info("Going on after epoch %s of %s", cut_off.epochs - 1, folder)
+    if cut_off is not None and cut_off.is_trained(cfg.trainer.max_epochs):
+        history.load_state_dict({"rows": cut_off.rows})
+    else:
+        trainer.fit(module, data, ckpt_path=None if cut_off is None else str(cut_off.path))
     if trainer.interrupted:
         raise KeyboardInterrupt
     trained = time.perf_counter() - started
-    checkpoint = load_checkpoint(Path(best.best_model_path))
+    checkpoint = load_checkpoint(folder / BEST)
     val = measure_network(checkpoint.network, data, "val", computing, **measuring(cfg))
     test = measure_network(checkpoint.network, data, "test", computing, **measuring(cfg))
     write_json(folder / "metrics.json", test.metrics)
     run = {
         **describe_run(resolved(cfg), data, computing, notes),
         "started": begun.isoformat(timespec="seconds"),
+        "resumed_after_epochs": None if cut_off is None else cut_off.epochs,
         "best_epoch": history.best_epoch,
         "epochs": len(history.rows),
         "validation": {name: val.metrics[name] for name in SCALARS},
@@ -242,12 +253,71 @@ def make_transforms(augmentation: DictConfig) -> list[Any]:
     return [instantiate(node) for node in augmentation.transforms.values()]
 
 
-def make_logger(cfg: DictConfig, folder: Path) -> Logger | None:
+def make_logger(cfg: DictConfig, folder: Path, cut_off: CutOff | None = None) -> Logger | None:
     """The experiment logger, writing into the run folder."""
     if cfg.logger._target_ is None:
         return None
-    logger: Logger = instantiate(cfg.logger, save_dir=folder, name="", version="tensorboard")
+    options: dict[str, Any] = {}
+    if cut_off is not None and cfg.logger._target_.endswith(".TensorBoardLogger"):
+        # What was logged after the checkpoint is logged again: TensorBoard drops the first.
+        options["purge_step"] = cut_off.steps
+    logger: Logger = instantiate(
+        cfg.logger, save_dir=folder, name="", version="tensorboard", **options
+    )
     return logger
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """A training that did not come to its end."""
+
+    path: Path
+    """Its last checkpoint."""
+    epochs: int
+    """Finished ones."""
+    steps: int
+    stopped: bool
+    """Whether early stopping had ended it."""
+    rows: list[dict[str, float]]
+    """Of its history."""
+
+    def is_trained(self, max_epochs: int) -> bool:
+        """Whether only the measuring is left to do."""
+        return self.stopped or self.epochs >= max_epochs
+
+
+def load_cut_off(cfg: DictConfig, folder: Path, data: EmotionDataModule) -> CutOff | None:
+    """What a run that is resumed has left in ``folder``; None if it has not finished an epoch.
+
+    Raises:
+        CheckpointError: the last checkpoint is not one of this run.
+    """
+    path = folder / LAST
+    if cfg.resume in (None, "auto") or not path.is_file():
+        return None
+    trained_on = load_checkpoint(path).extras["dataset"]
+    if trained_on["fingerprint"] != data.prepared.integrity["fingerprint"]:
+        raise CheckpointError(
+            f"{path}: expected a run on this copy of {data.dataset_name} (fingerprint "
+            f"{data.prepared.integrity['fingerprint'][:16]}), found one on another "
+            f"({trained_on['fingerprint'][:16]}). Give it the data that it was started with, or "
+            "start a new run without resume."
+        )
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        progress = content["fer_progress"]
+        return CutOff(
+            path,
+            int(progress["epochs"]),
+            int(content["global_step"]),
+            bool(progress["stopped"]),
+            list(content["callbacks"]["History"]["rows"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint that a training can go on from, found one without "
+            f"{error}: an earlier version wrote it. Start a new run without resume."
+        ) from error
 
 
 def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:

@@ -85,6 +85,14 @@ class History(Callback):
         self.rows.append({name: row[name] for name in HISTORY_COLUMNS})
         write_csv(self.path, HISTORY_COLUMNS, self.rows)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The rows, for a training that goes on later."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the rows of a training that was cut off."""
+        self.rows = list(state_dict["rows"])
+
     @property
     def best_epoch(self) -> int | None:
         """The first epoch with the highest validation macro-F1."""
@@ -115,6 +123,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         write_atomic(Path(path), lambda file: file.write(buffer.getbuffer()))
+
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Read a checkpoint as data: nothing in it is ever executed."""
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return content
 
 
 def make_checkpoints(folder: Path) -> list[ModelCheckpoint]:

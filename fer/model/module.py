@@ -60,6 +60,9 @@ class EmotionModule(LightningModule):
         self.val_metrics = make_metrics(num_classes, "val/")
         self.train_loss = MeanMetric()
         self.val_loss = MeanMetric()
+        self.plateau: ReduceLROnPlateau | None = None
+        """A schedule that follows validation; the others are Lightning's to step."""
+        self.progress: dict[str, Any] | None = None
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, num_classes)``."""
@@ -99,25 +102,67 @@ class EmotionModule(LightningModule):
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         self.train_metrics.reset()
         self.train_loss.reset()
+        if self.plateau is not None:
+            self.plateau.step(self.trainer.callback_metrics[MONITOR].item())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what it takes to use the weights without this run's configuration."""
+        """Add what it takes to use the weights without this run's configuration, and to go on."""
         checkpoint["fer"] = self.checkpoint_extras
+        checkpoint["fer_progress"] = {
+            "epochs": self.trainer.current_epoch + 1,
+            "stopped": self.trainer.should_stop,  # by early stopping
+            "cpu_random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "plateau": None if self.plateau is None else self.plateau.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember where the random numbers were: they are set when training goes on."""
+        self.progress = checkpoint["fer_progress"]
+        # The run folder may have been moved; the checkpoints' callbacks remember where it was.
+        place = getattr(self.trainer.checkpoint_callback, "dirpath", None)
+        for state in checkpoint["callbacks"].values():
+            if "dirpath" in state and place is not None:
+                _relocate(state, str(state["dirpath"]), str(place))
+
+    def on_train_epoch_start(self) -> None:
+        """Go on with the random numbers of a training that was cut off."""
+        if self.progress is None:
+            return
+        torch.set_rng_state(self.progress["cpu_random"])
+        states = self.progress["cuda_random"]
+        if torch.cuda.is_available() and len(states) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(states)
+        if self.plateau is not None:
+            self.plateau.load_state_dict(self.progress["plateau"])
+        self.progress = None
 
     def configure_optimizers(self) -> Any:
         """Weight decay for weight matrices only; biases and BatchNorm are left free."""
         optimizer = self.make_optimizer(parameter_groups(self.network.parameters()))
         total_steps = int(self.trainer.estimated_stepping_batches)
         scheduler = self.make_scheduler(optimizer, total_steps=total_steps)
-        follows_validation = isinstance(scheduler, ReduceLROnPlateau)
+        if isinstance(scheduler, ReduceLROnPlateau):
+            # Lightning would step it after the checkpoint of the epoch is written, so that a
+            # training that goes on from there would lack that step.
+            self.plateau = scheduler
+            return optimizer
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {
-                "scheduler": scheduler,
-                "interval": "epoch" if follows_validation else "step",
-                "monitor": MONITOR,
-            },
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+
+def _relocate(state: dict[str, Any], old: str, new: str) -> None:
+    """Replace the folder ``old`` at the start of every path in a callback's state."""
+    for key, value in state.items():
+        if isinstance(value, str) and value.startswith(old):
+            state[key] = new + value[len(old) :]
+        elif isinstance(value, dict):
+            state[key] = {
+                new + path[len(old) :] if path.startswith(old) else path: score
+                for path, score in value.items()
+            }
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:

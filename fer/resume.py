@@ -1,0 +1,117 @@
+"""Going on with a training that was cut off: ``resume=<run folder>`` or ``resume=auto``.
+
+The run folder remembers its command (``.hydra/overrides.yaml``), and its last checkpoint all that
+the training needs. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+import yaml
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer.cli import config_folder
+from fer.errors import ConfigError
+
+LAST = "checkpoints/last.ckpt"
+FINISHED = "report.html"
+"""The file that a run writes last."""
+FREE = ("resume=", "trainer.progress_bar=", "hydra.")
+"""Overrides that do not change what is trained."""
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """The command line with ``resume`` replaced by the command that it stands for.
+
+    Args:
+        arguments: of the program, without its name.
+
+    Returns:
+        The same if there is no ``resume``; with ``resume=FOLDER`` the overrides of that run and
+        its folder; with ``resume=auto`` the folder of the newest unfinished run of the same
+        command, if there is one.
+
+    Raises:
+        ConfigError: there is no such run, it is finished, or its command was another one.
+    """
+    chosen = [item.partition("=")[2] for item in arguments if item.startswith("resume=")]
+    if not chosen or chosen[-1] in ("", "null"):
+        return list(arguments)
+    others = [item for item in arguments if not item.startswith("resume=")]
+    if any(item in ("-m", "--multirun") for item in others):
+        raise ConfigError(
+            "resume: expected one run to go on with, found a multirun (-m). Resume its runs one "
+            "by one: resume=<run folder>"
+        )
+    if chosen[-1] == "auto":
+        folder = find_unfinished(others)
+        if folder is None:
+            return [*others, "resume=auto"]
+        return [*others, f"hydra.run.dir={quote(folder)}", f"resume={quote(folder)}"]
+    folder = Path(chosen[-1].strip("'\""))
+    saved = read_overrides(folder)
+    if saved is None:
+        raise ConfigError(
+            f"resume: expected the folder of a run, with .hydra/overrides.yaml in it, found none "
+            f"at {folder.absolute()}. Pass outputs/train/<dataset>/<date>_<time>, or auto."
+        )
+    if (folder / FINISHED).is_file():
+        raise ConfigError(
+            f"resume: expected a run that was cut off, found a finished one: {folder.absolute()}. "
+            "Start a new one without resume."
+        )
+    changed = [item for item in others if not item.startswith(FREE) and item not in saved]
+    if changed:
+        raise ConfigError(
+            f"resume: expected the command of {folder} as it was "
+            f"({' '.join(saved) or 'no options'}), found {' '.join(changed)} beside it. Leave that "
+            "out, or start a new run without resume."
+        )
+    free = [item for item in others if item.startswith(FREE)]
+    return [*saved, *free, f"hydra.run.dir={quote(folder)}", f"resume={quote(folder)}"]
+
+
+def quote(path: Path) -> str:
+    """A path as Hydra's command line takes it."""
+    text = str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def read_overrides(folder: Path) -> list[str] | None:
+    """The overrides that a run was started with, None if ``folder`` is no run."""
+    path = folder / ".hydra" / "overrides.yaml"
+    try:
+        items = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, OmegaConfBaseException, yaml.YAMLError):
+        return None
+    if not isinstance(items, list):
+        return None
+    return [str(item) for item in items if not str(item).startswith(FREE)]
+
+
+def find_unfinished(overrides: Sequence[str]) -> Path | None:
+    """The newest run of this command that was cut off, where its runs are put by default.
+
+    Args:
+        overrides: of the command, without ``resume``.
+    """
+    plain = [item for item in overrides if not item.startswith("-")]
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+            cfg = hydra.compose("train", overrides=plain, return_hydra_config=True)
+            runs = Path(OmegaConf.to_container(cfg.hydra.run, resolve=True)["dir"]).parent  # type: ignore[index, call-overload]
+    except (HydraException, OmegaConfBaseException):
+        return None  # the program itself explains what is wrong with the overrides
+    if not runs.is_dir():
+        return None
+    wanted = sorted(item for item in plain if not item.startswith(FREE))
+    for folder in sorted(runs.iterdir(), reverse=True):  # named after their start
+        saved = read_overrides(folder)
+        if saved is not None and sorted(saved) == wanted and not (folder / FINISHED).is_file():
+            return folder
+    return None
