@@ -9,6 +9,7 @@ import hydra
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 from fer.cli import config_folder, instantiate
 from fer.model.shared_cnn import SharedCNN
@@ -113,10 +114,39 @@ def test_an_experiment_runs_on_the_synthetic_pair_by_one_override() -> None:
     assert compose("experiment=exp_a", "dataset=synthetic_a").dataset.name == "synthetic_a"
 
 
-def test_the_readmes_own_dataset_has_every_key() -> None:
+def readme_block(language: str, after: str) -> str:
     text = (ROOT / "README.md").read_text()
-    block = text.split("conf/dataset/mine.yaml")[1].split("```yaml\n")[1].split("```")[0]
+    return text.split(after)[1].split(f"```{language}\n")[1].split("```")[0]
+
+
+def test_the_readmes_own_dataset_has_every_key() -> None:
+    block = readme_block("yaml", "conf/dataset/mine.yaml")
     assert set(OmegaConf.create(block)) == set(compose("dataset=fer2013").dataset)
+
+
+def test_the_readmes_own_reader_prepares_a_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fer import labels
+    from fer.data.prepare import prepare
+
+    (tmp_path / "my_package").mkdir()
+    code = readme_block("python", "my_package/__init__.py")
+    (tmp_path / "my_package/__init__.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    for split in ("train", "test"):
+        for number, emotion in enumerate(labels.EMOTIONS):
+            for image in range(3):
+                path = tmp_path / f"raw/{split}/{number:02d}_{emotion}/{image:04d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (20, 20), (number, image, len(split))).save(path)
+    node = OmegaConf.create(readme_block("yaml", "conf/dataset/mine.yaml")).reader
+    reader = hydra.utils.instantiate(node)
+    prepared = prepare("mine", tmp_path / "d", reader, raw=tmp_path / "raw")
+    sizes = {split: sum(row.values()) for split, row in prepared.integrity["counts"].items()}
+    assert sizes == {"train": 14, "val": 7, "test": 21}
+    for index, entry in enumerate(prepared.entries):
+        assert labels.EMOTIONS[int(prepared.read(index)[0, 0, 0])] == entry.emotion
 
 
 def test_numbers_in_the_files_are_numbers() -> None:

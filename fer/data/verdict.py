@@ -305,8 +305,8 @@ def content_findings(
         findings.append(
             Finding(
                 "re-split",
-                f"Re-split: {int(moved.sum()):,} images are in another split than the official "
-                f"one ({'; '.join(routes)}). Results are not comparable with published ones; "
+                f"Re-split: images in another split than the official one: {int(moved.sum()):,} "
+                f"({'; '.join(routes)}). Results are not comparable with published ones; "
                 "dataset.reader.splits=official puts recognised images back.",
                 images=int(moved.sum()),
             )
@@ -325,8 +325,8 @@ def content_findings(
         findings.append(
             Finding(
                 "relabelled",
-                f"Relabelled: {int(relabelled.sum()):,} images have another emotion than the "
-                f"official one ({shown}).",
+                "Relabelled: images with another emotion than the official one: "
+                f"{int(relabelled.sum()):,} ({shown}).",
                 images=int(relabelled.sum()),
             )
         )
@@ -371,8 +371,8 @@ def content_findings(
         findings.append(
             Finding(
                 "missing",
-                f"Missing: {int(missing.sum()):,} images of the reference copy are not there "
-                f"({where}).",
+                "Missing: images of the reference copy that are not there: "
+                f"{int(missing.sum()):,} ({where}).",
                 images=int(missing.sum()),
             )
         )
