@@ -159,8 +159,13 @@ def test_the_archive_encoded_anew_is_not_accused(
     assert verdict.verdict == "reference copy", verdict.findings
 
 
-def test_exchanged_labels_are_not_taken_for_another_split(real: Prepared, looks: Looks) -> None:
-    swap = {"fear": "sad", "sad": "fear"}
+@pytest.mark.parametrize(
+    "swap",
+    [{"fear": "sad", "sad": "fear"}, {"angry": "disgust", "disgust": "fear", "fear": "angry"}],
+)
+def test_exchanged_labels_are_not_taken_for_another_split(
+    real: Prepared, looks: Looks, swap: dict[str, str]
+) -> None:
     entries = [replace(e, emotion=swap.get(e.emotion, e.emotion)) for e in real.entries]
     verdict = judge(
         entries,

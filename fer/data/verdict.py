@@ -287,8 +287,9 @@ def content_findings(
     # Pixel for pixel the match is certain, but for pictures that the reference holds several
     # times; by looks alone a few may be near duplicates.
     _, place, times = np.unique(reference.checksums, return_inverse=True, return_counts=True)
-    sure = matching.identical & (times[place][np.maximum(matching.rows, 0)] == 1)
-    close = found & (matching.distance <= CLOSE_BITS)
+    once = found & (times[place][np.maximum(matching.rows, 0)] == 1)
+    sure = once & matching.identical
+    close = once & (matching.distance <= CLOSE_BITS)
     stray = STRAY * len(splits)
 
     def certain(mask: np.ndarray) -> bool:
