@@ -11,6 +11,7 @@ from pathlib import Path
 
 import hydra
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -104,9 +105,12 @@ def find_unfinished(overrides: Sequence[str]) -> Path | None:
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
             cfg = hydra.compose("train", overrides=plain, return_hydra_config=True)
-            runs = Path(OmegaConf.to_container(cfg.hydra.run, resolve=True)["dir"]).parent  # type: ignore[index, call-overload]
+        HydraConfig.instance().set_config(cfg)  # the folder's name asks it for the dataset
+        runs = Path(cfg.hydra.run.dir).parent
     except (HydraException, OmegaConfBaseException):
         return None  # the program itself explains what is wrong with the overrides
+    finally:
+        HydraConfig.instance().cfg = None
     if not runs.is_dir():
         return None
     wanted = sorted(item for item in plain if not item.startswith(FREE))
