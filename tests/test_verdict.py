@@ -206,6 +206,15 @@ def test_exchanged_labels_are_named() -> None:
     assert "32 of sad are called fear; 32 of fear are called sad" in verdict.findings[0].text
 
 
+def test_a_picture_that_stands_under_two_labels_is_not_taken_for_a_moved_one() -> None:
+    """Exchanged, each of its two copies has the label that belongs to the other one's split."""
+    copy = original()
+    assert copy.splits[2] != copy.splits[-1] and copy.emotions[2] != copy.emotions[-1]
+    swap = {copy.emotions[2]: copy.emotions[-1], copy.emotions[-1]: copy.emotions[2]}
+    verdict = judged(replace(copy, emotions=[swap.get(name, name) for name in copy.emotions]))
+    assert kinds(verdict) == {"relabelled"}, verdict.findings
+
+
 def test_missing_images_are_counted() -> None:
     copy = original()
     verdict = judged(Copy(copy.images[3:], copy.splits[3:], copy.emotions[3:]))

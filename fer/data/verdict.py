@@ -293,7 +293,9 @@ def content_findings(
     stray = STRAY * len(splits)
 
     def certain(mask: np.ndarray) -> bool:
-        return bool((mask & sure).any() or (mask & close).sum() > FEW_CLOSE or mask.sum() > stray)
+        return bool(
+            (mask & sure).any() or (mask & close).sum() > FEW_CLOSE or (mask & once).sum() > stray
+        )
 
     moved = found & (own_splits != splits)
     if certain(moved):
