@@ -47,6 +47,8 @@ BEST = "checkpoints/best.ckpt"
 def train(cfg: DictConfig, folder: Path) -> float:
     """Train as ``cfg`` says, then measure the best checkpoint once on the test split.
 
+    With ``test=false`` the test split is left alone and validation is reported: for a search.
+
     Args:
         cfg: composed from ``conf/train.yaml``.
         folder: of the run; everything is written there.
@@ -122,8 +124,13 @@ def train(cfg: DictConfig, folder: Path) -> float:
     trained = time.perf_counter() - started
     checkpoint = load_checkpoint(folder / BEST)
     val = measure_network(checkpoint.network, data, "val", computing, **measuring(cfg))
-    test = measure_network(checkpoint.network, data, "test", computing, **measuring(cfg))
-    write_json(folder / "metrics.json", test.metrics)
+    results = [val]
+    if cfg.test:
+        results.append(
+            measure_network(checkpoint.network, data, "test", computing, **measuring(cfg))
+        )
+    shown = results[-1]
+    write_json(folder / "metrics.json", shown.metrics)
     run = {
         **describe_run(resolved(cfg), data, computing, notes),
         "started": begun.isoformat(timespec="seconds"),
@@ -136,25 +143,25 @@ def train(cfg: DictConfig, folder: Path) -> float:
         "wall_seconds": round(time.perf_counter() - started, 1),
     }
     write_json(folder / "run.json", run)
-    drawn = draw_run(folder, data, val, test, history)
+    drawn = draw_run(folder, data, results, history)
     write_run_report(
         folder / "report.html",
         title=f"{data.dataset_name}: {type(network).__name__}",
-        subtitle=f"Best of {len(history.rows)} epochs on validation macro-F1, measured once on "
-        f"the {len(test.target):,} test images.",
+        subtitle=f"Best of {len(history.rows)} epochs on validation macro-F1, measured on "
+        f"the {len(shown.target):,} {shown.metrics['split']} images.",
         notes=notes,
-        metrics=test.metrics,
+        metrics=shown.metrics,
         figures=drawn,
         provenance={key: value for key, value in run.items() if key != "config"},
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         history=history.rows,
-        extra_splits={"val": val.metrics},
+        extra_splits={"val": val.metrics} if cfg.test else None,
         data=data.prepared.integrity,
         left_out=describe_left_out(data),
     )
     if isinstance(logger, TensorBoardLogger):
-        log_to_tensorboard(logger, hyper_parameters(cfg), val, test)
-    print_summary(folder, data, test, val, notes)
+        log_to_tensorboard(logger, hyper_parameters(cfg), results)
+    print_summary(folder, data, shown, val if cfg.test else None, notes)
     return float(val.metrics["macro_f1"])
 
 

@@ -129,6 +129,7 @@ CHECKS: dict[str, Check] = {
     "trainer.progress_bar": SWITCH,
     "logger": GROUP,
     "seed": SEED,
+    "test": SWITCH,
     "resume": or_null(TEXT, "for a new run"),
     "loader": GROUP,
     "loader.batch_size": whole(1),

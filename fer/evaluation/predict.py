@@ -119,8 +119,6 @@ def measure_network(
         metrics["altered_copy"] = [finding["text"] for finding in integrity["findings"]]
     if data.left_out:
         metrics["left_out"] = data.left_out
-    if data.left_out:
-        metrics["left_out"] = data.left_out
     return SplitResult(metrics, dataset.images, dataset.targets, probabilities)
 
 

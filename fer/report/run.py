@@ -106,16 +106,22 @@ def pick_grid(result: SplitResult) -> np.ndarray:
 
 
 def draw_run(
-    folder: Path, data: EmotionDataModule, val: SplitResult, test: SplitResult, history: History
+    folder: Path, data: EmotionDataModule, results: Sequence[SplitResult], history: History
 ) -> list[FigureEntry]:
-    """Figures of a training run."""
+    """Figures of a training run: those of the last of ``results``, and predictions on val.
+
+    Args:
+        folder: of the run.
+        data: set up.
+        results: of val, and of test where it was measured.
+        history: of the training.
+    """
     place = folder / "figures"
     curves = figures.training_curves(history.rows, history.best_epoch)
     balance = figures.class_balance(
         data.prepared.integrity["counts"], title=f"Class balance of {data.dataset_name}"
     )
-    val_figures = draw_split(folder, data, val)
-    test_figures = draw_split(folder, data, test)
+    by_split = [draw_split(folder, data, result) for result in results]
     return [
         FigureEntry(
             figures.save(curves, place / "curves.png"),
@@ -123,8 +129,8 @@ def draw_run(
             "Training values are measured on augmented images with dropout, as they go by; "
             "validation values after each epoch. The best epoch is marked.",
         ),
-        *test_figures[:2],
-        val_figures[2],
+        *by_split[-1][:2],
+        by_split[0][2],
         FigureEntry(
             figures.save(balance, place / "class_balance.png"),
             "Class balance",
@@ -134,16 +140,17 @@ def draw_run(
 
 
 def log_to_tensorboard(
-    logger: TensorBoardLogger, parameters: Mapping[str, Any], val: SplitResult, test: SplitResult
+    logger: TensorBoardLogger, parameters: Mapping[str, Any], results: Sequence[SplitResult]
 ) -> None:
     """Figures as images, and hyper-parameters beside the metrics that they led to."""
     writer = logger.experiment
-    for result in (val, test):
+    for result in results:
         split = result.metrics["split"]
         matrix = figures.confusion_matrix(
             np.array(result.metrics["confusion_matrix"]), title=f"Confusion matrix ({split})"
         )
         writer.add_image(f"confusion_matrix/{split}", figures.to_image(matrix), dataformats="HWC")
+    val = results[0]
     grid = pick_grid(val)
     sample = figures.prediction_grid(
         val.images[grid],
@@ -155,7 +162,7 @@ def log_to_tensorboard(
     writer.add_image("predictions/val", figures.to_image(sample), dataformats="HWC")
     results = {
         f"best/{result.metrics['split']}_{name}": result.metrics[name]
-        for result in (val, test)
+        for result in results
         for name in ("accuracy", "macro_f1")
     }
     logger.log_hyperparams(dict(parameters), results)
