@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
@@ -31,6 +31,7 @@ from fer.evaluation.metrics import SCALARS
 from fer.evaluation.predict import Checkpoint, load_checkpoint, measure_network
 from fer.hardware import Computing
 from fer.model.callbacks import AtomicCheckpointIO, History, ProgressBar, make_checkpoints
+from fer.model.mixing import Mixing
 from fer.model.module import MONITOR, EmotionModule
 from fer.model.shared_cnn import SharedCNN
 from fer.options import CHECKS, NAME, check_options, guard
@@ -82,6 +83,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         guard(instantiate(cfg.optimizer), "optimizer"),
         guard(instantiate(cfg.scheduler), "scheduler"),
         checkpoint_extras=describe_checkpoint(cfg, data),
+        mixing=Mixing(**cfg.mixing),
     )
     cut_off = load_cut_off(cfg, folder, data)
     history = History(folder / "history.csv")
@@ -186,9 +188,11 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     data.prepare_data()
     data.setup()
     notes = [*notes_on(data), *compare_data(checkpoint, data)]
+    if cfg.tta is not None:
+        notes.insert(0, "Each image and its mirror image are averaged (tta=flip): two passes.")
     for note in notes:
         log.warning(note)
-    result = measure_network(network, data, cfg.split, computing, **measuring(cfg))
+    result = measure_network(network, data, cfg.split, computing, tta=cfg.tta, **measuring(cfg))
     write_json(folder / "metrics.json", result.metrics)
     run = {
         **describe_run(resolved(cfg), data, computing, notes),
@@ -328,7 +332,7 @@ def load_cut_off(cfg: DictConfig, folder: Path, data: EmotionDataModule) -> CutO
 
 
 def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
-    """Early stopping and the progress bar, where the configuration asks for them."""
+    """Early stopping, averaged weights, progress bar: what the configuration asks for."""
     callbacks: list[pl.Callback] = []
     if cfg.early_stopping.patience is not None:
         callbacks.append(
@@ -340,6 +344,9 @@ def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
                 check_on_train_epoch_end=True,
             )
         )
+    if cfg.ema.decay is not None:
+        # Validation, best.ckpt and test then see the averaged weights.
+        callbacks.append(EMAWeightAveraging(decay=cfg.ema.decay))
     if cfg.trainer.progress_bar:
         callbacks.append(ProgressBar())
     return callbacks
@@ -515,7 +522,7 @@ def hyper_parameters(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def measuring(cfg: DictConfig) -> dict[str, int]:
+def measuring(cfg: DictConfig) -> dict[str, Any]:
     """The options of :func:`fer.evaluation.predict.measure_network`."""
     return {
         "batch_size": cfg.loader.eval_batch_size,

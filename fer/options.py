@@ -138,6 +138,15 @@ CHECKS: dict[str, Check] = {
     "early_stopping": GROUP,
     "early_stopping.patience": or_null(whole(1), "for never"),
     "early_stopping.min_delta": number("a number from 0", lambda value: value >= 0),
+    "mixing": GROUP,
+    "mixing.mixup": number("a number from 0", lambda value: value >= 0),
+    "mixing.cutmix": number("a number from 0", lambda value: value >= 0),
+    "mixing.p": number("a probability from 0 to 1", lambda value: 0 <= value <= 1),
+    "ema": GROUP,
+    "ema.decay": or_null(
+        number("a share between 0 and 1", lambda value: 0 < value < 1), "for no averaging"
+    ),
+    "tta": or_null(one_of("flip"), "for a single pass"),
     "metrics": GROUP,
     "metrics.resamples": whole(100),
     "metrics.seed": SEED,

@@ -33,8 +33,11 @@ def history_of(run: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize(
     "options",
-    [[], ["scheduler=plateau", "scheduler.patience=0", "early_stopping.patience=4"]],
-    ids=["one_cycle", "plateau"],
+    [
+        ["ema.decay=0.9", "mixing.mixup=0.2", "mixing.cutmix=1.0"],
+        ["scheduler=plateau", "scheduler.patience=0", "early_stopping.patience=4"],
+    ],
+    ids=["one_cycle_averaged_mixed", "plateau"],
 )
 def test_a_killed_moved_and_resumed_run_ends_bit_for_bit_like_another(
     tmp_path: Path, options: list[str]

@@ -28,8 +28,12 @@ def predict(
     device: torch.device | str = "cpu",
     precision: str = "32-true",
     batch_size: int = 256,
+    tta: str | None = None,
 ) -> np.ndarray:
     """Probabilities ``(N, 7)`` float32 of images ``(N, H, W, C)`` uint8.
+
+    With ``tta="flip"`` (test-time augmentation) they are the mean over each image and its mirror
+    image.
 
     The network is left in evaluation mode on ``device``.
 
@@ -48,8 +52,11 @@ def predict(
         batch = torch.from_numpy(np.array(images[start : start + batch_size]))
         batch = batch.to(device).permute(0, 3, 1, 2)  # (N, C, H, W), channels-last in memory
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            logits = network(batch)
-        parts.append(logits.float().softmax(dim=1).cpu())
+            probabilities = network(batch).float().softmax(dim=1)
+            if tta == "flip":
+                mirrored = network(batch.flip(3)).float().softmax(dim=1)
+                probabilities = (probabilities + mirrored) / 2
+        parts.append(probabilities.cpu())
     if not parts:
         return np.empty((0, labels.NUM_CLASSES), dtype=np.float32)
     return torch.cat(parts).numpy()
@@ -79,6 +86,7 @@ def measure_network(
     batch_size: int = 256,
     resamples: int = 2000,
     seed: int = 0,
+    tta: str | None = None,
 ) -> SplitResult:
     """Predict and measure one split. Training and evaluation both come here, and so agree.
 
@@ -90,6 +98,7 @@ def measure_network(
         batch_size: images per step.
         resamples: bootstrap resamples for the intervals.
         seed: of the bootstrap.
+        tta: see :func:`predict`; the metrics then name it.
 
     Raises:
         DataError: the split is empty, or the network's answers are not finite.
@@ -101,6 +110,7 @@ def measure_network(
         device=computing.device,
         precision=computing.precision,
         batch_size=batch_size,
+        tta=tta,
     )
     try:
         metrics = measure_split(
@@ -117,6 +127,8 @@ def measure_network(
     integrity = data.prepared.integrity
     if integrity["verdict"] == ALTERED:  # a number that is copied elsewhere takes this along
         metrics["altered_copy"] = [finding["text"] for finding in integrity["findings"]]
+    if tta is not None:
+        metrics["tta"] = tta
     if data.left_out:
         metrics["left_out"] = data.left_out
     return SplitResult(metrics, dataset.images, dataset.targets, probabilities)

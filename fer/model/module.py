@@ -13,6 +13,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from fer import labels
+from fer.model.mixing import Mixing
 
 MONITOR = "val/macro_f1"
 """What early stopping, the plateau schedule and the best checkpoint look at; higher is better."""
@@ -39,6 +40,7 @@ class EmotionModule(LightningModule):
         scheduler: makes the schedule of (optimizer, total_steps).
         checkpoint_extras: plain values that every checkpoint carries under the key ``fer``.
         num_classes: number of emotions.
+        mixing: makes one image of two; None for none.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class EmotionModule(LightningModule):
         scheduler: Callable[..., Any],
         checkpoint_extras: dict[str, Any] | None = None,
         num_classes: int = labels.NUM_CLASSES,
+        mixing: Mixing | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -56,6 +59,7 @@ class EmotionModule(LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.checkpoint_extras = checkpoint_extras or {}
+        self.mixing = mixing or Mixing()
         self.train_metrics = make_metrics(num_classes, "train/")
         self.val_metrics = make_metrics(num_classes, "val/")
         self.train_loss = MeanMetric()
@@ -74,8 +78,12 @@ class EmotionModule(LightningModule):
     ) -> torch.Tensor:
         """Loss of one batch, a scalar."""
         images, target = batch
-        logits = self(images)
+        mixed = self.mixing(images)
+        logits = self(images if mixed is None else mixed.images)
         loss: torch.Tensor = self.loss(logits, target)
+        if mixed is not None:
+            other = self.loss(logits, target[mixed.partner])
+            loss = mixed.share * loss + (1 - mixed.share) * other
         # Both accumulate on the device: nothing waits for the result before the epoch ends.
         self.train_metrics.update(logits.detach(), target)
         self.train_loss.update(loss.detach(), weight=len(target))

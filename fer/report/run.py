@@ -160,12 +160,12 @@ def log_to_tensorboard(
         title="Validation images",
     )
     writer.add_image("predictions/val", figures.to_image(sample), dataformats="HWC")
-    results = {
+    best = {
         f"best/{result.metrics['split']}_{name}": result.metrics[name]
         for result in results
         for name in ("accuracy", "macro_f1")
     }
-    logger.log_hyperparams(dict(parameters), results)
+    logger.log_hyperparams(dict(parameters), best)
     logger.finalize("success")
 
 

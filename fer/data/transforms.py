@@ -1,0 +1,71 @@
+"""albumentations transforms whose cost per image shows beside a training step on two cores."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fer.data.augmentation import import_albumentations
+
+import_albumentations()
+
+import albumentations  # noqa: E402
+import cv2  # noqa: E402
+
+
+class Affine(albumentations.Affine):
+    """albumentations' Affine, with the same pixels from the same random numbers.
+
+    Images here are small: of the 150 µs that the original takes for one of 48 × 48 pixels, most
+    goes into matrices for boxes that there are none of and into asking whether a matrix is the
+    identity (``benchmarks/training.py`` measures what the whole policy costs beside the step).
+    """
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Draw the transform; the order of the draws is the original's."""
+        if self.fit_output:  # changes the image's size, which no policy here does
+            drawn: dict[str, Any] = super().get_params_dependent_on_data(params, data)
+            return drawn
+        height, width = params["shape"][:2]
+        translate = self._get_translate_params((height, width))
+        shear = self._get_shear_params()
+        scale = self._get_scale(self.scale, self.keep_ratio, self.balanced_scale, self.py_random)
+        rotate = self.py_random.uniform(*self.rotate)
+        angle = math.radians(rotate % 360)
+        cos, sin = math.cos(angle), math.sin(angle)
+        a, b = cos * scale["x"], sin * scale["y"]
+        c, d = -sin * scale["x"], cos * scale["y"]
+        along_x, along_y = (math.tan(math.radians(shear[axis])) for axis in "xy")
+        a, b, c, d = a + along_x * c, b + along_x * d, c + along_y * a, d + along_y * b
+        x, y = (width - 1) / 2, (height - 1) / 2  # it turns and scales about the image's centre
+        return {
+            "rotate": rotate,
+            "scale": scale,
+            "matrix": np.array(
+                [
+                    [a, b, x + translate["x"] - a * x - b * y],
+                    [c, d, y + translate["y"] - c * x - d * y],
+                    [0.0, 0.0, 1.0],
+                ]
+            ),
+            "output_shape": (height, width),
+        }
+
+    def apply(
+        self, img: np.ndarray, matrix: np.ndarray, output_shape: tuple[int, int], **params: Any
+    ) -> np.ndarray:
+        """Move the pixels of an image ``(H, W, C)`` of up to four channels."""
+        moved = cv2.warpAffine(
+            img,
+            matrix[:2],
+            (output_shape[1], output_shape[0]),
+            flags=self.interpolation,
+            borderMode=self.border_mode,
+            # One number is meant for every channel; OpenCV would take it for the first alone.
+            borderValue=np.broadcast_to(self.fill, img.shape[2]).tolist(),
+        )
+        return moved.reshape(*output_shape, img.shape[2])  # OpenCV drops a single channel

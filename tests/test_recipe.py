@@ -1,0 +1,161 @@
+"""What the recipe is made of: cheaper transforms, mixing, averaged weights, what is measured."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fer.data.augmentation import import_albumentations
+from fer.errors import ConfigError
+from fer.evaluation.predict import predict
+from fer.model.losses import CrossEntropyLoss
+from fer.model.mixing import Mixing
+from fer.model.module import EmotionModule
+from fer.model.shared_cnn import SharedCNN
+from tests.conftest import run_program
+
+import_albumentations()
+
+import albumentations  # noqa: E402
+
+from fer.data.transforms import Affine  # noqa: E402
+
+OPTIONS = ["dataset=fer2013", "model.widths=[4,8,8,8]", "model.image_size=32",
+           "trainer.max_epochs=2", "loader.batch_size=7", "metrics.resamples=100",
+           "trainer.progress_bar=false", "logger=none"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"rotate": (-15, 15), "scale": (0.88, 1.12), "translate_percent": (-0.1, 0.1)},
+        {"rotate": (-40, 40), "scale": {"x": (0.5, 1.5), "y": (0.8, 1.0)}, "shear": (-20, 20)},
+        {"translate_px": (-5, 5), "fill": 77, "scale": (0.7, 1.3), "balanced_scale": True},
+    ],
+)
+@pytest.mark.parametrize("shape", [(48, 48, 1), (33, 40, 3)])
+def test_the_cheaper_affine_gives_the_pixels_of_the_original(
+    options: dict[str, Any], shape: tuple[int, int, int]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    results = []
+    for kind in (albumentations.Affine, Affine):
+        pipeline = albumentations.Compose([kind(**options, p=0.9)])
+        pipeline.set_random_state(np.random.default_rng(1), random.Random(1))
+        results.append([pipeline(image=image)["image"] for _ in range(40)])
+    for one, other in zip(*results, strict=True):
+        assert one.shape == other.shape == shape
+        # A matrix that differs in its last digit may round a pixel to its neighbour.
+        assert np.abs(one.astype(int) - other).max() <= 1
+    assert any((one != image).any() for one in results[0])
+
+
+def test_mixup_blends_each_image_with_its_partner() -> None:
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (16, 1, 8, 8), dtype=torch.uint8)
+    mixed = Mixing(mixup=1.0)(images)
+    assert mixed is not None and 0 < mixed.share < 1
+    values = images.float() / 255
+    expected = mixed.share * values + (1 - mixed.share) * values[mixed.partner]
+    torch.testing.assert_close(mixed.images, expected)
+
+
+def test_cutmix_pastes_a_patch_and_the_share_is_what_is_left() -> None:
+    torch.manual_seed(0)
+    images = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(10, 3, 20, 24)
+    for _ in range(50):
+        mixed = Mixing(cutmix=1.0)(images)
+        assert mixed is not None and mixed.images.dtype == torch.uint8
+        own = (mixed.images == images)[mixed.partner != torch.arange(10)]
+        other = (mixed.images == images[mixed.partner]) | (mixed.images == images)
+        assert other.all()
+        assert own.float().mean().item() == pytest.approx(mixed.share)
+    assert images[3].eq(3).all()  # the batch itself is left as it was
+
+
+def test_mixing_leaves_the_share_of_batches_alone_that_p_says() -> None:
+    torch.manual_seed(0)
+    images = torch.zeros(4, 1, 8, 8)
+    mixing = Mixing(mixup=0.2, cutmix=1.0, p=0.3)
+    assert sum(mixing(images) is not None for _ in range(1000)) == pytest.approx(300, abs=50)
+    assert Mixing()(images) is None
+    with pytest.raises(ConfigError, match="alphas from 0"):
+        Mixing(mixup=-1)
+
+
+def test_the_loss_of_a_mixed_batch_weighs_both_targets() -> None:
+    network = SharedCNN(widths=[4, 4], dropout=0.0).eval()
+    loss = CrossEntropyLoss([1] * 7, label_smoothing=0.1)
+    module = EmotionModule(network, loss, torch.optim.SGD, dict, mixing=Mixing(mixup=1.0))
+    images = torch.randint(0, 256, (8, 1, 64, 64), dtype=torch.uint8)
+    target = torch.arange(8) % 7
+    torch.manual_seed(3)
+    found = module.training_step((images, target), 0)
+    torch.manual_seed(3)
+    mixed = Mixing(mixup=1.0)(images)
+    assert mixed is not None
+    soft = mixed.share * nn.functional.one_hot(target, 7)
+    soft = soft + (1 - mixed.share) * nn.functional.one_hot(target[mixed.partner], 7)
+    expected = nn.functional.cross_entropy(network(mixed.images), soft, label_smoothing=0.1)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_mirrored_image_gets_the_same_probabilities_with_tta() -> None:
+    torch.manual_seed(0)
+    network = SharedCNN(widths=[4, 8], image_size=32)
+    images = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 1), dtype=np.uint8)
+    mirrored = np.ascontiguousarray(images[:, :, ::-1])
+    one, two = (predict(network, batch, tta="flip") for batch in (images, mirrored))
+    np.testing.assert_allclose(one, two, atol=1e-6)
+    plain = [predict(network, batch) for batch in (images, mirrored)]
+    np.testing.assert_allclose(one, sum(plain) / 2, atol=1e-6)
+    assert np.abs(plain[0] - plain[1]).max() > 1e-3
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory: pytest.TempPathFactory, tiny_zip: Path) -> Path:
+    """A run with averaged weights that leaves the test split alone."""
+    folder = tmp_path_factory.mktemp("averaged")
+    run_program("train.py", *OPTIONS, f"dataset.raw={tiny_zip}", f"paths.data={folder / 'data'}",
+                "ema.decay=0.8", "test=false", f"hydra.run.dir={folder / 'run'}",
+                cwd=folder)  # fmt: skip
+    return folder
+
+
+def test_a_search_leaves_the_test_split_alone(averaged: Path) -> None:
+    run = averaged / "run"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["split"] == "val" and metrics["samples"] == 14
+    assert not [path for path in run.rglob("*test*") if path.is_file()]
+    assert (
+        json.loads((run / "run.json").read_text())["validation"]["accuracy"]
+        == (metrics["accuracy"])
+    )
+
+
+def test_the_averaged_weights_are_what_is_validated_and_kept(averaged: Path) -> None:
+    run = averaged / "run"
+    best = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
+    kept, last_step = best["state_dict"], best["current_model_state"]
+    assert any(not torch.equal(kept[key], last_step[key]) for key in kept)
+    rows = (run / "history.csv").read_text().splitlines()
+    column = rows[0].split(",").index("val_macro_f1")
+    validated = max(float(row.split(",")[column]) for row in rows[1:])
+    measured = json.loads((run / "metrics.json").read_text())["macro_f1"]
+    assert measured == pytest.approx(validated, abs=1e-6)
+
+
+def test_a_result_with_tta_says_so(averaged: Path) -> None:
+    run_program("evaluate.py", f"checkpoint={averaged / 'run/checkpoints/best.ckpt'}", "tta=flip",
+                f"paths.data={averaged / 'data'}", "metrics.resamples=100",
+                f"hydra.run.dir={averaged / 'flip'}", cwd=averaged)  # fmt: skip
+    assert json.loads((averaged / "flip/metrics.json").read_text())["tta"] == "flip"
+    assert "tta=flip" in json.loads((averaged / "flip/run.json").read_text())["notes"][0]
+    assert "mirror image are averaged" in (averaged / "flip/report.html").read_text()
