@@ -1,0 +1,168 @@
+"""How much of the machine a training uses.  python benchmarks/training.py > training.json
+
+For each network, in turn and several times over, images/s of
+(a) the bare training step on one batch that is already in memory,
+(b) train.py's own loop, as its history.csv has it: augmentation, metrics, logging and all,
+(c) the plain loop of benchmarks/plain.py, with the same network, input size and batch.
+Ratios are taken within a round and their median is reported: machines are noisy, and the three
+share what happens in a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import hydra
+import plain
+import torch
+from omegaconf import DictConfig
+from torch.utils.flop_counter import FlopCounterMode
+
+from fer.cli import config_folder, instantiate
+from fer.experiment import make_data
+from fer.hardware import AUTOCAST, Computing
+from fer.model.module import parameter_groups
+from fer.model.shared_cnn import SharedCNN
+
+TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+
+
+def bare_step(cfg: DictConfig, computing: Computing, images: int) -> tuple[float, int]:
+    """Images/s of the training step alone, and its floating-point operations per image."""
+    torch.manual_seed(0)
+    device = computing.device
+    network: SharedCNN = instantiate(cfg.model)
+    network.to(device).to(memory_format=torch.channels_last)
+    loss = instantiate(cfg.loss, class_counts=[1] * 7).to(device)
+    optimizer = instantiate(cfg.optimizer)(parameter_groups(network.parameters()))
+    size, channels, n = cfg.model.image_size, cfg.model.in_channels, cfg.loader.batch_size
+    batch = torch.randint(0, 256, (n, channels, size, size), dtype=torch.uint8)
+    batch = batch.to(device, memory_format=torch.channels_last)
+    target = (torch.arange(n) % 7).to(device)
+    dtype = AUTOCAST[computing.precision]
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            value = loss(network(batch), target)
+        value.backward()
+        optimizer.step()
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    for _ in range(3):
+        step()
+    steps = max(1, images // n)
+    wait(device)
+    started = time.perf_counter()
+    for _ in range(steps):
+        step()
+    wait(device)
+    return n * steps / (time.perf_counter() - started), counter.get_total_flops() // n
+
+
+def own_loop(overrides: list[str], images: int, batch_size: int) -> float:
+    """Images/s of train.py: the second of two epochs, from its history.csv."""
+    batches = max(1, images // batch_size)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        command = [sys.executable, str(TRAIN), *overrides, f"hydra.run.dir={run}", "test=false",
+                   "trainer.max_epochs=2", "metrics.resamples=100",
+                   f"+trainer.limit_train_batches={batches}",
+                   "+trainer.limit_val_batches=1"]  # fmt: skip
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{result.stderr}")
+        with (run / "history.csv").open() as file:
+            return float(list(csv.DictReader(file))[-1]["images_per_second"])
+
+
+def matmul_peak(computing: Computing) -> float:
+    """Floating-point operations per second of a large matrix product in the precision in use."""
+    dtype = AUTOCAST[computing.precision] or torch.float32
+    n = 2048 if computing.device.type == "cpu" else 8192
+    a = torch.randn(n, n, dtype=dtype, device=computing.device)
+    times = []
+    for _ in range(6):
+        wait(computing.device)
+        started = time.perf_counter()
+        a @ a
+        wait(computing.device)
+        times.append(time.perf_counter() - started)
+    return 2 * n**3 / min(times[1:])
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="shared_cnn,shared_cnn_small", help="comma-separated")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions of a, b and c")
+    parser.add_argument("--images", type=int, default=1024, help="images of each measurement")
+    parser.add_argument("overrides", nargs="*", help="as of train.py, such as dataset=fer2013")
+    options = parser.parse_args()
+    report = {}
+    for name in options.models.split(","):
+        overrides = [f"model={name}", *options.overrides]
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+            cfg = hydra.compose("train", overrides=overrides)
+        computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
+        data = make_data(cfg)
+        data.prepare_data()
+        size, n = cfg.model.image_size, cfg.loader.batch_size
+        rounds = []
+        for number in range(options.rounds):
+            print(f"{name}: round {number + 1} of {options.rounds}", file=sys.stderr)
+            peak = matmul_peak(computing)
+            bare, flops = bare_step(cfg, computing, options.images)
+            own = own_loop(overrides, options.images, n)
+            network: SharedCNN = instantiate(cfg.model)
+            usual = plain.throughput(
+                network, data.folder / "train", size, cfg.model.in_channels, n, options.images
+            )
+            rounds.append({"bare": bare, "own": own, "plain": usual, "peak": peak})
+        middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
+        report[name] = {
+            "input": [cfg.model.in_channels, size, size],
+            "batch_size": n,
+            "device": str(computing.device),
+            "precision": computing.precision,
+            "images_per_second": {
+                "a_bare_step": round(middle["bare"], 1),
+                "b_train_py": round(middle["own"], 1),
+                "c_plain_loop": round(middle["plain"], 1),
+            },
+            "b/a": round(statistics.median(row["own"] / row["bare"] for row in rounds), 3),
+            "b/c": round(statistics.median(row["own"] / row["plain"] for row in rounds), 2),
+            "training_gflop_per_image": round(flops / 1e9, 4),
+            "matmul_gflop_per_second": round(middle["peak"] / 1e9, 1),
+            "share_of_matmul_peak": round(
+                statistics.median(row["bare"] * flops / row["peak"] for row in rounds), 3
+            ),
+            "rounds": [{key: round(value, 1) for key, value in row.items()} for row in rounds],
+        }
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    print(json.dumps({"machine": machine, "networks": report}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
