@@ -70,13 +70,15 @@ def train(cfg: DictConfig, folder: Path) -> float:
     torch.use_deterministic_algorithms(True, warn_only=True)
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     network: SharedCNN = instantiate(cfg.model)
-    data = make_data(cfg)
+    data = make_data(cfg, device=computing.device)
     data.prepare_data()
     data.setup()
     data.check_accepted()
     notes = notes_on(data)
     network.set_normalisation(*data.normalisation())
     network.to(memory_format=torch.channels_last)
+    if cfg.trainer.compile:
+        network.compile()
     module = EmotionModule(
         network,
         instantiate(cfg.loss, class_counts=data.datasets["train"].class_counts()),
@@ -89,7 +91,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     history = History(folder / "history.csv")
     best, last = make_checkpoints(folder / "checkpoints")
     logger = make_logger(cfg, folder, cut_off)
-    own = ("accelerator", "devices", "precision", "max_epochs", "progress_bar")
+    own = ("accelerator", "devices", "precision", "max_epochs", "progress_bar", "compile")
     trainer = guard(pl.Trainer, "trainer")(
         accelerator="gpu" if computing.device.type == "cuda" else computing.device.type,
         devices=cfg.trainer.devices,
@@ -235,14 +237,20 @@ def quieten_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec.*")
 
 
-def make_data(cfg: DictConfig, network: SharedCNN | None = None) -> EmotionDataModule:
-    """The data module, at the input size of the configured model or of ``network``."""
+def make_data(
+    cfg: DictConfig, network: SharedCNN | None = None, device: torch.device | None = None
+) -> EmotionDataModule:
+    """The data module, at the input size of the configured model or of ``network``.
+
+    ``device`` is where training images are kept if ``loader.on_device`` asks for that.
+    """
     size: Mapping[str, int] = cfg.model if network is None else vars(network)
     options: dict[str, Any] = {
         "image_size": size["image_size"],
         "in_channels": size["in_channels"],
         **OmegaConf.to_container(cfg.loader, resolve=True),  # type: ignore[dict-item]
     }
+    options["on_device"] = device if options.get("on_device") else None
     if network is None:
         options["transforms"] = make_transforms(cfg.augmentation)
         options["seed"] = cfg.seed

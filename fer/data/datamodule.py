@@ -55,6 +55,7 @@ class EmotionDataModule(LightningDataModule):
         batch_size: images per training step.
         eval_batch_size: images per step of validation and test.
         num_workers: processes that augment; 0 does it in the training process.
+        on_device: keep training images there and augment whole batches there; None for the CPU.
         seed: of shuffling and augmentation.
     """
 
@@ -81,6 +82,7 @@ class EmotionDataModule(LightningDataModule):
         batch_size: int = 128,
         eval_batch_size: int = 256,
         num_workers: int = 0,
+        on_device: torch.device | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -93,6 +95,12 @@ class EmotionDataModule(LightningDataModule):
                 raise ConfigError(
                     f"loader.{key}: expected a whole number from {least}, found {value}."
                 )
+        if on_device is not None and num_workers:
+            raise ConfigError(
+                "loader.num_workers: expected 0 beside loader.on_device=true, where no process has "
+                f"anything to augment, found {num_workers}."
+            )
+        self.on_device = on_device
         self.dataset_name = name
         self.folder = Path(folder)
         self.reader = reader
@@ -151,6 +159,12 @@ class EmotionDataModule(LightningDataModule):
                 targets[rows],
                 [entries[row].id for row in rows],
                 augmentation,
+            )
+        if self.on_device is not None:
+            from fer.data.device import DeviceDataset
+
+            self.datasets["train"] = DeviceDataset(
+                self.datasets["train"], self.transforms, self.on_device
             )
 
     def _check_left(self, chosen: np.ndarray) -> None:
