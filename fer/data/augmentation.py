@@ -30,7 +30,11 @@ class Augmentation:
     def __init__(self, transforms: Sequence[Any], seed: int) -> None:
         import_albumentations()
         import albumentations
+        import cv2
 
+        # A worker that is forked while OpenCV's threads exist waits for them for ever; they gain
+        # nothing on images of this size.
+        cv2.setNumThreads(0)
         self.seed = seed
         self.pipeline = albumentations.Compose(list(transforms))
         # A counter-based generator: setting its counter is a jump to an independent stream, and
