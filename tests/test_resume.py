@@ -35,9 +35,12 @@ def history_of(run: Path) -> list[dict[str, str]]:
     "options",
     [
         ["ema.decay=0.9", "mixing.mixup=0.2", "mixing.cutmix=1.0"],
-        ["scheduler=plateau", "scheduler.patience=0", "early_stopping.patience=4"],
+        [
+            *("scheduler=plateau", "scheduler.patience=0", "early_stopping.patience=4"),
+            "loader.on_device=true",
+        ],
     ],
-    ids=["one_cycle_averaged_mixed", "plateau"],
+    ids=["one_cycle_averaged_mixed", "plateau_on_device"],
 )
 def test_a_killed_moved_and_resumed_run_ends_bit_for_bit_like_another(
     tmp_path: Path, options: list[str]
