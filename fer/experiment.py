@@ -75,6 +75,12 @@ def train(cfg: DictConfig, folder: Path) -> float:
     data.setup()
     data.check_accepted()
     notes = notes_on(data)
+    if not cfg.test:
+        notes.insert(
+            0,
+            "The test split was left alone (test=false). The best epoch was chosen on the "
+            "validation images that these figures are of: they flatter it.",
+        )
     network.set_normalisation(*data.normalisation())
     network.to(memory_format=torch.channels_last)
     if cfg.trainer.compile:

@@ -134,10 +134,9 @@ def test_a_search_leaves_the_test_split_alone(averaged: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["split"] == "val" and metrics["samples"] == 14
     assert not [path for path in run.rglob("*test*") if path.is_file()]
-    assert (
-        json.loads((run / "run.json").read_text())["validation"]["accuracy"]
-        == (metrics["accuracy"])
-    )
+    described = json.loads((run / "run.json").read_text())
+    assert described["validation"]["accuracy"] == metrics["accuracy"]
+    assert "they flatter it" in described["notes"][0]
 
 
 def test_the_averaged_weights_are_what_is_validated_and_kept(averaged: Path) -> None:
