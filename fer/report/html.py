@@ -8,7 +8,7 @@ from typing import Any
 
 from fer import labels
 from fer.report.dataset import dataset_section
-from fer.report.page import Cell, FigureEntry, Table, embed, tree, write_page
+from fer.report.page import Cell, FigureEntry, Section, Table, embed, tree, write_page
 from fer.report.words import ABSENT, percent, to_number, whole
 
 SCORES: dict[str, tuple[str, str]] = {
@@ -53,6 +53,7 @@ def write_run_report(
     extra_splits: Mapping[str, Mapping[str, Any]] | None = None,
     data: Mapping[str, Any] | None = None,
     left_out: Sequence[str] = (),
+    sections: Sequence[Section] = (),
 ) -> Path:
     """Write ``report.html``: one file, readable without a network, a server or JavaScript.
 
@@ -69,6 +70,7 @@ def write_run_report(
         extra_splits: ``{name: metrics}`` of further splits, shown beside ``metrics``.
         data: the content of the dataset's ``integrity.json``, for the section on the data.
         left_out: what this run left out of the prepared dataset, a sentence each; shown there.
+        sections: further parts, shown after the figures.
 
     Raises:
         DataError: a figure cannot be read or is not a PNG file.
@@ -87,6 +89,10 @@ def write_run_report(
             "per_class": _per_class(splits),
             "data": None if data is None else dataset_section(data, left_out),
             "figures": [embed(entry) for entry in figures],
+            "sections": [
+                {**vars(section), "figures": [embed(entry) for entry in section.figures]}
+                for section in sections
+            ],
             "history": _history(history) if history else None,
             "config_yaml": config_yaml,
             "provenance": tree(provenance),

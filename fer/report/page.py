@@ -58,6 +58,18 @@ class Table:
     sortable: bool = False
 
 
+@dataclass(frozen=True)
+class Section:
+    """A part of a page with a heading of its own: text, tables, figures, in this order."""
+
+    title: str
+    text: Sequence[str] = ()
+    """Paragraphs."""
+    tables: Sequence[tuple[Table, str]] = ()
+    """Each with what stands below it in small print; empty for nothing."""
+    figures: Sequence[FigureEntry] = ()
+
+
 def write_page(path: Path, template: str, content: Mapping[str, Any]) -> Path:
     """Render a template of this package into the file ``path``, atomically."""
     environment = Environment(
