@@ -9,7 +9,7 @@ from fer.cli import run
 
 def task(cfg: DictConfig, folder: Path) -> None:
     """Evaluate as ``cfg`` says; everything is written below ``folder``."""
-    from fer.experiment import evaluate  # imports torch, which help need not wait for
+    from fer.evaluating import evaluate  # imports torch, which help need not wait for
 
     evaluate(cfg, folder)
 

@@ -1,4 +1,4 @@
-"""The two tasks: train a network and measure it, or measure one that was trained."""
+"""The task of training a network and measuring it, and what evaluation shares with it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from fer.model.shared_cnn import SharedCNN
 from fer.options import CHECKS, NAME, check_options, guard
 from fer.report.dataset import write_dataset_report
 from fer.report.html import write_run_report
-from fer.report.run import describe_run, draw_run, draw_split, log_to_tensorboard, print_summary
+from fer.report.run import describe_run, draw_run, log_to_tensorboard, print_summary
 from fer.resume import LAST
 
 log = logging.getLogger(__name__)
@@ -173,61 +173,6 @@ def train(cfg: DictConfig, folder: Path) -> float:
         log_to_tensorboard(logger, hyper_parameters(cfg), results)
     print_summary(folder, data, shown, val if cfg.test else None, notes)
     return float(val.metrics["macro_f1"])
-
-
-def evaluate(cfg: DictConfig, folder: Path) -> None:
-    """Measure a checkpoint on one split.
-
-    Args:
-        cfg: composed from ``conf/evaluate.yaml``.
-        folder: of the run; everything is written there.
-
-    Raises:
-        FerError: something that the user can correct, in a message that says how.
-    """
-    started = time.perf_counter()
-    begun = datetime.now(timezone.utc)
-    check_options(cfg, optional=["dataset"])
-    checkpoint = load_checkpoint(Path(cfg.checkpoint))
-    computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
-    cfg = with_dataset_of(cfg, checkpoint)
-    network = checkpoint.network
-    data = make_data(cfg, network)
-    data.prepare_data()
-    data.setup()
-    notes = [*notes_on(data), *compare_data(checkpoint, data)]
-    if cfg.tta is not None:
-        notes.insert(0, "Each image and its mirror image are averaged (tta=flip): two passes.")
-    for note in notes:
-        log.warning(note)
-    result = measure_network(network, data, cfg.split, computing, tta=cfg.tta, **measuring(cfg))
-    write_json(folder / "metrics.json", result.metrics)
-    run = {
-        **describe_run(resolved(cfg), data, computing, notes),
-        "started": begun.isoformat(timespec="seconds"),
-        "checkpoint": {
-            "path": str(checkpoint.path),
-            "epoch": checkpoint.epoch,
-            **{key: checkpoint.extras[key] for key in ("model", "dataset", "seed")},
-        },
-        "wall_seconds": round(time.perf_counter() - started, 1),
-    }
-    write_json(folder / "run.json", run)
-    write_run_report(
-        folder / "report.html",
-        title=f"{type(network).__name__}: {checkpoint.extras['dataset']['name']} → "
-        f"{data.dataset_name}",
-        subtitle=f"{checkpoint.path.name} measured on the {len(result.target):,} images of "
-        f"{data.dataset_name}'s {cfg.split} split.",
-        notes=notes,
-        metrics=result.metrics,
-        figures=draw_split(folder, data, result),
-        provenance={key: value for key, value in run.items() if key != "config"},
-        config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
-        data=data.prepared.integrity,
-        left_out=describe_left_out(data),
-    )
-    print_summary(folder, data, result, None, notes)
 
 
 # --- from the configuration to objects ---------------------------------------------------------

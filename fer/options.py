@@ -152,7 +152,27 @@ CHECKS: dict[str, Check] = {
     "metrics": GROUP,
     "metrics.resamples": whole(100),
     "metrics.seed": SEED,
-    "split": one_of("train", "val", "test"),
+    "split": one_of("train", "val", "test", "val+test"),
+    "perturbation": GROUP,
+    "robustness": GROUP,
+    "robustness.seed": SEED,
+    "robustness.severities": or_null(
+        (
+            "a list of whole numbers from 1 to 5, such as [1,3,5]",
+            lambda value: (
+                isinstance(value, list)
+                and len(value) > 0
+                and all(whole(1, 5)[1](severity) for severity in value)
+            ),
+        ),
+        "for all",
+    ),
+    "saliency": GROUP,
+    "temperature_scaling": SWITCH,
+    "errors": GROUP,
+    "errors.pairs": whole(0),
+    "errors.images": whole(1),
+    "errors.confident": whole(0),
     "checkpoint": ("the path of a checkpoint", TEXT[1]),
     "paths": GROUP,
     "experiment": ("the name of a configuration in conf/experiment", lambda value: False),

@@ -19,6 +19,7 @@ from fer.data.dataset import EmotionDataset, EpochSampler, keep, load_images
 from fer.data.download import download_from_kaggle
 from fer.data.fer2013 import FER2013Reader
 from fer.data.integrity import conflicting, group_duplicates, leaked
+from fer.data.manifest import ATTRIBUTES
 from fer.data.prepare import CACHE, Generator, Prepared, Reader, Report, prepare
 from fer.data.rafdb import RAFDBReader
 from fer.data.raw import SPLITS
@@ -80,7 +81,7 @@ class EmotionDataModule(LightningDataModule):
         in_channels: int = 1,
         transforms: list[Any] | None = None,
         batch_size: int = 128,
-        eval_batch_size: int = 256,
+        eval_batch_size: int = 32,
         num_workers: int = 0,
         on_device: torch.device | None = None,
         seed: int = 0,
@@ -266,13 +267,49 @@ class EmotionDataModule(LightningDataModule):
         # Images that are all equal have no spread; dividing by one leaves them at zero.
         return mean.tolist(), np.where(std > 1e-6, std, 1.0).tolist()
 
-    def leaked(self, split: str) -> np.ndarray:
-        """``(N,)`` bool: which images of ``split`` stand again, exactly, in an earlier split.
+    def split(self, name: str) -> EmotionDataset:
+        """The images of ``train``, ``val``, ``test``, or of several (``val+test``), as they are.
+
+        Raises:
+            DataError: the split has no image.
+        """
+        parts = [self.datasets[part] for part in name.split("+")]
+        if not sum(map(len, parts)):
+            raise DataError(
+                f"{self.dataset_name}: expected images in its {name} split, found none. Choose "
+                "another: split=train, val, test or val+test."
+            )
+        if len(parts) == 1:
+            return parts[0]
+        return EmotionDataset(
+            np.concatenate([part.images for part in parts]),
+            np.concatenate([part.targets for part in parts]),
+            [id for part in parts for id in part.ids],
+            None,
+        )
+
+    def images(self, name: str, size: int) -> np.ndarray:
+        """The images of :meth:`split` at another size, ``(N, size, size, C)`` uint8."""
+        images = load_images(self.prepared, size, self.in_channels)
+        return images[np.concatenate([self.rows[part] for part in name.split("+")])]
+
+    def attributes(self, name: str) -> dict[str, list[str]]:
+        """Of the images of :meth:`split`: the annotated attributes that the manifest has."""
+        rows = np.concatenate([self.rows[part] for part in name.split("+")])
+        columns = {
+            attribute: [getattr(self.prepared.entries[row], attribute) for row in rows]
+            for attribute in ATTRIBUTES
+        }
+        return {attribute: column for attribute, column in columns.items() if any(column)}
+
+    def leaked(self, name: str) -> np.ndarray:
+        """``(N,)`` bool: which images of :meth:`split` stand again, exactly, in an earlier one.
 
         What was left out of the earlier splits does not count: nothing was learned from it.
         """
         kept = sorted(row for rows in self.rows.values() for row in rows.tolist())
-        return np.array(leaked([self.prepared.entries[row] for row in kept], split), dtype=bool)
+        entries = [self.prepared.entries[row] for row in kept]
+        return np.array([x for part in name.split("+") for x in leaked(entries, part)], dtype=bool)
 
 
 def select(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,62 @@ def expected_calibration_error(correct: np.ndarray, confidence: np.ndarray) -> f
     return float(np.abs(np.bincount(bins, weights=gap, minlength=ECE_BINS)).sum() / len(gap))
 
 
+def reliability(correct: np.ndarray, confidence: np.ndarray) -> list[dict[str, Any]]:
+    """The bins of the calibration error: bounds, images, mean confidence and accuracy.
+
+    Args:
+        correct: ``(N,)`` bool.
+        confidence: ``(N,)``, the probability of the predicted emotion.
+
+    Returns:
+        A mapping for each of the 15 bins; its means are None where it has no image.
+    """
+    bins, _ = _calibration_terms(correct, confidence)
+    images = np.bincount(bins, minlength=ECE_BINS)
+    sums = [np.bincount(bins, weights=x, minlength=ECE_BINS) for x in (confidence, correct)]
+    return [
+        {
+            "low": index / ECE_BINS,
+            "high": (index + 1) / ECE_BINS,
+            "images": int(n),
+            "confidence": float(sums[0][index] / n) if n else None,
+            "accuracy": float(sums[1][index] / n) if n else None,
+        }
+        for index, n in enumerate(images)
+    ]
+
+
+def resampling(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each of ``n`` images is drawn in each bootstrap resample, ``(R, n)`` at a time.
+
+    The same arguments give the same resamples: what is computed on them is paired.
+    """
+    rng = np.random.default_rng(seed)
+    step = max(1, 4_000_000 // n)  # bounds the memory of the weights to 32 MB
+    for start in range(0, resamples, step):
+        size = min(step, resamples - start)
+        yield rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+
+
+def cells_of(target: np.ndarray, preds: np.ndarray) -> np.ndarray:
+    """``(N, 49)``: the cell of the confusion matrix that each image falls into.
+
+    ``weights @ cells_of(...)`` are the confusion matrices of resamples.
+    """
+    cells = np.zeros((len(target), labels.NUM_CLASSES**2))
+    cells[np.arange(len(target)), target * labels.NUM_CLASSES + preds] = 1
+    return cells
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """The 95 % percentile interval ``[low, high]`` of a statistic's resamples ``(R,)``.
+
+    Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    """
+    low, high = np.quantile(values, [0.025, 0.975])
+    return [float(low), float(high)]
+
+
 def bootstrap(
     target: np.ndarray,
     preds: np.ndarray,
@@ -91,29 +147,18 @@ def bootstrap(
     resamples: int,
     seed: int,
 ) -> dict[str, list[float]]:
-    """95 % percentile intervals of the scalars, by resampling the images with replacement.
-
-    Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
-    """
+    """95 % percentile intervals of the scalars, by resampling the images with replacement."""
     n, c = len(target), labels.NUM_CLASSES
     bins, gap = _calibration_terms(target == preds, confidence)
-    cells = np.zeros((n, c * c))
-    cells[np.arange(n), target * c + preds] = 1
+    cells = cells_of(target, preds)
     gaps = np.zeros((n, ECE_BINS))
     gaps[np.arange(n), bins] = gap
-    rng = np.random.default_rng(seed)
     values: dict[str, list[np.ndarray]] = {name: [] for name in SCALARS}
-    step = max(1, 4_000_000 // n)  # bounds the memory of the weights to 32 MB
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        weights = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
-        for name, value in scalars_of((weights @ cells).reshape(size, c, c)).items():
+    for weights in resampling(n, resamples, seed):
+        for name, value in scalars_of((weights @ cells).reshape(-1, c, c)).items():
             values[name].append(value)
         values["expected_calibration_error"].append(np.abs(weights @ gaps).sum(axis=1) / n)
-    return {
-        name: np.quantile(np.concatenate(parts), [0.025, 0.975]).tolist()
-        for name, parts in values.items()
-    }
+    return {name: interval(np.concatenate(parts)) for name, parts in values.items()}
 
 
 def measure(
@@ -195,3 +240,46 @@ def measure_split(
         kept: Sequence[str] = ("samples", *SCALARS, "confidence_intervals")
         metrics["without_leaks"] = {name: clean[name] for name in kept}
     return metrics
+
+
+def measure_subgroups(
+    target: np.ndarray,
+    probabilities: np.ndarray,
+    attributes: Mapping[str, Sequence[str]],
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Scalars of the images that share an annotated attribute.
+
+    Args:
+        target: ``(N,)`` int64.
+        probabilities: ``(N, 7)``.
+        attributes: name → the value of each image; an empty text for none.
+        resamples: bootstrap resamples for the intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        attribute → value → samples, scalars and intervals, in the order of the values.
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, column in attributes.items():
+        values = np.array(column)
+        for value in sorted(set(column) - {""}):
+            chosen = values == value
+            group = measure(target[chosen], probabilities[chosen], resamples=resamples, seed=seed)
+            kept = ("samples", *SCALARS, "confidence_intervals")
+            found.setdefault(name, {})[value] = {key: group[key] for key in kept}
+    return found
+
+
+def describe_empty(metrics: Mapping[str, Any]) -> str | None:
+    """What a reader must know where an emotion has no image; None where each has one."""
+    empty = [name for name, row in metrics["per_class"].items() if row["support"] == 0]
+    if not empty:
+        return None
+    return (
+        f"The {metrics['split']} split has no image of {', '.join(empty)}: recall and F1 of it are "
+        "not defined (0 in metrics.json). Balanced accuracy averages over the other emotions, "
+        "macro-F1 over those that occur or were predicted."
+    )

@@ -27,7 +27,7 @@ def predict(
     *,
     device: torch.device | str = "cpu",
     precision: str = "32-true",
-    batch_size: int = 256,
+    batch_size: int = 32,
     tta: str | None = None,
 ) -> np.ndarray:
     """Probabilities ``(N, 7)`` float32 of images ``(N, H, W, C)`` uint8.
@@ -47,6 +47,8 @@ def predict(
     dtype = AUTOCAST[precision]
     device = torch.device(device)
     network = network.to(device).to(memory_format=torch.channels_last).eval()
+    if isinstance(network, SharedCNN):
+        network = network.folded().to(memory_format=torch.channels_last)
     parts = []
     for start in range(0, len(images), batch_size):
         batch = torch.from_numpy(np.array(images[start : start + batch_size]))
@@ -70,6 +72,8 @@ class SplitResult:
     images: np.ndarray
     target: np.ndarray
     probabilities: np.ndarray
+    ids: list[str]
+    """Sample id of each image, as in the manifest."""
 
     @property
     def preds(self) -> np.ndarray:
@@ -83,7 +87,7 @@ def measure_network(
     split: str,
     computing: Computing,
     *,
-    batch_size: int = 256,
+    batch_size: int = 32,
     resamples: int = 2000,
     seed: int = 0,
     tta: str | None = None,
@@ -93,7 +97,7 @@ def measure_network(
     Args:
         network: gives logits ``(N, 7)``.
         data: set up.
-        split: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val``, ``test`` or ``val+test``.
         computing: device and precision.
         batch_size: images per step.
         resamples: bootstrap resamples for the intervals.
@@ -103,7 +107,7 @@ def measure_network(
     Raises:
         DataError: the split is empty, or the network's answers are not finite.
     """
-    dataset = data.datasets[split]
+    dataset = data.split(split)
     probabilities = predict(
         network,
         dataset.images,
@@ -131,7 +135,7 @@ def measure_network(
         metrics["tta"] = tta
     if data.left_out:
         metrics["left_out"] = data.left_out
-    return SplitResult(metrics, dataset.images, dataset.targets, probabilities)
+    return SplitResult(metrics, dataset.images, dataset.targets, probabilities, list(dataset.ids))
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fer import labels
 from fer.errors import ConfigError
@@ -85,6 +87,19 @@ class SharedCNN(nn.Module):
         """Set mean and standard deviation per channel, as fractions of 255."""
         self.mean.copy_(torch.tensor(mean))
         self.std.copy_(torch.tensor(std))
+
+    def folded(self) -> SharedCNN:
+        """A copy for inference in which BatchNorm is part of the convolutions: equal but cheaper.
+
+        The sums are taken in another order, so that logits differ in the last digits.
+        """
+        copy = deepcopy(self).eval()
+        for block in copy.blocks:
+            assert isinstance(block, nn.Sequential)
+            convolution, norm = block[0], block[1]
+            assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+            block[0], block[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+        return copy
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, 7)`` of images ``(N, C, H, W)``: uint8 0–255, or float 0–1."""

@@ -8,7 +8,16 @@ from typing import Any
 
 from fer import labels
 from fer.report.dataset import dataset_section
-from fer.report.page import Cell, FigureEntry, Section, Table, embed, tree, write_page
+from fer.report.page import (
+    Cell,
+    FigureEntry,
+    Section,
+    Table,
+    embed,
+    embed_section,
+    tree,
+    write_page,
+)
 from fer.report.words import ABSENT, percent, to_number, whole
 
 SCORES: dict[str, tuple[str, str]] = {
@@ -89,10 +98,7 @@ def write_run_report(
             "per_class": _per_class(splits),
             "data": None if data is None else dataset_section(data, left_out),
             "figures": [embed(entry) for entry in figures],
-            "sections": [
-                {**vars(section), "figures": [embed(entry) for entry in section.figures]}
-                for section in sections
-            ],
+            "sections": [embed_section(section) for section in sections],
             "history": _history(history) if history else None,
             "config_yaml": config_yaml,
             "provenance": tree(provenance),
@@ -100,10 +106,10 @@ def write_run_report(
     )
 
 
-def interval(bounds: object) -> str | None:
+def interval_text(bounds: object) -> str | None:
     """A 95 % interval of fractions as percent, None where there is none.
 
-    >>> interval([0.64, 0.6799])
+    >>> interval_text([0.64, 0.6799])
     '64.0–68.0 %'
     """
     if not isinstance(bounds, Sequence) or len(bounds) != 2:
@@ -117,7 +123,7 @@ def interval(bounds: object) -> str | None:
 def _score(metrics: Mapping[str, Any], name: str) -> Cell:
     value = metrics.get(name)
     bounds = (metrics.get("confidence_intervals") or {}).get(name)
-    return Cell(percent(value), to_number(value), interval(bounds))
+    return Cell(percent(value), to_number(value), interval_text(bounds))
 
 
 def _cards(metrics: Mapping[str, Any]) -> list[dict[str, str | None]]:

@@ -115,6 +115,15 @@ def embed(
     }
 
 
+def embed_section(section: Section) -> dict[str, Any]:
+    """A section as the templates draw it.
+
+    Raises:
+        DataError: a figure cannot be read or is not a PNG file.
+    """
+    return {**vars(section), "figures": [embed(entry) for entry in section.figures]}
+
+
 def tree(value: object) -> dict[str, Any]:
     """Plain nested data as what the template draws: text, a list, a table, or a grid of numbers."""
     if isinstance(value, Mapping) and value:

@@ -194,6 +194,14 @@ def print_summary(
     console.print(table)
     for note in notes:
         console.print(f"Note: {note}", markup=False)
+    robustness = result.metrics.get("robustness")
+    if robustness is not None:
+        for name, row in robustness["relative_area"].items():
+            console.print(
+                f"Left under {name.replace('_', ' ')}: {row['accuracy']:.1%} of the accuracy, "
+                f"{row['macro_f1']:.1%} of the macro-F1 (area under the curve)",
+                highlight=False,
+            )
     for path in sorted(folder.iterdir()):
         if not path.name.startswith("."):
             # soft_wrap keeps a path in one piece, to be copied.

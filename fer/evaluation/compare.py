@@ -1,0 +1,110 @@
+"""Networks against each other: on the same images, and from one dataset to another."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from fer import labels
+from fer.evaluation.metrics import (
+    cells_of,
+    confusion_matrix,
+    interval,
+    resampling,
+    scalars_of,
+)
+
+COMPARED = ("accuracy", "macro_f1", "balanced_accuracy")
+
+
+def compare_paired(
+    target: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Second minus first, on the same images.
+
+    Args:
+        target: ``(N,)`` int64.
+        first, second: predictions ``(N,)`` int64 of the two networks.
+        resamples: bootstrap resamples for the intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        ``difference`` and ``confidence_intervals`` of the scalars, and ``mcnemar``: how many
+        images only the first and only the second gets right, with the exact two-sided p-value
+        (McNemar, "Note on the sampling error of the difference between correlated proportions or
+        percentages", Psychometrika 12(2), 1947).
+    """
+    c = labels.NUM_CLASSES
+    scalars = [scalars_of(confusion_matrix(target, preds)) for preds in (first, second)]
+    cells = [cells_of(target, preds) for preds in (first, second)]
+    draws: dict[str, list[np.ndarray]] = {name: [] for name in COMPARED}
+    for weights in resampling(len(target), resamples, seed):
+        before, after = (scalars_of((weights @ own).reshape(-1, c, c)) for own in cells)
+        for name in COMPARED:
+            draws[name].append(after[name] - before[name])
+    right = [preds == target for preds in (first, second)]
+    only_first = int((right[0] & ~right[1]).sum())
+    only_second = int((right[1] & ~right[0]).sum())
+    return {
+        "samples": len(target),
+        "difference": {name: float(scalars[1][name] - scalars[0][name]) for name in COMPARED},
+        "confidence_intervals": {
+            name: interval(np.concatenate(parts)) for name, parts in draws.items()
+        },
+        "mcnemar": {
+            "only_first_right": only_first,
+            "only_second_right": only_second,
+            "p_value": exact_p_value(only_first, only_second),
+        },
+    }
+
+
+def exact_p_value(first: int, second: int) -> float:
+    """Two-sided p-value of so uneven a division if either side were as likely.
+
+    >>> exact_p_value(5, 5), round(exact_p_value(0, 6), 5)
+    (1.0, 0.03125)
+    """
+    n, fewer = first + second, min(first, second)
+    tail = sum(math.comb(n, k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**n)  # whole numbers of any size: the division is exact
+
+
+def prior_shift(
+    target: np.ndarray, probabilities: np.ndarray, source: np.ndarray
+) -> dict[str, float | None]:
+    """How much of a result comes from how frequent the emotions are.
+
+    Args:
+        target: ``(N,)`` int64, of the dataset that is measured.
+        probabilities: ``(N, 7)``.
+        source: ``(7,)``, images of each emotion in the dataset that the network is at home in.
+
+    Returns:
+        ``accuracy_source_priors``: accuracy if the emotions were as frequent as in the source,
+        which is their recall weighted by the source's shares; None if one that the source has
+        does not occur here. ``accuracy_adjusted`` and ``macro_f1_adjusted``: with probabilities
+        divided by the source's shares and multiplied by this dataset's, which are taken as known
+        (Saerens, Latinne & Decaestecker, Neural Computation 14(1), 2002, equation 2.4).
+    """
+    matrix = confusion_matrix(target, probabilities.argmax(axis=1))
+    support = matrix.sum(axis=1)
+    shares = source / source.sum()
+    accuracy: float | None = None
+    if not ((support == 0) & (source > 0)).any():
+        recall = np.diagonal(matrix) / np.maximum(support, 1)
+        accuracy = float((shares * recall).sum())
+    ratio = np.divide(support / support.sum(), shares, out=np.zeros(len(shares)), where=shares > 0)
+    adjusted = scalars_of(confusion_matrix(target, (probabilities * ratio).argmax(axis=1)))
+    return {
+        "accuracy_source_priors": accuracy,
+        "accuracy_adjusted": float(adjusted["accuracy"]),
+        "macro_f1_adjusted": float(adjusted["macro_f1"]),
+    }

@@ -1,0 +1,237 @@
+"""How accuracy and macro-F1 fall as images get worse: ``robustness.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fer import labels
+from fer.evaluation.metrics import cells_of, interval, per_class, resampling, scalars_of
+from fer.evaluation.perturbations import Setting
+
+MEASURED = ("accuracy", "macro_f1")
+COLUMNS = (
+    "perturbation",
+    "severity",
+    "parameters",
+    "samples",
+    *(
+        f"{prefix}{name}{suffix}"
+        for prefix in ("", "delta_")
+        for name in MEASURED
+        for suffix in ("", "_low", "_high")
+    ),
+    *(f"recall_{emotion}" for emotion in labels.EMOTIONS),
+)
+"""Of ``robustness.csv``."""
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """What perturbations do to a network."""
+
+    rows: list[dict[str, Any]]
+    """The content of ``robustness.json``: for each perturbation the clean images (severity 0),
+    then its severities."""
+    summary: dict[str, Any]
+    """One number per perturbation and over all, for ``metrics.json``."""
+
+    def table(self) -> list[dict[str, Any]]:
+        """The rows of ``robustness.csv``, under :data:`COLUMNS`."""
+        return [flatten(row) for row in self.rows]
+
+
+def measure_robustness(
+    settings: Sequence[Setting],
+    images: Callable[[int | None], np.ndarray],
+    predict: Callable[[np.ndarray], np.ndarray],
+    target: np.ndarray,
+    ids: Sequence[str],
+    *,
+    clean: np.ndarray,
+    dataset: str,
+    seed: int = 0,
+    resamples: int = 2000,
+    bootstrap_seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Robustness:
+    """Predict the damaged images of every setting and measure what is left.
+
+    Intervals come from one set of resamples, the same for all settings: differences are paired.
+
+    Args:
+        settings: of :func:`fer.evaluation.perturbations.make_settings`.
+        images: the images ``(N, S, S, C)`` uint8 at side S; at the network's own for None.
+        predict: probabilities ``(N, 7)`` of such images; it brings them to the network's size.
+        target: ``(N,)`` int64.
+        ids: sample ids.
+        clean: probabilities ``(N, 7)`` of the undamaged images at the network's size.
+        dataset: its name, for published figures.
+        seed: of the perturbations.
+        resamples: bootstrap resamples for the intervals.
+        bootstrap_seed: of the bootstrap.
+        progress: called with (done, total) before each pass.
+    """
+    preds: dict[tuple[str, int], np.ndarray] = {}
+    undamaged: dict[int | None, np.ndarray] = {None: clean.argmax(axis=1)}
+    for index, setting in enumerate(settings):
+        progress(index, len(settings))
+        size = setting.image_size
+        if size not in undamaged:
+            undamaged[size] = predict(images(size)).argmax(axis=1)
+        preds[setting.perturbation, 0] = undamaged[size]
+        damaged = setting(images(size), ids, seed)
+        preds[setting.perturbation, setting.severity] = predict(damaged).argmax(axis=1)
+    resampled = _resample(target, preds, resamples, bootstrap_seed)
+    by_key = {(setting.perturbation, setting.severity): setting for setting in settings}
+    rows = [_row(key, target, preds, resampled, by_key.get(key), dataset) for key in preds]
+    return Robustness(rows, _summarise(rows, resampled))
+
+
+Resampled = Mapping[tuple[str, int], Mapping[str, np.ndarray]]
+"""Perturbation and severity → statistic → its value in each resample."""
+
+
+def _resample(
+    target: np.ndarray, preds: Mapping[tuple[str, int], np.ndarray], resamples: int, seed: int
+) -> Resampled:
+    c = labels.NUM_CLASSES
+    cells = {key: cells_of(target, found) for key, found in preds.items()}
+    parts: dict[tuple[str, int], dict[str, list[np.ndarray]]] = {key: {} for key in preds}
+    for weights in resampling(len(target), resamples, seed):
+        for key, own in cells.items():
+            matrices = (weights @ own).reshape(-1, c, c)
+            scalars = scalars_of(matrices)
+            for name in MEASURED:
+                parts[key].setdefault(name, []).append(scalars[name])
+            true = matrices.sum(axis=2)
+            hits = np.diagonal(matrices, axis1=1, axis2=2)
+            recall = np.divide(hits, true, out=np.full(hits.shape, np.nan), where=true > 0)
+            parts[key].setdefault("recall", []).append(recall)
+    return {
+        key: {name: np.concatenate(values) for name, values in own.items()}
+        for key, own in parts.items()
+    }
+
+
+def _row(
+    key: tuple[str, int],
+    target: np.ndarray,
+    preds: Mapping[tuple[str, int], np.ndarray],
+    resampled: Resampled,
+    setting: Setting | None,
+    dataset: str,
+) -> dict[str, Any]:
+    name, severity = key
+    c = labels.NUM_CLASSES
+    own, clean = (
+        np.bincount(target * c + preds[k], minlength=c * c).reshape(c, c) for k in (key, (name, 0))
+    )
+    scalars, before = scalars_of(own), scalars_of(clean)
+    draws, draws_before = resampled[key], resampled[name, 0]
+    row: dict[str, Any] = {
+        "perturbation": name,
+        "severity": severity,
+        "parameters": {} if setting is None else setting.parameters,
+        "samples": len(target),
+        **{metric: float(scalars[metric]) for metric in MEASURED},
+        **{f"delta_{metric}": float(scalars[metric] - before[metric]) for metric in MEASURED},
+        "confidence_intervals": {
+            **{metric: interval(draws[metric]) for metric in MEASURED},
+            **{
+                f"delta_{metric}": interval(draws[metric] - draws_before[metric])
+                for metric in MEASURED
+            },
+        },
+        "per_class": {
+            emotion: {
+                "recall": scores["recall"] if scores["support"] else None,
+                "f1": scores["f1"],
+                "recall_interval": _interval(draws["recall"][:, index]),
+            }
+            for index, (emotion, scores) in enumerate(per_class(own).items())
+        },
+    }
+    if setting is not None and setting.image_size is not None:
+        row["image_size"] = setting.image_size
+    if setting is not None and setting.reference and dataset in setting.reference:
+        row["reference_accuracy"] = setting.reference[dataset]
+    return row
+
+
+def _interval(values: np.ndarray) -> list[float] | None:
+    """None where most resamples have no image of the emotion."""
+    defined = values[np.isfinite(values)]
+    return interval(defined) if 2 * len(defined) > len(values) else None
+
+
+def _summarise(rows: Sequence[Mapping[str, Any]], resampled: Resampled) -> dict[str, Any]:
+    """Areas under the curves relative to clean, and the mean over all damaged settings."""
+    severities: dict[str, list[int]] = {}
+    for row in rows:
+        severities.setdefault(row["perturbation"], []).append(row["severity"])
+    values = {(row["perturbation"], row["severity"]): row for row in rows}
+    by_perturbation: dict[str, dict[str, Any]] = {}
+    draws: dict[str, list[np.ndarray]] = {metric: [] for metric in MEASURED}
+    for name, steps in severities.items():
+        own: dict[str, Any] = {"confidence_intervals": {}}
+        for metric in MEASURED:
+            own[metric] = float(_relative_area(steps, [values[name, s][metric] for s in steps]))
+            drawn = _relative_area(steps, [resampled[name, s][metric] for s in steps])
+            own["confidence_intervals"][metric] = interval(drawn)
+            draws[metric].append(drawn)
+        by_perturbation[name] = own
+    damaged = [row for row in rows if row["severity"]]
+    keys = [(row["perturbation"], row["severity"]) for row in damaged]
+    summary: dict[str, Any] = {
+        "relative_area": by_perturbation,
+        "relative_area_mean": {
+            **{
+                metric: float(np.mean([own[metric] for own in by_perturbation.values()]))
+                for metric in MEASURED
+            },
+            "confidence_intervals": {
+                metric: interval(np.mean(draws[metric], axis=0)) for metric in MEASURED
+            },
+        },
+        "mean_over_settings": {
+            "settings": len(damaged),
+            **{metric: float(np.mean([row[metric] for row in damaged])) for metric in MEASURED},
+            "confidence_intervals": {
+                metric: interval(np.mean([resampled[key][metric] for key in keys], axis=0))
+                for metric in MEASURED
+            },
+        },
+    }
+    references = [row["reference_accuracy"] for row in damaged if "reference_accuracy" in row]
+    if len(references) == len(damaged):
+        summary["mean_over_settings"]["reference_accuracy"] = float(np.mean(references))
+    return summary
+
+
+def _relative_area(steps: Sequence[int], values: Sequence[Any]) -> Any:
+    """Area under a curve over the severities, as a share of what it would be if clean held.
+
+    Trapezoids between the severities that were measured. 0 where nothing is right even clean.
+    """
+    curve = np.array(values, dtype=np.float64)  # (severities,) or (severities, resamples)
+    widths = np.diff(steps).reshape(-1, *[1] * (curve.ndim - 1))
+    area = (widths * (curve[1:] + curve[:-1]) / 2).sum(axis=0)
+    full = (steps[-1] - steps[0]) * curve[0]
+    return np.divide(area, full, out=np.zeros_like(area), where=full > 0)
+
+
+def flatten(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of ``robustness.json`` under :data:`COLUMNS`."""
+    flat = {key: row[key] for key in ("perturbation", "severity", "samples")}
+    # Compact JSON: a cell that programs can read again.
+    flat["parameters"] = json.dumps(row["parameters"], separators=(",", ":"))
+    for name, (low, high) in row["confidence_intervals"].items():
+        flat |= {name: row[name], f"{name}_low": low, f"{name}_high": high}
+    for emotion, scores in row["per_class"].items():
+        flat[f"recall_{emotion}"] = scores["recall"]
+    return flat
