@@ -613,6 +613,13 @@ def explain(
         )
         for method in methods
     }
+    for method, values in maps.items():
+        empty = int((np.ptp(values, axis=(1, 2)) <= 1e-6 * values.max(axis=(1, 2))).sum())
+        if empty:
+            notes.append(
+                f"{method} finds nothing that speaks for the emotion of {empty} of the "
+                f"{len(chosen)} images: an even map stands for it."
+            )
     drawn = drawn_regions([ids[index] for index in chosen], shown, generator)
     # Evenly over the emotions: the first of each, then the second of each, …
     places = np.argsort([k for indices in by_class for k in range(len(indices))], kind="stable")
