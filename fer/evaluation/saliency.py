@@ -239,7 +239,7 @@ def _tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def _indices(targets: np.ndarray, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(targets, np.int64)).to(device)
+    return torch.from_numpy(np.array(targets, np.int64)).to(device)
 
 
 def _stages(network: nn.Module) -> list[tuple[str, nn.Module]]:

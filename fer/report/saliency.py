@@ -80,7 +80,7 @@ def class_maps(explanation: Explanation, *, title: str) -> Figure:
     ]
     subtitle = (
         f"{how_many(len(explanation.target), 'correctly recognised image')} · mean map over the "
-        "mean face · one scale for all · outlined: brows, eyes, nose, mouth"
+        "mean face · one scale for all · boxes: regions"
     )
     boxes = list(explanation.summary["options"]["regions"].values())
     return _picture_grid(rows, columns, title, subtitle, top, boxes)
@@ -293,7 +293,7 @@ def _bars(
                 axis.annotate(
                     f"{100 * share:.0f}",
                     (x, 100 * share),
-                    xytext=(0, 2),
+                    xytext=(0, 3),
                     textcoords="offset points",
                     ha="center",
                     size=8.5,
@@ -453,7 +453,8 @@ def _maps_section(folder: Path, explanation: Explanation, shown: str) -> Section
                 "class_maps",
                 "Mean saliency of each emotion",
                 f"{images}. Red pixels bear the most on the emotion. The faces do not all lie at "
-                "the same place, which blurs the means.",
+                "the same place, which blurs the means. Boxes: brows, eyes, nose and mouth "
+                "of a frontal face.",
             ),
             _entry(
                 folder,
@@ -653,8 +654,8 @@ def _belief_section(folder: Path, explanation: Explanation, shown: str) -> Secti
             "If a map shows what matters, the probability falls early while its most salient "
             "pixels are deleted and rises early while they are inserted (RISE, arXiv 1806.07421). "
             "A blurred image takes the place of what is deleted. Scattered random pixels are a low "
-            "bar: a smooth map owes a part of its lead on insertion to its patches, which look more "
-            "like a face than scattered pixels do.",
+            "bar: a smooth map owes a part of its lead on insertion to its patches, which look "
+            "more like a face than scattered pixels do.",
             "If a map shows what the network has learned, it changes when the weights become "
             "random (arXiv 1810.03292). A map that stays shows edges of the image.",
             *_sanity_words(sanity),
