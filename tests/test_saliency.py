@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,15 @@ PATCH = (slice(8, 16), slice(16, 24))
 """Where :class:`PatchNetwork` looks: rows 8–15, columns 16–23."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from threads, and lose much on a machine that is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 class LinearNetwork(nn.Module):
     """Logits that are weighted sums of the pixels."""
 
@@ -86,7 +95,7 @@ class PatchNetwork(nn.Module):
         self.blocks = nn.Sequential(nn.Sequential(Window(), nn.Conv2d(1, 1, 1, bias=False)), pool)
         self.head = nn.Linear(1, 7, bias=False)
         with torch.no_grad():
-            self.blocks[0][1].weight.fill_(1.0)  # type: ignore[index, operator]
+            self.blocks[0][1].weight.fill_(1.0)  # type: ignore[index]
             self.head.weight.fill_(-40.0)
             self.head.weight[labels.INDEX["happy"]] = 40.0
 
