@@ -17,6 +17,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, HydraException, InstantiationException
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,6 +30,19 @@ Task = Callable[[DictConfig, Path], object]
 
 class CommandError(CompactHydraException):
     """What Hydra prints as its message alone, without a traceback."""
+
+
+class Collect(Callback):
+    """What ``evaluate.py -m`` does at its end: put its jobs side by side."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Collect the jobs in the sweep's folder, if they are at least two."""
+        from fer.collecting import collect
+
+        try:
+            collect(Path(config.hydra.sweep.dir))
+        except FerError as error:
+            log.error("Error: %s", error)
 
 
 def config_folder() -> Path:

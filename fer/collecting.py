@@ -10,12 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
 
 from fer import labels
 from fer.data.files import read_json, write_csv, write_json
-from fer.errors import FerError
 from fer.evaluation.compare import compare_paired, prior_shift
 from fer.evaluation.errors import read_predictions
 from fer.evaluation.robustness import COLUMNS, flatten
@@ -85,18 +82,6 @@ class Job:
     def at_home(self) -> bool:
         """Whether the network is measured on the dataset that it was trained on."""
         return self.trained_on == self.metrics["dataset"]
-
-
-class Collect(Callback):
-    """Hydra's callback at the end of ``evaluate.py -m``."""
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Collect the jobs in the sweep's folder, if they are at least two."""
-        folder = Path(config.hydra.sweep.dir)
-        try:
-            collect(folder)
-        except FerError as error:
-            log.error("Error: %s", error)
 
 
 def collect(folder: Path) -> Path | None:

@@ -35,7 +35,8 @@ CHOICES = [
 
 @pytest.mark.parametrize(("group", "option"), CHOICES)
 def test_every_choice_composes(group: str, option: str) -> None:
-    cfg = compose(f"{group}={option}")
+    config = "evaluate" if group in ("perturbation", "saliency") else "train"
+    cfg = compose(f"{group}={option}", *(["checkpoint=x"] * (config == "evaluate")), config=config)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 

@@ -69,8 +69,8 @@ def gaussian_blur(
     Args:
         images: ``(N, H, W, C)`` uint8.
         draws: not used.
-        sigma: standard deviation as a share of the side; None for OpenCV's and torchvision's
-            convention, 0.3 ((kernel - 1) / 2 - 1) + 0.8 pixels.
+        sigma: standard deviation as a share of the side; None for what torchvision takes for a
+            kernel, 0.3 ((kernel - 1) / 2 - 1) + 0.8 pixels.
         kernel: taps on a side, odd, in pixels; None for as many as eight bits can tell.
 
     Raises:
@@ -80,7 +80,9 @@ def gaussian_blur(
         raise ConfigError("gaussian_blur: expected sigma or kernel, found neither. Give one.")
     if kernel is not None and (kernel < 1 or kernel % 2 == 0):
         raise ConfigError(f"gaussian_blur: expected an odd kernel, found {kernel}.")
-    pixels = 0.0 if sigma is None else sigma * images.shape[1]
+    # Written out: given a sigma of 0, OpenCV takes another, fixed kernel for up to 7 taps.
+    usual = 0.3 * ((kernel or 0) / 2 - 1.5) + 0.8
+    pixels = usual if sigma is None else sigma * images.shape[1]
     size = (kernel or 0, kernel or 0)
     return _each(images, lambda image, _: cv2.GaussianBlur(image, size, pixels))
 

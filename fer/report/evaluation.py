@@ -281,7 +281,9 @@ def errors_section(
     wrong = int((result.target != result.preds).sum())
     if not wrong:
         return Section("Mistakes", ["Every image is recognised: there is no mistake to look at."])
-    saliency = f" Beside each face: where the prediction comes from ({method})." if maps else ""
+    saliency = (
+        f" Beside each face: where the prediction comes from ({method}, smoothed)." if maps else ""
+    )
 
     def draw(rows: np.ndarray, lines: Sequence[int], title: str, subtitle: str, name: str) -> Path:
         return save(
