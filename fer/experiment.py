@@ -27,7 +27,7 @@ from fer.data.datamodule import EmotionDataModule
 from fer.data.files import write_json
 from fer.data.integrity import data_notes
 from fer.errors import CheckpointError, ConfigError
-from fer.evaluation.metrics import SCALARS
+from fer.evaluation.metrics import SCALARS, describe_empty
 from fer.evaluation.predict import Checkpoint, load_checkpoint, measure_network
 from fer.hardware import Computing
 from fer.model.callbacks import AtomicCheckpointIO, History, ProgressBar, make_checkpoints
@@ -140,6 +140,9 @@ def train(cfg: DictConfig, folder: Path) -> float:
             measure_network(checkpoint.network, data, "test", computing, **measuring(cfg))
         )
     shown = results[-1]
+    empty = describe_empty(shown.metrics)
+    if empty is not None:
+        notes.insert(0, empty)
     write_json(folder / "metrics.json", shown.metrics)
     run = {
         **describe_run(resolved(cfg), data, computing, notes),

@@ -170,13 +170,10 @@ class EmotionDataModule(LightningDataModule):
 
     def _check_left(self, chosen: np.ndarray) -> None:
         """Refuse options that leave a class empty."""
-        left = {
-            (entry.split, entry.emotion)
-            for entry, keep in zip(self.prepared.entries, chosen, strict=True)
-            if keep
-        }
-        empty = [f"{e} in {s}" for s in SPLITS for e in labels.EMOTIONS if (s, e) not in left]
-        if empty and self.left_out:
+        places = [(entry.split, entry.emotion) for entry in self.prepared.entries]
+        left = {place for place, keep in zip(places, chosen, strict=True) if keep}
+        empty = [f"{e} in {s}" for s, e in dict.fromkeys(places) if (s, e) not in left]
+        if empty:
             raise DataError(
                 f"{self.dataset_name}: expected images of every emotion in every split, found none "
                 f"of {', '.join(empty)} after leaving out what dataset.leaks, dataset.blank and "

@@ -30,7 +30,7 @@ from torch import nn
 
 from fer import labels
 from fer.errors import ConfigError, DataError
-from fer.evaluation.metrics import confusion_matrix
+from fer.evaluation.errors import frequent_confusions
 from fer.evaluation.regions import (
     REGIONS,
     drawn_regions,
@@ -741,13 +741,9 @@ def _confusions(
 ) -> list[tuple[dict[str, Any], Confusion]]:
     """The most frequent confusions, each as plain data and with its images and maps."""
     preds = probabilities.argmax(axis=1)
-    matrix = confusion_matrix(target, preds)
-    wrong = matrix * (1 - np.eye(labels.NUM_CLASSES, dtype=np.int64))
-    order = np.argsort(-wrong, axis=None, kind="stable")[: options["pairs"]]
     found = []
-    for true, predicted in (divmod(int(cell), labels.NUM_CLASSES) for cell in order):
-        if not wrong[true, predicted]:
-            break
+    for pair in frequent_confusions(target, probabilities, options["pairs"]):
+        true, predicted = labels.INDEX[pair.true], labels.INDEX[pair.predicted]
         rows = choose((target == true) & (preds == predicted), options["examples"])
         shown = images[rows]
         maps = {
@@ -767,12 +763,11 @@ def _confusions(
             )
             for method in methods
         }
-        names = labels.EMOTIONS[true], labels.EMOTIONS[predicted]
         entry = {
-            "true": names[0],
-            "predicted": names[1],
-            "images": int(wrong[true, predicted]),
-            "share_of_true": float(wrong[true, predicted] / matrix[true].sum()),
+            "true": pair.true,
+            "predicted": pair.predicted,
+            "images": len(pair.rows),
+            "share_of_true": pair.share,
             "examples": [
                 {
                     "probability_true": float(probabilities[row, true]),
@@ -781,7 +776,9 @@ def _confusions(
                 for row in rows
             ],
         }
-        found.append((entry, Confusion(*names, shown, probabilities[rows], maps)))
+        found.append(
+            (entry, Confusion(pair.true, pair.predicted, shown, probabilities[rows], maps))
+        )
     return found
 
 
