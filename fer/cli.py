@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, HydraException, InstantiationException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.errors import ConfigError, FerError
 
 log = logging.getLogger(__name__)
+
+FAILED = "failed.json"
+"""What a job of a sweep that failed leaves in its folder."""
 
 Task = Callable[[DictConfig, Path], object]
 
@@ -74,6 +79,8 @@ def run(
     def job(cfg: DictConfig) -> object:
         nonlocal started
         started = True
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return call_recorded(task, cfg)
         return call(task, cfg)
 
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
@@ -106,6 +113,28 @@ def call(task: Task, cfg: DictConfig) -> object:
         raise CommandError(f"Error: {error}") from error
     except OmegaConfBaseException as error:
         raise CommandError(f"Error: {error}") from error
+
+
+def call_recorded(task: Task, cfg: DictConfig) -> object:
+    """Call a task of a sweep; a failure is written into the job's folder and raised again.
+
+    Hydra then goes on with the next job.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    (folder / FAILED).unlink(missing_ok=True)
+    try:
+        return call(task, cfg)
+    except Exception as error:
+        from fer.data.files import write_json
+
+        text = str(error).removeprefix("Error: ")
+        known = isinstance(error, CommandError)
+        record = {"error": type(error).__name__, "message": text}
+        if not known:
+            record["traceback"] = traceback.format_exc()
+        write_json(folder / FAILED, record)
+        log.error("Job %s failed: %s", HydraConfig.get().job.num, text, exc_info=not known)
+        raise
 
 
 def instantiate(node: DictConfig, **values: Any) -> Any:

@@ -22,6 +22,8 @@ from fer.errors import ConfigError
 LAST = "checkpoints/last.ckpt"
 FINISHED = "report.html"
 """The file that a run writes last."""
+JOBS = "jobs.json"
+"""The overrides of every job, in a sweep's folder."""
 FREE = ("resume=", "trainer.progress_bar=", "hydra.")
 """Overrides that do not change what is trained."""
 
@@ -44,10 +46,10 @@ def expand(arguments: Sequence[str]) -> list[str]:
     if not chosen or chosen[-1] in ("", "null"):
         return list(arguments)
     others = [item for item in arguments if not item.startswith("resume=")]
-    if any(item in ("-m", "--multirun") for item in others):
+    if chosen[-1] == "auto" and any(item in ("-m", "--multirun") for item in others):
         raise ConfigError(
-            "resume: expected one run to go on with, found a multirun (-m). Resume its runs one "
-            "by one: resume=<run folder>"
+            "resume: expected the folder of a sweep beside -m, found auto. Pass "
+            "resume=outputs/train/multirun/<date>_<time>"
         )
     if chosen[-1] == "auto":
         folder = find_unfinished(others)
@@ -55,6 +57,9 @@ def expand(arguments: Sequence[str]) -> list[str]:
             return [*others, "resume=auto"]
         return [*others, f"hydra.run.dir={quote(folder)}", f"resume={quote(folder)}"]
     folder = Path(chosen[-1].strip("'\""))
+    sweep = read_sweep(folder)
+    if sweep is not None:
+        return expand_sweep(folder, sweep, others)
     saved = read_overrides(folder)
     if saved is None:
         raise ConfigError(
@@ -77,10 +82,47 @@ def expand(arguments: Sequence[str]) -> list[str]:
     return [*saved, *free, f"hydra.run.dir={quote(folder)}", f"resume={quote(folder)}"]
 
 
+def expand_sweep(folder: Path, saved: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The command of a sweep that goes on.
+
+    Raises:
+        ConfigError: the command line asks for something else beside it.
+    """
+    others = [item for item in others if item not in ("-m", "--multirun")]
+    changed = [item for item in others if not item.startswith(FREE) and item not in saved]
+    if changed:
+        raise ConfigError(
+            f"resume: expected the sweep of {folder} as it was ({' '.join(saved)}), found "
+            f"{' '.join(changed)} beside it. Leave that out, or start a new sweep."
+        )
+    free = [item for item in others if item.startswith(FREE)]
+    place = quote(folder)
+    return ["-m", *saved, *free, f"hydra.sweep.dir={place}", f"resume={place}"]
+
+
 def quote(path: Path) -> str:
     """A path as Hydra's command line takes it."""
     text = str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
+
+
+def read_sweep(folder: Path) -> list[str] | None:
+    """The command of a sweep, as overrides; None if ``folder`` holds none.
+
+    Raises:
+        ConfigError: its record cannot be read.
+    """
+    path = folder / "multirun.yaml"
+    if not path.is_file() or not (folder / JOBS).is_file():
+        return None
+    try:
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["overrides"]
+        own = ("hydra.sweep.dir=", "hydra.mode=")
+        return [*saved["task"], *(item for item in saved["hydra"] if not item.startswith(own))]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: expected Hydra's record of a sweep, found: {error!r}. Start a new sweep."
+        ) from error
 
 
 def read_overrides(folder: Path) -> list[str] | None:

@@ -1,0 +1,178 @@
+"""The figure of a sweep: validation macro-F1 against what was swept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from fer.report.figures import INK, MUTED, new_figure, save, style
+from fer.report.words import how_many, plain
+
+if TYPE_CHECKING:
+    from fer.sweep import Job
+
+SEED = "seed"
+
+
+def draw_sweep(folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> Path | None:
+    """Draw the finished jobs: points for one swept key, a heat map for two, lines for more.
+
+    Jobs that differ in their seed alone are repetitions: their mean is shown, with its spread.
+
+    Returns:
+        The figure's path; None where nothing was swept.
+    """
+    finished = [job for job in jobs if job.status == "finished"]
+    others = [key for key in keys if key != SEED]
+    if not keys:
+        return None
+    if not others:
+        figure = points(finished, SEED)
+    elif len(others) == 1:
+        figure = points(finished, others[0])
+    elif len(others) == 2:
+        figure = heat_map(finished, others[0], others[1])
+    else:
+        figure = parallel_coordinates(finished, others)
+    return save(figure, folder / "figures" / "sweep.png")
+
+
+def _score(job: Job) -> float:
+    score = job.score("val", "macro_f1")
+    assert score is not None
+    return 100 * score
+
+
+def _ordered(values: set[str]) -> list[str]:
+    """Numbers by size, then words by name."""
+
+    def key(value: str) -> tuple[int, float, str]:
+        try:
+            return (0, float(value), value)
+        except ValueError:
+            return (1, 0.0, value)
+
+    return sorted(values, key=key)
+
+
+def points(jobs: Sequence[Job], key: str) -> Figure:
+    """One swept key: a point for each job, and the mean of those that share a value."""
+    values = _ordered({job.values[key] for job in jobs})
+    subtitle = f"{how_many(len(jobs), 'finished job')} · line: mean of the jobs with one value"
+    with style():
+        figure = new_figure(6.4, 3.8, f"Validation macro-F1 against {key}", subtitle)
+        axis = figure.subplots()
+        means = []
+        for place, value in enumerate(values):
+            scores = [_score(job) for job in jobs if job.values[key] == value]
+            axis.plot([place] * len(scores), scores, "o", color="#0072B2", alpha=0.7)
+            means.append(float(np.mean(scores)))
+        axis.plot(range(len(values)), means, "-", color=INK, linewidth=1)
+        axis.set_xticks(range(len(values)), list(map(plain, values)))
+        axis.set(xlabel=plain(key), ylabel="validation macro-F1 (%)")
+        axis.margins(x=0.1, y=0.15)
+        axis.grid(axis="y")
+    return figure
+
+
+def heat_map(jobs: Sequence[Job], down: str, across: str) -> Figure:
+    """Two swept keys: a cell for each pair of values; a pair without a finished job stays empty."""
+    rows = _ordered({job.values[down] for job in jobs})
+    columns = _ordered({job.values[across] for job in jobs})
+    cells = {
+        (row, column): [
+            _score(job) for job in jobs if job.values[down] == row and job.values[across] == column
+        ]
+        for row in rows
+        for column in columns
+    }
+    means = np.array(
+        [[np.mean(cells[row, column] or [math.nan]) for column in columns] for row in rows]
+    )
+    repeated = max(map(len, cells.values())) > 1
+    subtitle = f"{how_many(len(jobs), 'finished job')} · percent" + (
+        " · mean ± standard deviation over seeds" if repeated else ""
+    )
+    with style():
+        width = max(5.6, 1.8 + 1.25 * len(columns))
+        figure = new_figure(width, 1.3 + 0.75 * len(rows), "Validation macro-F1", subtitle)
+        axis = figure.subplots()
+        colors = matplotlib.colormaps["Blues"].with_extremes(bad="#F2F2F2")
+        low, high = float(np.nanmin(means)), float(np.nanmax(means))
+        picture = axis.imshow(
+            np.ma.masked_invalid(means),
+            cmap=colors,
+            vmin=low - 0.3 * (high - low) - 0.1,
+            vmax=high + 0.1,
+            aspect="auto",
+        )
+        for y, row in enumerate(rows):
+            for x, column in enumerate(columns):
+                scores = cells[row, column]
+                text = "–" if not scores else f"{np.mean(scores):.1f}"
+                if len(scores) > 1:
+                    text += f" ± {np.std(scores, ddof=1):.1f}"
+                bright = scores and np.mean(scores) > low + 0.6 * (high - low)
+                axis.text(
+                    x,
+                    y,
+                    text,
+                    ha="center",
+                    va="center",
+                    size=11,
+                    color="white" if bright else INK,
+                )
+        axis.set_xticks(range(len(columns)), list(map(plain, columns)))
+        axis.set_yticks(range(len(rows)), list(map(plain, rows)))
+        axis.set(xlabel=plain(across), ylabel=plain(down))
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        figure.colorbar(picture, ax=axis, label="validation macro-F1 (%)")
+    return figure
+
+
+def parallel_coordinates(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
+    """More swept keys: a line for each job through its values, coloured by its score."""
+    scores = np.array([_score(job) for job in jobs])
+    places = [_ordered({job.values[key] for job in jobs}) for key in keys]
+    low, high = float(scores.min()), float(scores.max())
+    normal = matplotlib.colors.Normalize(low, high if high > low else low + 1)
+    colors = matplotlib.colormaps["viridis_r"]
+    with style():
+        figure = new_figure(
+            max(6.4, 1.9 * (len(keys) + 1)),
+            4.2,
+            "Validation macro-F1",
+            f"{how_many(len(jobs), 'finished job')} · a line for each, the best drawn last",
+        )
+        axis = figure.subplots()
+        for index in np.argsort(scores, kind="stable"):
+            heights = [
+                (values.index(jobs[index].values[key]) + 0.5) / len(values)
+                for key, values in zip(keys, places, strict=True)
+            ]
+            end = float(normal(scores[index]))
+            axis.plot(
+                range(len(keys) + 1),
+                [*heights, 0.05 + 0.9 * end],
+                color=colors(end),
+                linewidth=1.8,
+                alpha=0.85,
+            )
+        for x, values in enumerate(places):
+            axis.axvline(x, color=MUTED, linewidth=0.8)
+            for place, name in enumerate(values):
+                axis.text(x + 0.03, (place + 0.5) / len(values), plain(name), size=9, va="center")
+        axis.axvline(len(keys), color=MUTED, linewidth=0.8)
+        for height, value in ((0.05, low), (0.95, high)):
+            axis.text(len(keys) + 0.03, height, f"{value:.1f} %", size=9, va="center")
+        axis.set_xticks(range(len(keys) + 1), [*map(plain, keys), "macro-F1"])
+        axis.set(ylim=(0, 1), xlim=(-0.1, len(keys) + 0.35), yticks=[])
+        axis.spines[:].set_visible(False)
+    return figure

@@ -1,0 +1,241 @@
+"""Sweeps of ``train.py -m``: what is left to run, and what the jobs say together.
+
+Nothing here imports torch; what draws is imported when the sweep ends.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fer.cli import FAILED, CommandError
+from fer.data.files import read_json, write_csv, write_json, write_text
+from fer.resume import FINISHED, FREE, JOBS, LAST
+
+log = logging.getLogger(__name__)
+
+SCORES = ("accuracy", "macro_f1")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep."""
+
+    number: int
+    overrides: list[str]
+    status: str
+    """``finished``, ``failed``, ``unfinished`` (it has a checkpoint to go on from) or
+    ``missing``."""
+    error: str = ""
+    run: dict[str, Any] | None = None
+    """Its ``run.json``, if it has finished."""
+    metrics: dict[str, Any] | None = None
+
+    @property
+    def values(self) -> dict[str, str]:
+        """Its overrides by key."""
+        pairs = (item.lstrip("+~").partition("=") for item in self.overrides)
+        return {key: value for key, _, value in pairs}
+
+    def score(self, split: str, name: str) -> float | None:
+        """Accuracy or macro-F1 on val or test; None where it was not measured."""
+        if self.run is None or self.metrics is None:
+            return None
+        if split == "val":
+            return float(self.run["validation"][name])
+        return float(self.metrics[name]) if self.metrics["split"] == split else None
+
+
+def claim(folder: Path, jobs: Sequence[Sequence[str]], *, resuming: bool) -> None:
+    """Refuse a folder that holds another sweep.
+
+    Raises:
+        CommandError: it does, or the sweep to go on with has other jobs.
+    """
+    path = folder / JOBS
+    if not resuming:
+        if path.exists() or (folder / "multirun.yaml").exists():
+            raise CommandError(
+                f"Error: hydra.sweep.dir: expected a folder without a sweep, found one: {folder}. "
+                f"Go on with it: python train.py resume={folder}, or choose another folder."
+            )
+        return
+    saved = read_json(path)
+    if saved != [_plain(job) for job in jobs]:
+        raise CommandError(
+            f"Error: resume: expected the {len(saved)} jobs of {folder} as they were, found other "
+            "options. Start a new sweep without resume."
+        )
+
+
+def _plain(overrides: Sequence[str]) -> list[str]:
+    """Without what does not change the job."""
+    return [item for item in overrides if not item.startswith(FREE)]
+
+
+def save_jobs(folder: Path, jobs: Sequence[Sequence[str]]) -> None:
+    """Remember the jobs of a new sweep."""
+    write_json(folder / JOBS, [_plain(job) for job in jobs])
+
+
+def groups_to_run(folder: Path, jobs: Sequence[list[str]]) -> list[tuple[int, list[list[str]]]]:
+    """Runs of neighbouring jobs that have not finished, each with its first number."""
+    groups: list[tuple[int, list[list[str]]]] = []
+    before = None
+    for number, overrides in enumerate(jobs):
+        if (folder / str(number) / FINISHED).is_file():
+            continue
+        if before is None or number != before + 1:
+            groups.append((number, []))
+        groups[-1][1].append(overrides)
+        before = number
+    return groups
+
+
+def read_job(folder: Path, number: int, overrides: Sequence[str]) -> Job:
+    """What became of a job."""
+    place, plain = folder / str(number), _plain(overrides)
+    if (place / FINISHED).is_file():
+        run, metrics = read_json(place / "run.json"), read_json(place / "metrics.json")
+        return Job(number, plain, "finished", run=run, metrics=metrics)
+    if (place / FAILED).is_file():
+        return Job(number, plain, "failed", read_json(place / FAILED)["message"])
+    return Job(number, plain, "unfinished" if (place / LAST).is_file() else "missing")
+
+
+def finish(folder: Path, overrides: Sequence[Sequence[str]]) -> None:
+    """Put the jobs side by side: ``sweep.csv``, ``best.yaml``, a figure, a table on the terminal.
+
+    Raises:
+        CommandError: a job has failed.
+    """
+    jobs = [read_job(folder, number, own) for number, own in enumerate(overrides)]
+    keys = swept_keys(jobs)
+    write_table(folder / "sweep.csv", jobs, keys)
+    best = best_job(jobs)
+    if best is not None:
+        write_best(folder / "best.yaml", best)
+        from fer.report.sweep import draw_sweep
+
+        draw_sweep(folder, jobs, keys)
+    print_jobs(folder, jobs, keys, best)
+    failed = [job for job in jobs if job.status == "failed"]
+    if failed:
+        first = failed[0].error.splitlines()[0] if failed[0].error else "no message"
+        raise CommandError(
+            f"Error: {len(failed)} of {len(jobs)} jobs failed, job {failed[0].number} first: "
+            f"{first}. The others are complete. When the cause is gone, run what is missing: "
+            f"python train.py resume={folder}"
+        )
+
+
+def swept_keys(jobs: Sequence[Job]) -> list[str]:
+    """Keys that have more than one value, in the order of the command line."""
+    keys = list(dict.fromkeys(key for job in jobs for key in job.values))
+    return [key for key in keys if len({job.values.get(key) for job in jobs}) > 1]
+
+
+def best_job(jobs: Sequence[Job]) -> Job | None:
+    """The finished job with the highest validation macro-F1; the first of several."""
+    finished = [job for job in jobs if job.status == "finished"]
+    return max(finished, key=lambda job: job.score("val", "macro_f1") or 0.0, default=None)
+
+
+def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
+    """``sweep.csv``: a row for each job."""
+    columns = [
+        "job",
+        "status",
+        *keys,
+        *(f"{split}_{name}" for split in ("val", "test") for name in SCORES),
+        "best_epoch",
+        "epochs",
+        "seconds",
+        "error",
+        "run",
+    ]
+    rows = []
+    for job in jobs:
+        run = job.run or {}
+        rows.append(
+            {
+                "job": job.number,
+                "status": job.status,
+                **{key: job.values.get(key) for key in keys},
+                **{
+                    f"{split}_{name}": job.score(split, name)
+                    for split in ("val", "test")
+                    for name in SCORES
+                },
+                "best_epoch": run.get("best_epoch"),
+                "epochs": run.get("epochs"),
+                "seconds": run.get("wall_seconds"),
+                "error": job.error.replace("\n", " "),
+                "run": str(job.number),
+            }
+        )
+    write_csv(path, columns, rows)
+
+
+def write_best(path: Path, job: Job) -> None:
+    """``best.yaml``: the job that validation chose, as a command and as numbers."""
+    assert job.run is not None
+    content = {
+        "chosen_by": "validation macro-F1",
+        "job": job.number,
+        "run": str(job.number),
+        "overrides": job.overrides,
+        "validation": job.run["validation"],
+        "best_epoch": job.run["best_epoch"],
+        "seed": job.run["seed"],
+    }
+    # Through JSON: plain values, floats in full.
+    text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True)
+    write_text(path, text)
+
+
+def _short(keys: Sequence[str]) -> list[str]:
+    """Keys without their groups, where that leaves them apart.
+
+    >>> _short(["optimizer.lr", "model.dropout"]), _short(["a.lr", "b.lr"])
+    (['lr', 'dropout'], ['a.lr', 'b.lr'])
+    """
+    last = [key.rpartition(".")[2] for key in keys]
+    return last if len(set(last)) == len(last) else list(keys)
+
+
+def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> None:
+    """The jobs on the terminal, the best on validation first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="Jobs, the best on validation first (F1: macro-F1)")
+    table.add_column("job", justify="right")
+    for name in _short(keys):
+        table.add_column(name)
+    for heading in ("val F1", "val acc.", "test F1", "test acc.", "seconds"):
+        table.add_column(heading, justify="right")
+    table.add_column("status", no_wrap=True)
+    order = sorted(jobs, key=lambda job: -(job.score("val", "macro_f1") or -1.0))
+    for job in order:
+        scores = [
+            job.score(split, name) for split in ("val", "test") for name in ("macro_f1", "accuracy")
+        ]
+        table.add_row(
+            str(job.number),
+            *(job.values.get(key, "") for key in keys),
+            *("–" if score is None else f"{score:.2%}" for score in scores),
+            "–" if job.run is None else f"{job.run['wall_seconds']:.0f}",
+            job.status,
+        )
+    console = Console()
+    console.print(table)
+    for name in ("sweep.csv", "best.yaml", "figures"):
+        if (folder / name).exists():
+            console.print(f"  {folder / name}", markup=False, highlight=False, soft_wrap=True)

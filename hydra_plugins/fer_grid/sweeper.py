@@ -1,0 +1,55 @@
+"""A grid whose sweep survives: failures are contained, and what is missing can be run later.
+
+Hydra only takes sweepers from the package ``hydra_plugins``, and imports all of it at every start:
+what the sweep does with its results is in :mod:`fer.sweep`, imported when it is needed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
+
+
+class GridSweeper(BasicSweeper):
+    """Every combination of the values, each in a folder of its own below the sweep's.
+
+    Like Hydra's basic sweeper, of which it takes the reading of the command line. Beyond it: a
+    folder that holds a sweep is not written over; with ``resume`` only jobs that have not finished
+    are launched, under their own numbers; at the end the jobs are put side by side.
+    """
+
+    def sweep(self, arguments: list[str]) -> list[list[JobReturn]]:
+        """Launch the jobs and collect their results.
+
+        Raises:
+            CommandError: the folder holds another sweep, or jobs have failed.
+        """
+        from fer import sweep
+
+        assert self.config is not None and self.launcher is not None
+        assert self.hydra_context is not None
+        values = [f"{key}={value}" for key, value in (self.params or {}).items()]
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*values, *arguments])
+        (jobs,) = self.split_arguments(overrides, max_batch_size=None)
+        jobs = [list(job) for job in jobs]
+        folder = Path(self.config.hydra.sweep.dir)
+        resuming = OmegaConf.select(self.config, "resume") is not None
+        sweep.claim(folder, jobs, resuming=resuming)
+        self.validate_batch_is_legal(jobs)
+        if not resuming:
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep.save_jobs(folder, jobs)
+            OmegaConf.save(self.config, folder / "multirun.yaml")
+        returns: list[Any] = []
+        # The launcher numbers the jobs of a launch one after the other: each row of neighbours
+        # that are to run is a launch of its own.
+        for first, group in sweep.groups_to_run(folder, jobs):
+            returns.append(self.launcher.launch(group, initial_job_idx=first))
+        sweep.finish(folder, jobs)
+        return returns
