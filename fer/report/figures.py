@@ -242,7 +242,7 @@ def confusion_matrix(matrix: np.ndarray | Sequence[Sequence[int]], *, title: str
             if not support[row]:
                 continue
             value = shares[row, column]
-            color = _readable_on(colors(float(value) / 100))
+            color = readable_on(colors(float(value) / 100))
             axis.text(
                 column, row - 0.1, f"{value:.1f} %", ha="center", va="center", size=11, color=color
             )
@@ -602,7 +602,7 @@ def _counts(matrix: np.ndarray | Sequence[Sequence[int]]) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _readable_on(background: tuple[float, float, float, float]) -> str:
+def readable_on(background: tuple[float, float, float, float]) -> str:
     """White or dark, whichever has more contrast (WCAG 2.2, relative luminance)."""
     rgb = np.asarray(background[:3])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)

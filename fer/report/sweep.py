@@ -11,13 +11,14 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from fer.report.figures import INK, MUTED, new_figure, save, style
+from fer.report.figures import INK, MUTED, new_figure, readable_on, save, style
 from fer.report.words import how_many, plain
 
 if TYPE_CHECKING:
     from fer.sweep import Job
 
 SEED = "seed"
+LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
 
 
 def draw_sweep(folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> Path | None:
@@ -64,16 +65,26 @@ def _ordered(values: set[str]) -> list[str]:
 def points(jobs: Sequence[Job], key: str) -> Figure:
     """One swept key: a point for each job, and the mean of those that share a value."""
     values = _ordered({job.values[key] for job in jobs})
+    scores = [_score(job) for job in jobs]
     subtitle = f"{how_many(len(jobs), 'finished job')} · line: mean of the jobs with one value"
+    if key == SEED:
+        spread = f" ± {np.std(scores, ddof=1):.2f}" if len(scores) > 1 else ""
+        subtitle = (
+            f"{how_many(len(jobs), 'finished job')} · mean {np.mean(scores):.2f}{spread} "
+            "(standard deviation; line: mean)"
+        )
     with style():
         figure = new_figure(6.4, 3.8, f"Validation macro-F1 against {key}", subtitle)
         axis = figure.subplots()
         means = []
         for place, value in enumerate(values):
-            scores = [_score(job) for job in jobs if job.values[key] == value]
-            axis.plot([place] * len(scores), scores, "o", color="#0072B2", alpha=0.7)
-            means.append(float(np.mean(scores)))
-        axis.plot(range(len(values)), means, "-", color=INK, linewidth=1)
+            own = [_score(job) for job in jobs if job.values[key] == value]
+            axis.plot([place] * len(own), own, "o", color="#0072B2", alpha=0.7)
+            means.append(float(np.mean(own)))
+        if key == SEED:  # seeds have no order
+            axis.axhline(float(np.mean(scores)), color=INK, linewidth=1)
+        else:
+            axis.plot(range(len(values)), means, "-", color=INK, linewidth=1)
         axis.set_xticks(range(len(values)), list(map(plain, values)))
         axis.set(xlabel=plain(key), ylabel="validation macro-F1 (%)")
         axis.margins(x=0.1, y=0.15)
@@ -118,7 +129,7 @@ def heat_map(jobs: Sequence[Job], down: str, across: str) -> Figure:
                 text = "–" if not scores else f"{np.mean(scores):.1f}"
                 if len(scores) > 1:
                     text += f" ± {np.std(scores, ddof=1):.1f}"
-                bright = scores and np.mean(scores) > low + 0.6 * (high - low)
+                background = picture.to_rgba(np.ma.masked_invalid(means))[y, x]
                 axis.text(
                     x,
                     y,
@@ -126,7 +137,7 @@ def heat_map(jobs: Sequence[Job], down: str, across: str) -> Figure:
                     ha="center",
                     va="center",
                     size=11,
-                    color="white" if bright else INK,
+                    color=readable_on(tuple(background)),
                 )
         axis.set_xticks(range(len(columns)), list(map(plain, columns)))
         axis.set_yticks(range(len(rows)), list(map(plain, rows)))
@@ -152,9 +163,11 @@ def parallel_coordinates(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
             f"{how_many(len(jobs), 'finished job')} · a line for each, the best drawn last",
         )
         axis = figure.subplots()
-        for index in np.argsort(scores, kind="stable"):
+        # Jobs that share a value pass beside each other.
+        aside = np.linspace(-0.03, 0.03, len(jobs))
+        for rank, index in enumerate(np.argsort(scores, kind="stable")):
             heights = [
-                (values.index(jobs[index].values[key]) + 0.5) / len(values)
+                (values.index(jobs[index].values[key]) + 0.5) / len(values) + aside[rank]
                 for key, values in zip(keys, places, strict=True)
             ]
             end = float(normal(scores[index]))
@@ -168,7 +181,14 @@ def parallel_coordinates(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
         for x, values in enumerate(places):
             axis.axvline(x, color=MUTED, linewidth=0.8)
             for place, name in enumerate(values):
-                axis.text(x + 0.03, (place + 0.5) / len(values), plain(name), size=9, va="center")
+                axis.text(
+                    x + 0.03,
+                    (place + 0.5) / len(values),
+                    plain(name),
+                    size=9,
+                    va="center",
+                    bbox=LABEL,
+                )
         axis.axvline(len(keys), color=MUTED, linewidth=0.8)
         for height, value in ((0.05, low), (0.95, high)):
             axis.text(len(keys) + 0.03, height, f"{value:.1f} %", size=9, va="center")
