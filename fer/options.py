@@ -175,6 +175,7 @@ CHECKS: dict[str, Check] = {
     "errors.confident": whole(0),
     "checkpoint": ("the path of a checkpoint", TEXT[1]),
     "paths": GROUP,
+    "launcher": ("the name of a configuration in conf/launcher", lambda value: False),
     "sweep": ("the name of a configuration in conf/sweep", lambda value: False),
     "experiment": ("the name of a configuration in conf/experiment", lambda value: False),
 }

@@ -10,6 +10,12 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    # The test processes share the cores. torch reads this when it is imported, here and in the
+    # programs that the tests start; threads that wait for each other's cores are slow.
+    _share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _share)))
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -93,6 +93,15 @@ def test_a_killed_sweep_goes_on_and_ends_like_one_that_was_not(place: Path) -> N
     assert one == other
 
 
+@pytest.mark.parametrize("launcher", ["joblib", "local"])
+def test_other_launchers_give_the_same_jobs(place: Path, launcher: str) -> None:
+    run_program(
+        "train.py", "-m", *SHORT, "dataset.raw=archive.zip", *GRID, f"launcher={launcher}",
+        f"hydra.sweep.dir={launcher}", cwd=place, env={"FER_DATA": str(place / "data")},
+    )  # fmt: skip
+    assert rows_of(place / launcher) == rows_of(place / "whole")
+
+
 def test_a_failure_is_recorded_and_the_others_go_on(place: Path) -> None:
     done = run_program(
         "train.py", "-m", *SHORT, "dataset.raw=archive.zip", "model.dropout=1.5,0.2",
