@@ -20,7 +20,7 @@ from fer.data.prepare import progress_bar
 from fer.errors import ConfigError
 from fer.evaluation.calibration import calibrate
 from fer.evaluation.errors import write_predictions
-from fer.evaluation.metrics import describe_empty, measure_subgroups, reliability
+from fer.evaluation.metrics import describe_empty, measure_subgroups
 from fer.evaluation.perturbations import Function, Setting, make_settings
 from fer.evaluation.predict import SplitResult, load_checkpoint, measure_network, predict
 from fer.evaluation.robustness import COLUMNS, Robustness, measure_robustness
@@ -92,9 +92,6 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         notes.insert(0, empty)
     for note in notes:
         log.warning(note)
-    metrics["reliability"] = reliability(
-        result.target == result.preds, result.probabilities.max(axis=1)
-    )
     bootstrap = {"resamples": cfg.metrics.resamples, "seed": cfg.metrics.seed}
     if cfg.temperature_scaling:
         val = measure_network(network, data, "val", computing, tta=cfg.tta, **measuring(cfg))

@@ -95,7 +95,7 @@ def test_the_schema_is_complete_and_is_json() -> None:
     assert list(found) == [
         "dataset", "split", "samples", "accuracy", "macro_f1", "micro_f1", "balanced_accuracy",
         "expected_calibration_error", "confidence_intervals", "per_class", "confusion_matrix",
-        "without_leaks",
+        "without_leaks", "reliability",
     ]  # fmt: skip
     assert list(found["per_class"]) == list(labels.EMOTIONS)
     assert set(found["confidence_intervals"]) == set(SCALARS)

@@ -234,6 +234,9 @@ def measure_split(
         "split": split,
         **measure(target, probabilities, **options),
         "without_leaks": None,
+        "reliability": reliability(
+            target == probabilities.argmax(axis=1), probabilities.max(axis=1)
+        ),
     }
     if not leaked.all():
         clean = measure(target[~leaked], probabilities[~leaked], **options)

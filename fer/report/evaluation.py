@@ -10,7 +10,6 @@ import numpy as np
 
 from fer import labels
 from fer.evaluation.errors import confident_mistakes, frequent_confusions
-from fer.evaluation.metrics import reliability
 from fer.evaluation.perturbations import Setting
 from fer.evaluation.predict import SplitResult
 from fer.evaluation.robustness import Robustness
@@ -39,8 +38,7 @@ def calibration_section(folder: Path, result: SplitResult, shown: str) -> Sectio
     """Confidence against accuracy, and what temperature scaling makes of it."""
     metrics = result.metrics
     error = metrics["expected_calibration_error"]
-    bins = reliability(result.target == result.preds, result.probabilities.max(axis=1))
-    series = {"as it is": (bins, error)}
+    series = {"as it is": (metrics["reliability"], error)}
     gap = float((result.probabilities.max(axis=1) - (result.target == result.preds)).mean())
     text = [
         f"On average the network's confidence is {abs(100 * gap):.1f} points "
