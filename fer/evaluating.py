@@ -235,7 +235,7 @@ def evaluate_robustness(
             damaged = setting(images(setting.image_size)[faces], ids, cfg.robustness.seed)
             label = f"{setting.perturbation.replace('_', ' ')} {setting.severity}"
             examples[label] = list(fit(damaged))
-    return robustness_section(folder, found, settings, result, examples, faces, shown)
+    return robustness_section(folder, found, result, examples, faces, shown)
 
 
 def fit_input(images: np.ndarray, size: int) -> np.ndarray:

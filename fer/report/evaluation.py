@@ -10,7 +10,6 @@ import numpy as np
 
 from fer import labels
 from fer.evaluation.errors import confident_mistakes, frequent_confusions
-from fer.evaluation.perturbations import Setting
 from fer.evaluation.predict import SplitResult
 from fer.evaluation.robustness import Robustness
 from fer.report import evaluation_figures as drawing
@@ -99,7 +98,6 @@ def subgroups_section(subgroups: Mapping[str, Mapping[str, Mapping[str, Any]]]) 
 def robustness_section(
     folder: Path,
     found: Robustness,
-    settings: Sequence[Setting],
     result: SplitResult,
     examples: Mapping[str, Sequence[np.ndarray]],
     faces: np.ndarray,
@@ -110,7 +108,6 @@ def robustness_section(
     Args:
         folder: of the run.
         found: the measurement.
-        settings: what was measured.
         result: of the undamaged images.
         examples: see :func:`fer.report.evaluation_figures.damage_grid`.
         faces: rows of the images in ``examples``.
