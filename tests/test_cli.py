@@ -20,7 +20,7 @@ def test_help_shows_every_group_with_its_options(program: str, tmp_path: Path) -
     assert "dataset: fer2013, folder, rafdb, synthetic_a, synthetic_b" in done.stdout
     if program == "train.py":
         for line in (
-            "augmentation: none, robust, standard, strong",
+            "augmentation: none, standard, strong",
             "model: shared_cnn, shared_cnn_small",
             "loss: cross_entropy, focal, weighted",
             "optimizer: adam, adamw, sgd",
