@@ -69,6 +69,11 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     check_options(cfg, optional=["dataset"])
     settings = configured_settings(cfg)
     checkpoint = load_checkpoint(Path(cfg.checkpoint))
+    if cfg.trainer.devices != 1:
+        raise ConfigError(
+            "trainer.devices: expected 1 here, where a second process would cost more than it "
+            f"saves, found {cfg.trainer.devices}. Leave it out."
+        )
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     cfg = with_dataset_of(cfg, checkpoint)
     network = checkpoint.network

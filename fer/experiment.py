@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -19,9 +19,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
+from torch.multiprocessing import ProcessRaisedException
 
-from fer import labels
+from fer import errors, labels
 from fer.cli import config_folder, instantiate
 from fer.data.datamodule import EmotionDataModule
 from fer.data.files import write_json
@@ -29,12 +32,19 @@ from fer.data.integrity import data_notes
 from fer.errors import CheckpointError, ConfigError
 from fer.evaluation.metrics import SCALARS, describe_empty
 from fer.evaluation.predict import Checkpoint, load_checkpoint, measure_network
-from fer.hardware import Computing
-from fer.model.callbacks import AtomicCheckpointIO, History, ProgressBar, make_checkpoints
+from fer.hardware import Computing, check_processes
+from fer.model.callbacks import (
+    AtomicCheckpointIO,
+    History,
+    ProgressBar,
+    Quiet,
+    make_checkpoints,
+    quieten_lightning,
+)
 from fer.model.mixing import Mixing
 from fer.model.module import MONITOR, EmotionModule
 from fer.model.shared_cnn import SharedCNN
-from fer.options import CHECKS, NAME, check_options, guard
+from fer.options import CHECKS, NAME, Guard, check_options
 from fer.report.dataset import write_dataset_report
 from fer.report.html import write_run_report
 from fer.report.run import describe_run, draw_run, log_to_tensorboard, print_summary
@@ -69,11 +79,14 @@ def train(cfg: DictConfig, folder: Path) -> float:
     # not stop a run there.
     torch.use_deterministic_algorithms(True, warn_only=True)
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
+    processes = int(cfg.trainer.devices)
+    check_processes(processes, computing.device)
     network: SharedCNN = instantiate(cfg.model)
     data = make_data(cfg, device=computing.device)
     data.prepare_data()
     data.setup()
     data.check_accepted()
+    data.check_shares(processes)
     notes = notes_on(data)
     if not cfg.test:
         notes.insert(
@@ -88,8 +101,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
     module = EmotionModule(
         network,
         instantiate(cfg.loss, class_counts=data.datasets["train"].class_counts()),
-        guard(instantiate(cfg.optimizer), "optimizer"),
-        guard(instantiate(cfg.scheduler), "scheduler"),
+        Guard(instantiate(cfg.optimizer), "optimizer"),
+        Guard(instantiate(cfg.scheduler), "scheduler"),
         checkpoint_extras=describe_checkpoint(cfg, data),
         mixing=Mixing(**cfg.mixing),
     )
@@ -98,29 +111,34 @@ def train(cfg: DictConfig, folder: Path) -> float:
     best, last = make_checkpoints(folder / "checkpoints")
     logger = make_logger(cfg, folder, cut_off)
     own = ("accelerator", "devices", "precision", "max_epochs", "progress_bar", "compile")
-    trainer = guard(pl.Trainer, "trainer")(
+    trainer = Guard(pl.Trainer, "trainer")(
         accelerator="gpu" if computing.device.type == "cuda" else computing.device.type,
-        devices=cfg.trainer.devices,
+        devices=processes,
         precision=computing.precision,
         max_epochs=cfg.trainer.max_epochs,
         logger=logger or False,
-        callbacks=[history, *make_callbacks(cfg), best, last],
+        callbacks=[Quiet(), history, *make_callbacks(cfg), best, last],
         plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,  # the data module shares out the images, and repeats none
         num_sanity_val_steps=0,  # it would only cost time and count in the metrics
         enable_progress_bar=cfg.trainer.progress_bar,
         enable_model_summary=False,
         default_root_dir=folder,
         log_every_n_steps=1,
         # Anything else below trainer is Lightning's: +trainer.gradient_clip_val=1.0
-        **{key: value for key, value in resolved(cfg)["trainer"].items() if key not in own},
+        **{
+            **(in_processes() if processes > 1 else {}),
+            **{key: value for key, value in resolved(cfg)["trainer"].items() if key not in own},
+        },
     )
     log.info(
-        "Training %s (%s parameters) on %s: %s images, %s, %s",
+        "Training %s (%s parameters) on %s: %s images, %s%s, %s",
         type(network).__name__,
         f"{sum(p.numel() for p in network.parameters()):,}",
         data.dataset_name,
         f"{len(data.datasets['train']):,}",
         computing.device,
+        "" if processes == 1 else f" in {processes} processes",
         computing.precision,
     )
     if cut_off is not None:
@@ -128,7 +146,9 @@ def train(cfg: DictConfig, folder: Path) -> float:
     if cut_off is not None and cut_off.is_trained(cfg.trainer.max_epochs):
         history.load_state_dict({"rows": cut_off.rows})
     else:
-        trainer.fit(module, data, ckpt_path=None if cut_off is None else str(cut_off.path))
+        fit(trainer, module, data, None if cut_off is None else cut_off.path)
+        if processes > 1:
+            history.load_state_dict({"rows": read_progress(folder / LAST).rows})
     if trainer.interrupted:
         raise KeyboardInterrupt
     trained = time.perf_counter() - started
@@ -181,14 +201,34 @@ def train(cfg: DictConfig, folder: Path) -> float:
 # --- from the configuration to objects ---------------------------------------------------------
 
 
-def quieten_lightning() -> None:
-    """Leave out what Lightning says of itself; its warnings about the run stay, but for two."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # Augmenting in the training process is a choice here (loader.num_workers), and the other is
-    # about Lightning's own code.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec.*")
+def in_processes() -> dict[str, Any]:
+    """Lightning's options for several processes.
+
+    They are spawned by the one that Hydra started, which measures the test split when they have
+    ended: no second process composes a configuration or makes a run folder, in a sweep either.
+    """
+    # Named, since inside a job of Slurm Lightning would wait for Slurm to start the processes.
+    return {
+        "strategy": DDPStrategy(cluster_environment=LightningEnvironment(), start_method="spawn")
+    }
+
+
+def fit(
+    trainer: pl.Trainer, module: EmotionModule, data: EmotionDataModule, path: Path | None
+) -> None:
+    """Train; an error of one of several processes is raised as its own kind.
+
+    Raises:
+        FerError: as the process raised it.
+    """
+    try:
+        trainer.fit(module, data, ckpt_path=None if path is None else str(path))
+    except ProcessRaisedException as error:
+        found = re.findall(r"^fer\.errors\.(\w+): (.*)", str(error), re.DOTALL | re.MULTILINE)
+        if not found:
+            raise
+        name, message = found[-1]
+        raise getattr(errors, name)(message.strip()) from error
 
 
 def make_data(
@@ -276,6 +316,15 @@ def load_cut_off(cfg: DictConfig, folder: Path, data: EmotionDataModule) -> CutO
             f"({trained_on['fingerprint'][:16]}). Give it the data that it was started with, or "
             "start a new run without resume."
         )
+    return read_progress(path)
+
+
+def read_progress(path: Path) -> CutOff:
+    """How far the training of a checkpoint has come.
+
+    Raises:
+        CheckpointError: it does not say.
+    """
     content = torch.load(path, map_location="cpu", weights_only=True)
     try:
         progress = content["fer_progress"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,25 @@ def find_device(accelerator: str) -> torch.device:
         f"trainer.accelerator: expected one that this machine has ({', '.join(available)}), "
         f"found {accelerator!r}."
     )
+
+
+def check_processes(count: int, device: torch.device) -> None:
+    """Refuse more processes than the machine has devices for.
+
+    Raises:
+        ConfigError: ``trainer.devices`` asks for more.
+    """
+    if device.type == "cuda":
+        there, unit = torch.cuda.device_count(), "GPUs"
+    elif device.type == "cpu":
+        there, unit = os.cpu_count() or 1, "CPU cores"
+    else:
+        there, unit = 1, f"device of the kind {device.type}"
+    if count > there:
+        raise ConfigError(
+            f"trainer.devices: expected at most what this machine has ({there} {unit}), found "
+            f"{count}. Take fewer: trainer.devices={there}"
+        )
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

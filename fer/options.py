@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -125,7 +126,7 @@ CHECKS: dict[str, Check] = {
     "scheduler": GROUP,
     "trainer": GROUP,
     "trainer.max_epochs": whole(1),
-    "trainer.devices": ("1: training runs in one process", lambda value: value == 1),
+    "trainer.devices": whole(1),
     "trainer.progress_bar": SWITCH,
     "trainer.compile": SWITCH,
     "logger": GROUP,
@@ -212,18 +213,28 @@ def check_options(cfg: DictConfig, optional: Sequence[str] = ()) -> None:
             raise ConfigError(f"{key}: expected {words}, found {value!r}. Set it: {key}=VALUE")
 
 
-def guard(make: Callable[..., Any], key: str) -> Callable[..., Any]:
-    """``make``, with its complaints about values turned into one message that names ``key``."""
+@dataclass(frozen=True)
+class Guard:
+    """``make``, with its complaints about values turned into one message that names ``key``.
 
-    def guarded(*positional: Any, **named: Any) -> Any:
+    A class, since what trains in several processes has to be pickled.
+    """
+
+    make: Callable[..., Any]
+    key: str
+
+    def __call__(self, *positional: Any, **named: Any) -> Any:
+        """What ``make`` makes.
+
+        Raises:
+            ConfigError: it does not accept the values.
+        """
         try:
-            return make(*positional, **named)
+            return self.make(*positional, **named)
         except (TypeError, ValueError, ZeroDivisionError) as error:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(
-                f"{key}: expected values that it accepts, found: {error}. Correct them: "
-                f"{key}.NAME=VALUE"
+                f"{self.key}: expected values that it accepts, found: {error}. Correct them: "
+                f"{self.key}.NAME=VALUE"
             ) from error
-
-    return guarded

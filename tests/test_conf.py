@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import random
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from PIL import Image
 
 from fer.cli import config_folder, instantiate
 from fer.model.shared_cnn import SharedCNN
+from fer.options import check_options
 from tests.conftest import ROOT
 
 
@@ -38,6 +42,44 @@ def test_every_choice_composes(group: str, option: str) -> None:
     config = "evaluate" if group in ("perturbation", "saliency") else "train"
     cfg = compose(f"{group}={option}", *(["checkpoint=x"] * (config == "evaluate")), config=config)
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+GROUPS = ("dataset", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "logger",
+          "experiment", "launcher", "sweep")  # fmt: skip
+
+
+def covering() -> list[dict[str, str]]:
+    """Combinations of an option of every group in which each two options meet at least once."""
+    values = {group: options(group) for group in GROUPS}
+    for group in ("experiment", "launcher", "sweep"):
+        values[group] = ["", *values[group]]  # none
+    pairs = {
+        ((first, one), (second, other))
+        for first, second in itertools.combinations(GROUPS, 2)
+        for one, other in itertools.product(values[first], values[second])
+    }
+    rng = random.Random(0)
+    rows = []
+    while pairs:
+        drawn = [{group: rng.choice(values[group]) for group in GROUPS} for _ in range(100)]
+        best = max(drawn, key=lambda row: len(pairs & {*itertools.combinations(row.items(), 2)}))
+        pairs -= {*itertools.combinations(best.items(), 2)}
+        rows.append(best)
+    return rows
+
+
+def test_choices_compose_with_each_other() -> None:
+    """No option changes what another group chose, but for an experiment its dataset."""
+
+    def plain(node: Any) -> Any:
+        return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+
+    alone = functools.cache(lambda group, option: plain(compose(f"{group}={option}")[group]))
+    for row in covering():
+        cfg = compose(*(f"{group}={option}" for group, option in row.items() if option))
+        check_options(cfg, optional=["launcher", "sweep", "experiment"])
+        for group in ("dataset", "augmentation", "model", "loss", "optimizer", "trainer"):
+            assert plain(cfg[group]) == alone(group, row[group]), row
 
 
 @pytest.mark.parametrize("option", options("model"))

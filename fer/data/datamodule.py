@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from fer import labels
 from fer.data.augmentation import Augmentation
-from fer.data.dataset import EmotionDataset, EpochSampler, keep, load_images
+from fer.data.dataset import EmotionDataset, EpochSampler, ShareSampler, keep, load_images
 from fer.data.download import download_from_kaggle
 from fer.data.fer2013 import FER2013Reader
 from fer.data.integrity import conflicting, group_duplicates, leaked
@@ -226,27 +226,62 @@ class EmotionDataModule(LightningDataModule):
         """
         self.check_accepted()
         dataset = self.datasets["train"]
+        rank, processes = self._place()
+        batch_size = min(self.batch_size, len(dataset))
         return DataLoader(
             dataset,
-            batch_size=min(self.batch_size, len(dataset)),
-            sampler=EpochSampler(len(dataset), self.seed),
+            batch_size=batch_size // processes,
+            sampler=EpochSampler(len(dataset), self.seed, batch_size, rank, processes),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             generator=own_generator(),
             collate_fn=keep,
-            drop_last=True,
         )
+
+    def _place(self) -> tuple[int, int]:
+        """Rank of this process, and the number of processes that train."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def check_shares(self, processes: int) -> None:
+        """Refuse what cannot be shared out among processes.
+
+        Raises:
+            ConfigError: there are too few images, or the batch does not divide.
+        """
+        batch = min(self.batch_size, len(self.datasets["train"]))
+        if batch % processes:
+            raise ConfigError(
+                f"loader.batch_size: expected a multiple of trainer.devices={processes}, which "
+                f"share out the images of a step, found {batch}. Take "
+                f"loader.batch_size={max(1, batch // processes) * processes}"
+            )
+        if self.eval_batch_size < processes or len(self.datasets["val"]) < processes:
+            raise ConfigError(
+                f"trainer.devices: expected at most loader.eval_batch_size={self.eval_batch_size} "
+                f"and the {len(self.datasets['val'])} validation images, which the processes share "
+                f"out, found {processes}."
+            )
+        if self.on_device is not None:
+            raise ConfigError(
+                "loader.on_device: expected false beside trainer.devices above 1, found true. "
+                "Images on a device belong to one process."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process: without the images, which it maps into its own memory."""
+        return {**self.__dict__, "datasets": {}}
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches, in the order of the manifest."""
-        return self.eval_dataloader("val")
-
-    def eval_dataloader(self, split: str) -> DataLoader[Any]:
-        """Batches of a split as they are, in the order of the manifest."""
-        dataset = self.datasets[split]
-        plain = EmotionDataset(dataset.images, dataset.targets, dataset.ids)
+        dataset = self.datasets["val"]
+        rank, processes = self._place()
         return DataLoader(
-            plain, batch_size=self.eval_batch_size, collate_fn=keep, generator=own_generator()
+            EmotionDataset(dataset.images, dataset.targets, dataset.ids),
+            batch_sampler=ShareSampler(len(dataset), self.eval_batch_size, rank, processes),
+            collate_fn=keep,
+            generator=own_generator(),
         )
 
     def normalisation(self) -> tuple[list[float], list[float]]:

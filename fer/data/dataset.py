@@ -93,14 +93,24 @@ def keep(batch: Any) -> Any:
 class EpochSampler(Sampler[Draw]):
     """Every image once per epoch, in an order that depends on seed and epoch alone.
 
+    Of several processes, each takes its part of every batch: together they take in a step what one
+    process would. Images that do not fill a batch are left out.
+
     Args:
         size: number of images.
         seed: of the run.
+        batch_size: images of a batch, those of all processes.
+        rank: of this process.
+        processes: number of them; divides ``batch_size``.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(
+        self, size: int, seed: int, batch_size: int = 1, rank: int = 0, processes: int = 1
+    ) -> None:
         self.size = size
         self.seed = seed
+        self.shape = (size // batch_size, processes, batch_size // processes)
+        self.rank = rank
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -108,12 +118,40 @@ class EpochSampler(Sampler[Draw]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.size
+        batches, _, share = self.shape
+        return batches * share
 
     def __iter__(self) -> Iterator[Draw]:
         epoch = self.epoch  # held fast: the next one may be set while this one is drawn
         order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
-        return (Draw(int(row), epoch) for row in order)
+        full = order[: np.prod(self.shape)].reshape(self.shape)
+        return (Draw(int(row), epoch) for row in full[:, self.rank].ravel())
+
+
+class ShareSampler(Sampler[list[int]]):
+    """The rows in order, in batches of which each of several processes takes its part.
+
+    No row is taken twice, and every process has the same number of batches, none of them empty:
+    processes that wait for each other in every step all come to the end.
+
+    Args:
+        size: number of rows, at least ``processes``.
+        batch_size: rows of a batch, those of all processes, at least ``processes``.
+        rank: of this process.
+        processes: number of them.
+    """
+
+    def __init__(self, size: int, batch_size: int, rank: int, processes: int) -> None:
+        count = min(-(-size // batch_size), size // processes)
+        batches = np.array_split(np.arange(size), count)
+        self.shares = [np.array_split(batch, processes)[rank].tolist() for batch in batches]
+
+    def __len__(self) -> int:
+        """Batches."""
+        return len(self.shares)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.shares)
 
 
 def load_images(prepared: Prepared, size: int, channels: int) -> np.ndarray:

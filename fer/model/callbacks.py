@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,25 @@ HISTORY_COLUMNS = (
     "seconds",
     "images_per_second",
 )
+
+
+def quieten_lightning() -> None:
+    """Leave out what Lightning says of itself; its warnings about the run stay, but for three."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Augmenting in the training process is a choice here (loader.num_workers), the next is about
+    # Lightning's own code, and the metrics that are logged are those of all processes already.
+    for message in ("does not have many workers", "isinstance\\(treespec", "sync_dist=True"):
+        warnings.filterwarnings("ignore", message=f".*{message}.*")
+
+
+class Quiet(Callback):
+    """Quietens Lightning in each process that is spawned with it."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Where it is unpickled, before Lightning speaks there."""
+        self.__dict__.update(state)
+        quieten_lightning()
 
 
 class History(Callback):
@@ -59,8 +80,8 @@ class History(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Count the batch's images."""
-        self._images += len(batch[1])
+        """Count the batch's images, those of the other processes too."""
+        self._images += len(batch[1]) * trainer.world_size
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the training part's clock."""
@@ -83,7 +104,8 @@ class History(Callback):
             "images_per_second": round(self._images / training, 1),
         }
         self.rows.append({name: row[name] for name in HISTORY_COLUMNS})
-        write_csv(self.path, HISTORY_COLUMNS, self.rows)
+        if trainer.is_global_zero:
+            write_csv(self.path, HISTORY_COLUMNS, self.rows)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows, for a training that goes on later."""

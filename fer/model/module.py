@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import nn
@@ -134,16 +135,26 @@ class EmotionModule(LightningModule):
                 _relocate(state, str(state["dirpath"]), str(place))
 
     def on_train_epoch_start(self) -> None:
-        """Go on with the random numbers of a training that was cut off."""
-        if self.progress is None:
-            return
-        torch.set_rng_state(self.progress["cpu_random"])
-        states = self.progress["cuda_random"]
+        """Set the random numbers: of several processes each has its own, known from the epoch.
+
+        One process goes on with those of a training that was cut off.
+        """
+        if self.progress is not None:
+            self._go_on(self.progress)
+            self.progress = None
+        if self.trainer.world_size > 1:
+            # All were started with the same: dropout would hide the same units in each.
+            place = [self.checkpoint_extras.get("seed", 0), self.current_epoch, self.global_rank]
+            torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+
+    def _go_on(self, progress: dict[str, Any]) -> None:
+        """Restore what :meth:`on_save_checkpoint` has put away."""
+        torch.set_rng_state(progress["cpu_random"])
+        states = progress["cuda_random"]
         if torch.cuda.is_available() and len(states) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(states)
         if self.plateau is not None:
-            self.plateau.load_state_dict(self.progress["plateau"])
-        self.progress = None
+            self.plateau.load_state_dict(progress["plateau"])
 
     def configure_optimizers(self) -> Any:
         """Weight decay for weight matrices only; biases and BatchNorm are left free."""
