@@ -27,7 +27,7 @@ from torch.multiprocessing import ProcessRaisedException
 from fer import errors, labels
 from fer.cli import config_folder, instantiate
 from fer.data.datamodule import EmotionDataModule
-from fer.data.files import write_json
+from fer.data.files import remove_leftovers, write_json
 from fer.data.integrity import data_notes
 from fer.errors import CheckpointError, ConfigError
 from fer.evaluation.metrics import SCALARS, describe_empty
@@ -106,6 +106,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         checkpoint_extras=describe_checkpoint(cfg, data),
         mixing=Mixing(**cfg.mixing),
     )
+    remove_leftovers(folder)  # of a run that was killed while it wrote
     cut_off = load_cut_off(cfg, folder, data)
     history = History(folder / "history.csv")
     best, last = make_checkpoints(folder / "checkpoints")

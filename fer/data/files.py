@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import multiprocessing
 import os
+import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -35,6 +38,18 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
         Path(name).unlink(missing_ok=True)
         raise
     return path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote below ``folder`` have left there.
+
+    Only for a folder in which no other process writes at this moment.
+    """
+    for path in list(folder.rglob(".*.tmp")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -94,6 +109,22 @@ def is_outside(name: str) -> bool:
     posix = PurePosixPath(name.replace("\\", "/"))
     has_drive = len(name) > 1 and name[1] == ":"
     return posix.is_absolute() or has_drive or ".." in posix.parts
+
+
+def end_with_parent() -> None:
+    """Let this worker process end when the process that started it does, even if it is killed.
+
+    The queue that a pool's workers read from stays open as long as one of them lives: they would
+    wait at it for ever.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def cpu_count() -> int:
