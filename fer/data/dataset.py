@@ -177,13 +177,13 @@ def load_images(prepared: Prepared, size: int, channels: int) -> np.ndarray:
     with lock(prepared.folder):  # of several processes one decodes, and the others wait for it
         images = read_cache(path, shape)
         if images is None:
-            images = decode_images(prepared, shape)
+            decoded = decode_images(prepared, shape)
             remove_leftovers(path.parent)
             try:
-                write_atomic(path, lambda file: np.save(file, images))
+                write_atomic(path, lambda file: np.save(file, decoded))
             except OSError as error:
-                log.warning("%s cannot be written (%s): images are decoded again", path, error)
-                return images
+                log.warning("%s cannot be written: %s. Each start decodes the images", path, error)
+                return decoded
             remove_stale(path)
             images = np.load(path, mmap_mode="r")
     return images

@@ -7,6 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -62,8 +63,39 @@ def write_json(path: Path, content: Any) -> Path:
     return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""How a cell starts that a spreadsheet would compute, or that was marked as text already."""
+
+
+def to_cell(value: Any) -> Any:
+    """``value`` as a cell that no spreadsheet takes for a formula: such a text gets a quote before.
+
+    A file name may begin with an equals sign, and what follows it would run where the table is
+    opened. Numbers stay as they are. :func:`from_cell` takes the quote away.
+
+    >>> to_cell("=1+1"), to_cell("-0.5"), to_cell(-0.5), to_cell("happy")
+    ("'=1+1", '-0.5', -0.5, 'happy')
+    """
+    if not isinstance(value, str) or not FORMULA.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def from_cell(text: str) -> str:
+    """What :func:`to_cell` made the cell of.
+
+    >>> from_cell(to_cell("=1+1")), from_cell(to_cell("'=1+1")), from_cell("'quoted'")
+    ('=1+1', "'=1+1", "'quoted'")
+    """
+    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
+
+
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write ``rows`` under a header of ``columns``, atomically."""
+    """Write ``rows`` under a header of ``columns``, atomically; cells as of :func:`to_cell`."""
 
     def write(file: BinaryIO) -> None:
         import io
@@ -72,7 +104,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
         table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
-        table.writerows(rows)
+        table.writerows({key: to_cell(value) for key, value in row.items()} for row in rows)
         text.flush()
         text.detach()
 

@@ -13,6 +13,8 @@ from fer.errors import DataError
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused before they are decoded (8,000 x 6,000 fits)."""
+MAX_SIDE = 20_000
+"""Of pictures, in pixels: a strip of one by fifty million shows no face."""
 TURNS: dict[int, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,8 +47,8 @@ def decode(data: bytes, name: str, mode: str | None = None) -> np.ndarray:
         orientation is applied).
 
     Raises:
-        DataError: the bytes are no image, are cut off, are larger than :data:`MAX_PIXELS`, or
-            have levels outside the ranges above.
+        DataError: the bytes are no image, are cut off, are larger than :data:`MAX_PIXELS` or
+            :data:`MAX_SIDE`, or have levels outside the ranges above.
     """
     try:
         with warnings.catch_warnings():
@@ -54,9 +56,10 @@ def decode(data: bytes, name: str, mode: str | None = None) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
                 width, height = image.size
-                if width * height > MAX_PIXELS:
+                if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
                     raise DataError(
-                        f"{name}: expected an image of at most {MAX_PIXELS:,} pixels, found "
+                        f"{name}: expected an image of at most {MAX_PIXELS:,} pixels and "
+                        f"{MAX_SIDE:,} on a side, found "
                         f"{width} x {height}. Remove it, or crop the face first."
                     )
                 upright = to_8_bit(turn_upright(image), name)
