@@ -246,7 +246,7 @@ class Harness:
             moment = None
             if phase == "checkpoint":
                 moment = self.checkpoint_moment(place)
-            if self.tally.kills[phase] >= self.wanted[phase]:
+            if self.tally.kills[phase] >= self.wanted[phase] or (place / FINISHED).exists():
                 break
             resumable = (place / ".hydra/overrides.yaml").is_file()
             code = self.disturb(

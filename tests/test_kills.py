@@ -17,6 +17,7 @@ import pytest
 from fer.data import prepare as prepare_module
 from fer.data.dataset import load_images
 from fer.data.fer2013 import FER2013Reader
+from fer.data.manifest import Entry, read_manifest
 from fer.data.prepare import prepare
 from fer.data.synthetic import generate
 from tests.conftest import ROOT, Row, write_zip
@@ -164,9 +165,9 @@ def test_a_dataset_that_is_replaced_while_it_is_looked_at_is_looked_at_again(
     """Between the manifest and integrity.json another process may put new ones into place."""
     folder, other = tmp_path / "d", write_zip(tmp_path / "other.zip", rows[1:])
     prepare("fer2013", folder, FER2013Reader(), raw=tiny_zip)
-    plain = prepare_module.read_manifest
+    plain = read_manifest
 
-    def interrupted(path: Path) -> list[prepare_module.Entry]:
+    def interrupted(path: Path) -> list[Entry]:
         entries = plain(path)
         monkeypatch.setattr(prepare_module, "read_manifest", plain)
         prepare("fer2013", folder, FER2013Reader(), raw=other)
