@@ -56,7 +56,11 @@ def expand(arguments: Sequence[str]) -> list[str]:
         folder = find_unfinished(others)
         if folder is None:
             return [*others, "resume=auto"]
-        return [*others, f"hydra.run.dir={quote(folder)}", f"resume={quote(folder)}"]
+        return [
+            *others,
+            f"hydra.run.dir={quote(folder.absolute())}",
+            f"resume={quote(folder.absolute())}",
+        ]
     folder = Path(chosen[-1].strip("'\""))
     sweep = read_sweep(folder)
     if sweep is not None:
@@ -80,7 +84,12 @@ def expand(arguments: Sequence[str]) -> list[str]:
             "out, or start a new run without resume."
         )
     free = [item for item in others if item.startswith(FREE)]
-    return [*saved, *free, f"hydra.run.dir={quote(folder)}", f"resume={quote(folder)}"]
+    return [
+        *saved,
+        *free,
+        f"hydra.run.dir={quote(folder.absolute())}",
+        f"resume={quote(folder.absolute())}",
+    ]
 
 
 def expand_sweep(folder: Path, saved: Sequence[str], others: Sequence[str]) -> list[str]:
@@ -97,13 +106,13 @@ def expand_sweep(folder: Path, saved: Sequence[str], others: Sequence[str]) -> l
             f"{' '.join(changed)} beside it. Leave that out, or start a new sweep."
         )
     free = [item for item in others if item.startswith(FREE)]
-    place = quote(folder)
+    place = quote(folder.absolute())
     return ["-m", *saved, *free, f"hydra.sweep.dir={place}", f"resume={place}"]
 
 
 def quote(path: Path) -> str:
     """A path as Hydra's command line takes it: in quotes, where it has more than plain letters."""
-    text = str(path.absolute())
+    text = str(path)
     if re.fullmatch(r"[\w./-]+", text, re.ASCII):
         return text
     text = text.replace("\\", "\\\\").replace("'", "\\'")

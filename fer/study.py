@@ -131,9 +131,9 @@ def make_study(cfg: DictConfig) -> Study:
             f"found none in {root}. Clone the repository and run it there."
         )
     folder = Path(cfg.folder or Path(cfg.paths.outputs) / "study" / "_".join(datasets))
-    data = f"paths.data={quote(Path(cfg.paths.data))}"
+    data = f"paths.data={place_of(Path(cfg.paths.data))}"
     raw = {
-        name: [] if path is None else [f"dataset.raw={quote(Path(path))}"]
+        name: [] if path is None else [f"dataset.raw={place_of(Path(path))}"]
         for name, path in zip(datasets, (cfg.raw.a, cfg.raw.b), strict=False)
     }
     stages: list[Stage] = []
@@ -160,13 +160,13 @@ def make_study(cfg: DictConfig) -> Study:
             command = [str(root / "train.py"), f"dataset={name}", f"seed={seed}", "test=false"]
             stage = Stage(
                 f"train on {name}, seed {seed}",
-                [*command, *options, *raw[name], data, f"hydra.run.dir={quote(place)}"],
+                [*command, *options, *raw[name], data, f"hydra.run.dir={place_of(place)}"],
                 place / FINISHED,
                 place,
                 (f"prepare {name}",),
             )
             if stage.begun:
-                resumed = [str(root / "train.py"), f"resume={quote(place)}"]
+                resumed = [str(root / "train.py"), f"resume={place_of(place)}"]
                 stage = Stage(stage.name, resumed, stage.done_by, place, stage.needs)
             trainings[name, seed] = add(stage)
     for name, seed in trainings:
@@ -177,12 +177,12 @@ def make_study(cfg: DictConfig) -> Study:
                 f"measure {name}, seed {seed}, on {other}",
                 [
                     str(root / "evaluate.py"),
-                    f"checkpoint={quote(checkpoint)}",
+                    f"checkpoint={place_of(checkpoint)}",
                     # A dataset that is named would lose the options that it was trained with.
                     *([] if other == name else [f"dataset={other}"]),
                     *(measured if other == name else []),
                     data,
-                    f"hydra.run.dir={quote(place)}",
+                    f"hydra.run.dir={place_of(place)}",
                 ],
                 place / FINISHED,
                 place,
@@ -190,6 +190,13 @@ def make_study(cfg: DictConfig) -> Study:
             )
             evaluations.append(Evaluation(name, seed, other, add(stage)))
     return Study(folder, datasets, seeds, options, tuple(measured), stages, trainings, evaluations)
+
+
+def place_of(path: Path) -> str:
+    """A path for a command: relative where it lies below the current folder."""
+    here = Path.cwd()
+    absolute = path.absolute()
+    return quote(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
 def check_datasets(cfg: DictConfig) -> list[str]:
@@ -259,7 +266,9 @@ def check_list(cfg: DictConfig, key: str) -> list[str]:
 
 def integrity_file(cfg: DictConfig, name: str) -> Path:
     """Where the integrity report of a dataset is, or will be when it is prepared."""
-    dataset = compose("train", [f"dataset={name}", f"paths.data={quote(Path(cfg.paths.data))}"])
+    dataset = compose(
+        "train", [f"dataset={name}", f"paths.data={quote(Path(cfg.paths.data).absolute())}"]
+    )
     folder = Path(dataset.dataset.folder)
     # That of a folder that was prepared elsewhere is kept beside it.
     adopted = sorted(folder.glob(f"{CACHE}/adopted-*/integrity.json"))

@@ -124,6 +124,10 @@ def gather(study: Study) -> dict[str, Any]:
         "train_options": list(study.options),
         "parameters": parameters.pop(),
         "git": git_state(),
+        "data": {
+            name: describe_data(read_json(stage.done_by), trainings)
+            for name, stage in zip(study.datasets, study.stages, strict=False)
+        },
         "summary": [
             {
                 "train_dataset": trained_on,
@@ -135,6 +139,26 @@ def gather(study: Study) -> dict[str, Any]:
         ],
         "trainings": trainings,
         "evaluations": evaluations,
+    }
+
+
+def describe_data(
+    integrity: Mapping[str, Any], trainings: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """What a card says of a dataset: counts, verdict, and known faults as numbers."""
+    config = next(
+        row["config"] for row in trainings if row["dataset"] == integrity["dataset"]
+    )["dataset"]  # fmt: skip
+    return {
+        **{
+            key: integrity[key]
+            for key in ("counts", "fingerprint", "verdict", "verdict_text", "leaks")
+        },
+        "duplicates": {
+            key: value for key, value in integrity["duplicates"].items() if isinstance(value, int)
+        },
+        "blank": len(integrity["blank"]),
+        "drawn": config["generator"] is not None,
     }
 
 
