@@ -68,7 +68,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     begun = datetime.now(timezone.utc)
     check_options(cfg, optional=["dataset"])
     settings = configured_settings(cfg)
-    checkpoint = load_checkpoint(Path(cfg.checkpoint))
+    checkpoint = load_checkpoint(cfg.checkpoint)
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     cfg = with_dataset_of(cfg, checkpoint)
     network = checkpoint.network
