@@ -118,7 +118,8 @@ def whole_network(checkpoint: Checkpoint) -> torch.nn.Module:
             probabilities: torch.Tensor = self.network(images).softmax(dim=1)
             return probabilities
 
-    return Whole().eval()
+    # Who runs it elsewhere does not train it: its answers are plain values.
+    return Whole().eval().requires_grad_(False)
 
 
 def example_input(checkpoint: Checkpoint) -> torch.Tensor:
@@ -151,6 +152,7 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
         # The exporter that follows the computation needs no further package (the newer one needs
         # onnxscript), and exists in every version of torch that is supported here.
         warnings.filterwarnings("ignore", message="You are using the legacy TorchScript-based")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
         torch.onnx.export(
             whole_network(checkpoint),

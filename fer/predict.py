@@ -168,8 +168,8 @@ def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], 
         except DataError as error:
             missing.append(Result(path, error=str(error)))
             continue
-        if annotated is not None and annotated.resolve() != path.resolve():
-            ours = annotated.resolve()
+        ours = None if annotated is None else annotated.resolve()
+        if ours is not None and path.resolve() in ours.parents:
             files = [file for file in files if ours not in file.resolve().parents]
         if not files:
             missing.append(

@@ -42,7 +42,7 @@ def annotate(image: np.ndarray, faces: Sequence[Prediction]) -> np.ndarray:
     unit = max(picture.size) / 50
     captions = [face for face in faces if face.box is None]
     if captions:
-        font = fitting_font(max(map(label, captions), key=len), picture.width, unit)
+        font = fitting_font(max(map(label, captions), key=len), picture.width, picture.width / 18)
         line = round(font.size * 1.5)
         strip = Image.new("RGB", (picture.width, picture.height + line * len(captions)))
         strip.paste(picture, (0, line * len(captions)))
