@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -147,8 +148,7 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
             f"format=onnx: expected the packages onnx and onnxruntime, found {error.name} missing. "
             'Install them: pip install "fer-lab[export]"'
         ) from error
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         # The exporter that follows the computation needs no further package (the newer one needs
         # onnxscript), and exists in every version of torch that is supported here.
         warnings.filterwarnings("ignore", message="You are using the legacy TorchScript-based")
@@ -157,14 +157,14 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
         torch.onnx.export(
             whole_network(checkpoint),
             (example_input(checkpoint),),
-            buffer,
+            Path(folder) / "network.onnx",
             input_names=["images"],
             output_names=["probabilities"],
             dynamic_axes={"images": {0: "batch"}, "probabilities": {0: "batch"}},
             opset_version=OPSET,
             dynamo=False,
         )
-    model = onnx.load_from_string(buffer.getvalue())
+        model = onnx.load(Path(folder) / "network.onnx")
     model.producer_name, model.producer_version = "fer-lab", fer.__version__
     onnx.helper.set_model_props(model, describe(checkpoint))
     onnx.checker.check_model(model, full_check=True)
@@ -217,8 +217,6 @@ def to_safetensors(checkpoint: Checkpoint) -> bytes:
 
 def run_safetensors(data: bytes, images: np.ndarray) -> np.ndarray:
     """Probabilities ``(N, 7)`` of a safetensors checkpoint, loaded as evaluation does."""
-    import tempfile
-
     from fer.evaluation.predict import load_checkpoint, predict
 
     with tempfile.TemporaryDirectory() as folder:

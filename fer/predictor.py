@@ -178,6 +178,7 @@ class Predictor:
         """Of images ``(size, size, C)`` uint8 at the network's input size."""
         if not inputs:
             return []
+        places: Sequence[Box | None] = boxes or [None] * len(inputs)
         rows = predict(
             self.network,
             np.stack(inputs),
@@ -190,7 +191,7 @@ class Predictor:
                 dict(zip(labels.EMOTIONS, row.tolist(), strict=True)),
                 box,
             )
-            for row, box in zip(rows, boxes or [None] * len(inputs), strict=True)
+            for row, box in zip(rows, places, strict=True)
         ]
 
 

@@ -68,6 +68,7 @@ def test_onnx_holds_everything_from_pixels_to_probabilities(tmp_path: Path, chan
     (given,) = session.get_inputs()
     assert (given.name, given.type) == ("images", "tensor(uint8)")
     assert given.shape == ["batch", channels, SIZE, SIZE]
+    assert session.get_outputs()[0].shape == ["batch", 7]
     for count in (1, 2, 7):
         images = pictures(count, channels)
         (found,) = session.run(["probabilities"], {"images": images.transpose(0, 3, 1, 2)})
@@ -98,11 +99,12 @@ def test_torchscript_runs_without_this_program(tmp_path: Path) -> None:
         f"files = {{{DESCRIPTION!r}: ''}}\n"
         "module = torch.jit.load('a.pt', _extra_files=files)\n"
         "np.save('found.npy', module(torch.from_numpy(np.load('images.npy'))).numpy())\n"
-        f"print(json.dumps([json.loads(files[{DESCRIPTION!r}]), 'fer' in sys.modules]))\n"
+        "norm = 'batch_norm' in str(module.inlined_graph)\n"
+        f"print(json.dumps([json.loads(files[{DESCRIPTION!r}]), 'fer' in sys.modules, norm]))\n"
     )
     done = run_program("-W", "ignore", "-c", program, cwd=tmp_path)
-    description, imported = json.loads(done.stdout)
-    assert not imported
+    description, imported, norm = json.loads(done.stdout)
+    assert not imported and not norm
     check_description(description, 1)
     found = np.load(tmp_path / "found.npy")
     np.testing.assert_allclose(found, predict(checkpoint.network, images), atol=1e-5)
