@@ -22,3 +22,7 @@ class ConfigError(FerError, ValueError):
 
 class CheckpointError(FerError, ValueError):
     """A checkpoint is missing, unreadable, or made for something else."""
+
+
+class ExportError(FerError, RuntimeError):
+    """An exported network does not say what the network itself says."""
