@@ -1,0 +1,101 @@
+"""A search by Optuna: it proposes the values of each job from the scores of those before.
+
+Hydra only takes sweepers from the package ``hydra_plugins``, and imports all of it at every start:
+the search is in :mod:`fer.study`, imported when it is needed, and Optuna with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class OptunaSweeper(Sweeper):
+    """Trials that Optuna proposes, each a job in a folder of its own below the sweep's.
+
+    Args:
+        params: of each option that is searched, its values as on the command line:
+            ``interval(0, 0.5)``, ``tag(log, interval(1e-4, 1e-2))``, ``range(1, 9, 2)``,
+            ``choice(a, b)``. Overrides of the command line add to them or replace them.
+        **settings: see :class:`fer.study.Settings`.
+    """
+
+    def __init__(self, params: DictConfig | None, **settings: Any) -> None:
+        self.params = params or {}
+        self.settings = settings
+        self.hydra_context: HydraContext | None = None
+        self.config: DictConfig | None = None
+        self.launcher: Launcher | None = None
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Hydra's part: what the jobs are composed of, and who runs them."""
+        self.hydra_context = hydra_context
+        self.config = config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> list[list[JobReturn]]:
+        """Search, launching the jobs, and collect their results.
+
+        Raises:
+            CommandError: Optuna is not installed, the options cannot work, the folder holds
+                another sweep, or jobs have failed.
+        """
+        from fer import study, sweep
+        from fer.cli import CommandError
+        from fer.errors import FerError
+
+        assert self.config is not None and self.launcher is not None
+        assert self.hydra_context is not None
+        launcher = self.launcher
+        returns: list[Any] = []
+
+        def launch(first: int, jobs: list[list[str]]) -> None:
+            returns.append(launcher.launch(jobs, initial_job_idx=first))
+
+        folder = Path(self.config.hydra.sweep.dir)
+        resuming = OmegaConf.select(self.config, "resume") is not None
+        try:
+            settings = study.Settings.make(self.settings)
+            parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+            space, fixed = study.read_space(self.params, arguments, parser)
+            self._check_keys(study.example(space, fixed))
+            study.import_optuna()
+            if not resuming:
+                sweep.claim(folder, [], resuming=False)
+                folder.mkdir(parents=True, exist_ok=True)
+                sweep.save_jobs(folder, [])
+                OmegaConf.save(self.config, folder / "multirun.yaml")
+            jobs = study.search(folder, space, fixed, settings, launch, resuming=resuming)
+        except FerError as error:
+            raise CommandError(f"Error: {error}") from error
+        sweep.finish(folder, jobs, [dimension.name for dimension in space], study.ADVICE)
+        return returns
+
+    def _check_keys(self, job: list[str]) -> None:
+        """Compose one job, so that a mistyped option is found before the first trial.
+
+        Raises:
+            ConfigError: it does not compose.
+        """
+        from fer.errors import ConfigError
+
+        try:
+            self.validate_batch_is_legal([job])
+        except HydraException as error:
+            raise ConfigError(
+                "hydra.sweeper.params and the command line: expected options of train.py, found: "
+                f"{error} Correct the key; python train.py --help lists the options."
+            ) from error
