@@ -16,7 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fer.data.files import write_atomic, write_csv
 from fer.model.module import MONITOR, EmotionModule
-from fer.study import Reporter
+from fer.search import Reporter
 
 HISTORY_COLUMNS = (
     "epoch",

@@ -173,15 +173,15 @@ def plane(jobs: Sequence[Job], across: str, up: str) -> Figure:
             6.4, 4.2, "Validation macro-F1", f"{how_many(len(jobs), 'finished job')} · best ringed"
         )
         axis = figure.subplots()
-        places = [
+        x, y = (
             [scale.place(job.values[key]) for job in jobs]
             for scale, key in zip(scales, (across, up), strict=True)
-        ]
+        )
         for scale, side in zip(scales, "xy", strict=True):
             scale.set(axis, side)
-        picture = axis.scatter(*places, c=scores, cmap="viridis_r", s=60)
+        picture = axis.scatter(x, y, c=scores, cmap="viridis_r", s=60)
         best = int(np.argmax(scores))
-        axis.scatter(*([side[best]] for side in places), s=170, facecolors="none", edgecolors=INK)
+        axis.scatter(x[best], y[best], s=170, facecolors="none", edgecolors=INK)
         axis.set(xlabel=plain(across), ylabel=plain(up))
         axis.margins(0.12)
         axis.grid()
@@ -277,11 +277,11 @@ def parallel_coordinates(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
             )
         for x, scale in enumerate(scales):
             axis.axvline(x, color=MUTED, linewidth=0.8)
-            for value in scale.marks:
+            for mark in scale.marks:
                 axis.text(
                     x + 0.03,
-                    scale.height(value),
-                    plain(shorten(value)),
+                    scale.height(mark),
+                    plain(shorten(mark)),
                     size=9,
                     va="center",
                     bbox=LABEL,

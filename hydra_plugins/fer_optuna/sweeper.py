@@ -1,11 +1,12 @@
 """A search by Optuna: it proposes the values of each job from the scores of those before.
 
 Hydra only takes sweepers from the package ``hydra_plugins``, and imports all of it at every start:
-the search is in :mod:`fer.study`, imported when it is needed, and Optuna with it.
+the search is in :mod:`fer.search`, imported when it is needed, and Optuna with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ class OptunaSweeper(Sweeper):
 
     Args:
         params: of each option that is searched, its values as on the command line:
-            ``interval(0, 0.5)``, ``tag(log, interval(1e-4, 1e-2))``, ``range(1, 9, 2)``,
-            ``choice(a, b)``. Overrides of the command line add to them or replace them.
-        **settings: see :class:`fer.study.Settings`.
+            ``interval(0, 0.5)``, ``int(interval(2, 8))``, ``tag(log, interval(1e-4, 1e-2))``,
+            ``range(1, 9, 2)``, ``choice(a, b)``. Overrides of the command line add to them or
+            replace them.
+        **settings: see :class:`fer.search.Settings`.
     """
 
     def __init__(self, params: DictConfig | None, **settings: Any) -> None:
-        self.params = params or {}
+        self.params: Mapping[str, Any] = {str(key): value for key, value in (params or {}).items()}
         self.settings = settings
         self.hydra_context: HydraContext | None = None
         self.config: DictConfig | None = None
@@ -53,7 +55,7 @@ class OptunaSweeper(Sweeper):
             CommandError: Optuna is not installed, the options cannot work, the folder holds
                 another sweep, or jobs have failed.
         """
-        from fer import study, sweep
+        from fer import search, sweep
         from fer.cli import CommandError
         from fer.errors import FerError
 
@@ -68,32 +70,35 @@ class OptunaSweeper(Sweeper):
         folder = Path(self.config.hydra.sweep.dir)
         resuming = OmegaConf.select(self.config, "resume") is not None
         try:
-            settings = study.Settings.make(self.settings)
+            settings = search.Settings.make(self.settings)
             parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-            space, fixed = study.read_space(self.params, arguments, parser)
-            self._check_keys(study.example(space, fixed))
-            study.import_optuna()
+            space, fixed = search.read_space(self.params, arguments, parser)
+            self._check(search.example(space, fixed))
+            search.import_optuna()
             if not resuming:
                 sweep.claim(folder, [], resuming=False)
                 folder.mkdir(parents=True, exist_ok=True)
                 sweep.save_jobs(folder, [])
                 OmegaConf.save(self.config, folder / "multirun.yaml")
-            jobs = study.search(folder, space, fixed, settings, launch, resuming=resuming)
+            jobs = search.search(folder, space, fixed, settings, launch, resuming=resuming)
         except FerError as error:
             raise CommandError(f"Error: {error}") from error
-        sweep.finish(folder, jobs, [dimension.name for dimension in space], study.ADVICE)
+        sweep.finish(folder, jobs, [dimension.name for dimension in space], search.ADVICE)
         return returns
 
-    def _check_keys(self, job: list[str]) -> None:
-        """Compose one job, so that a mistyped option is found before the first trial.
+    def _check(self, job: list[str]) -> None:
+        """Compose one job, so that what no trial could run with is found before the first.
 
         Raises:
-            ConfigError: it does not compose.
+            ConfigError: it does not compose, or one of its values cannot be.
         """
         from fer.errors import ConfigError
+        from fer.options import check_options
 
+        assert self.config is not None and self.hydra_context is not None
         try:
-            self.validate_batch_is_legal([job])
+            cfg = self.hydra_context.config_loader.load_sweep_config(self.config, job)
+            check_options(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
         except HydraException as error:
             raise ConfigError(
                 "hydra.sweeper.params and the command line: expected options of train.py, found: "

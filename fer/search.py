@@ -34,6 +34,7 @@ from fer.resume import JOBS
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
 ADVICE = (
     "The search went on without them. Where the cause lay outside the values, ask for more trials: "
@@ -85,7 +86,7 @@ class Settings:
         """
         for place, checks, found in (
             ("hydra.sweeper", SETTINGS, values),
-            ("hydra.sweeper.pruning", PRUNING, values.get("pruning")),
+            ("hydra.sweeper.pruning", PRUNING, values.get("pruning", {})),
         ):
             if not isinstance(found, Mapping) or set(found) != set(checks):
                 raise ConfigError(
@@ -109,7 +110,10 @@ SETTINGS: dict[str, Check] = {
     "storage": or_null(TEXT, "for optuna.db in the sweep's folder"),
     "seed": SEED,
     "random_trials": whole(1),
-    "pruning": ("its options", lambda value: isinstance(value, Mapping)),
+    "pruning": (
+        "enabled, startup_trials and warmup_epochs",
+        lambda value: isinstance(value, Mapping),
+    ),
 }
 PRUNING: dict[str, Check] = {
     "enabled": SWITCH,
@@ -211,8 +215,8 @@ def make_dimension(key: str, override: Override) -> Dimension:
         ConfigError: it has no values, or values that a search cannot take.
     """
     value = override.value()
-    tags = getattr(value, "tags", set())
-    allowed = {"log"} if isinstance(value, IntervalSweep) else set()
+    tags: set[str] = getattr(value, "tags", set())
+    allowed: set[str] = {"log"} if isinstance(value, IntervalSweep) else set()
     if tags - allowed:
         raise ConfigError(
             f"{override.input_line}: expected {'the tag log or none' if allowed else 'no tag'}, "
@@ -292,12 +296,10 @@ def open_storage(storage: str) -> optuna.storages.BaseStorage:
         if storage.startswith("journal:"):
             from optuna.storages.journal import JournalFileBackend
 
-            return optuna.storages.JournalStorage(  # type: ignore[no-any-return]
+            return optuna.storages.JournalStorage(
                 JournalFileBackend(storage.removeprefix("journal:"))
             )
-        return optuna.storages.RDBStorage(  # type: ignore[no-any-return]
-            storage, engine_kwargs=patient
-        )
+        return optuna.storages.RDBStorage(storage, engine_kwargs=patient)
     except (ImportError, OSError, ValueError, RuntimeError, SQLAlchemyError) as error:
         raise ConfigError(
             f"hydra.sweeper.storage: expected null, journal:PATH or the URL of a database that can "
@@ -393,7 +395,7 @@ def search(
     study, storage = open_study(folder, space, fixed, settings, resuming=resuming)
     where = locate_storage(folder, settings.storage)
 
-    def begun() -> list[optuna.trial.FrozenTrial]:
+    def begun() -> list[FrozenTrial]:
         """All trials but those that somebody has put into the study to be run later."""
         return [t for t in study.get_trials(deepcopy=False) if t.state != states.WAITING]
 
