@@ -11,11 +11,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import hydra
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
@@ -25,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing import ProcessRaisedException
 
 from fer import errors, labels
-from fer.cli import config_folder, instantiate
+from fer.cli import compose, config_folder, instantiate
 from fer.data.datamodule import EmotionDataModule
 from fer.data.files import write_json
 from fer.data.integrity import data_notes
@@ -457,13 +455,7 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
             f"{checkpoint.path}: expected to find its dataset's configuration "
             f"{trained_on['choice']!r} in conf/dataset/, found none. Choose one: dataset=NAME"
         )
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()  # a running job's Hydra refuses a second one beside it
-    try:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-            composed = hydra.compose("evaluate", overrides=[f"dataset={trained_on['choice']}"])
-    finally:
-        GlobalHydra.instance().hydra = running
+    composed = compose("evaluate", [f"dataset={trained_on['choice']}"])
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
     cfg.dataset = composed.dataset

@@ -6,6 +6,7 @@ the training needs. Nothing here imports torch.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,8 +104,11 @@ def expand_sweep(folder: Path, saved: Sequence[str], others: Sequence[str]) -> l
 
 
 def quote(path: Path) -> str:
-    """A path as Hydra's command line takes it."""
-    text = str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+    """A path as Hydra's command line takes it: in quotes, where it has more than plain letters."""
+    text = str(path.absolute())
+    if re.fullmatch(r"[\w./-]+", text, re.ASCII):
+        return text
+    text = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
 
 
