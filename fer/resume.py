@@ -23,9 +23,11 @@ from fer.errors import ConfigError
 LAST = "checkpoints/last.ckpt"
 FINISHED = "report.html"
 """The file that a run writes last."""
+PRUNED = "pruned.json"
+"""What a trial leaves that a search has ended early: its scores so far."""
 JOBS = "jobs.json"
 """The overrides of every job, in a sweep's folder."""
-FREE = ("resume=", "trainer.progress_bar=", "hydra.")
+FREE = ("resume=", "trainer.progress_bar=", "hydra.", "optuna.")
 """Overrides that do not change what is trained."""
 
 
