@@ -297,7 +297,11 @@ def check_same(study: Study) -> None:
             if key.startswith(PLACES):
                 continue
             found = look_up(saved["config"], key)
-            if found != value and found is not MISSING:
+            if found is MISSING:  # an option that was not there yet
+                continue
+            if key.endswith("_target_"):  # a class may have moved since; its name stays
+                value, found = (str(name).rpartition(".")[2] for name in (value, found))
+            if found != value:
                 raise ConfigError(
                     f"{stage.folder}: expected a training with {key}={value}, found one with "
                     f"{key}={found}. Choose another folder for this study: folder=PATH"

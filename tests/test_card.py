@@ -14,8 +14,10 @@ from fer import labels
 from fer.card import main, write_card
 from fer.errors import DataError
 from fer.evaluation.metrics import measure_split
+from fer.evaluation.predict import load_checkpoint
 from fer.report.model_card import render_card
 from fer.report.study import summarise
+from tests.conftest import ROOT
 
 pytest.importorskip("huggingface_hub")
 
@@ -70,11 +72,10 @@ def make_results(names: tuple[str, ...] = ("fer2013",), seeds: tuple[int, ...] =
                 "dataset": name, "seed": seed, "folder": "train", "command": "python train.py x",
                 "git": {"commit": "c" * 40, "dirty": False}, "started": "", "best_epoch": 28,
                 "epochs": 30, "validation": {"accuracy": 0.5, "macro_f1": 0.4},
-                "images_per_second": 100.0, "wall_seconds": 6000.0,
+                "images_per_second": 100.0, "epoch_seconds": 6000, "drawn": False,
                 "versions": {"torch": "2", "lightning": "2"},
                 "hardware": {"device_name": None, "cpu": "a CPU", "precision": "32-true"},
                 "config": {
-                    "dataset": {"generator": None},
                     "model": {"widths": [64, 128], "image_size": 48, "in_channels": 1,
                               "dropout": 0.3},
                     "optimizer": {"_target_": "torch.optim.AdamW", "lr": 0.003},
@@ -145,3 +146,15 @@ def test_the_command_writes_the_card_and_explains_what_is_no_study(
     with pytest.raises(DataError, match="expected the results of a study"):
         write_card(tmp_path, tmp_path / "never.md")
     assert not (tmp_path / "never.md").exists()
+
+
+def test_the_committed_card_is_that_of_the_committed_results(tmp_path: Path) -> None:
+    results = ROOT / "fer/pretrained/fer2013.json"
+    card = write_card(results, tmp_path / "card.md")
+    assert card.read_bytes() == (ROOT / "MODEL_CARD.md").read_bytes()
+    # What the card says of the training is what the network itself remembers of it.
+    checkpoint = load_checkpoint("pretrained")
+    (training,) = json.loads(results.read_text())["trainings"]
+    assert checkpoint.extras["dataset"]["fingerprint"] == training["data"]["fingerprint"]
+    assert checkpoint.epoch == training["best_epoch"]
+    assert checkpoint.extras["model"]["widths"] == training["config"]["model"]["widths"]

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from fer.cli import compose
 from fer.options import check_options
+from fer.predict import make_parser
 from fer.study import expand
 from tests.conftest import ROOT
 
@@ -21,9 +22,10 @@ PROGRAMS = {
     "evaluate.py": "evaluate",
     "-m fer.data.prepare": "prepare",
     "-m fer.study": "study",
+    "-m fer.export": "export",
 }
 """What starts a command, and the configuration that it composes."""
-OTHERS = ("-m venv", "-m pytest", "-m fer.card", "benchmarks/")
+OTHERS = ("-m venv", "-m pytest", "-m fer.card", "-m fer.predict", "benchmarks/")
 
 
 def commands() -> list[tuple[str, str]]:
@@ -75,6 +77,8 @@ def test_every_command_composes(document: str, command: str) -> None:
             check_options(cfg, optional=["dataset", "perturbation", "saliency", "checkpoint"])
         return
     assert command.startswith(OTHERS), f"{document}: what is {command!r}?"
+    if command.startswith("-m fer.predict"):
+        make_parser().parse_args(arguments[2:])
     if arguments[0].startswith("benchmarks/"):
         assert (ROOT / arguments[0]).is_file()
 

@@ -85,7 +85,7 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
         "summary": "A compact convolutional network of "
         f"{how_many(results['parameters'], 'parameter')} that names one of seven "
         "expressions of a face. The same recipe was trained on "
-        f"{' and on '.join(names)}, {how_many(len(results['seeds']), 'seed')} each.",
+        f"{' and on '.join(names)}, with {how_many(len(results['seeds']), 'seed')}.",
         "blocks": len(model["widths"]),
         "widths": "-".join(map(str, model["widths"])),
         "parameters": results["parameters"],
@@ -130,7 +130,7 @@ def _home(results: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 
 def _drawn(results: Mapping[str, Any]) -> bool:
-    return any(row["config"]["dataset"]["generator"] is not None for row in results["trainings"])
+    return any(facts["drawn"] for facts in results["data"].values())
 
 
 def make_metadata(results: Mapping[str, Any]) -> str:
@@ -413,7 +413,7 @@ def _provenance(results: Mapping[str, Any]) -> list[dict[str, str]]:
             f"{100 * row['validation']['macro_f1']:.1f} %",
             f"{hardware['device_name'] or hardware['cpu']}, {hardware['precision']}",
             f"torch {row['versions']['torch']}, lightning {row['versions']['lightning']}",
-            f"{row['wall_seconds'] / 60:.0f} minutes",
+            f"its epochs took {row['epoch_seconds'] / 60:.0f} minutes",
         ]
         rows.append(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from fer import labels
 from fer.data.files import read_json, write_json
+from fer.errors import DataError
 from fer.report.evaluation import score
 from fer.report.page import Cell, FigureEntry, Section, Table, embed_section, write_page
-from fer.report.provenance import git_state
+from fer.report.provenance import git_state, without_places
 from fer.report.words import ABSENT, how_many, percent, whole
 
 if TYPE_CHECKING:
@@ -26,6 +28,11 @@ SCORES = {
 }
 RESULTS = "study.json"
 """The file that holds every number of the page, for a model card."""
+RECIPE = (
+    *("augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "loader"),
+    *("early_stopping", "mixing", "ema", "seed"),
+)
+"""Parts of a configuration that both trainings share; the others say where things are."""
 
 
 def write_study(study: Study) -> Path:
@@ -89,13 +96,18 @@ def gather(study: Study) -> dict[str, Any]:
                 "dataset": name,
                 "seed": seed,
                 "folder": _relative(stage.folder, study.folder),
+                "command": without_places(run["command"]),
                 **{
                     key: run[key]
                     for key in (
-                        *("command", "git", "started", "best_epoch", "epochs", "validation"),
-                        *("images_per_second", "wall_seconds", "versions", "hardware", "config"),
+                        *("git", "started", "best_epoch", "epochs", "validation"),
+                        *("images_per_second", "versions", "hardware"),
                     )
                 },
+                # Of all epochs, those before a training was cut off too.
+                "epoch_seconds": round(sum(read_column(stage.folder / "history.csv", "seconds"))),
+                "config": {key: value for key, value in run["config"].items() if key in RECIPE},
+                "drawn": run["config"]["dataset"]["generator"] is not None,
                 "data": run["dataset"],
             }
         )
@@ -108,7 +120,7 @@ def gather(study: Study) -> dict[str, Any]:
             "test_dataset": one.measured_on,
             "seed": one.seed,
             "folder": _relative(folder, study.folder),
-            "command": run["command"],
+            "command": without_places(run["command"]),
             "notes": run["notes"],
             "data": run["dataset"],
             "metrics": read_json(folder / "metrics.json"),
@@ -146,9 +158,7 @@ def describe_data(
     integrity: Mapping[str, Any], trainings: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """What a card says of a dataset: counts, verdict, and known faults as numbers."""
-    config = next(
-        row["config"] for row in trainings if row["dataset"] == integrity["dataset"]
-    )["dataset"]  # fmt: skip
+    drawn = next(row["drawn"] for row in trainings if row["dataset"] == integrity["dataset"])
     return {
         **{
             key: integrity[key]
@@ -158,8 +168,23 @@ def describe_data(
             key: value for key, value in integrity["duplicates"].items() if isinstance(value, int)
         },
         "blank": len(integrity["blank"]),
-        "drawn": config["generator"] is not None,
+        "drawn": drawn,
     }
+
+
+def read_column(path: Path, name: str) -> list[float]:
+    """The numbers of a column of a CSV file.
+
+    Raises:
+        DataError: the file cannot be read, or has no such column.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [float(row[name]) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}: expected a column {name} of numbers, found: {error!r}."
+        ) from error
 
 
 def _count_parameters(model: Mapping[str, Any]) -> int:
@@ -358,7 +383,7 @@ def _training(study: Study, results: Mapping[str, Any]) -> Section:
                 Cell(percent(row["validation"]["accuracy"]), row["validation"]["accuracy"]),
                 Cell(percent(row["validation"]["macro_f1"]), row["validation"]["macro_f1"]),
                 Cell(whole(row["images_per_second"]), row["images_per_second"]),
-                Cell(f"{row['wall_seconds'] / 60:.1f}", row["wall_seconds"]),
+                Cell(f"{row['epoch_seconds'] / 60:.1f}", row["epoch_seconds"]),
                 Cell(str(row["hardware"]["device_name"] or row["hardware"]["cpu"]), words=True),
             ]
         )
