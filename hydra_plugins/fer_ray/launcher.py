@@ -9,6 +9,7 @@ each job where the cluster has some. Hydra imports this at every start, Ray only
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,10 @@ class ClusterLauncher(Launcher):
             os.chdir(folder)  # relative paths mean the same as where the sweep was started
 
         try:
+            host, colon, port = (self.address or "").rpartition(":")
+            if colon and port.isdecimal() and "/" not in host:
+                # Ray itself would try for minutes.
+                socket.create_connection((host, int(port)), timeout=10).close()
             init(
                 address=self.address,
                 log_to_driver=self.show_output,
@@ -103,10 +108,11 @@ class ClusterLauncher(Launcher):
                     "worker_process_setup_hook": enter,
                 },
             )
-        except ConnectionError as error:
+        except OSError as error:  # a ConnectionError among them
             raise CommandError(
                 f"Error: hydra.launcher.address: expected a Ray cluster, found none at "
-                f"{self.address}: {error}. Start one: ray start --head, or leave the address out."
+                f"{self.address} that lets this program in: {error}. Start one there (ray start "
+                "--head); one that asks for a token needs RAY_AUTH_MODE=token here as there."
             ) from error
 
 
