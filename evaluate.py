@@ -22,7 +22,7 @@ def evaluated_dataset(choice: str | None, checkpoint: str | None) -> str:
     from fer.evaluation.predict import load_checkpoint
 
     try:
-        return str(load_checkpoint(Path(checkpoint or "")).extras["dataset"]["choice"])
+        return str(load_checkpoint(checkpoint or "").extras["dataset"]["choice"])
     except CheckpointError:
         return "unknown"  # the task itself explains what is wrong with the checkpoint
 

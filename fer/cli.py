@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, HydraException, InstantiationException
@@ -178,6 +179,21 @@ def instantiate(node: DictConfig, **values: Any) -> Any:
             f"{node._get_full_key('') or 'configuration'}: {node.get('_target_')} does not accept "
             f"these values: {cause}. Correct them in conf/ or on the command line."
         ) from error
+
+
+def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """Another configuration, composed beside that of the running job.
+
+    Raises:
+        HydraException: the overrides do not fit.
+    """
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()  # a running job's Hydra refuses a second one beside it
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+            return hydra.compose(config_name, overrides=list(overrides))
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def groups_of(config_name: str) -> list[str]:

@@ -26,3 +26,7 @@ class TrainingError(FerError, RuntimeError):
 
 class CheckpointError(FerError, ValueError):
     """A checkpoint is missing, unreadable, or made for something else."""
+
+
+class ExportError(FerError, RuntimeError):
+    """An exported network does not say what the network itself says."""

@@ -68,7 +68,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     begun = datetime.now(timezone.utc)
     check_options(cfg, optional=["dataset"])
     settings = configured_settings(cfg)
-    checkpoint = load_checkpoint(Path(cfg.checkpoint))
+    checkpoint = load_checkpoint(cfg.checkpoint)
     if cfg.trainer.devices != 1:
         raise ConfigError(
             "trainer.devices: expected 1 here, where a second process would cost more than it "

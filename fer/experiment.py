@@ -11,11 +11,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import hydra
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
@@ -25,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from fer import errors, labels
-from fer.cli import config_folder, instantiate
+from fer.cli import compose, config_folder, instantiate
 from fer.data.datamodule import EmotionDataModule
 from fer.data.files import remove_leftovers, write_json
 from fer.data.integrity import data_notes
@@ -37,6 +35,7 @@ from fer.model.callbacks import (
     AtomicCheckpointIO,
     History,
     ProgressBar,
+    Pruning,
     Quiet,
     Watch,
     make_checkpoints,
@@ -51,7 +50,7 @@ from fer.options import CHECKS, NAME, Guard, check_options
 from fer.report.dataset import write_dataset_report
 from fer.report.html import write_run_report
 from fer.report.run import describe_run, draw_run, log_to_tensorboard, print_summary
-from fer.resume import LAST
+from fer.resume import LAST, PRUNED
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +67,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
         folder: of the run; everything is written there.
 
     Returns:
-        The best validation macro-F1, a fraction: what a sweep may optimise.
+        The best validation macro-F1, a fraction: what a sweep may optimise. Of a trial that a
+        search ends early, the best until then; it leaves ``pruned.json`` and is not measured.
 
     Raises:
         FerError: something that the user can correct, in a message that says how.
@@ -147,7 +147,10 @@ def train(cfg: DictConfig, folder: Path) -> float:
     )
     if cut_off is not None:
         log.info("Going on after epoch %s of %s", cut_off.epochs - 1, folder)
-    if cut_off is not None and cut_off.is_trained(cfg.trainer.max_epochs):
+    is_trial = cfg.optuna.trial is not None
+    if cut_off is not None and (
+        cut_off.is_trained(cfg.trainer.max_epochs) or (is_trial and cut_off.pruned)
+    ):
         history.load_state_dict({"rows": cut_off.rows})
     else:
         fit(trainer, module, data, None if cut_off is None else cut_off.path)
@@ -156,6 +159,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
     if trainer.interrupted:
         raise KeyboardInterrupt
     trained = time.perf_counter() - started
+    if is_trial and read_progress(folder / LAST).pruned:
+        return record_pruned(folder, history, int(cfg.optuna.trial), trained)
     checkpoint = load_checkpoint(folder / BEST)
     val = measure_network(checkpoint.network, data, "val", computing, **measuring(cfg))
     results = [val]
@@ -250,6 +255,33 @@ def fit(
         ) from error
 
 
+def record_pruned(folder: Path, history: History, trial: int, seconds: float) -> float:
+    """Write ``pruned.json``, the scores of a trial that was ended early.
+
+    Returns:
+        Its best validation macro-F1, a fraction.
+    """
+    assert history.best_epoch is not None
+    best = history.rows[history.best_epoch]
+    write_json(
+        folder / PRUNED,
+        {
+            "best_epoch": history.best_epoch,
+            "epochs": len(history.rows),
+            "validation": {name: best[f"val_{name}"] for name in ("accuracy", "macro_f1")},
+            "wall_seconds": round(seconds, 1),
+        },
+    )
+    log.info(
+        "Trial %s was ended after %s epochs with a best validation macro-F1 of %.2f %%: below the "
+        "median of the trials before it",
+        trial,
+        len(history.rows),
+        100 * best["val_macro_f1"],
+    )
+    return best["val_macro_f1"]
+
+
 def make_data(
     cfg: DictConfig, network: SharedCNN | None = None, device: torch.device | None = None
 ) -> EmotionDataModule:
@@ -309,13 +341,15 @@ class CutOff:
     """Finished ones."""
     steps: int
     stopped: bool
-    """Whether early stopping had ended it."""
+    """Whether early stopping had ended it, or a search."""
+    pruned: bool
+    """Whether it was a search."""
     rows: list[dict[str, float]]
     """Of its history."""
 
     def is_trained(self, max_epochs: int) -> bool:
         """Whether only the measuring is left to do."""
-        return self.stopped or self.epochs >= max_epochs
+        return (self.stopped and not self.pruned) or self.epochs >= max_epochs
 
 
 def load_cut_off(cfg: DictConfig, folder: Path, data: EmotionDataModule) -> CutOff | None:
@@ -352,9 +386,10 @@ def read_progress(path: Path) -> CutOff:
             int(progress["epochs"]),
             int(content["global_step"]),
             bool(progress["stopped"]),
+            bool(content["callbacks"].get("Pruning", {"pruned": False})["pruned"]),
             list(content["callbacks"]["History"]["rows"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: expected a checkpoint that a training can go on from, found one without "
             f"{error}: an earlier version wrote it. Start a new run without resume."
@@ -362,7 +397,7 @@ def read_progress(path: Path) -> CutOff:
 
 
 def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
-    """Early stopping, averaged weights, progress bar: what the configuration asks for."""
+    """Early stopping, pruning, averaged weights, progress bar: what the configuration asks for."""
     callbacks: list[pl.Callback] = []
     if cfg.early_stopping.patience is not None:
         callbacks.append(
@@ -374,6 +409,8 @@ def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
                 check_on_train_epoch_end=True,
             )
         )
+    if cfg.optuna.trial is not None:
+        callbacks.append(Pruning(cfg.optuna.study, cfg.optuna.trial, cfg.optuna.storage))
     if cfg.ema.decay is not None:
         # Validation, best.ckpt and test then see the averaged weights.
         callbacks.append(EMAWeightAveraging(decay=cfg.ema.decay))
@@ -437,13 +474,7 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
             f"{checkpoint.path}: expected to find its dataset's configuration "
             f"{trained_on['choice']!r} in conf/dataset/, found none. Choose one: dataset=NAME"
         )
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()  # a running job's Hydra refuses a second one beside it
-    try:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-            composed = hydra.compose("evaluate", overrides=[f"dataset={trained_on['choice']}"])
-    finally:
-        GlobalHydra.instance().hydra = running
+    composed = compose("evaluate", [f"dataset={trained_on['choice']}"])
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
     cfg.dataset = composed.dataset

@@ -23,9 +23,11 @@ from fer.errors import ConfigError
 LAST = "checkpoints/last.ckpt"
 FINISHED = "report.html"
 """The file that a run writes last."""
+PRUNED = "pruned.json"
+"""What a trial leaves that a search has ended early: its scores so far."""
 JOBS = "jobs.json"
 """The overrides of every job, in a sweep's folder."""
-FREE = ("resume=", "trainer.progress_bar=", "hydra.")
+FREE = ("resume=", "trainer.progress_bar=", "hydra.", "optuna.")
 """Overrides that do not change what is trained."""
 
 
@@ -56,7 +58,11 @@ def expand(arguments: Sequence[str]) -> list[str]:
         folder = find_unfinished(others)
         if folder is None:
             return [*others, "resume=auto"]
-        return [*others, f"hydra.run.dir={quote(folder)}", f"resume={quote(folder)}"]
+        return [
+            *others,
+            f"hydra.run.dir={quote(folder.absolute())}",
+            f"resume={quote(folder.absolute())}",
+        ]
     folder = Path(chosen[-1].strip("'\""))
     sweep = read_sweep(folder)
     if sweep is not None:
@@ -81,7 +87,12 @@ def expand(arguments: Sequence[str]) -> list[str]:
         )
     refuse_code(folder, saved, others)
     free = [item for item in others if item.startswith(FREE)]
-    return [*saved, *free, f"hydra.run.dir={quote(folder)}", f"resume={quote(folder)}"]
+    return [
+        *saved,
+        *free,
+        f"hydra.run.dir={quote(folder.absolute())}",
+        f"resume={quote(folder.absolute())}",
+    ]
 
 
 def expand_sweep(folder: Path, saved: Sequence[str], others: Sequence[str]) -> list[str]:
@@ -99,7 +110,7 @@ def expand_sweep(folder: Path, saved: Sequence[str], others: Sequence[str]) -> l
         )
     refuse_code(folder, saved, others)
     free = [item for item in others if item.startswith(FREE)]
-    place = quote(folder)
+    place = quote(folder.absolute())
     return ["-m", *saved, *free, f"hydra.sweep.dir={place}", f"resume={place}"]
 
 
@@ -121,8 +132,11 @@ def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> No
 
 
 def quote(path: Path) -> str:
-    """A path as Hydra's command line takes it."""
-    text = str(path.absolute()).replace("\\", "\\\\").replace("'", "\\'")
+    """A path as Hydra's command line takes it: in quotes, where it has more than plain letters."""
+    text = str(path)
+    if re.fullmatch(r"[\w./-]+", text, re.ASCII):
+        return text
+    text = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import yaml
 
 from fer.cli import FAILED, CommandError
 from fer.data.files import read_json, write_csv, write_json, write_text
-from fer.resume import FINISHED, FREE, JOBS, LAST
+from fer.resume import FINISHED, FREE, JOBS, LAST, PRUNED
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +30,11 @@ class Job:
     number: int
     overrides: list[str]
     status: str
-    """``finished``, ``failed``, ``unfinished`` (it has a checkpoint to go on from) or
-    ``missing``."""
+    """``finished``, ``pruned`` (a search has ended it early), ``failed``, ``unfinished`` (it has a
+    checkpoint to go on from) or ``missing``."""
     error: str = ""
     run: dict[str, Any] | None = None
-    """Its ``run.json``, if it has finished."""
+    """Its ``run.json`` if it has finished, its ``pruned.json`` if it was ended early."""
     metrics: dict[str, Any] | None = None
 
     @property
@@ -45,11 +45,11 @@ class Job:
 
     def score(self, split: str, name: str) -> float | None:
         """Accuracy or macro-F1 on val or test; None where it was not measured."""
-        if self.run is None or self.metrics is None:
-            return None
         if split == "val":
-            return float(self.run["validation"][name])
-        return float(self.metrics[name]) if self.metrics["split"] == split else None
+            return None if self.run is None else float(self.run["validation"][name])
+        if self.metrics is None or self.metrics["split"] != split:
+            return None
+        return float(self.metrics[name])
 
 
 def claim(folder: Path, jobs: Sequence[Sequence[str]], *, resuming: bool) -> None:
@@ -67,30 +67,37 @@ def claim(folder: Path, jobs: Sequence[Sequence[str]], *, resuming: bool) -> Non
             )
         return
     saved = read_json(path)
-    if saved != [_plain(job) for job in jobs]:
+    if saved != [plain(job) for job in jobs]:
         raise CommandError(
             f"Error: resume: expected the {len(saved)} jobs of {folder} as they were, found other "
             "options. Start a new sweep without resume."
         )
 
 
-def _plain(overrides: Sequence[str]) -> list[str]:
+def plain(overrides: Sequence[str]) -> list[str]:
     """Without what does not change the job."""
     return [item for item in overrides if not item.startswith(FREE)]
 
 
 def save_jobs(folder: Path, jobs: Sequence[Sequence[str]]) -> None:
     """Remember the jobs of a new sweep."""
-    write_json(folder / JOBS, [_plain(job) for job in jobs])
+    write_json(folder / JOBS, [plain(job) for job in jobs])
 
 
 def groups_to_run(folder: Path, jobs: Sequence[list[str]]) -> list[tuple[int, list[list[str]]]]:
     """Runs of neighbouring jobs that have not finished, each with its first number."""
+    return neighbours(
+        (number, overrides)
+        for number, overrides in enumerate(jobs)
+        if not (folder / str(number) / FINISHED).is_file()
+    )
+
+
+def neighbours(jobs: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[list[str]]]]:
+    """Numbered jobs in rows without a gap, each with its first number: a launch each."""
     groups: list[tuple[int, list[list[str]]]] = []
     before = None
-    for number, overrides in enumerate(jobs):
-        if (folder / str(number) / FINISHED).is_file():
-            continue
+    for number, overrides in jobs:
         if before is None or number != before + 1:
             groups.append((number, []))
         groups[-1][1].append(overrides)
@@ -100,23 +107,43 @@ def groups_to_run(folder: Path, jobs: Sequence[list[str]]) -> list[tuple[int, li
 
 def read_job(folder: Path, number: int, overrides: Sequence[str]) -> Job:
     """What became of a job."""
-    place, plain = folder / str(number), _plain(overrides)
+    place, own = folder / str(number), plain(overrides)
     if (place / FINISHED).is_file():
         run, metrics = read_json(place / "run.json"), read_json(place / "metrics.json")
-        return Job(number, plain, "finished", run=run, metrics=metrics)
+        return Job(number, own, "finished", run=run, metrics=metrics)
+    if (place / PRUNED).is_file():
+        return Job(number, own, "pruned", run=read_json(place / PRUNED))
     if (place / FAILED).is_file():
-        return Job(number, plain, "failed", read_json(place / FAILED)["message"])
-    return Job(number, plain, "unfinished" if (place / LAST).is_file() else "missing")
+        return Job(number, own, "failed", read_json(place / FAILED)["message"])
+    return Job(number, own, "unfinished" if (place / LAST).is_file() else "missing")
 
 
-def finish(folder: Path, overrides: Sequence[Sequence[str]]) -> None:
+RETRY = (
+    "The others are complete. When the cause is gone, run what is missing: "
+    "python train.py resume={folder}"
+)
+"""What to do about jobs that have failed."""
+
+
+def finish(
+    folder: Path,
+    overrides: Sequence[Sequence[str]],
+    keys: Sequence[str] | None = None,
+    advice: str = RETRY,
+) -> None:
     """Put the jobs side by side: ``sweep.csv``, ``best.yaml``, a figure, a table on the terminal.
+
+    Args:
+        folder: of the sweep.
+        overrides: of each job.
+        keys: what was swept; None for what differs among the jobs.
+        advice: what to do about jobs that have failed.
 
     Raises:
         CommandError: a job has failed.
     """
     jobs = [read_job(folder, number, own) for number, own in enumerate(overrides)]
-    keys = swept_keys(jobs)
+    keys = swept_keys(jobs) if keys is None else keys
     write_table(folder / "sweep.csv", jobs, keys)
     best = best_job(jobs)
     if best is not None:
@@ -130,8 +157,7 @@ def finish(folder: Path, overrides: Sequence[Sequence[str]]) -> None:
         first = failed[0].error.splitlines()[0] if failed[0].error else "no message"
         raise CommandError(
             f"Error: {len(failed)} of {len(jobs)} jobs failed, job {failed[0].number} first: "
-            f"{first}. The others are complete. When the cause is gone, run what is missing: "
-            f"python train.py resume={folder}"
+            f"{first}. {advice.format(folder=folder)}"
         )
 
 
@@ -210,6 +236,19 @@ def _short(keys: Sequence[str]) -> list[str]:
     return last if len(set(last)) == len(last) else list(keys)
 
 
+def shorten(value: str) -> str:
+    """A number with four digits; anything else as it is.
+
+    >>> shorten("0.00314159265"), shorten("64"), shorten("adamw")
+    ('0.003142', '64', 'adamw')
+    """
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    return value if len(value) <= 6 else f"{number:.4g}"
+
+
 def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> None:
     """The jobs on the terminal, the best on validation first."""
     from rich.console import Console
@@ -220,17 +259,19 @@ def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job
     table.add_column("job", justify="right")
     for name in _short(keys):
         table.add_column(name)
-    for heading in ("val F1", "val acc.", "test F1", "test acc.", "seconds"):
+    # A search leaves the test split alone.
+    tested = any(job.score("test", "macro_f1") is not None for job in jobs)
+    splits = ("val", "test") if tested else ("val",)
+    scored = [f"{split} {name}" for split in splits for name in ("F1", "acc.")]
+    for heading in (*scored, "seconds"):
         table.add_column(heading, justify="right")
     table.add_column("status", no_wrap=True)
     order = sorted(jobs, key=lambda job: -(job.score("val", "macro_f1") or -1.0))
     for job in order:
-        scores = [
-            job.score(split, name) for split in ("val", "test") for name in ("macro_f1", "accuracy")
-        ]
+        scores = [job.score(split, name) for split in splits for name in ("macro_f1", "accuracy")]
         table.add_row(
             str(job.number),
-            *(escape(job.values.get(key, "")) for key in keys),
+            *(escape(shorten(job.values.get(key, ""))) for key in keys),
             *("–" if score is None else f"{score:.2%}" for score in scores),
             "–" if job.run is None else f"{job.run['wall_seconds']:.0f}",
             job.status,

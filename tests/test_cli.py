@@ -145,6 +145,7 @@ def test_the_shipped_values_pass() -> None:
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         check_options(hydra.compose("train"))
         check_options(hydra.compose("prepare", overrides=["dataset=rafdb"]))
+        check_options(hydra.compose("export", overrides=["checkpoint=a.ckpt"]))
         evaluation = hydra.compose("evaluate", overrides=["checkpoint=a.ckpt"])
     check_options(evaluation, optional=["dataset"])
 

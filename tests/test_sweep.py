@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from fer.report import sweep as drawing
 from fer.report.figures import to_image
 from fer.resume import FINISHED, expand
 from fer.sweep import Job
+from hydra_plugins.fer_ray.launcher import ClusterLauncher, choose_resources
 from tests.conftest import ROOT, run_program, tiny_rows, write_zip
 from tests.test_resume import OPTIONS
 
@@ -213,3 +218,63 @@ def test_the_preset_is_a_sweep_without_being_asked(tmp_path: Path) -> None:
         cfg = hydra.compose("train", ["sweep=lr_dropout"], return_hydra_config=True)
     assert str(cfg.hydra.mode) == "RunMode.MULTIRUN"
     assert set(cfg.hydra.sweeper.params) == {"optimizer.lr", "model.dropout"}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a Ray cluster of two cores, of this test alone, in another folder."""
+    pytest.importorskip("ray")
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    # A token of its own: neither open to others nor dependent on one of the user's.
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    log = tmp_path / "ray.log"
+    # A socket's path may have 107 characters, which those of pytest's folders come close to.
+    with tempfile.TemporaryDirectory(prefix="ray") as short, log.open("w") as output:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+                *("--port", address.partition(":")[2], "--num-cpus=2", "--temp-dir", short),
+                *("--include-dashboard=false", "--disable-usage-stats"),
+            ],
+            cwd=tmp_path, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+        try:
+            until = time.monotonic() + 60
+            while "Ray runtime started" not in log.read_text() and process.poll() is None:
+                assert time.monotonic() < until, log.read_text()
+                time.sleep(0.1)
+            assert process.poll() is None, log.read_text()
+            yield address
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
+
+
+def test_a_ray_cluster_gives_the_same_jobs(place: Path, cluster: str) -> None:
+    run_program(
+        "train.py", "-m", *SHORT, "dataset.raw=archive.zip", *GRID, "launcher=ray",
+        f"hydra.launcher.address='{cluster}'", "hydra.sweep.dir=ray", cwd=place,
+        env={"FER_DATA": "data"},
+    )  # fmt: skip
+    assert rows_of(place / "ray") == rows_of(place / "whole")
+
+
+def test_an_address_without_a_cluster_is_answered_at_once() -> None:
+    pytest.importorskip("ray")
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    launcher = ClusterLauncher("127.0.0.1:1", cpus=1, gpus=None, show_output=False)
+    with pytest.raises(CommandError, match=r"found none at 127\.0\.0\.1:1 that"):
+        launcher.launch([["seed=1"]], 0)
+
+
+def test_a_cluster_that_cannot_run_a_job_is_refused_and_a_gpu_is_taken_where_there_is_one() -> None:
+    nodes = [{"CPU": 8.0}, {"CPU": 4.0, "GPU": 2.0}]
+    assert choose_resources(nodes, 4, None) == {"CPU": 4, "GPU": 1}
+    assert choose_resources(nodes, 8, 0) == {"CPU": 8, "GPU": 0}
+    assert choose_resources(nodes[:1], 1, None) == {"CPU": 1, "GPU": 0}
+    with pytest.raises(CommandError, match=r"cores and GPUs: 8 and 0, 4 and 2\), found 8 and 1"):
+        choose_resources(nodes, 8, None)

@@ -55,18 +55,7 @@ def decode(data: bytes, name: str, mode: str | None = None) -> np.ndarray:
             # Pillow only warns about a decompression bomb up to twice its limit.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
-                if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-                    raise DataError(
-                        f"{name}: expected an image of at most {MAX_PIXELS:,} pixels and "
-                        f"{MAX_SIDE:,} on a side, found "
-                        f"{width} x {height}. Remove it, or crop the face first."
-                    )
-                upright = to_8_bit(turn_upright(image), name)
-                own_mode = "L" if upright.mode in ("1", "L", "LA") else "RGB"
-                if upright.has_transparency_data:
-                    upright = flatten(upright)
-                return np.asarray(upright.convert(mode or own_mode))
+                return to_pixels(image, name, mode)
     except DataError:
         raise
     except (
@@ -88,6 +77,26 @@ def decode(data: bytes, name: str, mode: str | None = None) -> np.ndarray:
             f"{name}: expected an image (JPEG, PNG, …), found {found}. "
             "Download the copy again, or remove this file from it."
         ) from error
+
+
+def to_pixels(image: Image.Image, name: str, mode: str | None = None) -> np.ndarray:
+    """The pixels of an opened picture; arguments and result are those of :func:`decode`.
+
+    Raises:
+        DataError: it is larger than :data:`MAX_PIXELS` or :data:`MAX_SIDE`, or has levels of an
+            unknown range.
+    """
+    width, height = image.size
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise DataError(
+            f"{name}: expected an image of at most {MAX_PIXELS:,} pixels and {MAX_SIDE:,} on a "
+            f"side, found {width} x {height}. Remove it, or crop the face first."
+        )
+    upright = to_8_bit(turn_upright(image), name)
+    own_mode = "L" if upright.mode in ("1", "L", "LA") else "RGB"
+    if upright.has_transparency_data:
+        upright = flatten(upright)
+    return np.asarray(upright.convert(mode or own_mode))
 
 
 def turn_upright(image: Image.Image) -> Image.Image:

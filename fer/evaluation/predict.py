@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 
 from fer import labels
 from fer.data.datamodule import EmotionDataModule
@@ -18,6 +20,12 @@ from fer.hardware import AUTOCAST, Computing
 from fer.model.checkpoint import build_network, is_plain, read_checkpoint
 from fer.model.shared_cnn import SharedCNN
 from fer.options import NAME
+
+PRETRAINED = "pretrained"
+"""What stands for the network that comes with the package, in place of a checkpoint's path."""
+PRETRAINED_FILE = Path(__file__).resolve().parent.parent / "pretrained" / "fer2013.safetensors"
+SAFETENSORS = ".safetensors"
+"""Ends the name of a checkpoint in that format; all others are read as PyTorch's own."""
 
 
 @torch.inference_mode()
@@ -46,9 +54,7 @@ def predict(
         )
     dtype = AUTOCAST[precision]
     device = torch.device(device)
-    network = network.to(device).to(memory_format=torch.channels_last).eval()
-    if isinstance(network, SharedCNN):
-        network = network.folded().to(memory_format=torch.channels_last)
+    network = for_inference(network, device)
     parts = []
     for start in range(0, len(images), batch_size):
         batch = torch.from_numpy(np.array(images[start : start + batch_size]))
@@ -62,6 +68,14 @@ def predict(
     if not parts:
         return np.empty((0, labels.NUM_CLASSES), dtype=np.float32)
     return torch.cat(parts).numpy()
+
+
+def for_inference(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    """The network in evaluation mode on ``device``, where it is left; BatchNorm is folded."""
+    network = network.to(device).to(memory_format=torch.channels_last).eval()
+    if isinstance(network, SharedCNN) and not network.is_folded:
+        network = network.folded().to(memory_format=torch.channels_last)
+    return network
 
 
 @dataclass(frozen=True)
@@ -149,14 +163,62 @@ class Checkpoint:
     epoch: int
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def find_checkpoint(checkpoint: Path | str) -> Path:
+    """The file that ``checkpoint`` names: a path, or :data:`PRETRAINED`.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if checkpoint == PRETRAINED:
+        if not PRETRAINED_FILE.is_file():
+            raise CheckpointError(
+                f"checkpoint={PRETRAINED}: expected the network of this package, found none at "
+                f"{PRETRAINED_FILE}. Name a checkpoint of your own, or make this one of it: python "
+                f"-m fer.export checkpoint=PATH format=safetensors output={PRETRAINED_FILE}"
+            )
+        return PRETRAINED_FILE
+    path = Path(checkpoint)
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise CheckpointError(
+            f"checkpoint: expected a file such as <run>/checkpoints/best.ckpt, found {found} at "
+            f"{path.absolute()}."
+        )
+    return path
+
+
+def read_safetensors(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint in the safetensors format, as in PyTorch's own.
+
+    Raises:
+        CheckpointError: it cannot be read, or its description is not JSON.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {f"network.{key}": file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        description = json.loads(metadata.get("fer", "null"))
+        return {"fer": description, "epoch": int(metadata.get("epoch", 0)), "state_dict": state}
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: expected a safetensors file that python -m fer.export wrote, found one that "
+            f"cannot be read: {error}. Export it again."
+        ) from error
+
+
+def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
     """Load a checkpoint of this program as data: nothing in it is ever executed.
+
+    Args:
+        checkpoint: path of a file that ``train.py`` or ``fer.export`` (``.safetensors``) wrote, or
+            :data:`PRETRAINED`.
 
     Raises:
         CheckpointError: there is none, it is not one of this program, its emotions differ, or its
             weights do not fit the network that it names.
     """
-    content = read_checkpoint(path)
+    path = find_checkpoint(checkpoint)
+    content = read_safetensors(path) if path.suffix == SAFETENSORS else read_checkpoint(path)
     extras = content.get("fer")
     if not isinstance(extras, dict) or "state_dict" not in content:
         raise CheckpointError(

@@ -88,6 +88,11 @@ class SharedCNN(nn.Module):
         self.mean.copy_(torch.tensor(mean))
         self.std.copy_(torch.tensor(std))
 
+    @property
+    def is_folded(self) -> bool:
+        """Whether BatchNorm is part of the convolutions."""
+        return not any(isinstance(module, nn.BatchNorm2d) for module in self.blocks.modules())
+
     def folded(self) -> SharedCNN:
         """A copy for inference in which BatchNorm is part of the convolutions: equal but cheaper.
 

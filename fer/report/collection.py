@@ -108,29 +108,32 @@ def _cross_section(
                 "another the difficulty of the images changes too.",
             )
         )
-    recalls = {
-        f"{name} → {_on(job)}": {emotion: row[f"recall_{emotion}"] for emotion in labels.EMOTIONS}
-        for job, name, row in zip(jobs, names, rows, strict=True)
-    }
-    entries.append(
-        FigureEntry(
-            save(
-                drawing.recall_side_by_side(
-                    recalls,
-                    title="Recall of each emotion",
-                    subtitle="share of an emotion's images that is recognised",
+    if len(jobs) <= len(drawing.SERIES):  # each has a colour of its own
+        recalls = {
+            f"{name} → {_on(job)}": {
+                emotion: row[f"recall_{emotion}"] for emotion in labels.EMOTIONS
+            }
+            for job, name, row in zip(jobs, names, rows, strict=True)
+        }
+        entries.append(
+            FigureEntry(
+                save(
+                    drawing.recall_side_by_side(
+                        recalls,
+                        title="Recall of each emotion",
+                        subtitle="share of an emotion's images that is recognised",
+                    ),
+                    folder / "figures" / "recall.png",
                 ),
-                folder / "figures" / "recall.png",
-            ),
-            "Recall of each emotion, side by side",
-            "Emotions are matched by name. "
-            + "; ".join(
-                f"{name} → {_on(job)}: {how_many(len(job.target), 'image')}"
-                for job, name in zip(jobs, names, strict=True)
+                "Recall of each emotion, side by side",
+                "Emotions are matched by name. "
+                + "; ".join(
+                    f"{name} → {_on(job)}: {how_many(len(job.target), 'image')}"
+                    for job, name in zip(jobs, names, strict=True)
+                )
+                + ".",
             )
-            + ".",
         )
-    )
     return Section(
         "Every network on every dataset",
         tables=[

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import fer
@@ -91,3 +92,21 @@ def command_line() -> str:
 
     program = Path(sys.argv[0]).name or "python"
     return shlex.join(["python", program, *sys.argv[1:]])
+
+
+def without_places(command: str) -> str:
+    """A command without where things lay on the machine that ran it.
+
+    >>> without_places("python train.py dataset=fer2013 seed=1 hydra.run.dir=/home/me/x")
+    'python train.py dataset=fer2013 seed=1'
+    """
+    places = ("hydra.", "paths.", "resume=", "dataset.raw=", "dataset.folder=", "trainer.progress")
+    words = []
+    for word in shlex.split(command):
+        key, equals, value = word.partition("=")
+        if word.startswith(places):
+            continue
+        if key == "checkpoint":
+            value = "/".join(PurePath(value.strip("'")).parts[-3:])
+        words.append(f"{key}{equals}{value}")
+    return shlex.join(words)

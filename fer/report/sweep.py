@@ -9,20 +9,26 @@ from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer.report.figures import INK, MUTED, new_figure, readable_on, save, style
 from fer.report.words import how_many, plain
+from fer.sweep import shorten
 
 if TYPE_CHECKING:
     from fer.sweep import Job
 
 SEED = "seed"
+MANY = 8
+"""Numbers beyond this stand on a scale instead of one beside the other."""
 LABEL = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
 
 
 def draw_sweep(folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> Path | None:
     """Draw the finished jobs: points for one swept key, a heat map for two, lines for more.
+
+    Two keys of which few pairs of values were tried, as by a search, are points in a plane.
 
     Jobs that differ in their seed alone are repetitions: their mean is shown, with its spread.
 
@@ -37,6 +43,8 @@ def draw_sweep(folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> Path |
         figure = points(finished, SEED)
     elif len(others) == 1:
         figure = points(finished, others[0])
+    elif len(others) == 2 and _is_sparse(finished, others[0], others[1]):
+        figure = plane(finished, others[0], others[1])
     elif len(others) == 2:
         figure = heat_map(finished, others[0], others[1])
     else:
@@ -62,11 +70,75 @@ def _ordered(values: set[str]) -> list[str]:
     return sorted(values, key=key)
 
 
+def _is_sparse(jobs: Sequence[Job], first: str, second: str) -> bool:
+    """Whether a heat map would be empty for the most part."""
+    pairs = {(job.values[first], job.values[second]) for job in jobs}
+    rows, columns = ({pair[side] for pair in pairs} for side in (0, 1))
+    return 2 * len(pairs) < len(rows) * len(columns)
+
+
+class Scale:
+    """Where the values of a key stand on an axis.
+
+    Many numbers stand where they are, on a logarithmic axis if they are above 0 and the largest is
+    30 times the smallest; words and few numbers one beside the other, at 0, 1, 2, …
+
+    Args:
+        values: of the jobs.
+    """
+
+    def __init__(self, values: set[str]) -> None:
+        self.values = _ordered(values)
+        numbers = [number for number in map(_number, self.values) if number is not None]
+        self.is_numeric = len(numbers) == len(self.values) > MANY
+        self.is_log = self.is_numeric and min(numbers) > 0 and max(numbers) >= 30 * min(numbers)
+
+    def place(self, value: str) -> float:
+        """Of a value."""
+        number = _number(value) if self.is_numeric else None
+        return float(self.values.index(value)) if number is None else number
+
+    def height(self, value: str) -> float:
+        """Of a value on an axis from 0 to 1."""
+        if not self.is_numeric:
+            return (self.place(value) + 0.5) / len(self.values)
+        low, here, high = (
+            math.log(place) if self.is_log else place
+            for place in map(self.place, (self.values[0], value, self.values[-1]))
+        )
+        return 0.05 + 0.9 * (here - low) / (high - low)
+
+    @property
+    def marks(self) -> list[str]:
+        """Values to write beside an axis: all, or the first, the middle and the last of many."""
+        if not self.is_numeric:
+            return self.values
+        return [self.values[0], self.values[len(self.values) // 2], self.values[-1]]
+
+    def set(self, axes: Axes, side: str) -> None:
+        """Set up the x or the y axis (``side``)."""
+        if self.is_log:
+            axes.set(**{f"{side}scale": "log"})
+        elif not self.is_numeric:
+            names = [plain(shorten(value)) for value in self.values]
+            axes.set(**{f"{side}ticks": range(len(names)), f"{side}ticklabels": names})
+
+
+def _number(value: str) -> float | None:
+    """None where it is none."""
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
 def points(jobs: Sequence[Job], key: str) -> Figure:
     """One swept key: a point for each job, and the mean of those that share a value."""
-    values = _ordered({job.values[key] for job in jobs})
+    scale = Scale({job.values[key] for job in jobs})
     scores = [_score(job) for job in jobs]
-    subtitle = f"{how_many(len(jobs), 'finished job')} · line: mean of the jobs with one value"
+    subtitle = how_many(len(jobs), "finished job")
+    if not scale.is_numeric:
+        subtitle += " · line: mean of the jobs with one value"
     if key == SEED:
         spread = f" ± {np.std(scores, ddof=1):.2f}" if len(scores) > 1 else ""
         subtitle = (
@@ -77,18 +149,43 @@ def points(jobs: Sequence[Job], key: str) -> Figure:
         figure = new_figure(6.4, 3.8, f"Validation macro-F1 against {key}", subtitle)
         axis = figure.subplots()
         means = []
-        for place, value in enumerate(values):
+        for value in scale.values:
             own = [_score(job) for job in jobs if job.values[key] == value]
-            axis.plot([place] * len(own), own, "o", color="#0072B2", alpha=0.7)
+            axis.plot([scale.place(value)] * len(own), own, "o", color="#0072B2", alpha=0.7)
             means.append(float(np.mean(own)))
         if key == SEED:  # seeds have no order
             axis.axhline(float(np.mean(scores)), color=INK, linewidth=1)
-        else:
-            axis.plot(range(len(values)), means, "-", color=INK, linewidth=1)
-        axis.set_xticks(range(len(values)), list(map(plain, values)))
+        elif not scale.is_numeric:
+            axis.plot(range(len(means)), means, "-", color=INK, linewidth=1)
+        scale.set(axis, "x")
         axis.set(xlabel=plain(key), ylabel="validation macro-F1 (%)")
         axis.margins(x=0.1, y=0.15)
         axis.grid(axis="y")
+    return figure
+
+
+def plane(jobs: Sequence[Job], across: str, up: str) -> Figure:
+    """Two swept keys of which few pairs were tried: a point for each job, coloured by its score."""
+    scores = [_score(job) for job in jobs]
+    scales = [Scale({job.values[key] for job in jobs}) for key in (across, up)]
+    with style():
+        figure = new_figure(
+            6.4, 4.2, "Validation macro-F1", f"{how_many(len(jobs), 'finished job')} · best ringed"
+        )
+        axis = figure.subplots()
+        x, y = (
+            [scale.place(job.values[key]) for job in jobs]
+            for scale, key in zip(scales, (across, up), strict=True)
+        )
+        for scale, side in zip(scales, "xy", strict=True):
+            scale.set(axis, side)
+        picture = axis.scatter(x, y, c=scores, cmap="viridis_r", s=60)
+        best = int(np.argmax(scores))
+        axis.scatter(x[best], y[best], s=170, facecolors="none", edgecolors=INK)
+        axis.set(xlabel=plain(across), ylabel=plain(up))
+        axis.margins(0.12)
+        axis.grid()
+        figure.colorbar(picture, ax=axis, label="validation macro-F1 (%)")
     return figure
 
 
@@ -151,7 +248,7 @@ def heat_map(jobs: Sequence[Job], down: str, across: str) -> Figure:
 def parallel_coordinates(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
     """More swept keys: a line for each job through its values, coloured by its score."""
     scores = np.array([_score(job) for job in jobs])
-    places = [_ordered({job.values[key] for job in jobs}) for key in keys]
+    scales = [Scale({job.values[key] for job in jobs}) for key in keys]
     low, high = float(scores.min()), float(scores.max())
     normal = matplotlib.colors.Normalize(low, high if high > low else low + 1)
     colors = matplotlib.colormaps["viridis_r"]
@@ -163,12 +260,12 @@ def parallel_coordinates(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
             f"{how_many(len(jobs), 'finished job')} · a line for each, the best drawn last",
         )
         axis = figure.subplots()
-        # Jobs that share a value pass beside each other.
         aside = np.linspace(-0.03, 0.03, len(jobs))
         for rank, index in enumerate(np.argsort(scores, kind="stable")):
+            # Jobs that share a value pass beside each other.
             heights = [
-                (values.index(jobs[index].values[key]) + 0.5) / len(values) + aside[rank]
-                for key, values in zip(keys, places, strict=True)
+                scale.height(jobs[index].values[key]) + (0 if scale.is_numeric else aside[rank])
+                for key, scale in zip(keys, scales, strict=True)
             ]
             end = float(normal(scores[index]))
             axis.plot(
@@ -178,13 +275,13 @@ def parallel_coordinates(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
                 linewidth=1.8,
                 alpha=0.85,
             )
-        for x, values in enumerate(places):
+        for x, scale in enumerate(scales):
             axis.axvline(x, color=MUTED, linewidth=0.8)
-            for place, name in enumerate(values):
+            for mark in scale.marks:
                 axis.text(
                     x + 0.03,
-                    (place + 0.5) / len(values),
-                    plain(name),
+                    scale.height(mark),
+                    plain(shorten(mark)),
                     size=9,
                     va="center",
                     bbox=LABEL,

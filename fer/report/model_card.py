@@ -1,0 +1,433 @@
+"""The model card (Mitchell et al., arXiv 1810.03993) of a study, from its results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fer import labels
+from fer.errors import ConfigError, DataError
+from fer.report.saliency import METHOD_NAMES
+from fer.report.words import how_many, whole
+
+SCORES = (
+    "accuracy", "macro_f1", "micro_f1", "balanced_accuracy", "expected_calibration_error",
+)  # fmt: skip
+ABOUT = {
+    "fer2013": (
+        "FER2013 (Goodfellow et al., arXiv 1307.0414): faces found by searching the web for words "
+        "of emotion, 48×48 pixels, gray. It was published for a Kaggle challenge and is used for "
+        "research; the pictures belong to their owners. People reached 65 ± 5 % on a part of it. "
+        "Known faults: exact and near duplicates, some across splits and some with different "
+        "labels; wrong labels; blank and broken images, drawings, watermarks."
+    ),
+    "rafdb": (
+        "RAF-DB, basic emotions (Li et al., CVPR 2017): faces from the web in colour, each "
+        "labelled by about forty annotators. Its terms allow research that is not commercial "
+        "and forbid passing it on. It has no validation split: a tenth of train is held out here."
+    ),
+}
+DRAWN = "Drawn faces: scores on them say nothing about human faces."
+MISSING = {
+    "rafdb": (
+        "**RAF-DB was not measured here.** Its terms forbid passing it on, and no copy was at "
+        "hand. The reader was tried on generated files in its layouts; the command that measures "
+        "it is `python -m fer.study a=fer2013 b=rafdb raw.b=PATH`."
+    )
+}
+
+
+def render_card(results: Mapping[str, Any]) -> str:
+    """The card as Markdown with its metadata.
+
+    Args:
+        results: the content of a study's ``study.json``.
+
+    Raises:
+        DataError: it is not that.
+        ConfigError: huggingface_hub, which writes the metadata, is missing.
+    """
+    try:
+        content = describe(results)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise DataError(
+            f"study.json: expected the results of a study, found something else ({error!r}). "
+            "Run the study again: it writes the file anew when its page is deleted."
+        ) from error
+    environment = Environment(
+        loader=PackageLoader("fer.report", "templates"),
+        autoescape=False,  # Markdown; what is put in are names and numbers of this program
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    text = environment.get_template("model_card.md.j2").render(content)
+    while "\n\n\n" in text:
+        text = text.replace("\n\n\n", "\n\n")
+    return text.rstrip("\n") + "\n"
+
+
+def describe(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What the template draws."""
+    names = list(results["datasets"])
+    config = results["trainings"][0]["config"]
+    model = config["model"]
+    alone = len(results["seeds"]) == 1
+    homes = {name: _home(results, name) for name in names}
+    size = model["image_size"]
+    return {
+        "metadata": make_metadata(results),
+        "title": f"Shared CNN for seven facial expressions: {' and '.join(names)}",
+        "summary": "A compact convolutional network of "
+        f"{how_many(results['parameters'], 'parameter')} that names one of seven "
+        "expressions of a face. The same recipe was trained on "
+        f"{' and on '.join(names)}, with {how_many(len(results['seeds']), 'seed')}.",
+        "blocks": len(model["widths"]),
+        "widths": "-".join(map(str, model["widths"])),
+        "parameters": results["parameters"],
+        "size": size,
+        "channels": model["in_channels"],
+        "emotions": labels.EMOTIONS,
+        "recipe": describe_recipe(config),
+        "data": [_describe_data(name, results["data"][name]) for name in names],
+        "missing": {} if "rafdb" in names or _drawn(results) else MISSING,
+        "spread": "In brackets: the 95 % interval, a bootstrap over the images. One seed: how much "
+        "others would differ was not measured."
+        if alone
+        else f"Mean over {len(results['seeds'])} seeds ± their standard deviation.",
+        "results": [
+            {
+                "name": f"{row['train_dataset']} → {row['test_dataset']}",
+                "samples": whole(row["samples"]),
+                "cells": [_spread(row[key]) for key in SCORES],
+            }
+            for row in results["summary"]
+        ],
+        "beside": _beside(homes),
+        "per_emotion": [_per_emotion(name, own) for name, own in homes.items()],
+        "subgroups": _subgroups(homes),
+        "robustness": _robustness(homes),
+        "transfer": _transfer(results),
+        "saliency": _saliency(homes),
+        "seeds_limit": "One training each: another seed gives other figures."
+        if alone
+        else f"{len(results['seeds'])} trainings each: the spread is a rough one.",
+        "provenance": _provenance(results),
+    }
+
+
+def _home(results: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """The evaluations of a dataset's networks on its own test split."""
+    return [
+        one
+        for one in results["evaluations"]
+        if one["train_dataset"] == name and one["test_dataset"] == name
+    ]
+
+
+def _drawn(results: Mapping[str, Any]) -> bool:
+    return any(facts["drawn"] for facts in results["data"].values())
+
+
+def make_metadata(results: Mapping[str, Any]) -> str:
+    """The card's metadata with its ``model-index``, as YAML.
+
+    Raises:
+        ConfigError: huggingface_hub is missing.
+    """
+    try:
+        from huggingface_hub import EvalResult, ModelCardData
+    except ImportError as error:
+        raise ConfigError(
+            "fer.card: expected huggingface_hub, which writes a card's metadata, found none. "
+            'pip install "fer-lab[card]"'
+        ) from error
+    found = []
+    for row in results["summary"]:
+        for key, kind, words in (
+            ("accuracy", "accuracy", "Accuracy"),
+            ("macro_f1", "f1", "Macro-F1"),
+        ):
+            found.append(
+                EvalResult(
+                    task_type="image-classification",
+                    task_name="Facial expression recognition",
+                    dataset_type=row["test_dataset"],
+                    dataset_name=row["test_dataset"],
+                    dataset_split="test",
+                    metric_type=kind,
+                    metric_name=f"{words} (trained on {row['train_dataset']})",
+                    metric_value=round(row[key]["mean"], 4),
+                )
+            )
+    data = ModelCardData(
+        language=None,
+        license="mit",
+        library_name="pytorch",
+        tags=["facial-expression-recognition", "image-classification", "lightning", "hydra"],
+        datasets=list(results["datasets"]),
+        metrics=["accuracy", "f1"],
+        pipeline_tag="image-classification",
+        model_name="fer-shared-cnn",
+        eval_results=found,
+    )
+    return str(data.to_yaml()).rstrip("\n")
+
+
+def describe_recipe(config: Mapping[str, Any]) -> str:
+    """Optimizer, schedule, loss and augmentation of a training, in words."""
+
+    def kind(node: Mapping[str, Any]) -> str:
+        return str(node["_target_"]).rpartition(".")[2]
+
+    optimizer = config["optimizer"]
+    policy = ", ".join(config["augmentation"]["transforms"]) or "none"
+    patience = config["early_stopping"]["patience"]
+    parts = [
+        f"{kind(optimizer)}, learning rate {optimizer['lr']:g}",
+        f"weight decay {optimizer.get('weight_decay', 0):g}",
+        f"schedule {kind(config['scheduler'])}",
+        f"{config['trainer']['max_epochs']} epochs at most",
+        f"batches of {config['loader']['batch_size']}",
+        f"dropout {config['model']['dropout']:g}",
+        f"loss {kind(config['loss'])}",
+        f"augmentation: {policy}",
+    ]
+    if patience is not None:
+        parts.append(f"stopped after {patience} epochs without a better validation macro-F1")
+    return "; ".join(parts)
+
+
+def _spread(found: Mapping[str, Any]) -> str:
+    value = f"{100 * found['mean']:.1f}"
+    if found["sd"] is not None:
+        return f"{value} ± {100 * found['sd']:.1f}"
+    low, high = found["interval"]
+    return f"{value} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _percent(values: Sequence[float | None]) -> str:
+    """The mean of fractions in percent; a dash where none is known."""
+    known = [value for value in values if value is not None]
+    return f"{100 * mean(known):.1f}" if known else "–"
+
+
+def _describe_data(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    duplicates, leaks = facts["duplicates"], facts["leaks"]
+    faults = [
+        f"{facts['verdict_text']} Fingerprint `{facts['fingerprint'][:16]}`.",
+        f"Exact duplicates: {how_many(duplicates['groups'], 'group')} of "
+        f"{how_many(duplicates['images'], 'image')}, "
+        f"{how_many(duplicates['groups_with_conflicting_labels'], 'group')} with different labels.",
+        f"{how_many(leaks['test_in_train_or_val'], 'test image')} and "
+        f"{how_many(leaks['val_in_train'], 'validation image')} stand again, exactly, in an "
+        f"earlier split; {how_many(facts['blank'], 'image')} show nothing.",
+    ]
+    return {
+        "name": name,
+        "about": ABOUT.get(name, DRAWN if facts["drawn"] else "A dataset of the user's own."),
+        "counts": [
+            {
+                "name": split,
+                "numbers": [whole(own[emotion]) for emotion in labels.EMOTIONS],
+                "all": whole(sum(own.values())),
+            }
+            for split, own in facts["counts"].items()
+        ],
+        "faults": faults,
+    }
+
+
+def _beside(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """What each home result is to be compared with, and what leaks and labels do to it."""
+    lines = []
+    for name, own in homes.items():
+        metrics = [one["metrics"] for one in own]
+        supports = [scores["support"] for scores in metrics[0]["per_class"].values()]
+        line = (
+            f"On {name}, naming the most frequent expression always would be right for "
+            f"{100 * max(supports) / sum(supports):.1f} %."
+        )
+        apart = [row.get("without_leaks") for row in metrics]
+        if all(apart):
+            line += (
+                " On the test images that do not stand again in train or validation the accuracy "
+                f"is {_percent([row['accuracy'] for row in apart if row])} % and the macro-F1 "
+                f"{_percent([row['macro_f1'] for row in apart if row])} %."
+            )
+        scaled = [row.get("temperature_scaling") for row in metrics]
+        if all(scaled):
+            line += (
+                " With a temperature that was fitted on validation the calibration error is "
+                f"{_percent([row['expected_calibration_error'] for row in scaled if row])} %."
+            )
+        lines.append(line)
+    return lines
+
+
+def _per_emotion(name: str, own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    rows = []
+    for index, emotion in enumerate(labels.EMOTIONS):
+        scores = [one["metrics"]["per_class"][emotion] for one in own]
+        confused = [sum(column) for column in zip(*(
+            one["metrics"]["confusion_matrix"][index] for one in own
+        ), strict=True)]  # fmt: skip
+        total = sum(confused)
+        confused[index] = -1
+        worst = max(range(len(confused)), key=confused.__getitem__)
+        rows.append(
+            [
+                emotion,
+                *(
+                    _percent([score[key] for score in scores])
+                    for key in ("precision", "recall", "f1")
+                ),
+                whole(scores[0]["support"]),
+                f"{labels.EMOTIONS[worst]} ({100 * confused[worst] / total:.0f} %)"
+                if total and confused[worst] > 0
+                else "–",
+            ]
+        )
+    return {"caption": f"{name}, in percent:", "rows": rows}
+
+
+def _subgroups(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    lines = []
+    for name, own in homes.items():
+        groups = own[0]["metrics"].get("subgroups")
+        if not groups:
+            lines.append(
+                f"{name} does not say who is shown: how the network does on people of different "
+                "gender, age or origin **is not known**."
+            )
+            continue
+        rows = [
+            f"{attribute} {group}: {100 * row['accuracy']:.1f} % of "
+            f"{how_many(row['samples'], 'image')}"
+            for attribute, values in groups.items()
+            for group, row in values.items()
+        ]
+        lines.append(
+            f"{name}, accuracy by the annotators' judgement: {'; '.join(rows)} (seed "
+            f"{own[0]['seed']})."
+        )
+    return "\n\n".join(lines)
+
+
+def _robustness(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
+    rows = []
+    for name, own in homes.items():
+        damaged = [one for one in own if "robustness" in one]
+        kinds = dict.fromkeys(row["perturbation"] for one in damaged for row in one["robustness"])
+        for kind in kinds:
+            cells = []
+            for severity in range(6):
+                values = [
+                    row["accuracy"]
+                    for one in damaged
+                    for row in one["robustness"]
+                    if (row["perturbation"], row["severity"]) == (kind, severity)
+                ]
+                cells.append(_percent(values))
+            kept = [
+                one["metrics"]["robustness"]["relative_area"].get(kind, {}).get("accuracy")
+                for one in damaged
+            ]
+            rows.append([f"{name}: {kind.replace('_', ' ')}", *cells, _percent(kept)])
+    return rows
+
+
+def _transfer(results: Mapping[str, Any]) -> str:
+    by = {(row["train_dataset"], row["test_dataset"]): row for row in results["summary"]}
+    lines = [
+        f"The network of {here} has {100 * row['accuracy']['mean']:.1f} % on {there}, "
+        f"{100 * (by[here, here]['accuracy']['mean'] - row['accuracy']['mean']):.1f} points less "
+        "than at home."
+        for (here, there), row in by.items()
+        if here != there
+    ]
+    return " ".join(lines) or "Not measured: it takes a second dataset."
+
+
+def _saliency(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    lines = []
+    for name, own in homes.items():
+        found = own[0].get("saliency")
+        if not found:
+            continue
+        standard = next(iter(found["regions"].values()))
+        shares = []
+        for region, area in standard["area"].items():
+            values = [row["all"][region] for row in standard["methods"].values()]
+            shares.append(
+                f"{region} {100 * min(values):.0f}–{100 * max(values):.0f} % "
+                f"(area {100 * area:.0f} %)"
+            )
+        lines.append(
+            f"{name}, {how_many(found['images']['explained'], 'image')} that were recognised: "
+            f"share of the saliency, from the lowest to the highest of "
+            f"{how_many(len(found['methods']), 'method')}: {', '.join(shares)}."
+        )
+        verdicts = []
+        random = found["faithfulness"]["random"]
+        for method, row in found["faithfulness"]["methods"].items():
+            verdicts.append(
+                f"{METHOD_NAMES[method]} {row['deletion']['auc']:.3f} and "
+                f"{row['insertion']['auc']:.3f}"
+            )
+        lines.append(
+            f"Area under the deletion (lower is better) and insertion curve (higher is better): "
+            f"{'; '.join(verdicts)}; random pixels {random['deletion']['auc']:.3f} and "
+            f"{random['insertion']['auc']:.3f}."
+        )
+        kept = {
+            METHOD_NAMES[method]: row["correlation"][-1]
+            for method, row in found["sanity"]["methods"].items()
+            if row["correlation"][-1] is not None
+        }
+        if kept:
+            lines.append(
+                "Rank correlation with the map of the same network with random weights (0: the map "
+                "shows what was learned): "
+                + ", ".join(f"{method} {value:.2f}" for method, value in kept.items())
+                + "."
+            )
+    return lines or ["Not measured in this study."]
+
+
+def _provenance(results: Mapping[str, Any]) -> list[dict[str, str]]:
+    rows = []
+    for row in results["trainings"]:
+        git = row["git"] or {}
+        hardware = row["hardware"]
+        facts = [
+            f"commit {git['commit'][:12]}{' with changes' if git.get('dirty') else ''}"
+            if git.get("commit")
+            else "no commit known",
+            f"best epoch {row['best_epoch']} (from 0) of {row['epochs']}",
+            f"validation accuracy {100 * row['validation']['accuracy']:.1f} %, macro-F1 "
+            f"{100 * row['validation']['macro_f1']:.1f} %",
+            f"{hardware['device_name'] or hardware['cpu']}, {hardware['precision']}",
+            f"torch {row['versions']['torch']}, lightning {row['versions']['lightning']}",
+            f"its epochs took {row['epoch_seconds'] / 60:.0f} minutes",
+        ]
+        rows.append(
+            {
+                "name": f"Training on {row['dataset']}, seed {row['seed']}",
+                "command": row["command"],
+                "facts": "; ".join(facts) + ".",
+            }
+        )
+    commands = [row["command"] for row in results["evaluations"]]
+    rows.append(
+        {
+            "name": "Evaluations",
+            "command": "\n".join(commands),
+            "facts": "Of each network on each dataset; the test split, once for each.",
+        }
+    )
+    return rows

@@ -1,0 +1,5 @@
+"""Hydra's plugin of ``sweep=optuna``; see :mod:`fer.search`."""
+
+from hydra_plugins.fer_optuna.sweeper import OptunaSweeper
+
+__all__ = ["OptunaSweeper"]
