@@ -35,6 +35,9 @@ FAILED = "failed.json"
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """The disk is full, a quota or a limit reached, or writing not allowed."""
 
+LONG = 100
+"""Characters that no key has. Of a key, Hydra asks whether there is such a file."""
+
 Task = Callable[[DictConfig, Path], object]
 
 
@@ -98,6 +101,12 @@ def run(
         raise
 
 
+def is_group(key: str) -> bool:
+    """Whether options are chosen by ``key``, and not a value set."""
+    # Not asked of the file system: a key may be longer than it allows.
+    return any(path.name == key and path.is_dir() for path in config_folder().iterdir())
+
+
 def refuse_odd_choices(arguments: Sequence[str]) -> None:
     """End the program at ``model=`` or ``model=1``, which Hydra answers with a traceback."""
     parser = OverridesParser.create()
@@ -108,16 +117,16 @@ def refuse_odd_choices(arguments: Sequence[str]) -> None:
         except HydraException:
             continue  # no override, or one that Hydra itself complains about
         group = override.key_or_group
-        if not group:
-            sys.exit(f"Error: {item}: expected key=value, found no key. Write one before the sign.")
-        folder = config_folder() / group
-        if "/" not in group and not folder.is_dir():
+        if not group or len(group) > LONG:
+            found = f"a key of {len(group)} characters" if group else "no key"
+            sys.exit(f"Error: {item}: expected key=value, found {found}. --help lists the keys.")
+        if "/" not in group and not is_group(group):
             continue  # a value, not a choice
         empty = value in ("", None)
         if override.is_delete() and empty:
             continue
         if empty or not (override.is_sweep_override() or isinstance(value, str)):
-            options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+            options = ", ".join(sorted(p.stem for p in config_folder().glob(f"{group}/*.yaml")))
             sys.exit(
                 f"Error: {item}: expected {f'one of {options}' if options else 'a name'}, found "
                 f"{'none' if empty else repr(value)}. Leave it out for the default."
@@ -225,7 +234,7 @@ def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
         match = re.match(r"([A-Za-z_][\w./@-]*)=", item)
         if match and not match[1].startswith("hydra"):
             keys[item] = match[1]
-    choices = [item for item, key in keys.items() if (config_folder() / key).is_dir()]
+    choices = [item for item, key in keys.items() if is_group(key)]
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         try:
             composed = hydra.compose(config_name, overrides=choices)

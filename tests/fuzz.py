@@ -418,7 +418,12 @@ class Kinds:
         )  # fmt: skip
         key = st.sampled_from(keys) | st.sampled_from(groups) | WORD
         prefix = st.sampled_from(["", "", "", "+", "++", "~"])
-        item = st.builds(lambda p, k, v: f"{p}{k}={v}", prefix, key, value) | WORD
+        odd = st.builds(lambda p, k, v: f"{p}{k}={v}", prefix, key, value) | WORD
+        fine = st.sampled_from(
+            ["seed=3", "model.dropout=0.1", "~experiment", "loader.batch_size=8", "dataset=rafdb",
+             "+trainer.gradient_clip_val=1.0", "paths.data='a b'", "dataset.raw=null"]
+        )  # fmt: skip
+        item = st.one_of(fine, fine, odd)
         pair = st.tuples(
             st.lists(item, min_size=1, max_size=3), st.sampled_from(["train", "prepare"])
         )
