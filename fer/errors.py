@@ -22,3 +22,7 @@ class ConfigError(FerError, ValueError):
 
 class CheckpointError(FerError, ValueError):
     """A checkpoint is missing, unreadable, or made for something else."""
+
+
+class CommandFailed(FerError, RuntimeError):
+    """A program that a notebook started has ended with an error."""
