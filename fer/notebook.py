@@ -46,11 +46,14 @@ LOOK = """<style>
 .fer { margin: 0 0 8px; }
 .fer .row { display: flex; gap: 12px; align-items: flex-start; }
 .fer img { flex: 0 1 auto; min-width: 0; height: auto; background: #fff; }
-.fer figcaption { max-width: 75ch; margin: 6px 0 0; font-size: 90%; opacity: .8; }
+.fer figcaption { max-width: 100ch; margin: 6px 0 0; font-size: 90%; opacity: .8; }
+.fer .scroll { overflow-x: auto; }
 .fer table { border-collapse: collapse; margin: 4px 0; font-variant-numeric: tabular-nums; }
-.fer th, .fer td { text-align: left; vertical-align: top; padding: 3px 10px; }
-.fer .number { text-align: right; white-space: nowrap; }
-.fer thead .number { white-space: normal; }
+.fer .scroll table th, .fer .scroll table td {
+  text-align: left; vertical-align: top; padding: 3px 10px;
+}
+.fer .scroll table .number { text-align: right; white-space: nowrap; }
+.fer .scroll thead .number { white-space: normal; }
 .fer small { display: block; font-weight: 400; opacity: .75; }
 .fer .differs { outline: 2px solid #c04a00; }
 .fer .verdict { display: flex; gap: 12px; border-left: 4px solid; padding: 6px 12px; }

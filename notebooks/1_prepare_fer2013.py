@@ -98,9 +98,8 @@ show(
 # ## Labels
 #
 # The seven emotions have one order everywhere in this program. Readers map into it **by name**: the
-# index that a dataset gives to an emotion is nothing that another dataset would understand. (In a
-# published comparison that matched indices, a network that was right on two thirds of one dataset
-# was right on a quarter of the other.)
+# index that a dataset gives to an emotion is nothing that another dataset would understand, and a
+# score that compares indices of two datasets means nothing.
 
 # %%
 show(

@@ -26,11 +26,8 @@
 # pictures and numbers say nothing about human faces. `rafdb` takes the real images.
 
 # %%
-from collections import Counter
-
 from omegaconf import OmegaConf
 
-from fer.data.manifest import ATTRIBUTES
 from fer.data.rafdb import CODES
 from fer.notebook import (
     command,
@@ -45,7 +42,7 @@ from fer.notebook import (
     size_of,
     table,
 )
-from fer.report.dataset import dataset_section
+from fer.report.dataset import dataset_section, subgroup_tables
 
 DATASET = setting("DATASET", "synthetic_b")  # "rafdb" for the real faces
 QUICK = setting("QUICK", "0") == "1"  # a handful of images, to see that the notebook runs
@@ -110,9 +107,8 @@ show(
 # ## Splits
 #
 # RAF-DB has an official `train` and `test`, and no validation split. A share of `train` is held out
-# as `val`: stratified by emotion, and chosen by a fixed rule from the images' names, so that it is
-# the same on every machine. It decides when to stop and which epoch to keep; `test` decides
-# nothing.
+# as `val`, with each emotion as frequent as in the rest, and the same on every machine. It decides
+# when to stop and which epoch to keep; `test` decides nothing.
 
 # %%
 section = dataset_section(integrity)
@@ -140,17 +136,8 @@ show(
 # training; evaluation reports the scores of each group.
 
 # %%
-for attribute in ATTRIBUTES:
-    counts = Counter(getattr(entry, attribute) or "not annotated" for entry in entries)
-    rows = [list(row) for row in sorted(counts.items())]
-    show(
-        table(
-            attribute,
-            [attribute.capitalize(), "Images"],
-            [list(row) for row in sorted(counts.items())],
-        ),
-        caption=f"Images by annotated {attribute}, all splits together.",
-    )
+for groups in subgroup_tables(entries):
+    show(groups, caption="Images by what the annotators judged, in each split.")
 
 # %% [markdown]
 # ## What the images look like
