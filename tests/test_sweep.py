@@ -24,7 +24,7 @@ from fer.cli import CommandError
 from fer.errors import ConfigError
 from fer.report import sweep as drawing
 from fer.report.figures import to_image
-from fer.resume import FINISHED, expand
+from fer.resume import FINISHED, expand, quote
 from fer.sweep import Job
 from hydra_plugins.fer_ray.launcher import ClusterLauncher, choose_resources
 from tests.conftest import ROOT, run_program, tiny_rows, write_zip
@@ -133,7 +133,7 @@ def test_a_folder_with_a_sweep_is_not_written_over(place: Path) -> None:
 def test_resume_refuses_what_is_no_sweep_or_has_changed(place: Path) -> None:
     whole = place / "whole"
     assert expand([f"resume={whole}"])[0] == "-m"
-    assert f"resume='{whole}'" in expand([f"resume={whole}", "-m"])
+    assert f"resume={quote(whole)}" in expand([f"resume={whole}", "-m"])
     with pytest.raises(ConfigError, match=r"expected the sweep of .* as it was"):
         expand([f"resume={whole}", "optimizer.lr=1"])
     with pytest.raises(ConfigError, match="expected the folder of a run"):
