@@ -442,7 +442,7 @@ def policy_table(cfg: DictConfig) -> Table:
 def layer_table(network: SharedCNN) -> Table:
     """Each layer with the shape that leaves it for one image, and its parameters."""
     import torch
-    from lightning.pytorch.utilities.model_summary import ModelSummary
+    from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 
     from fer.model.module import EmotionModule
 
