@@ -5,6 +5,7 @@ Nothing here imports torch: help, ``--cfg`` and mistyped options are answered at
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 FAILED = "failed.json"
 """What a job of a sweep that failed leaves in its folder."""
+
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""The disk is full, a quota or a limit reached, or writing not allowed."""
 
 Task = Callable[[DictConfig, Path], object]
 
@@ -74,7 +78,7 @@ def run(
             sys.exit(f"Error: {error}")
     if not os.environ.get("FER_DATA", "data"):
         del os.environ["FER_DATA"]  # set but empty: the file system's root is not meant
-    refuse_empty_choices(sys.argv[1:])
+    refuse_odd_choices(sys.argv[1:])
     started = False
 
     def job(cfg: DictConfig) -> object:
@@ -94,15 +98,25 @@ def run(
         raise
 
 
-def refuse_empty_choices(arguments: Sequence[str]) -> None:
-    """End the program at ``model=`` or ``model=null``, which Hydra answers with a traceback."""
+def refuse_odd_choices(arguments: Sequence[str]) -> None:
+    """End the program at ``model=`` or ``model=1``, which Hydra answers with a traceback."""
+    parser = OverridesParser.create()
     for item in arguments:
-        group, equals, option = item.partition("=")
-        if equals and option in ("", "null") and group and (config_folder() / group).is_dir():
+        try:
+            override = parser.parse_override(item)
+            value = override.value()
+        except HydraException:
+            continue  # no override, or one that Hydra itself complains about
+        group = override.key_or_group
+        if not group or not (config_folder() / group).is_dir():
+            continue
+        if override.is_delete() and value in ("", None):
+            continue
+        if value in ("", None) or not (override.is_sweep_override() or isinstance(value, str)):
             options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
             sys.exit(
-                f"Error: {item}: expected one of {', '.join(options)}, found none. "
-                "Leave it out for the default."
+                f"Error: {item}: expected one of {', '.join(options)}, found "
+                f"{'none' if value in ('', None) else repr(value)}. Leave it out for the default."
             )
 
 
@@ -114,6 +128,15 @@ def call(task: Task, cfg: DictConfig) -> object:
         raise CommandError(f"Error: {error}") from error
     except OmegaConfBaseException as error:
         raise CommandError(f"Error: {error}") from error
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        raise CommandError(
+            f"Error: {error.filename or folder}: expected to write there, found: {error.strerror}. "
+            "Free some space or correct the permissions; a training that had finished an epoch "
+            f"then goes on with python train.py resume={folder}"
+        ) from error
 
 
 def call_recorded(task: Task, cfg: DictConfig) -> object:

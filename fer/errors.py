@@ -20,6 +20,10 @@ class ConfigError(FerError, ValueError):
     """An option has a value that cannot work."""
 
 
+class TrainingError(FerError, RuntimeError):
+    """A training cannot go on."""
+
+
 class CheckpointError(FerError, ValueError):
     """A checkpoint is missing, unreadable, or made for something else."""
 

@@ -25,9 +25,9 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from fer import errors, labels
 from fer.cli import compose, config_folder, instantiate
 from fer.data.datamodule import EmotionDataModule
-from fer.data.files import write_json
+from fer.data.files import remove_leftovers, write_json
 from fer.data.integrity import data_notes
-from fer.errors import CheckpointError, ConfigError
+from fer.errors import CheckpointError, ConfigError, FerError
 from fer.evaluation.metrics import SCALARS, describe_empty
 from fer.evaluation.predict import Checkpoint, load_checkpoint, measure_network
 from fer.hardware import Computing, check_processes
@@ -37,9 +37,12 @@ from fer.model.callbacks import (
     ProgressBar,
     Pruning,
     Quiet,
+    Watch,
     make_checkpoints,
     quieten_lightning,
+    vanished,
 )
+from fer.model.checkpoint import read_checkpoint
 from fer.model.mixing import Mixing
 from fer.model.module import MONITOR, EmotionModule
 from fer.model.shared_cnn import SharedCNN
@@ -106,6 +109,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         checkpoint_extras=describe_checkpoint(cfg, data),
         mixing=Mixing(**cfg.mixing),
     )
+    remove_leftovers(folder)  # of a run that was killed while it wrote
     cut_off = load_cut_off(cfg, folder, data)
     history = History(folder / "history.csv")
     best, last = make_checkpoints(folder / "checkpoints")
@@ -117,7 +121,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         precision=computing.precision,
         max_epochs=cfg.trainer.max_epochs,
         logger=logger or False,
-        callbacks=[Quiet(), history, *make_callbacks(cfg), best, last],
+        callbacks=[Quiet(), Watch(folder), history, *make_callbacks(cfg), best, last],
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,  # the data module shares out the images, and repeats none
         num_sanity_val_steps=0,  # it would only cost time and count in the metrics
@@ -182,6 +186,9 @@ def train(cfg: DictConfig, folder: Path) -> float:
     }
     write_json(folder / "run.json", run)
     drawn = draw_run(folder, data, results, history)
+    if isinstance(logger, TensorBoardLogger):
+        log_to_tensorboard(logger, hyper_parameters(cfg), results)
+    # Last: a run that has its page is finished.
     write_run_report(
         folder / "report.html",
         title=f"{data.dataset_name}: {type(network).__name__}",
@@ -197,8 +204,6 @@ def train(cfg: DictConfig, folder: Path) -> float:
         data=data.prepared.integrity,
         left_out=describe_left_out(data),
     )
-    if isinstance(logger, TensorBoardLogger):
-        log_to_tensorboard(logger, hyper_parameters(cfg), results)
     print_summary(folder, data, shown, val if cfg.test else None, notes)
     return float(val.metrics["macro_f1"])
 
@@ -225,15 +230,29 @@ def fit(
 
     Raises:
         FerError: as the process raised it.
+        CheckpointError: ``path`` is not one that this training can go on from.
     """
     try:
         trainer.fit(module, data, ckpt_path=None if path is None else str(path))
+    except FerError:
+        raise
+    except FileNotFoundError as error:  # TensorBoard's writer may be the first to notice
+        if Path(trainer.default_root_dir).is_dir():
+            raise
+        raise vanished(Path(trainer.default_root_dir), trainer.current_epoch) from error
     except ProcessRaisedException as error:
         found = re.findall(r"^fer\.errors\.(\w+): (.*)", str(error), re.DOTALL | re.MULTILINE)
         if not found:
             raise
         name, message = found[-1]
         raise getattr(errors, name)(message.strip()) from error
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        if path is None or module.begun:
+            raise
+        raise CheckpointError(
+            f"{path}: expected the state of a training with these options, found another: "
+            f"{error!r}. Start a new run without resume."
+        ) from error
 
 
 def record_pruned(folder: Path, history: History, trial: int, seconds: float) -> float:
@@ -359,7 +378,7 @@ def read_progress(path: Path) -> CutOff:
     Raises:
         CheckpointError: it does not say.
     """
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_checkpoint(path)
     try:
         progress = content["fer_progress"]
         return CutOff(
@@ -370,7 +389,7 @@ def read_progress(path: Path) -> CutOff:
             bool(content["callbacks"].get("Pruning", {"pruned": False})["pruned"]),
             list(content["callbacks"]["History"]["rows"]),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: expected a checkpoint that a training can go on from, found one without "
             f"{error}: an earlier version wrote it. Start a new run without resume."

@@ -113,7 +113,7 @@ CHECKS: dict[str, Check] = {
         ),
     ),
     "model.in_channels": ("1 (gray) or 3 (RGB)", lambda value: value in (1, 3)),
-    "model.image_size": whole(1),
+    "model.image_size": whole(1, 1024),
     "model.dropout": number("a probability from 0 to below 1", lambda value: 0 <= value < 1),
     "model.num_classes": (
         f"{NUM_CLASSES}, the emotions of the schema",

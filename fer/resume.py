@@ -85,6 +85,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
             f"({' '.join(saved) or 'no options'}), found {' '.join(changed)} beside it. Leave that "
             "out, or start a new run without resume."
         )
+    refuse_code(folder, saved, others)
     free = [item for item in others if item.startswith(FREE)]
     return [
         *saved,
@@ -107,9 +108,27 @@ def expand_sweep(folder: Path, saved: Sequence[str], others: Sequence[str]) -> l
             f"resume: expected the sweep of {folder} as it was ({' '.join(saved)}), found "
             f"{' '.join(changed)} beside it. Leave that out, or start a new sweep."
         )
+    refuse_code(folder, saved, others)
     free = [item for item in others if item.startswith(FREE)]
     place = quote(folder.absolute())
     return ["-m", *saved, *free, f"hydra.sweep.dir={place}", f"resume={place}"]
+
+
+def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> None:
+    """Refuse a run folder whose command names code to run, unless the user names it as well.
+
+    The folder may be a stranger's: going on with it must not be a way to run his programs here.
+
+    Raises:
+        ConfigError: it does.
+    """
+    code = [item for item in saved if re.search(r"_target_|searchpath", item)]
+    unseen = [item for item in code if item not in others]
+    if unseen:
+        raise ConfigError(
+            f"resume: expected a command of plain values in {folder}, found one that runs code "
+            f"of its own choice: {' '.join(unseen)}. If it is yours, repeat that beside resume."
+        )
 
 
 def quote(path: Path) -> str:

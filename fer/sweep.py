@@ -252,6 +252,7 @@ def shorten(value: str) -> str:
 def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> None:
     """The jobs on the terminal, the best on validation first."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="Jobs, the best on validation first (F1: macro-F1)")
@@ -270,7 +271,7 @@ def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job
         scores = [job.score(split, name) for split in splits for name in ("macro_f1", "accuracy")]
         table.add_row(
             str(job.number),
-            *(shorten(job.values.get(key, "")) for key in keys),
+            *(escape(shorten(job.values.get(key, ""))) for key in keys),
             *("–" if score is None else f"{score:.2%}" for score in scores),
             "–" if job.run is None else f"{job.run['wall_seconds']:.0f}",
             job.status,

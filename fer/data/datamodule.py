@@ -263,7 +263,7 @@ class EmotionDataModule(LightningDataModule):
                 f"and the {len(self.datasets['val'])} validation images, which the processes share "
                 f"out, found {processes}."
             )
-        if self.on_device is not None:
+        if self.on_device is not None and processes > 1:
             raise ConfigError(
                 "loader.on_device: expected false beside trainer.devices above 1, found true. "
                 "Images on a device belong to one process."

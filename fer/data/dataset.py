@@ -17,10 +17,10 @@ from torch.utils.data import Dataset, Sampler
 
 from fer import labels
 from fer.data.augmentation import Augmentation
-from fer.data.files import write_atomic
+from fer.data.files import remove_leftovers, write_atomic
 from fer.data.images import to_input
 from fer.data.manifest import pixel_hash
-from fer.data.prepare import CACHE, Prepared, progress_bar
+from fer.data.prepare import CACHE, Prepared, lock, progress_bar
 from fer.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -168,13 +168,48 @@ def load_images(prepared: Prepared, size: int, channels: int) -> np.ndarray:
     key = hashlib.sha256(content.encode()).hexdigest()[:16]
     path = prepared.folder / CACHE / f"images-{size}x{size}x{channels}-{key}.npy"
     shape = (len(prepared.entries), size, size, channels)
-    if path.exists():
-        try:
+    images = read_cache(path, shape)
+    if images is not None:
+        return images
+    if not os.access(prepared.folder, os.W_OK):
+        log.warning("%s cannot be written: images are decoded at every start", prepared.folder)
+        return decode_images(prepared, shape)
+    with lock(prepared.folder):  # of several processes one decodes, and the others wait for it
+        images = read_cache(path, shape)
+        if images is None:
+            decoded = decode_images(prepared, shape)
+            remove_leftovers(path.parent)
+            try:
+                write_atomic(path, lambda file: np.save(file, decoded))
+            except OSError as error:
+                log.warning("%s cannot be written: %s. Each start decodes the images", path, error)
+                return decoded
+            remove_stale(path)
             images = np.load(path, mmap_mode="r")
-            if images.shape == shape and images.dtype == np.uint8:
-                return images
-        except (OSError, ValueError, EOFError):
-            log.warning("%s is damaged: it is made again", path)
+    return images
+
+
+def read_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The cached array mapped into memory, or None if it is not there or damaged."""
+    if not path.exists():
+        return None
+    try:
+        images: np.ndarray = np.load(path, mmap_mode="r")
+        whole = images.shape == shape and images.dtype == np.uint8
+    except (OSError, ValueError, EOFError):
+        whole = False
+    if not whole:
+        log.warning("%s is damaged: it is made again", path)
+    return images if whole else None
+
+
+def decode_images(prepared: Prepared, shape: tuple[int, int, int, int]) -> np.ndarray:
+    """Decode every image into an array of this shape.
+
+    Raises:
+        DataError: an image is not the one that the manifest names.
+    """
+    _, _, size, channels = shape
     images = np.empty(shape, dtype=np.uint8)
     with progress_bar(f"Reading {prepared.folder.name}") as progress:
         for index, entry in enumerate(prepared.entries):
@@ -188,12 +223,7 @@ def load_images(prepared: Prepared, size: int, channels: int) -> np.ndarray:
             images[index] = to_input(image, size, channels)
             if index % 256 == 0:
                 progress(index, len(images))
-    if not os.access(prepared.folder, os.W_OK):
-        log.warning("%s cannot be written: images are decoded at every start", prepared.folder)
-        return images
-    write_atomic(path, lambda file: np.save(file, images))
-    remove_stale(path)
-    return np.load(path, mmap_mode="r")
+    return images
 
 
 def remove_stale(path: Path) -> None:

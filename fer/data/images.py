@@ -13,6 +13,8 @@ from fer.errors import DataError
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused before they are decoded (8,000 x 6,000 fits)."""
+MAX_SIDE = 20_000
+"""Of pictures, in pixels: a strip of one by fifty million shows no face."""
 TURNS: dict[int, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -45,8 +47,8 @@ def decode(data: bytes, name: str, mode: str | None = None) -> np.ndarray:
         orientation is applied).
 
     Raises:
-        DataError: the bytes are no image, are cut off, are larger than :data:`MAX_PIXELS`, or
-            have levels outside the ranges above.
+        DataError: the bytes are no image, are cut off, are larger than :data:`MAX_PIXELS` or
+            :data:`MAX_SIDE`, or have levels outside the ranges above.
     """
     try:
         with warnings.catch_warnings():
@@ -81,13 +83,14 @@ def to_pixels(image: Image.Image, name: str, mode: str | None = None) -> np.ndar
     """The pixels of an opened picture; arguments and result are those of :func:`decode`.
 
     Raises:
-        DataError: it is larger than :data:`MAX_PIXELS`, or has levels of an unknown range.
+        DataError: it is larger than :data:`MAX_PIXELS` or :data:`MAX_SIDE`, or has levels of an
+            unknown range.
     """
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise DataError(
-            f"{name}: expected an image of at most {MAX_PIXELS:,} pixels, found "
-            f"{width} x {height}. Remove it, or crop the face first."
+            f"{name}: expected an image of at most {MAX_PIXELS:,} pixels and {MAX_SIDE:,} on a "
+            f"side, found {width} x {height}. Remove it, or crop the face first."
         )
     upright = to_8_bit(turn_upright(image), name)
     own_mode = "L" if upright.mode in ("1", "L", "LA") else "RGB"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from fer import labels
-from fer.data.files import write_csv
+from fer.data.files import from_cell, write_csv
 from fer.data.raw import SPLITS
 from fer.errors import DataError
 
@@ -82,7 +82,9 @@ def read_manifest(path: Path) -> list[Entry]:
                     f"{path}: expected the columns {', '.join(COLUMNS)}, found no "
                     f"{', '.join(missing)}. {repair}"
                 )
-            rows = list(table)
+            rows = [
+                {key: from_cell(cell or "") for key, cell in row.items() if key} for row in table
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: expected a readable table, found: {error}. {repair}") from error
     entries = []
@@ -93,5 +95,5 @@ def read_manifest(path: Path) -> list[Entry]:
                 f"emotion ({', '.join(labels.EMOTIONS)}), found {row['id']!r}, {row['split']!r}, "
                 f"{row['emotion']!r}. {repair}"
             )
-        entries.append(Entry(**{name: row.get(name) or "" for name in (*COLUMNS, *ATTRIBUTES)}))
+        entries.append(Entry(**{name: row.get(name, "") for name in (*COLUMNS, *ATTRIBUTES)}))
     return entries

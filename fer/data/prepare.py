@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from filelock import FileLock
 
 from fer import labels
 from fer.data.appearance import Appearance, Looks, working_side
-from fer.data.files import cpu_count, read_json, write_json
+from fer.data.files import cpu_count, end_with_parent, read_json, remove_leftovers, write_json
 from fer.data.images import decode, encode_png
 from fer.data.integrity import inspect, summarise
 from fer.data.manifest import Entry, fingerprint, pixel_hash, read_manifest, write_manifest
@@ -185,7 +186,12 @@ def prepare(
             f"dataset.raw: expected an existing file or folder, found none at {raw.absolute()}.\n"
             f"{reader.how_to_obtain}"
         )
-    finished = load_current(folder, origin, raw)
+    try:
+        finished = load_current(folder, origin, raw)
+    except DataError:
+        if not os.access(folder, os.W_OK):
+            raise
+        finished = None  # another process may be replacing it: under the lock is the truth
     if finished is not None:  # the usual case, and one that a read-only folder allows
         return finished
     try:
@@ -269,6 +275,7 @@ def obtain(
     """Raw data from ``folder/raw``, the generator or a download."""
     place = folder / "raw"
     if generator is not None:
+        remove_leftovers(place)
         log.info("Drawing %s (%s)", name, ", ".join(f"{k}={v}" for k, v in _plain(generator)))
         with progress_bar(f"Drawing {name}") as progress:
             return generator(folder=place, workers=workers, progress=progress)
@@ -393,7 +400,9 @@ def has_changed(given: Mapping[str, Any]) -> bool:
 def recover(folder: Path) -> None:
     """Finish a preparation that was complete, remove one that was not. Needs the lock."""
     for leftover in folder.glob(".staging-*"):
-        shutil.rmtree(leftover)
+        # A worker process of a killed preparation may still be writing its last image: what it
+        # keeps from being deleted goes next time.
+        shutil.rmtree(leftover, ignore_errors=True)
     ready = folder / ".ready"
     if not ready.exists():
         return
@@ -446,7 +455,11 @@ def stage(
     report: Report | None,
 ) -> None:
     """Write everything into a staging folder, then rename that to ``.ready``."""
-    staging = folder / f".staging-{os.getpid()}"
+    try:
+        # Not named after this process: in containers process ids come again.
+        staging = Path(tempfile.mkdtemp(prefix=".staging-", dir=folder))
+    except OSError as error:
+        raise cannot_write(folder, len(dataset.records), error) from error
     try:
         for split in SPLITS:
             for emotion in labels.EMOTIONS:
@@ -530,12 +543,17 @@ def stage(
                 remove(folder / part)
         staging.rename(folder / ".ready")
     except OSError as error:
-        raise DataError(
-            f"{folder}: expected to write {len(dataset.records):,} images, found: {error}. "
-            "Free some space or choose another paths.data; nothing was kept."
-        ) from error
+        raise cannot_write(folder, len(dataset.records), error) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def cannot_write(folder: Path, images: int, error: OSError) -> DataError:
+    """The message for a disk that is full or cannot be written."""
+    return DataError(
+        f"{folder}: expected to write {images:,} images, found: {error}. "
+        "Free some space or choose another paths.data; nothing was kept."
+    )
 
 
 @dataclass(frozen=True)
@@ -690,13 +708,18 @@ def pool(workers: int | None, images: int) -> Iterator[Executor | None]:
     executor = ProcessPoolExecutor(
         count,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=cv2.setNumThreads,  # one process a core is enough
-        initargs=(1,),
+        initializer=start_worker,
     )
     try:
         yield executor
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
+
+
+def start_worker() -> None:
+    """In each worker process."""
+    end_with_parent()
+    cv2.setNumThreads(1)  # one process a core is enough
 
 
 @contextmanager

@@ -42,7 +42,13 @@ SPLIT_NAMES: dict[str, str] = {
 """What public copies call a split, in lower case, and the split it is."""
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 LEFT_THERE = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+MAX_MEMBERS = 2_000_000
+"""Of an archive; the largest public set of labelled faces has half as many."""
 MAX_MEMBER_BYTES = 64 * 2**20
+MAX_RATIO = 100
+"""How many times an archive may grow; images are compressed already and hardly do."""
+FREE_BYTES = 64 * 2**20
+"""Up to this much in all, the ratio does not matter: a few blank bitmaps are no bomb."""
 MAX_ID_BYTES = 120
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 """File names that mean a device on Windows, whatever ends them."""
@@ -267,10 +273,25 @@ def list_zip(path: Path) -> list[str]:
             f"{path}: expected a zip archive, found a file that is none ({error}). "
             "The download may be incomplete; fetch it again."
         ) from error
+    total, packed = sum(member.file_size for member in members), path.stat().st_size
+    for found, is_too_much in (
+        (f"{len(members):,} members (at most {MAX_MEMBERS:,})", len(members) > MAX_MEMBERS),
+        (
+            f"{packed:,} bytes that unpack to {total:,} (at most {MAX_RATIO} times as many)",
+            total > max(FREE_BYTES, MAX_RATIO * packed),
+        ),
+    ):
+        if is_too_much:
+            raise DataError(
+                f"{path}: expected an archive of images, found one that would fill the disk: "
+                f"{found}. Do not use it; obtain the dataset from another place."
+            )
     names: list[str] = []
     seen: set[str] = set()
     for member in members:
-        if member.filename in seen:
+        if not member.filename:
+            problem = "a member without a name"
+        elif member.filename in seen:
             problem = "the same member twice"
         elif is_outside(member.filename):
             problem = "a member that would be written outside the target folder"

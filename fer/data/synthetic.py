@@ -21,7 +21,7 @@ import numpy as np
 
 from fer.data import fer2013, rafdb
 from fer.data.faces import STYLES, draw_face
-from fer.data.files import cpu_count, write_atomic
+from fer.data.files import cpu_count, end_with_parent, write_atomic
 from fer.errors import ConfigError
 from fer.labels import EMOTIONS
 
@@ -156,7 +156,7 @@ def draw_all(
         return
     # spawn, not fork: the parent may hold locks of torch's or OpenMP's threads.
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(count, mp_context=context)
+    executor = ProcessPoolExecutor(count, mp_context=context, initializer=end_with_parent)
     try:
         yield from report(executor.map(draw_task, tasks, chunksize=CHUNK), len(tasks), progress)
     finally:

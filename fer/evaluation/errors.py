@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fer import labels
-from fer.data.files import write_csv
+from fer.data.files import from_cell, write_csv
 from fer.errors import DataError
 from fer.evaluation.metrics import confusion_matrix
 
@@ -110,7 +110,7 @@ def read_predictions(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows: list[dict[str, Any]] = list(csv.DictReader(file))
         return (
-            [row["id"] for row in rows],
+            [from_cell(row["id"]) for row in rows],
             np.array([labels.INDEX[row["true"]] for row in rows], dtype=np.int64),
             np.array(
                 [[float(row[f"p_{emotion}"]) for emotion in labels.EMOTIONS] for row in rows],

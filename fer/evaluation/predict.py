@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,9 @@ from fer.data.verdict import ALTERED
 from fer.errors import CheckpointError, ConfigError, DataError
 from fer.evaluation.metrics import measure_split
 from fer.hardware import AUTOCAST, Computing
+from fer.model.checkpoint import build_network, is_plain, read_checkpoint
 from fer.model.shared_cnn import SharedCNN
+from fer.options import NAME
 
 PRETRAINED = "pretrained"
 """What stands for the network that comes with the package, in place of a checkpoint's path."""
@@ -187,24 +187,6 @@ def find_checkpoint(checkpoint: Path | str) -> Path:
     return path
 
 
-def read_torch(path: Path) -> Any:
-    """The content of a checkpoint in PyTorch's own format, if it is plain data.
-
-    Raises:
-        CheckpointError: it is not, or cannot be read.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as error:
-        # torch's own message advises to load it with code and all: not passed on.
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"one that would run {named[1]}" if named else "a file that is none, or damaged"
-        raise CheckpointError(
-            f"{path}: expected a checkpoint with nothing but data in it, found {reason}. "
-            "Use a checkpoint that train.py wrote."
-        ) from error
-
-
 def read_safetensors(path: Path) -> dict[str, Any]:
     """The content of a checkpoint in the safetensors format, as in PyTorch's own.
 
@@ -217,7 +199,7 @@ def read_safetensors(path: Path) -> dict[str, Any]:
             state = {f"network.{key}": file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         description = json.loads(metadata.get("fer", "null"))
         return {"fer": description, "epoch": int(metadata.get("epoch", 0)), "state_dict": state}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: expected a safetensors file that python -m fer.export wrote, found one that "
             f"cannot be read: {error}. Export it again."
@@ -236,8 +218,8 @@ def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
             weights do not fit the network that it names.
     """
     path = find_checkpoint(checkpoint)
-    content = read_safetensors(path) if path.suffix == SAFETENSORS else read_torch(path)
-    extras = content.get("fer") if isinstance(content, dict) else None
+    content = read_safetensors(path) if path.suffix == SAFETENSORS else read_checkpoint(path)
+    extras = content.get("fer")
     if not isinstance(extras, dict) or "state_dict" not in content:
         raise CheckpointError(
             f"{path}: expected a checkpoint that train.py wrote, found one without its "
@@ -247,11 +229,14 @@ def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
     if (
         not isinstance(model, dict)
         or not isinstance(trained_on, dict)
-        or not {"choice", "name", "fingerprint", "generator", "reader"} <= trained_on.keys()
-        or not isinstance(trained_on["choice"], str)
+        or not {"generator", "reader"} <= trained_on.keys()
+        # The first is part of the run folder's path when no other dataset is chosen.
+        or not all(NAME[1](trained_on.get(key)) for key in ("choice", "name", "fingerprint"))
         or not isinstance(extras.get("labels"), list)
         or "seed" not in extras
         or not isinstance(content["state_dict"], dict)
+        or not isinstance(content.get("epoch"), int)
+        or not is_plain(extras)
     ):
         raise CheckpointError(
             f"{path}: expected the model, dataset, labels and seed of a training, found an "
@@ -267,17 +252,5 @@ def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
             f"{path}: expected a {SharedCNN.__name__}, found {model.get('class')!r}."
         )
     options = {key: value for key, value in model.items() if key != "class"}
-    prefix = "network."
-    state = {
-        key.removeprefix(prefix): value
-        for key, value in content["state_dict"].items()
-        if key.startswith(prefix)
-    }
-    try:
-        network = SharedCNN(**options)
-        network.load_state_dict(state)
-    except (RuntimeError, TypeError, ConfigError) as error:
-        raise CheckpointError(
-            f"{path}: expected weights of {SharedCNN.__name__}({options}), found others: {error}"
-        ) from error
-    return Checkpoint(path, network, extras, int(content.get("epoch", 0)))
+    network = build_network(path, options, content["state_dict"])
+    return Checkpoint(path, network, extras, content["epoch"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import time
 import warnings
 from pathlib import Path
@@ -15,6 +16,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fer.data.files import write_atomic, write_csv
+from fer.data.raw import shown
+from fer.errors import TrainingError
+from fer.model.checkpoint import read_checkpoint
 from fer.model.module import MONITOR, EmotionModule
 from fer.search import Reporter
 
@@ -124,6 +128,91 @@ class History(Callback):
         return int(max(self.rows, key=lambda row: row["val_macro_f1"])["epoch"])
 
 
+class Watch(Callback):
+    """Ends a training that has gone wrong, before it overwrites the last good checkpoint.
+
+    It has gone wrong when a loss is not finite, or when the run folder is gone: what is written
+    afterwards would be half a run. A step's loss is looked at after the next one has begun, so
+    that a GPU does not wait for the answer.
+
+    Args:
+        folder: of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._last: tuple[torch.Tensor, int] | None = None
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Look at the loss of the step before.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        before, self._last = self._last, (outputs["loss"].detach(), batch_idx)
+        self._check(trainer, before)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the loss of the epoch's last step.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        before, self._last = self._last, None
+        self._check(trainer, before)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the validation loss and the run folder, before a checkpoint is written.
+
+        Raises:
+            TrainingError: the one is not finite, or the other is gone.
+        """
+        loss = float(trainer.callback_metrics["val/loss"])
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"epoch {trainer.current_epoch}: expected a finite validation loss, found {loss}. "
+                f"{self._advice()}"
+            )
+        if trainer.is_global_zero and not self.folder.is_dir():
+            raise vanished(self.folder, trainer.current_epoch)
+
+    def _check(self, trainer: Trainer, step: tuple[torch.Tensor, int] | None) -> None:
+        if step is None or math.isfinite(loss := float(step[0])):
+            return
+        loader: Any = trainer.train_dataloader
+        dataset = loader.dataset
+        rows = [draw.row for draw in loader.sampler]  # the epoch's order, drawn again
+        start = step[1] * loader.batch_size
+        ids = [dataset.ids[row] for row in rows[start : start + loader.batch_size]]
+        raise TrainingError(
+            f"epoch {trainer.current_epoch}, step {step[1]}: expected a finite loss, found {loss}. "
+            f"The batch's images: {', '.join(map(shown, ids))}. {self._advice()}"
+        )
+
+    def _advice(self) -> str:
+        kept = [path.name for path in sorted((self.folder / "checkpoints").glob("*.ckpt"))]
+        return (
+            f"Kept from before: {' and '.join(kept) or 'no checkpoint'}. Lower optimizer.lr, limit "
+            "the gradients (+trainer.gradient_clip_val=1.0), or compute in single precision "
+            "(trainer.precision=32-true)."
+        )
+
+
+def vanished(folder: Path, epoch: int) -> TrainingError:
+    """The error for a run folder that is gone."""
+    return TrainingError(
+        f"{folder}: expected the run folder in epoch {epoch}, found that it was moved or deleted "
+        "while the training ran. If it was moved, go on there: python train.py resume=FOLDER"
+    )
+
+
 class Pruning(Callback):
     """Reports each epoch's validation macro-F1 to a trial, and ends a training that lags behind.
 
@@ -190,8 +279,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Read a checkpoint as data: nothing in it is ever executed."""
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return content
+        return read_checkpoint(Path(path))
 
 
 def make_checkpoints(folder: Path) -> list[ModelCheckpoint]:

@@ -68,6 +68,8 @@ class EmotionModule(LightningModule):
         self.plateau: ReduceLROnPlateau | None = None
         """A schedule that follows validation; the others are Lightning's to step."""
         self.progress: dict[str, Any] | None = None
+        self.begun = False
+        """Whether a step was taken: before that, what fails is what was restored."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, num_classes)``."""
@@ -146,6 +148,10 @@ class EmotionModule(LightningModule):
             # All were started with the same: dropout would hide the same units in each.
             place = [self.checkpoint_extras.get("seed", 0), self.current_epoch, self.global_rank]
             torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Note that a step was taken."""
+        self.begun = True
 
     def _go_on(self, progress: dict[str, Any]) -> None:
         """Restore what :meth:`on_save_checkpoint` has put away."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def _cross_section(
     for job, name, row in zip(jobs, names, rows, strict=True):
         table.append(
             [
-                Cell(f"{name} → {_on(job)}", link=f"{job.folder.name}/report.html"),
+                Cell(f"{name} → {_on(job)}", link=f"{quote(job.folder.name)}/report.html"),
                 *(score(job.metrics, key) for key in ("accuracy", "macro_f1", "balanced_accuracy")),
                 *(_drop(row, key) for key in ("accuracy", "macro_f1")),
                 Cell(whole(row["samples"]), row["samples"]),
