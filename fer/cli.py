@@ -108,15 +108,19 @@ def refuse_odd_choices(arguments: Sequence[str]) -> None:
         except HydraException:
             continue  # no override, or one that Hydra itself complains about
         group = override.key_or_group
-        if not group or not (config_folder() / group).is_dir():
+        if not group:
+            sys.exit(f"Error: {item}: expected key=value, found no key. Write one before the sign.")
+        folder = config_folder() / group
+        if "/" not in group and not folder.is_dir():
+            continue  # a value, not a choice
+        empty = value in ("", None)
+        if override.is_delete() and empty:
             continue
-        if override.is_delete() and value in ("", None):
-            continue
-        if value in ("", None) or not (override.is_sweep_override() or isinstance(value, str)):
-            options = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+        if empty or not (override.is_sweep_override() or isinstance(value, str)):
+            options = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
             sys.exit(
-                f"Error: {item}: expected one of {', '.join(options)}, found "
-                f"{'none' if value in ('', None) else repr(value)}. Leave it out for the default."
+                f"Error: {item}: expected {f'one of {options}' if options else 'a name'}, found "
+                f"{'none' if empty else repr(value)}. Leave it out for the default."
             )
 
 
