@@ -400,7 +400,15 @@ class Kinds:
 
     def overrides(self) -> tuple[st.SearchStrategy[Any], Callable[[Any], None]]:
         """Options of the command line."""
-        keys = [*CHECKS, "hydra.run.dir", "model.widths[0]", "dataset.reader.x", "x", ""]
+        keys = [
+            *CHECKS,
+            "hydra.run.dir",
+            "hydra/launcher",
+            "model.widths[0]",
+            "dataset.reader.x",
+            "x",
+            "",
+        ]
         groups = [path.name for path in config_folder().iterdir() if path.is_dir()]
         value = st.one_of(
             WORD, st.integers().map(str), st.floats().map(str), st.booleans().map(str),

@@ -52,6 +52,12 @@ def test_a_choice_that_is_no_word_is_answered_with_the_options(item: str) -> Non
         refuse_odd_choices([item])
 
 
+@pytest.mark.parametrize(("item", "words"), [("=0", "no key"), ("hydra/launcher=1", "a name")])
+def test_overrides_that_hydra_does_not_expect_are_answered(item: str, words: str) -> None:
+    with pytest.raises(SystemExit, match=words):
+        refuse_odd_choices([item])
+
+
 @pytest.mark.parametrize(
     "item", ["model=shared_cnn", "dataset=a,b", "-m", "~logger", "seed=1", "="]
 )
