@@ -69,6 +69,7 @@ def texts(outputs: list[Any]) -> str:
     return "\n".join(parts)
 
 
+@pytest.mark.slow
 def test_all_notebooks_run_from_top_to_bottom_and_use_finished_runs_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +129,7 @@ def test_another_option_or_a_new_checkpoint_is_another_run(
     assert notebook.run("evaluate.py", *options, name="a") != first and len(started) == 3
 
 
+@pytest.mark.slow
 def test_a_training_that_was_cut_off_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_killed_sweep_goes_on_and_ends_like_one_that_was_not(place: Path) -> N
     assert one == other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "local"])
 def test_other_launchers_give_the_same_jobs(place: Path, launcher: str) -> None:
     run_program(
@@ -254,6 +255,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             process.wait(60)
 
 
+@pytest.mark.slow
 def test_a_ray_cluster_gives_the_same_jobs(place: Path, cluster: str) -> None:
     run_program(
         "train.py", "-m", *SHORT, "dataset.raw=archive.zip", *GRID, "launcher=ray",
