@@ -61,10 +61,10 @@ LOOK = """<style>
 .fer pre { font-size: 85%; overflow-x: auto; }
 .fer .notes { margin: 4px 0; }
 .fer .tag { font-weight: 600; margin-right: 6px; }
-.reveal .fer table { font-size: 60%; }
+.reveal .fer table { font-size: 105%; }
 .reveal .fer .row { justify-content: center; }
-.reveal .fer img { margin: 0; max-height: 520px; object-fit: contain; }
-.reveal .fer figcaption { max-width: none; font-size: 55%; }
+.reveal .fer img { margin: 0; max-height: 500px; object-fit: contain; }
+.reveal .fer figcaption { max-width: none; font-size: 85%; }
 </style>"""
 """Of everything shown: plain enough for light and dark pages, and for slides (``.reveal``)."""
 

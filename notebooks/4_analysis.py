@@ -38,6 +38,7 @@
 #
 # ```
 # jupyter nbconvert --to slides --execute --no-input --SlidesExporter.reveal_number=c/t \
+#     --SlidesExporter.reveal_width=1280 --SlidesExporter.reveal_height=800 \
 #     --output-dir outputs/notebooks notebooks/4_analysis.ipynb
 # ```
 #
@@ -269,13 +270,18 @@ for dataset, folder in home.items():
 # ## What does it get wrong?
 
 # %% slideshow={"slide_type": "-"}
-mistakes = [folder / "figures" / "confident_mistakes.png" for folder in home.values()]
-show(
-    *(picture for picture in mistakes if picture.is_file()),  # none where everything is right
-    caption="The mistakes that each network was surest of. Look for wrong labels among them. "
-    "Beside each face: where the answer comes from; bars: probabilities (blue: true, "
-    "orange: predicted).",
+SUREST = (
+    "The mistakes that the network was surest of. Look for wrong labels among them. Beside each "
+    "face: where the answer comes from; bars: probabilities (blue: true, orange: predicted)."
 )
+mistakes = [folder / "figures" / "confident_mistakes.png" for folder in home.values()]
+mistakes = [picture for picture in mistakes if picture.is_file()]  # none where all is right
+for picture in mistakes[:1]:
+    show(picture, caption=SUREST)
+
+# %% slideshow={"slide_type": "subslide"}
+for picture in mistakes[1:]:
+    show(picture, caption=SUREST)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Frequent confusions
@@ -301,11 +307,10 @@ display(Markdown("\n\n".join(findings(home, cross))))
 #
 # - **Labels** are judgements of a few people about a picture, not what a person felt. Where people
 #   disagree, no score can be near 100 %.
-# - **Intervals** are over test images. One training each: another seed gives other numbers, and two
-#   networks whose intervals overlap should not be called different.
+# - **Intervals** are over test images. Each network was trained once: another seed gives other
+#   numbers, and a small difference says nothing about a recipe.
 # - **Accuracy abroad** falls because faces look otherwise, because annotators judged otherwise, and
-#   because emotions are otherwise frequent. The cross-dataset page tells the last part from the
-#   rest.
+#   because emotions are otherwise frequent. `report.html` of each on each measures the last part.
 # - **Damage** here is made by a computer. It says which kind hurts more, not what a camera in the
 #   dark would do.
 # - **Saliency** says which pixels bear on a score, not why. A map that fails the checks shows
