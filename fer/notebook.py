@@ -328,7 +328,7 @@ def table(name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
     Args:
         name: of the table.
         columns: headings.
-        rows: text is aligned to the left, a number to the right.
+        rows: what has letters is aligned to the left, a number to the right.
     """
     return Table(
         name,
@@ -346,7 +346,7 @@ def table(name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -
 
 
 def _is_text(item: object) -> bool:
-    return isinstance(item, str) and not item[:1].isdigit()
+    return isinstance(item, str) and any(letter.isalpha() for letter in item)
 
 
 # --- data --------------------------------------------------------------------------------------
