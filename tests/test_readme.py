@@ -25,7 +25,7 @@ PROGRAMS = {
     "-m fer.export": "export",
 }
 """What starts a command, and the configuration that it composes."""
-OTHERS = ("-m venv", "-m pytest", "-m fer.card", "-m fer.predict", "benchmarks/")
+OTHERS = ("-m venv", "-m pytest", "-m fer.card", "-m fer.predict", "-m tests.", "benchmarks/")
 
 
 def commands() -> list[tuple[str, str]]:
