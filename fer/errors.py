@@ -30,3 +30,7 @@ class CheckpointError(FerError, ValueError):
 
 class ExportError(FerError, RuntimeError):
     """An exported network does not say what the network itself says."""
+
+
+class CommandFailed(FerError, RuntimeError):
+    """A program that a notebook started has ended with an error."""

@@ -22,8 +22,6 @@ COLUMNS = (
     "image", "status", "face", "x", "y", "width", "height", "emotion", "confidence",
     *(f"p_{emotion}" for emotion in labels.EMOTIONS),
 )  # fmt: skip
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What a spreadsheet program takes for the beginning of a formula, or skips before one."""
 
 
 @dataclass(frozen=True)
@@ -286,10 +284,7 @@ def describe(result: Result) -> dict[str, Any]:
 def rows(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
     """The table's rows: one per face, and one without numbers for a picture that has none."""
     for result in results:
-        name = str(result.path)
-        # The same file by another name, which no spreadsheet program runs.
-        picture = {"image": f"./{name}" if name.startswith(FORMULA) else name}
-        picture["status"] = result.status
+        picture = {"image": str(result.path), "status": result.status}
         if not result.faces:
             yield picture
         for number, face in enumerate(result.faces, start=1):

@@ -444,7 +444,7 @@ def measure_rates(study: Study) -> tuple[float, float]:
     cfg = compose("train", [f"dataset={study.datasets[0]}", *study.options])
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     network: SharedCNN = instantiate(cfg.model)
-    network.to(computing.device, memory_format=torch.channels_last)
+    network.to(computing.device).to(memory_format=torch.channels_last)
     shape = (cfg.loader.batch_size, network.image_size, network.image_size, network.in_channels)
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
     batch = images.to(computing.device).permute(0, 3, 1, 2)

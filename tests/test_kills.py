@@ -48,6 +48,7 @@ def start(script: str, *arguments: object) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_killed_preparations_trainings_and_evaluations_go_on_without_loss(tmp_path: Path) -> None:
     """The whole of it, with more kills: ``python -m tests.kills``."""
     done = subprocess.run(
@@ -66,6 +67,7 @@ def prepare_at_once(folder: Path, raw: Path, everybody: Any, answers: Any) -> No
     answers.put((prepared.integrity["fingerprint"], int(load_images(prepared, 16, 1).sum())))
 
 
+@pytest.mark.slow
 def test_eight_processes_that_prepare_at_once_make_one_dataset(
     tmp_path: Path, tiny_zip: Path
 ) -> None:
@@ -107,6 +109,7 @@ def test_a_lock_that_a_dead_process_held_does_not_block(tmp_path: Path, tiny_zip
     assert (tmp_path / "d/.lock").exists()  # the file stays; what counts is who holds it
 
 
+@pytest.mark.slow
 def test_worker_processes_of_a_killed_preparation_end_with_it(
     tmp_path: Path, rows: list[Row]
 ) -> None:

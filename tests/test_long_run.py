@@ -15,6 +15,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="n
 EPOCHS = 20
 
 
+@pytest.mark.slow
 def test_memory_open_files_and_disk_do_not_grow_and_tensorboard_can_be_read_meanwhile(
     tmp_path: Path,
 ) -> None:

@@ -465,6 +465,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_from_the_last_checkpoint_of_its_job(place: Path) -> None:
     env = {"FER_DATA": str(place / "data")}
     command = [
@@ -500,6 +501,7 @@ def test_a_killed_search_goes_on_from_the_last_checkpoint_of_its_job(place: Path
         assert row["test_macro_f1"] == ""  # the search has left the test split alone
 
 
+@pytest.mark.slow
 def test_a_hopeless_trial_is_ended_and_leaves_its_scores(place: Path) -> None:
     storage = f"sqlite:///{place / 'study.db'}"
     study = optuna.create_study(storage=storage, study_name="fer", direction="maximize")

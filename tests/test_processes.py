@@ -64,6 +64,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core has no two processes")
 def test_a_sweep_of_two_processes_a_job_measures_the_whole_test_split(place: Path) -> None:
     folders = {path.name for path in (place / "sweep").iterdir() if path.is_dir()}
@@ -90,6 +91,7 @@ def test_a_sweep_of_two_processes_a_job_measures_the_whole_test_split(place: Pat
         assert record["config"]["trainer"]["devices"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core has no two processes")
 def test_two_processes_that_are_killed_go_on_bit_for_bit(place: Path) -> None:
     command = [*DDP, "trainer.max_epochs=16", "early_stopping.patience=null", "test=false"]

@@ -25,7 +25,7 @@ PROGRAMS = {
     "-m fer.export": "export",
 }
 """What starts a command, and the configuration that it composes."""
-OTHERS = ("-m venv", "-m pytest", "-m fer.card", "-m fer.predict", "benchmarks/")
+OTHERS = ("-m venv", "-m pytest", "-m fer.card", "-m fer.predict", "-m tests.", "benchmarks/")
 
 
 def commands() -> list[tuple[str, str]]:
@@ -49,7 +49,9 @@ def plain(arguments: list[str]) -> list[str]:
     overrides = [item for item in arguments if item not in ("-m", "--multirun", "--help")]
     single = []
     for override in OverridesParser.create().parse_overrides(overrides):
-        if override.is_sweep_override():
+        if override.is_interval_sweep():
+            single.append(f"{override.get_key_element()}={override.value().start}")  # type: ignore[union-attr]
+        elif override.is_sweep_override():
             first = next(iter(override.sweep_string_iterator()))
             single.append(f"{override.get_key_element()}={first}")
         else:

@@ -65,6 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_to_its_page(place: Path) -> None:
     study = place / "outputs/study/fer2013_folder"
     results = json.loads((study / "study.json").read_text())
@@ -90,6 +91,7 @@ def test_a_killed_study_goes_on_to_its_page(place: Path) -> None:
     assert (study / "evaluate/cross_dataset.csv").is_file()
 
 
+@pytest.mark.slow
 def test_a_complete_study_is_not_done_again(place: Path) -> None:
     study = place / "outputs/study/fer2013_folder"
     before = {path: path.stat().st_mtime_ns for path in study.rglob("*")}
@@ -101,6 +103,7 @@ def test_a_complete_study_is_not_done_again(place: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in study.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_recipe_or_other_data_is_refused(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

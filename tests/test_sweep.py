@@ -24,7 +24,7 @@ from fer.cli import CommandError
 from fer.errors import ConfigError
 from fer.report import sweep as drawing
 from fer.report.figures import to_image
-from fer.resume import FINISHED, expand
+from fer.resume import FINISHED, expand, quote
 from fer.sweep import Job
 from hydra_plugins.fer_ray.launcher import ClusterLauncher, choose_resources
 from tests.conftest import ROOT, run_program, tiny_rows, write_zip
@@ -98,6 +98,7 @@ def test_a_killed_sweep_goes_on_and_ends_like_one_that_was_not(place: Path) -> N
     assert one == other
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "local"])
 def test_other_launchers_give_the_same_jobs(place: Path, launcher: str) -> None:
     run_program(
@@ -133,7 +134,7 @@ def test_a_folder_with_a_sweep_is_not_written_over(place: Path) -> None:
 def test_resume_refuses_what_is_no_sweep_or_has_changed(place: Path) -> None:
     whole = place / "whole"
     assert expand([f"resume={whole}"])[0] == "-m"
-    assert f"resume='{whole}'" in expand([f"resume={whole}", "-m"])
+    assert f"resume={quote(whole)}" in expand([f"resume={whole}", "-m"])
     with pytest.raises(ConfigError, match=r"expected the sweep of .* as it was"):
         expand([f"resume={whole}", "optimizer.lr=1"])
     with pytest.raises(ConfigError, match="expected the folder of a run"):
@@ -254,6 +255,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             process.wait(60)
 
 
+@pytest.mark.slow
 def test_a_ray_cluster_gives_the_same_jobs(place: Path, cluster: str) -> None:
     run_program(
         "train.py", "-m", *SHORT, "dataset.raw=archive.zip", *GRID, "launcher=ray",

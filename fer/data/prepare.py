@@ -728,7 +728,8 @@ def progress_bar(title: str) -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import Progress as Bar
 
-    with Bar(console=Console(file=sys.stderr), transient=True) as bar:
+    hidden = not sys.stderr.isatty()  # rich would draw into a notebook all the same
+    with Bar(console=Console(file=sys.stderr), transient=True, disable=hidden) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

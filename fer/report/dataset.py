@@ -116,7 +116,7 @@ def write_dataset_report(
         "odd_sizes": _odd_sizes(integrity),
         "excluded": _excluded(integrity),
         "undecodable": _undecodable(integrity),
-        "subgroups": _subgroups(entries),
+        "subgroups": subgroup_tables(entries),
         "links": [file for file in ("manifest.csv", "integrity.json") if (folder / file).exists()],
         "provenance": tree(
             {
@@ -482,7 +482,7 @@ def _undecodable(integrity: Mapping[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _subgroups(entries: Sequence[Entry]) -> list[Table]:
+def subgroup_tables(entries: Sequence[Entry]) -> list[Table]:
     """Images per split for each value of the annotators' attributes, as far as there are any."""
     tables = []
     for name in ATTRIBUTES:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fer import labels
 from fer.evaluation.errors import confident_mistakes, frequent_confusions
-from fer.evaluation.predict import SplitResult
 from fer.evaluation.robustness import Robustness
 from fer.report import evaluation_figures as drawing
 from fer.report.figures import save
 from fer.report.html import interval_text
 from fer.report.page import Cell, FigureEntry, Section, Table
 from fer.report.words import how_many, percent, whole
+
+if TYPE_CHECKING:  # the report stage does not import torch
+    from fer.evaluation.predict import SplitResult
 
 IMAGES_A_LINE = 4
 

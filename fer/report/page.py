@@ -72,15 +72,29 @@ class Section:
 
 def write_page(path: Path, template: str, content: Mapping[str, Any]) -> Path:
     """Render a template of this package into the file ``path``, atomically."""
-    environment = Environment(
+    # A file name that is not UTF-8 reaches us with surrogates, which UTF-8 cannot write.
+    return write_text(path, plain(_environment().get_template(template).render(content)))
+
+
+def fragment(name: str, content: Any) -> str:
+    """HTML of one part of a page, without a look of its own: a macro of ``macros.html.j2``.
+
+    Args:
+        name: of the macro, such as ``table``, ``verdict`` or ``findings``.
+        content: what it draws.
+    """
+    macros: Any = _environment().get_template("macros.html.j2").module
+    return plain(str(getattr(macros, name)(content)))
+
+
+def _environment() -> Environment:
+    return Environment(
         loader=PackageLoader("fer.report", "templates"),
         autoescape=True,  # for every template: the default looks at a name's ending
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # A file name that is not UTF-8 reaches us with surrogates, which UTF-8 cannot write.
-    return write_text(path, plain(environment.get_template(template).render(content)))
 
 
 def embed(

@@ -1,0 +1,148 @@
+"""The notebooks run from top to bottom, and each .ipynb is its .py without outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer import notebook
+from fer.errors import CommandFailed
+from tests.conftest import ROOT
+
+jupytext = pytest.importorskip("jupytext", reason='pip install -e ".[notebooks]"')
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+
+FOLDER = ROOT / "notebooks"
+NAMES = ("1_prepare_fer2013", "2_prepare_rafdb", "3_train", "4_analysis")
+
+
+def content_of(book: Any) -> list[tuple[str, str, dict[str, Any]]]:
+    """Kind, text and slide of each cell: all but the cells' ids, which are random."""
+    return [(cell.cell_type, cell.source, dict(cell.metadata)) for cell in book.cells]
+
+
+def test_every_notebook_is_a_pair() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.py")) == sorted(NAMES)
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ipynb_is_what_jupytext_makes_of_the_py(name: str) -> None:
+    written = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    made = jupytext.read(FOLDER / f"{name}.py")
+    assert content_of(written) == content_of(made), f"jupytext --sync notebooks/{name}.py"
+    assert written.metadata.kernelspec == made.metadata.kernelspec
+    assert "language_info" not in written.metadata  # which a run leaves behind
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_output_is_committed(name: str) -> None:
+    book = json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
+
+
+def execute(name: str, folder: Path) -> list[Any]:
+    """The outputs of a notebook, run with ``folder`` as its working directory."""
+    book = jupytext.read(FOLDER / f"{name}.py")
+    client = nbclient.NotebookClient(
+        book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    )
+    client.execute()
+    return [output for cell in book.cells for output in cell.get("outputs", [])]
+
+
+def texts(outputs: list[Any]) -> str:
+    """Everything that is shown, as text and HTML."""
+    parts = []
+    for output in outputs:
+        data = output.get("data", {})
+        parts.append(output.get("text", "") + data.get("text/html", ""))
+        parts.append(data.get("text/markdown", ""))
+    return "\n".join(parts)
+
+
+@pytest.mark.slow
+def test_all_notebooks_run_from_top_to_bottom_and_use_finished_runs_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = tmp_path / "outputs"
+    for key in ("DATASET", "CHECKPOINT_A", "CHECKPOINT_B", "MORE"):
+        monkeypatch.delenv(f"FER_NOTEBOOK_{key}", raising=False)
+    monkeypatch.setenv("FER_NOTEBOOK_QUICK", "1")
+    monkeypatch.setenv("FER_NOTEBOOK_OUTPUTS", str(outputs))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shown = {}
+    for name in NAMES:
+        found = execute(name, tmp_path)
+        assert all(output.get("name") != "stderr" for output in found), texts(found)
+        shown[name] = texts(found)
+    for number, dataset in ((0, "synthetic_a"), (1, "synthetic_b")):
+        page = shown[NAMES[number]]
+        assert f"{dataset}: 189 images" in page
+        assert page.count("data:image/png") >= 5  # balance, samples, pixels, input, augmentation
+    training, analysis = shown["3_train"], shown["4_analysis"]
+    assert "Exp-A and Exp-B differ in: dataset\n" in training
+    assert training.count("$ python train.py") == 2 and "used again" not in training
+    assert analysis.count("are used again") == 2  # the trainings of the notebook before
+    (folder,) = outputs.glob("evaluate/synthetic_a/*")
+    accuracy = json.loads((folder / "metrics.json").read_text())["accuracy"]
+    assert f"**Trained on synthetic_a:** {100 * accuracy:.1f} % of 56 images" in analysis
+    (sweep,) = outputs.glob("cross/*/cross_dataset.csv")
+    assert len(sweep.read_text().splitlines()) == 5
+    assert "synthetic_b its accuracy is" in analysis
+
+
+def test_a_command_that_fails_says_what_it_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CommandFailed, match=r"(?s)exit code 1.*model\.drop.*widths, "):
+        notebook.command("train.py", "model.drop=0.5")
+    assert "$ python train.py model.drop=0.5" in capsys.readouterr().out
+
+
+def test_another_option_or_a_new_checkpoint_is_another_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    def finish(program: str, *overrides: str, folded: bool) -> None:
+        started.append([program, *overrides])
+        place = Path(overrides[-1].partition("=")[2].strip("'"))
+        place.mkdir(parents=True)
+        (place / "report.html").touch()
+
+    monkeypatch.setenv("FER_NOTEBOOK_OUTPUTS", str(tmp_path / "runs"))
+    monkeypatch.setattr(notebook, "command", finish)
+    weights = tmp_path / "best.ckpt"
+    weights.touch()
+    options = [notebook.checkpoint_option(weights), "split=test"]
+    first = notebook.run("evaluate.py", *options, name="a")
+    assert notebook.run("evaluate.py", *options, name="a") == first and len(started) == 1
+    assert notebook.run("evaluate.py", options[0], "split=val", name="a") != first
+    os.utime(weights, ns=(1, 1))
+    assert notebook.run("evaluate.py", *options, name="a") != first and len(started) == 3
+
+
+@pytest.mark.slow
+def test_a_training_that_was_cut_off_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, ...]] = []
+
+    def cut_off(*arguments: str, folded: bool) -> None:
+        started.append(arguments)
+        folder = Path(arguments[-1].partition("=")[2].strip("'"))
+        (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+        (folder / ".hydra" / "overrides.yaml").touch()
+
+    monkeypatch.setenv("FER_NOTEBOOK_OUTPUTS", str(tmp_path / "runs"))
+    monkeypatch.setattr(notebook, "command", cut_off)
+    folder = notebook.run("train.py", "seed=1", name="a")
+    notebook.run("train.py", "seed=1", name="a")
+    assert started[1] == ("train.py", f"resume={folder}")
