@@ -126,7 +126,9 @@ def refuse_odd_choices(arguments: Sequence[str]) -> None:
         if override.is_delete() and empty:
             continue
         if empty or not (override.is_sweep_override() or isinstance(value, str)):
-            options = ", ".join(sorted(p.stem for p in config_folder().glob(f"{group}/*.yaml")))
+            # Of Hydra's own groups, such as hydra/launcher, the options here are not all.
+            own = [] if "/" in group else config_folder().glob(f"{group}/*.yaml")
+            options = ", ".join(sorted(path.stem for path in own))
             sys.exit(
                 f"Error: {item}: expected {f'one of {options}' if options else 'a name'}, found "
                 f"{'none' if empty else repr(value)}. Leave it out for the default."

@@ -54,7 +54,7 @@ def test_a_choice_that_is_no_word_is_answered_with_the_options(item: str) -> Non
 
 @pytest.mark.parametrize(
     ("item", "words"),
-    [("=0", "no key"), ("hydra/job_logging=1", "a name"), ("x" * 300 + "=1", "a key of 300")],
+    [("=0", "no key"), ("hydra/launcher=1", "expected a name"), ("x" * 300 + "=1", "a key of 300")],
 )
 def test_overrides_that_hydra_does_not_expect_are_answered(item: str, words: str) -> None:
     with pytest.raises(SystemExit, match=words):
