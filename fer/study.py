@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 import fer
 from fer import labels
-from fer.cli import compose, config_folder, run
+from fer.cli import compose, config_folder, instantiate, run
 from fer.data.files import read_json
 from fer.data.prepare import CACHE
 from fer.errors import ConfigError, FerError
@@ -421,8 +421,6 @@ def count_images(study: Study, name: str) -> dict[str, int] | None:
     cfg = compose("train", [f"dataset={name}"]).dataset
     if cfg.generator is not None:
         return {split: int(cfg.generator[split]) for split in ("train", "val", "test")}
-    from fer.cli import instantiate
-
     official = instantiate(cfg.reader).official_counts
     if official is None:
         return None
@@ -437,7 +435,6 @@ def measure_rates(study: Study) -> tuple[float, float]:
     """Images per second of a training step and of prediction, from a second of each."""
     import torch
 
-    from fer.cli import instantiate
     from fer.evaluation.predict import predict
     from fer.hardware import AUTOCAST, Computing
 

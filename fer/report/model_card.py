@@ -10,12 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fer import labels
 from fer.errors import ConfigError, DataError
+from fer.evaluation.metrics import SCALARS
 from fer.report.saliency import METHOD_NAMES
 from fer.report.words import how_many, whole
 
-SCORES = (
-    "accuracy", "macro_f1", "micro_f1", "balanced_accuracy", "expected_calibration_error",
-)  # fmt: skip
 ABOUT = {
     "fer2013": (
         "FER2013 (Goodfellow et al., arXiv 1307.0414): faces found by searching the web for words "
@@ -103,7 +101,7 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
             {
                 "name": f"{row['train_dataset']} → {row['test_dataset']}",
                 "samples": whole(row["samples"]),
-                "cells": [_spread(row[key]) for key in SCORES],
+                "cells": [_spread(row[key]) for key in SCALARS],
             }
             for row in results["summary"]
         ],

@@ -423,8 +423,9 @@ def _robustness(study: Study, results: Mapping[str, Any]) -> list[Section]:
                     Cell(f"{name}: {damage.replace('_', ' ')}"),
                     *(
                         Cell(percent(average), average)
-                        for key in ("accuracy", "macro_f1")
-                        if (average := mean(value[key] for value in values)) is not None
+                        for average in (
+                            mean(value[key] for value in values) for key in ("accuracy", "macro_f1")
+                        )
                     ),
                 ]
             )
