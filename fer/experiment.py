@@ -81,6 +81,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
     # Warn rather than fail: an operation without a deterministic version on some device should
     # not stop a run there.
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # That also fills memory before an operation overwrites it, which nothing here needs.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     processes = int(cfg.trainer.devices)
     check_processes(processes, computing.device)

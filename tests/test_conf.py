@@ -123,7 +123,7 @@ def test_every_dataset_can_be_built(option: str, tmp_path: Path) -> None:
 
     data = make_data(compose(f"dataset={option}", f"paths.data={tmp_path}"))
     assert data.folder == tmp_path / option
-    assert (data.image_size, data.in_channels, data.batch_size) == (64, 1, 32)
+    assert (data.image_size, data.in_channels, data.batch_size) == (48, 1, 64)
 
 
 def without_dataset(cfg: DictConfig) -> dict[str, Any]:

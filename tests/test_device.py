@@ -86,20 +86,34 @@ def test_both_paths_draw_from_one_distribution(name: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "shifts", "tolerance"),
+    ("column", "ranges", "tolerance"),
     # One blob in the middle shows the shifts, which albumentations cuts down to whole pixels; one
-    # beside it, without shifts, shows scale (along) and rotation (across).
-    [(23, True, 0.15), (37, False, 0.1)],
+    # beside it, without shifts, shows scale (along) and rotation (across); with ranges of one sign
+    # which way it goes.
+    [
+        (23, {}, 0.15),
+        (37, {"translate_percent": {"x": (0.0, 0.0), "y": (0.0, 0.0)}}, 0.1),
+        (
+            37,
+            {
+                "rotate": (10, 30),
+                "scale": {"x": (0.6, 0.9), "y": (1.1, 1.2)},
+                "translate_percent": {"x": (0.0, 0.1), "y": (-0.2, 0.0)},
+            },
+            0.15,
+        ),
+    ],
+    ids=["shifts", "scale and rotation", "one-sided"],
 )
 def test_both_paths_move_a_blob_equally_far(
-    monkeypatch: pytest.MonkeyPatch, column: int, shifts: bool, tolerance: float
+    monkeypatch: pytest.MonkeyPatch, column: int, ranges: dict[str, Any], tolerance: float
 ) -> None:
     image = np.zeros((48, 48, 1), np.uint8)
     image[23:25, column : column + 2] = 255
     monkeypatch.setattr("tests.test_device.picture", lambda: image)
     (affine,) = transforms("affine")
-    if not shifts:
-        affine.translate_percent = {"x": (0.0, 0.0), "y": (0.0, 0.0)}
+    for name, value in ranges.items():
+        setattr(affine, name, value)
     places = []
     for drawn in draw_both([affine]):
         total = drawn.sum(axis=(1, 2))

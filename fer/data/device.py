@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on the device, by kornia, for GPUs that would wait for the CPU.
+"""Augmentation of whole batches on the device, for GPUs that would wait for the CPU.
 
 The policy is the one of the ``augmentation`` configuration, whose albumentations transforms are
 read for their ranges and probabilities: the distribution is the same, the random numbers are not.
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from fer.data.dataset import Batch, Draw, EmotionDataset
 from fer.errors import ConfigError
@@ -43,7 +44,9 @@ class DeviceDataset(EmotionDataset):
     def __getitems__(self, items: Sequence[int | Draw]) -> Batch:
         """A whole batch on the device, float 0–1. Draws from torch's random stream."""
         rows = [item.row if isinstance(item, Draw) else int(item) for item in items]
-        index = torch.tensor(rows, device=self.labels.device)
+        index = torch.tensor(rows)
+        if self.labels.is_cuda:  # without pinned memory the copy would wait for the step before
+            index = index.pin_memory().to(self.labels.device, non_blocking=True)
         images = self.pixels[index].float() / 255
         for operation in self.operations:
             images = operation(images)
@@ -66,19 +69,19 @@ def translate(transform: Any) -> Operation:
 
 
 def import_kornia() -> Any:
-    """kornia's augmentations.
+    """kornia's filters.
 
     Raises:
         ConfigError: it is not installed.
     """
     try:
-        import kornia.augmentation
+        import kornia.filters
     except ImportError as error:
         raise ConfigError(
             "loader.on_device: expected kornia to be installed, found none. "
             'pip install "kornia>=0.7.4", or set loader.on_device=false.'
         ) from error
-    return kornia.augmentation
+    return kornia.filters
 
 
 def _require(kind: str, option: str, holds: bool) -> None:
@@ -90,24 +93,26 @@ def _require(kind: str, option: str, holds: bool) -> None:
 
 
 def _uniform(n: int, limits: Sequence[float], like: torch.Tensor) -> torch.Tensor:
-    """``(N, 1, 1, 1)``. Drawn on the CPU, whose stream a checkpoint keeps."""
-    low, high = limits
-    return (low + (high - low) * torch.rand(n, 1, 1, 1)).to(like.device)
+    """``(N, 1, 1, 1)``. Drawn where the images are: a copy from the CPU would wait for the step."""
+    return torch.empty(n, 1, 1, 1, device=like.device).uniform_(*limits)
 
 
 def _chosen(p: float, images: torch.Tensor) -> torch.Tensor:
     """``(N, 1, 1, 1)`` bool: each image with probability ``p``."""
-    return (torch.rand(len(images), 1, 1, 1) < p).to(images.device)
+    return torch.rand(len(images), 1, 1, 1, device=images.device) < p
 
 
 def flip(transform: Any) -> Operation:
     """HorizontalFlip."""
-    operation: Operation = import_kornia().RandomHorizontalFlip(p=transform.p)
+
+    def operation(images: torch.Tensor) -> torch.Tensor:
+        return torch.where(_chosen(transform.p, images), images.flip(-1), images)
+
     return operation
 
 
 def affine(transform: Any) -> Operation:
-    """Affine: rotation, then shift by a share of the side, about the centre."""
+    """Affine: scale, then rotation, then shift by a share of the side, about the centre."""
     share = transform.translate_percent or {"x": (0.0, 0.0), "y": (0.0, 0.0)}
     _require(
         "Affine",
@@ -117,15 +122,34 @@ def affine(transform: Any) -> Operation:
     _require("Affine", "no shear", all(tuple(v) == (0, 0) for v in transform.shear.values()))
     _require("Affine", "fill 0", not np.any(transform.fill))
     _require("Affine", "keep_ratio=false", not transform.keep_ratio)
-    _require("Affine", "shifts of both signs alike", all(v[0] == -v[1] for v in share.values()))
-    operation: Operation = import_kornia().RandomAffine(
-        degrees=tuple(transform.rotate),
-        translate=(share["x"][1], share["y"][1]),
-        scale=(*transform.scale["x"], *transform.scale["y"]),
-        padding_mode="zeros",
-        align_corners=True,
-        p=transform.p,
-    )
+
+    def operation(images: torch.Tensor) -> torch.Tensor:
+        n, size = len(images), images.shape[-1]
+        angle, scale_x, scale_y, x, y = (
+            _uniform(n, limits, images).flatten()
+            for limits in (
+                transform.rotate,
+                *(transform.scale[axis] for axis in "xy"),
+                *(share[axis] for axis in "xy"),
+            )
+        )
+        angle = torch.deg2rad(angle)
+        cos, sin = angle.cos(), angle.sin()
+        # Where each pixel comes from: the transform's inverse, in the coordinates of affine_grid,
+        # which go from -1 to 1 between the centres of the outermost pixels.
+        back = torch.stack(
+            [
+                torch.stack([cos / scale_x, -sin / scale_x], dim=1),
+                torch.stack([sin / scale_y, cos / scale_y], dim=1),
+            ],
+            dim=1,
+        )  # (N, 2, 2)
+        shift = torch.stack([x, y], dim=1)[..., None] * (2 * size / (size - 1))
+        theta = torch.cat([back, -(back * shift.transpose(1, 2)).sum(2, keepdim=True)], dim=2)
+        grid = functional.affine_grid(theta, list(images.shape), align_corners=True)
+        moved = functional.grid_sample(images, grid, align_corners=True)
+        return torch.where(_chosen(transform.p, images), moved, images)
+
     return operation
 
 
@@ -146,11 +170,15 @@ def light(transform: Any) -> Operation:
 def blur(transform: Any) -> Operation:
     """GaussianBlur whose kernel follows sigma (``blur_limit: 0``)."""
     _require("GaussianBlur", "blur_limit 0", not np.any(transform.blur_limit))
-    low, high = transform.sigma_limit
-    side = 2 * round(3.5 * high) + 1
-    operation: Operation = import_kornia().RandomGaussianBlur(
-        (side, side), (low, high), border_type="reflect", p=transform.p
-    )
+    side = 2 * round(3.5 * transform.sigma_limit[1]) + 1
+    filters = import_kornia()
+
+    def operation(images: torch.Tensor) -> torch.Tensor:
+        sigma = _uniform(len(images), transform.sigma_limit, images).flatten()
+        sigma = sigma[:, None].expand(-1, 2)
+        blurred = filters.gaussian_blur2d(images, (side, side), sigma, border_type="reflect")
+        return torch.where(_chosen(transform.p, images), blurred, images)
+
     return operation
 
 
@@ -160,7 +188,7 @@ def noise(transform: Any) -> Operation:
 
     def operation(images: torch.Tensor) -> torch.Tensor:
         std = _uniform(len(images), transform.std_range, images)
-        noisy = images + std * torch.randn(images.shape).to(images.device)
+        noisy = images + std * torch.randn_like(images)
         return torch.where(_chosen(transform.p, images), noisy.clamp(0, 1), images)
 
     return operation
@@ -184,7 +212,7 @@ def occlusion(transform: Any) -> Operation:
                 (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
             )
             inside = inside & (place >= start) & (place < start + length)
-        gray = torch.rand(n, channels, 1, 1).to(images.device)
+        gray = torch.rand(n, channels, 1, 1, device=images.device)
         return torch.where(inside, gray, images)
 
     return operation
