@@ -15,7 +15,7 @@ from fer.card import main, write_card
 from fer.errors import DataError
 from fer.evaluation.metrics import measure_split
 from fer.evaluation.predict import load_checkpoint
-from fer.report.model_card import render_card
+from fer.report.model_card import preferred, render_card
 from fer.report.study import summarise
 from tests.conftest import ROOT
 
@@ -148,13 +148,26 @@ def test_the_command_writes_the_card_and_explains_what_is_no_study(
     assert not (tmp_path / "never.md").exists()
 
 
+def test_of_several_seeds_the_card_names_the_one_that_validation_chose() -> None:
+    results = make_results(seeds=(0, 1, 2))
+    assert "The network to use" not in render_card(make_results())
+    results["trainings"][2]["validation"] = {"accuracy": 0.4, "macro_f1": 0.45}
+    (metrics,) = (one["metrics"] for one in results["evaluations"] if one["seed"] == 2)
+    low, high = metrics["confidence_intervals"]["macro_f1"]
+    assert (
+        f"macro-F1 {100 * metrics['macro_f1']:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on test"
+        in next(line for line in render_card(results).splitlines() if "that of seed 2" in line)
+    )
+
+
 def test_the_committed_card_is_that_of_the_committed_results(tmp_path: Path) -> None:
     results = ROOT / "fer/pretrained/fer2013.json"
     card = write_card(results, tmp_path / "card.md")
     assert card.read_bytes() == (ROOT / "MODEL_CARD.md").read_bytes()
     # What the card says of the training is what the network itself remembers of it.
     checkpoint = load_checkpoint("pretrained")
-    (training,) = json.loads(results.read_text())["trainings"]
+    training = preferred(json.loads(results.read_text()), "fer2013")
+    assert checkpoint.extras["seed"] == training["seed"]
     assert checkpoint.extras["dataset"]["fingerprint"] == training["data"]["fingerprint"]
     assert checkpoint.epoch == training["best_epoch"]
     assert checkpoint.extras["model"]["widths"] == training["config"]["model"]["widths"]
