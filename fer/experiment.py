@@ -82,7 +82,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     # not stop a run there.
     torch.use_deterministic_algorithms(True, warn_only=True)
     # That also fills memory before an operation overwrites it, which nothing here needs.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     processes = int(cfg.trainer.devices)
     check_processes(processes, computing.device)
