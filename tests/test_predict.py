@@ -316,8 +316,10 @@ def test_one_bad_picture_does_not_lose_the_others(
         ("in/a.png", "ok"), ("in/b.jpg", "error"), ("in/deep/c.png", "ok"), ("gone.png", "error"),
         ("empty", "error"),
     ]  # fmt: skip
+    # In bfloat16 the last digits depend on how many images are computed together.
+    close = 1e-6 if predictor.computing.precision == "32-true" else 5e-3
     assert [float(table[0][f"p_{e}"]) for e in labels.EMOTIONS] == pytest.approx(
-        values(predictor(GRAY)), abs=1e-6
+        values(predictor(GRAY)), abs=close
     )
     assert table[0]["x"] == "" and table[1]["emotion"] == ""
 
