@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,26 @@ def test_the_readmes_own_reader_prepares_a_dataset(
     assert sizes == {"train": 14, "val": 7, "test": 21}
     for index, entry in enumerate(prepared.entries):
         assert labels.EMOTIONS[int(prepared.read(index)[0, 0, 0])] == entry.emotion
+
+
+def test_the_readmes_own_perturbation_damages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+    from hydra.utils import get_method
+
+    from fer.evaluation.perturbations import make_settings
+
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package/damage.py").write_text(readme_block("python", "`my_package/damage.py`"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_package", raising=False)  # that of the reader above
+    node = OmegaConf.create(readme_block("yaml", "conf/perturbation/dead_rows.yaml"))
+    settings = make_settings(OmegaConf.to_container(node), None, get_method)  # type: ignore[arg-type]
+    images = np.full((3, 20, 20, 1), 100, np.uint8)
+    black = [setting(images, ["a", "b", "c"], seed=0) == 0 for setting in settings]
+    assert [rows.mean() for rows in black] == [0.05, 0.1, 0.2, 0.3, 0.5]
+    assert all((weak <= strong).all() for weak, strong in itertools.pairwise(black))
 
 
 def test_numbers_in_the_files_are_numbers() -> None:
