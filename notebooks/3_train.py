@@ -47,6 +47,7 @@ from fer.notebook import (
 
 DATASETS = setting("DATASET", "synthetic_a,synthetic_b").split(",")  # "fer2013,rafdb": real faces
 QUICK = setting("QUICK", "0") == "1"  # a tiny network on a handful of images
+TRAIN = setting("TRAIN", "").split()  # more options of train.py, such as "model=shared_cnn_small"
 
 # %% [markdown]
 # ## The network
@@ -59,7 +60,7 @@ QUICK = setting("QUICK", "0") == "1"  # a tiny network on a handful of images
 
 # %%
 size = size_of(DATASETS[0], quick=QUICK)
-recipe = compose("train", f"dataset={DATASETS[0]}", *size.data, *size.training)
+recipe = compose("train", f"dataset={DATASETS[0]}", *size.data, *size.training, *TRAIN)
 show(
     layer_table(instantiate(recipe.model)),
     caption="Each layer with the shape of its output for one image (channels × height × width) "
@@ -105,6 +106,7 @@ for dataset in DATASETS:
         f"dataset={dataset}",
         *size.data,
         *size.training,
+        *TRAIN,
         "trainer.progress_bar=false",
         name=f"train/{dataset}",
     )

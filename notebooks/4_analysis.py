@@ -69,7 +69,8 @@ DATASETS = setting("DATASET", "synthetic_a,synthetic_b").split(",")  # "fer2013,
 QUICK = setting("QUICK", "0") == "1"  # a tiny network on a handful of images
 CHECKPOINT_A = setting("CHECKPOINT_A", "")  # of the first dataset; empty: trained as in notebook 3
 CHECKPOINT_B = setting("CHECKPOINT_B", "")  # of the second
-MORE = setting("MORE", "").split()  # more options of evaluate.py, such as "saliency.blur=0.2"
+TRAIN = setting("TRAIN", "").split()  # more options of train.py, the same as in notebook 3
+EVALUATE = setting("EVALUATE", "").split()  # and of evaluate.py, such as "saliency.blur=0.2"
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## The networks
@@ -86,6 +87,7 @@ for dataset, checkpoint in zip(DATASETS, [CHECKPOINT_A, CHECKPOINT_B], strict=Fa
         f"dataset={dataset}",
         *size.data,
         *size.training,
+        *TRAIN,
         "trainer.progress_bar=false",
         name=f"train/{dataset}",
     )
@@ -109,7 +111,7 @@ for dataset, checkpoint in networks.items():
         "saliency=standard",
         *size.data,
         *size.evaluation,
-        *MORE,
+        *EVALUATE,
         name=f"evaluate/{dataset}",
     )
 
