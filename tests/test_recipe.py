@@ -25,7 +25,7 @@ import_albumentations()
 
 import albumentations  # noqa: E402
 
-from fer.data.transforms import Affine  # noqa: E402
+from fer.data.transforms import Affine, CoarseDropout  # noqa: E402
 
 OPTIONS = ["dataset=fer2013", "model.widths=[4,8,8,8]", "model.image_size=32",
            "trainer.max_epochs=2", "loader.batch_size=7", "metrics.resamples=100",
@@ -55,6 +55,63 @@ def test_the_cheaper_affine_gives_the_pixels_of_the_original(
         # A matrix that differs in its last digit may round a pixel to its neighbour.
         assert np.abs(one.astype(int) - other).max() <= 1
     assert any((one != image).any() for one in results[0])
+
+
+def draw_patches(kind: Any, options: dict[str, Any], shape: tuple[int, int, int]) -> np.ndarray:
+    """Images of one gray level, 3,000 of them, each with its patches."""
+    pipeline = albumentations.Compose([kind(**options, p=1.0)])
+    pipeline.set_random_state(np.random.default_rng(1), random.Random(1))
+    image = np.full(shape, 128, np.uint8)
+    return np.stack([pipeline(image=image)["image"] for _ in range(3000)])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_cheaper_coarse_dropout_draws_patches_like_the_original(channels: int) -> None:
+    options = {"num_holes_range": (1, 1), "hole_height_range": (0.15, 0.35),
+               "hole_width_range": (0.3, 0.36), "fill": "random_uniform"}  # fmt: skip
+    shape = (40, 60, channels)
+    found = []
+    for kind in (albumentations.CoarseDropout, CoarseDropout):
+        images = draw_patches(kind, options, shape).astype(float)
+        covered = (images != 128).any(axis=3)
+        rows, columns = covered.any(axis=2), covered.any(axis=1)
+        found.append(
+            np.column_stack(
+                [
+                    rows.sum(axis=1),  # height, width, top, left
+                    columns.sum(axis=1),
+                    rows.argmax(axis=1),
+                    columns.argmax(axis=1),
+                    images.max(axis=(1, 2, 3)),  # levels
+                    images.min(axis=(1, 2, 3)),
+                    images.var(axis=3).max(axis=(1, 2)),  # of the channels among themselves
+                ]
+            )
+        )
+    one, other = found
+    error = ((one.var(axis=0) + other.var(axis=0)) / len(one)) ** 0.5
+    assert (np.abs(one.mean(axis=0) - other.mean(axis=0)) <= 5 * error).all()
+    np.testing.assert_allclose(one.std(axis=0), other.std(axis=0), rtol=0.1)
+    assert (one[:, :4].min(axis=0) == other[:, :4].min(axis=0)).all()
+    assert (one[:, :4].max(axis=0) == other[:, :4].max(axis=0)).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_holes_range": (1, 3), "fill": 7},
+        {"hole_height_range": (3, 9), "hole_width_range": (2, 5), "fill": "random_uniform"},
+        {"fill": "random"},
+    ],
+)
+def test_what_the_cheaper_coarse_dropout_does_not_know_is_the_originals(
+    options: dict[str, Any],
+) -> None:
+    one, other = (
+        draw_patches(kind, options, (16, 20, 3))
+        for kind in (albumentations.CoarseDropout, CoarseDropout)
+    )
+    assert (one != 128).any() and (one == other).all()
 
 
 def test_mixup_blends_each_image_with_its_partner() -> None:

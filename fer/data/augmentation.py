@@ -36,17 +36,18 @@ class Augmentation:
         # nothing on images of this size.
         cv2.setNumThreads(0)
         self.seed = seed
-        self.pipeline = albumentations.Compose(list(transforms))
+        self.transforms = albumentations.Compose(list(transforms)).transforms  # which checks them
         # A counter-based generator: setting its counter is a jump to an independent stream, and
         # cheaper than seeding a new one for each image.
         self.generator = np.random.Generator(np.random.Philox(key=seed))
         self.random = random.Random()
         # albumentations would seed each transform alike, so that a flip and an occlusion with
         # equal probabilities always came together. Sharing one stream keeps them independent.
-        self.pipeline.set_random_state(self.generator, self.random)
+        for transform in self.transforms:
+            transform.set_random_state(self.generator, self.random)
 
     def __len__(self) -> int:
-        return len(self.pipeline.transforms)
+        return len(self.transforms)
 
     def __call__(self, image: np.ndarray, *, epoch: int, index: int) -> np.ndarray:
         """Augment one ``(H, W, C)`` uint8 image; ``index`` is its place in the data set."""
@@ -56,7 +57,12 @@ class Augmentation:
         state["has_uint32"] = 0
         self.generator.bit_generator.state = state
         self.random.seed(int(self.generator.integers(2**63)))
-        return self.pipeline(image=image)["image"]
+        # As Compose does it, without asking of every image whether it has masks and boxes, nor a
+        # transform that is not applied: a third of the whole cost.
+        for transform in self.transforms:
+            if self.random.random() < transform.p:
+                image = transform(force_apply=True, image=image)["image"]
+        return image
 
 
 def import_albumentations() -> None:

@@ -66,6 +66,45 @@ class Affine(albumentations.Affine):
             flags=self.interpolation,
             borderMode=self.border_mode,
             # One number is meant for every channel; OpenCV would take it for the first alone.
-            borderValue=np.broadcast_to(self.fill, img.shape[2]).tolist(),
+            borderValue=(
+                [self.fill] * img.shape[2] if isinstance(self.fill, (int, float)) else self.fill
+            ),
         )
         return moved.reshape(*output_shape, img.shape[2])  # OpenCV drops a single channel
+
+
+class CoarseDropout(albumentations.CoarseDropout):
+    """albumentations' CoarseDropout, drawn alike from other random numbers.
+
+    Of the 70 µs that the original takes for a patch, most goes into arrays of one number and into
+    seeding a generator for its gray level. Sizes in pixels and other fills than ``random_uniform``
+    are left to it.
+    """
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Draw size, place and gray level of each patch."""
+        heights, widths = self.hole_height_range, self.hole_width_range
+        if self.fill != "random_uniform" or max(heights[1], widths[1]) >= 1:
+            drawn: dict[str, Any] = super().get_params_dependent_on_data(params, data)
+            return drawn
+        draw = self.py_random
+        height, width, channels = params["shape"]
+        patches = []
+        for _ in range(draw.randint(*self.num_holes_range)):
+            tall, wide = int(height * draw.uniform(*heights)), int(width * draw.uniform(*widths))
+            top, left = draw.randint(0, height - tall), draw.randint(0, width - wide)
+            level = [draw.randint(0, 255) for _ in range(channels)]
+            patches.append((slice(top, top + tall), slice(left, left + wide), level))
+        return {"patches": patches}
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        """Fill the patches of a uint8 image ``(H, W, C)``."""
+        if "patches" not in params:
+            covered: np.ndarray = super().apply(img, **params)
+            return covered
+        img = img.copy()
+        for rows, columns, level in params["patches"]:
+            img[rows, columns] = level
+        return img
