@@ -14,6 +14,7 @@ import functools
 import io
 import json
 import random
+import re
 import resource
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from typing import Any
 
 import hydra
 import numpy as np
+import safetensors.torch
 import torch
 from hydra.errors import HydraException
 from hypothesis import HealthCheck, Phase, given, seed, settings
@@ -193,7 +195,7 @@ class Kinds:
             (self.faces / f"{number}.png").write_bytes(to_png(self.noise(8)))
         self.archive = Whole(write_zip(folder / "small.zip", tiny_rows()[::4]).read_bytes())
         self.pictures = self.make_pictures()
-        self.checkpoint = self.make_checkpoint()
+        self.checkpoint, self.exported = self.make_checkpoint()
         self.authors = folder / "rafdb"
         for place in (rafdb.ALIGNED, rafdb.BOXES, rafdb.MANUAL, "EmoLabel"):
             (self.authors / place).mkdir(parents=True, exist_ok=True)
@@ -236,8 +238,8 @@ class Kinds:
             found.append(Whole(buffer.getvalue()))
         return found
 
-    def make_checkpoint(self) -> bytes:
-        """A checkpoint as training writes it, as far as evaluation reads it."""
+    def make_checkpoint(self) -> tuple[bytes, bytes]:
+        """One as training writes it, as far as evaluation reads it, and as export writes it."""
         options: dict[str, Any] = {"widths": [2, 2], "in_channels": 1, "image_size": 16}
         state = SharedCNN(**options).state_dict()
         dataset = {"choice": "fer2013", "name": "fer2013", "fingerprint": "0"}
@@ -250,7 +252,8 @@ class Kinds:
         buffer = io.BytesIO()
         weights = {f"network.{key}": value for key, value in state.items()}
         torch.save({"epoch": 1, "state_dict": weights, "fer": extras}, buffer)
-        return Whole(buffer.getvalue())
+        metadata = {"fer": json.dumps(extras), "epoch": "1"}
+        return Whole(buffer.getvalue()), Whole(safetensors.torch.save(state, metadata))
 
     def write(self, name: str, data: bytes) -> Path:
         """A file of a case."""
@@ -398,6 +401,33 @@ class Kinds:
 
         return mutated(self.checkpoint) | mutated(parts[pickled], 3).map(repacked), check
 
+    def safetensors(self) -> tuple[st.SearchStrategy[Any], Callable[[Any], None]]:
+        """Exported checkpoints with changed bytes, or with another header of the right length."""
+        length = int.from_bytes(self.exported[:8], "little")
+        header, body = Whole(self.exported[8 : 8 + length]), self.exported[8 + length :]
+        odd = [b"-1", b"0", b"1e9", b"9" * 400, b"18446744073709551615", b"null", b'"F8_E4M3"',
+               b'"F4"', b'"BOOL"', b'"U64"']  # fmt: skip
+        words = sorted(set(re.findall(rb'"[^"]*"|-?\d+|[][{}]', header)))
+
+        @st.composite
+        def reworded(draw: st.DrawFn) -> bytes:
+            found = bytes(header)
+            for _ in range(draw(st.integers(1, 3))):
+                old = draw(st.sampled_from(words))
+                new = st.sampled_from([*words, *odd])
+                found = found.replace(old, draw(new), draw(st.sampled_from([1, 1, 9])))
+            return found
+
+        def packed(data: bytes) -> bytes:
+            return len(data).to_bytes(8, "little") + data + body
+
+        def check(data: bytes) -> None:
+            with self.tally.case("safetensors"):
+                load_checkpoint(self.write("fuzz.safetensors", data))
+
+        changed = reworded().map(packed) | mutated(header, 3).map(packed)
+        return mutated(self.exported) | changed, check
+
     def overrides(self) -> tuple[st.SearchStrategy[Any], Callable[[Any], None]]:
         """Options of the command line."""
         keys = [
@@ -449,7 +479,8 @@ class Kinds:
 
 SHARES = {
     "fer_table": 0.15, "label_table": 0.15, "label_list": 0.1, "annotation": 0.12,
-    "archives": 0.12, "images": 0.2, "checkpoints": 0.1, "overrides": 0.06,
+    "archives": 0.12, "images": 0.2, "checkpoints": 0.05, "safetensors": 0.05,
+    "overrides": 0.06,
 }  # fmt: skip
 """Of the cases, the share of each kind; an override takes the longest."""
 

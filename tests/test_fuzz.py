@@ -20,7 +20,14 @@ def test_odd_files_and_options_load_or_end_in_their_documented_error(tmp_path: P
     assert len(lines) == len(SHARES)
     assert sum(tally.loaded.values()) + sum(tally.refused.values()) >= CASES / 2
     # Neither all nor none: a case that is always refused at its first byte tests little.
-    for name in ("image", "archive", "checkpoint", "RAF-DB annotation", "image,label table"):
+    for name in (
+        "image",
+        "archive",
+        "checkpoint",
+        "safetensors",
+        "RAF-DB annotation",
+        "image,label table",
+    ):
         assert tally.loaded[name] and tally.refused[name], name
 
 
