@@ -4,6 +4,7 @@ For each network, in turn and several times over, images/s of
 (a) the bare training step on one batch that is already in memory,
 (b) train.py's own loop, as its history.csv has it: augmentation, metrics, logging and all,
 (c) the plain loop of benchmarks/plain.py, with the same network, input size and batch.
+All three keep freed memory as train.py does, which favours the plain loop: its users do not.
 Ratios are taken within a round and their median is reported: machines are noisy, and the three
 share what happens in a round.
 """
@@ -29,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fer.cli import config_folder, instantiate
 from fer.experiment import make_data
-from fer.hardware import AUTOCAST, Computing
+from fer.hardware import AUTOCAST, Computing, keep_freed_memory
 from fer.model.module import parameter_groups
 from fer.model.shared_cnn import SharedCNN
 
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4096, help="images of each measurement")
     parser.add_argument("overrides", nargs="*", help="as of train.py, such as dataset=fer2013")
     options = parser.parse_args()
+    keep_freed_memory()
     report = {}
     for name in options.models.split(","):
         overrides = [f"model={name}", *options.overrides]

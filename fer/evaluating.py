@@ -33,7 +33,7 @@ from fer.experiment import (
     resolved,
     with_dataset_of,
 )
-from fer.hardware import Computing
+from fer.hardware import Computing, keep_freed_memory
 from fer.model.shared_cnn import SharedCNN
 from fer.options import check_options
 from fer.report.evaluation import (
@@ -74,6 +74,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
             "trainer.devices: expected 1 here, where a second process would cost more than it "
             f"saves, found {cfg.trainer.devices}. Leave it out."
         )
+    keep_freed_memory()
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     cfg = with_dataset_of(cfg, checkpoint)
     network = checkpoint.network

@@ -30,7 +30,7 @@ from fer.data.integrity import data_notes
 from fer.errors import CheckpointError, ConfigError, FerError
 from fer.evaluation.metrics import SCALARS, describe_empty
 from fer.evaluation.predict import Checkpoint, load_checkpoint, measure_network
-from fer.hardware import Computing, check_processes
+from fer.hardware import Computing, check_processes, keep_freed_memory
 from fer.model.callbacks import (
     AtomicCheckpointIO,
     History,
@@ -83,6 +83,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # That also fills memory before an operation overwrites it, which nothing here needs.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    keep_freed_memory()
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     processes = int(cfg.trainer.devices)
     check_processes(processes, computing.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from dataclasses import dataclass
@@ -54,6 +55,22 @@ def check_processes(count: int, device: torch.device) -> None:
             f"trainer.devices: expected at most what this machine has ({there} {unit}), found "
             f"{count}. Take fewer: trainer.devices={there}"
         )
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what a step has freed for the next one (glibc alone; else nothing).
+
+    A training step on the CPU allocates and frees tens of megabytes. Whether glibc gives them back
+    to the system each time depends on what happens to lie at the end of its heap. Where it does,
+    the system clears 16,000 pages anew in every step of ``shared_cnn_small``: 74 ms instead of 50
+    on two cores. The process is left as large as it has been, and no larger.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    library = ctypes.CDLL(None)
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
+    library.mallopt(mmap_threshold, 1 << 30)
+    library.mallopt(trim_threshold, 1 << 30)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

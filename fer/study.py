@@ -436,8 +436,9 @@ def measure_rates(study: Study) -> tuple[float, float]:
     import torch
 
     from fer.evaluation.predict import predict
-    from fer.hardware import AUTOCAST, Computing
+    from fer.hardware import AUTOCAST, Computing, keep_freed_memory
 
+    keep_freed_memory()  # as the runs do
     cfg = compose("train", [f"dataset={study.datasets[0]}", *study.options])
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     network: SharedCNN = instantiate(cfg.model)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +219,40 @@ def test_a_result_with_tta_says_so(averaged: Path) -> None:
     assert json.loads((averaged / "flip/metrics.json").read_text())["tta"] == "flip"
     assert "tta=flip" in json.loads((averaged / "flip/run.json").read_text())["notes"][0]
     assert "mirror image are averaged" in (averaged / "flip/report.html").read_text()
+
+
+KEEPS = """
+import resource
+import torch
+from fer.hardware import keep_freed_memory
+
+torch.set_num_threads(1)
+if {keep}:
+    keep_freed_memory()
+
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def step():
+    return [torch.ones(2**20) for _ in range(24)]  # of 4 MB
+
+
+for _ in range(3):
+    step()
+before = faults()
+for _ in range(5):
+    step()
+print((faults() - before) / 5)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator alone")
+def test_memory_that_a_step_has_freed_is_there_for_the_next_one() -> None:
+    pages = {}
+    for keep in (False, True):
+        code = [sys.executable, "-c", KEEPS.format(keep=keep)]
+        result = subprocess.run(code, capture_output=True, text=True, check=True)
+        pages[keep] = float(result.stdout)
+    assert 10 * pages[True] < pages[False]

@@ -39,7 +39,11 @@ class Augmentation:
         self.transforms = albumentations.Compose(list(transforms)).transforms  # which checks them
         # A counter-based generator: setting its counter is a jump to an independent stream, and
         # cheaper than seeding a new one for each image.
-        self.generator = np.random.Generator(np.random.Philox(key=seed))
+        self.bits = np.random.Philox(key=seed)
+        self.generator = np.random.Generator(self.bits)
+        self.start: Any = dict(self.bits.state)
+        self.start["buffer_pos"] = 4  # nothing buffered
+        self.start["has_uint32"] = 0
         self.random = random.Random()
         # albumentations would seed each transform alike, so that a flip and an occlusion with
         # equal probabilities always came together. Sharing one stream keeps them independent.
@@ -51,12 +55,10 @@ class Augmentation:
 
     def __call__(self, image: np.ndarray, *, epoch: int, index: int) -> np.ndarray:
         """Augment one ``(H, W, C)`` uint8 image; ``index`` is its place in the data set."""
-        state: dict[str, Any] = dict(self.generator.bit_generator.state)
-        state["state"]["counter"] = np.array([0, index, epoch, 0], dtype=np.uint64)
-        state["buffer_pos"] = 4  # nothing buffered
-        state["has_uint32"] = 0
-        self.generator.bit_generator.state = state
-        self.random.seed(int(self.generator.integers(2**63)))
+        counter = self.start["state"]["counter"]
+        counter[1], counter[2] = index, epoch
+        self.bits.state = self.start
+        self.random.seed(self.bits.random_raw())
         # As Compose does it, without asking of every image whether it has masks and boxes, nor a
         # transform that is not applied: a third of the whole cost.
         for transform in self.transforms:
