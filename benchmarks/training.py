@@ -6,7 +6,7 @@ For each network, in turn and several times over, images/s of
 (c) the plain loop of benchmarks/plain.py, with the same network, input size and batch.
 All three keep freed memory as train.py does, which favours the plain loop: its users do not.
 Ratios are taken within a round and their median is reported: machines are noisy, and the three
-share what happens in a round.
+share what happens in a round. The most memory that a train.py took is reported too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import csv
 import json
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -129,14 +130,14 @@ def main() -> None:
         rounds = []
         for number in range(options.rounds):
             print(f"{name}: round {number + 1} of {options.rounds}", file=sys.stderr)
-            peak = matmul_peak(computing)
+            product = matmul_peak(computing)
             bare, flops = bare_step(cfg, computing, options.images)
             own = own_loop(overrides, options.images, n)
             network: SharedCNN = instantiate(cfg.model)
             usual = plain.throughput(
                 network, data.folder / "train", size, cfg.model.in_channels, n, options.images
             )
-            rounds.append({"bare": bare, "own": own, "plain": usual, "peak": peak})
+            rounds.append({"bare": bare, "own": own, "plain": usual, "peak": product})
         middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
         report[name] = {
             "input": [cfg.model.in_channels, size, size],
@@ -163,7 +164,13 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    print(json.dumps({"machine": machine, "networks": report}, indent=2))
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(
+        json.dumps(
+            {"machine": machine, "train_py_peak_megabytes": round(peak), "networks": report},
+            indent=2,
+        )
+    )
 
 
 if __name__ == "__main__":
