@@ -121,7 +121,9 @@ def test_both_paths_move_a_blob_equally_far(
         x = (drawn.sum(axis=1) * np.arange(48)).sum(axis=1) / total
         places.append(np.stack([x, y]))
     one, other = places
-    np.testing.assert_allclose(one.mean(axis=1), other.mean(axis=1), atol=0.6)
+    # Half a pixel is what cutting down costs in the mean, where all shifts have one sign.
+    error = ((one.var(axis=1) + other.var(axis=1)) / DRAWS) ** 0.5
+    assert (np.abs(one.mean(axis=1) - other.mean(axis=1)) < 0.5 + 5 * error).all()
     np.testing.assert_allclose(one.std(axis=1), other.std(axis=1), rtol=tolerance)
 
 
