@@ -217,8 +217,9 @@ def check_last_good(run: Path, epochs: int) -> None:
     assert not list(run.rglob("*.tmp")) and not (run / "metrics.json").exists()
 
 
+@pytest.mark.parametrize("loss", [torch.inf, torch.nan])
 def test_a_validation_loss_that_is_not_finite_does_not_overwrite_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: float
 ) -> None:
     """The last step of an epoch may ruin the weights though its own loss was finite."""
     raw = write_zip(tmp_path / "archive.zip", tiny_rows())
@@ -226,7 +227,7 @@ def test_a_validation_loss_that_is_not_finite_does_not_overwrite_the_last_checkp
 
     def ruined(module: EmotionModule) -> None:
         if module.current_epoch == 1:
-            module.val_loss.update(torch.tensor(torch.inf))
+            module.seen_val.loss.update(torch.tensor(loss))
             with torch.no_grad():
                 next(module.network.parameters()).fill_(torch.nan)
         plain(module)

@@ -95,11 +95,7 @@ class History(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row. Runs before the module resets its metrics."""
         assert isinstance(pl_module, EmotionModule)
-        values = {
-            **trainer.callback_metrics,
-            **pl_module.train_metrics.compute(),
-            "train/loss": pl_module.train_loss.compute(),
-        }
+        values = {**trainer.callback_metrics, **pl_module.seen_train.compute()}
         training = self._trained - self._started
         row = {name.replace("/", "_"): float(value) for name, value in values.items()}
         row |= {

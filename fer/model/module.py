@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,15 +21,51 @@ MONITOR = "val/macro_f1"
 """What early stopping, the plateau schedule and the best checkpoint look at; higher is better."""
 
 
-def make_metrics(num_classes: int, prefix: str) -> MetricCollection:
-    """Accuracy and macro-F1 of an epoch, accumulated on the device."""
-    return MetricCollection(
-        {
-            "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
-            "macro_f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
-        },
-        prefix=prefix,
-    )
+class Seen(nn.Module):
+    """What the network said of the images of an epoch, measured at its end, on the device.
+
+    A step only keeps its answers. Updating metrics in it would cost some thirty small operations
+    each time, and on a GPU a wait: torchmetrics looks whether each loss is a number.
+
+    Args:
+        num_classes: number of emotions.
+        prefix: of the names of what is measured.
+    """
+
+    def __init__(self, num_classes: int, prefix: str) -> None:
+        super().__init__()
+        self.prefix = prefix
+        options: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
+        self.metrics = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(average="micro", **options),
+                "macro_f1": MulticlassF1Score(average="macro", **options),
+            },
+            prefix=prefix,
+        )
+        # A loss that is not a number stays one, instead of being left out of the mean.
+        self.loss = MeanMetric(nan_strategy=math.nan)
+        self.kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+
+    def add(self, logits: torch.Tensor, target: torch.Tensor, loss: torch.Tensor) -> None:
+        """Keep what was said in a step: logits ``(N, num_classes)``, targets ``(N,)``, the loss."""
+        self.kept.append((logits.detach().argmax(dim=1), target, loss.detach()))
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        """Accuracy, macro-F1 and mean loss of the epoch so far, of all processes together."""
+        if self.kept:
+            answers, targets, losses = zip(*self.kept, strict=True)
+            self.kept.clear()
+            self.metrics.update(torch.cat(answers), torch.cat(targets))
+            sizes = torch.tensor([len(part) for part in targets], device=losses[0].device)
+            self.loss.update(torch.stack(losses), weight=sizes)
+        return {**self.metrics.compute(), f"{self.prefix}loss": self.loss.compute()}
+
+    def reset(self) -> None:
+        """Forget the epoch."""
+        self.kept.clear()
+        self.metrics.reset()
+        self.loss.reset()
 
 
 class EmotionModule(LightningModule):
@@ -61,10 +98,8 @@ class EmotionModule(LightningModule):
         self.make_scheduler = scheduler
         self.checkpoint_extras = checkpoint_extras or {}
         self.mixing = mixing or Mixing()
-        self.train_metrics = make_metrics(num_classes, "train/")
-        self.val_metrics = make_metrics(num_classes, "val/")
-        self.train_loss = MeanMetric()
-        self.val_loss = MeanMetric()
+        self.seen_train = Seen(num_classes, "train/")
+        self.seen_val = Seen(num_classes, "val/")
         self.plateau: ReduceLROnPlateau | None = None
         """A schedule that follows validation; the others are Lightning's to step."""
         self.progress: dict[str, Any] | None = None
@@ -87,32 +122,27 @@ class EmotionModule(LightningModule):
         if mixed is not None:
             other = self.loss(logits, target[mixed.partner])
             loss = mixed.share * loss + (1 - mixed.share) * other
-        # Both accumulate on the device: nothing waits for the result before the epoch ends.
-        self.train_metrics.update(logits.detach(), target)
-        self.train_loss.update(loss.detach(), weight=len(target))
+        self.seen_train.add(logits, target, loss)
         return loss
 
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
-        """Update the metrics with one batch."""
+        """Answers of one batch."""
         images, target = batch
         logits = self(images)
-        self.val_metrics.update(logits, target)
-        self.val_loss.update(self.loss(logits, target), weight=len(target))
+        self.seen_val.add(logits, target, self.loss(logits, target))
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's metrics. Lightning validates before it ends the training epoch."""
-        self.log_dict(self.val_metrics.compute(), prog_bar=True)
-        self.log("val/loss", self.val_loss.compute(), prog_bar=True)
-        self.val_metrics.reset()
-        self.val_loss.reset()
+        self.log_dict(self.seen_val.compute(), prog_bar=True)
+        self.seen_val.reset()
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's metrics, measured on the augmented images as they went by."""
-        self.log_dict(self.train_metrics.compute())
-        self.log("train/loss", self.train_loss.compute(), prog_bar=True)
+        values = self.seen_train.compute()
+        self.log("train/loss", values.pop("train/loss"), prog_bar=True)
+        self.log_dict(values)
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        self.train_metrics.reset()
-        self.train_loss.reset()
+        self.seen_train.reset()
         if self.plateau is not None:
             self.plateau.step(self.trainer.callback_metrics[MONITOR].item())
 
