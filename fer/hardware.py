@@ -69,8 +69,10 @@ def keep_freed_memory() -> None:
         return
     library = ctypes.CDLL(None)
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-    library.mallopt(mmap_threshold, 1 << 30)
-    library.mallopt(trim_threshold, 1 << 30)
+    # Older versions take no more than 32 MB. The first must be set: the second alone would leave
+    # it at its beginning, and everything above 128 kB would be mapped and unmapped.
+    if any(library.mallopt(mmap_threshold, size) for size in (1 << 30, 1 << 25)):
+        library.mallopt(trim_threshold, 1 << 30)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
