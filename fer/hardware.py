@@ -62,8 +62,8 @@ def keep_freed_memory() -> None:
 
     A training step on the CPU allocates and frees tens of megabytes. Whether glibc gives them back
     to the system each time depends on what happens to lie at the end of its heap. Where it does,
-    the system clears 16,000 pages anew in every step of ``shared_cnn_small``: 74 ms instead of 50
-    on two cores. The process is left as large as it has been, and no larger.
+    the system clears thousands of pages anew in every step (``tests/test_recipe.py`` counts them).
+    The process is left as large as it has been, and no larger.
     """
     if platform.libc_ver()[0] != "glibc":
         return
