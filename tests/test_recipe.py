@@ -29,7 +29,11 @@ import_albumentations()
 
 import albumentations  # noqa: E402
 
-from fer.data.transforms import Affine, CoarseDropout  # noqa: E402
+from fer.data.transforms import (  # noqa: E402
+    Affine,
+    CoarseDropout,
+    RandomBrightnessContrast,
+)
 
 OPTIONS = ["dataset=fer2013", "model.widths=[4,8,8,8]", "model.image_size=32",
            "trainer.max_epochs=2", "loader.batch_size=7", "metrics.resamples=100",
@@ -59,6 +63,29 @@ def test_the_cheaper_affine_gives_the_pixels_of_the_original(
         # A matrix that differs in its last digit may round a pixel to its neighbour.
         assert np.abs(one.astype(int) - other).max() <= 1
     assert any((one != image).any() for one in results[0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"brightness_limit": (-0.2, 0.2), "contrast_limit": (-0.2, 0.2)},
+        {"brightness_limit": (0.5, 1.0), "contrast_limit": (-1, 2), "brightness_by_max": False},
+        {"brightness_limit": (-0.9, 0.9), "ensure_safe_range": True},
+    ],
+)
+@pytest.mark.parametrize("shape", [(48, 48, 1), (33, 40, 3)])
+def test_the_cheaper_light_gives_the_pixels_of_the_original(
+    options: dict[str, Any], shape: tuple[int, int, int]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    results = []
+    for kind in (albumentations.RandomBrightnessContrast, RandomBrightnessContrast):
+        pipeline = albumentations.Compose([kind(**options, p=0.9)])
+        pipeline.set_random_state(np.random.default_rng(1), random.Random(1))
+        results.append(np.stack([pipeline(image=image)["image"] for _ in range(40)]))
+    one, other = results
+    assert one.shape == other.shape and (one == other).all()
+    assert (one != image).any(axis=(1, 2, 3)).sum() > 20
 
 
 def draw_patches(kind: Any, options: dict[str, Any], shape: tuple[int, int, int]) -> np.ndarray:

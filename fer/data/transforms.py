@@ -1,4 +1,7 @@
-"""albumentations transforms whose cost per image shows beside a training step on two cores."""
+"""albumentations transforms whose cost per image shows beside a training step on two cores.
+
+``benchmarks/augmentation.py`` measures them beside their originals.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,14 @@ import_albumentations()
 import albumentations  # noqa: E402
 import cv2  # noqa: E402
 
+GRAYS = np.arange(256, dtype=np.float32)
+
 
 class Affine(albumentations.Affine):
     """albumentations' Affine, with the same pixels from the same random numbers.
 
-    Images here are small: of the 150 µs that the original takes for one of 48 × 48 pixels, most
-    goes into matrices for boxes that there are none of and into asking whether a matrix is the
-    identity (``benchmarks/training.py`` measures what the whole policy costs beside the step).
+    Images here are small: most of what the original takes for one goes into matrices for boxes
+    that there are none of and into asking whether a matrix is the identity.
     """
 
     def get_params_dependent_on_data(
@@ -73,12 +77,25 @@ class Affine(albumentations.Affine):
         return moved.reshape(*output_shape, img.shape[2])  # OpenCV drops a single channel
 
 
+class RandomBrightnessContrast(albumentations.RandomBrightnessContrast):
+    """albumentations' RandomBrightnessContrast, with the same pixels from the same numbers.
+
+    Half of what the original takes goes into asking what kind of numbers and images these are.
+    """
+
+    def apply(self, img: np.ndarray, alpha: float, beta: float, **params: Any) -> np.ndarray:
+        """Look up each pixel of a uint8 image ``(H, W, C)``."""
+        table = GRAYS * float(alpha)  # NumPy's own float64 would make the table one
+        table += float(beta)
+        np.minimum(np.maximum(table, 0, out=table), 255, out=table)
+        return cv2.LUT(img, table.astype(np.uint8)).reshape(img.shape)
+
+
 class CoarseDropout(albumentations.CoarseDropout):
     """albumentations' CoarseDropout, drawn alike from other random numbers.
 
-    Of the 70 µs that the original takes for a patch, most goes into arrays of one number and into
-    seeding a generator for its gray level. Sizes in pixels and other fills than ``random_uniform``
-    are left to it.
+    Most of what the original takes goes into arrays of one number and into seeding a generator for
+    the gray level. Sizes in pixels and other fills than ``random_uniform`` are left to it.
     """
 
     def get_params_dependent_on_data(
