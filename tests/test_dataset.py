@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,15 @@ from torch.utils.data import DataLoader
 
 from fer.cli import config_folder
 from fer.data import FER2013DataModule
-from fer.data.augmentation import Augmentation, import_albumentations
-from fer.data.dataset import Draw, EmotionDataset, EpochSampler, keep, load_images
+from fer.data.augmentation import Augmentation, import_albumentations, on_image
+from fer.data.dataset import (
+    Draw,
+    EmotionDataset,
+    EpochSampler,
+    TrainingLoader,
+    keep,
+    load_images,
+)
 from fer.data.fer2013 import FER2013Reader
 from fer.data.images import to_input
 from fer.data.prepare import prepare
@@ -63,6 +71,52 @@ def test_augmentation_does_not_depend_on_the_number_of_workers(
     for epoch in (0, 3):
         pairs = zip(batches(alone, epoch), batches(helped, epoch), strict=True)
         assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+
+
+def test_batches_that_are_fetched_together_are_those_of_a_plain_loader(
+    tmp_path: Path, tiny_zip: Path
+) -> None:
+    data = module(tmp_path, tiny_zip, transforms=standard_transforms())
+    assert isinstance(data.train_dataloader(), TrainingLoader)
+    ours, plain = (
+        kind(
+            data.datasets["train"],
+            batch_size=5,
+            sampler=EpochSampler(28, 0, batch_size=5),
+            collate_fn=keep,
+        )
+        for kind in (TrainingLoader, DataLoader)
+    )
+    assert len(ours) == len(plain) == 5
+    pairs = list(zip(ours, plain, strict=True))
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+    assert all(a[0].is_contiguous(memory_format=torch.channels_last) for a, _ in pairs)
+
+
+def test_transforms_are_applied_as_albumentations_applies_them() -> None:
+    import_albumentations()
+    import albumentations
+
+    def invert(image: np.ndarray, **_: Any) -> np.ndarray:
+        return 255 - image
+
+    def kinds() -> list[Any]:
+        return [
+            albumentations.HorizontalFlip(p=1),
+            albumentations.GaussNoise(p=1),
+            albumentations.Rotate(p=1),
+            albumentations.Lambda(image=invert, p=1),
+            albumentations.OneOf([albumentations.Blur(p=1), albumentations.ColorJitter(p=1)], p=1),
+            albumentations.SomeOf([albumentations.Transpose(p=1)], n=1, p=1),
+        ]
+
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    for one, other in zip(kinds(), kinds(), strict=True):
+        for transform in (one, other):
+            transform.set_random_state(np.random.default_rng(3), random.Random(3))
+        results = [on_image(one)(image), other(force_apply=True, image=image)["image"]]
+        assert (results[0] == results[1]).all(), one
+        assert (results[0] != image).any(), one
 
 
 def test_augmentation_does_not_depend_on_the_batch_size(tmp_path: Path, tiny_zip: Path) -> None:
@@ -157,7 +211,7 @@ def test_lightning_tells_the_sampler_each_epoch(
     for epoch in range(3):
         rows = [draw.row for batch in drawn for draw in batch if draw.epoch == epoch]
         assert sorted(rows) == list(range(28))
-    assert len(drawn) == 12
+    assert [len(batch) for batch in drawn] == [28] * 3  # the four batches of an epoch at once
 
 
 def test_validation_images_are_never_augmented(tmp_path: Path, tiny_zip: Path) -> None:

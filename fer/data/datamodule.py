@@ -15,7 +15,14 @@ from torch.utils.data import DataLoader
 
 from fer import labels
 from fer.data.augmentation import Augmentation
-from fer.data.dataset import EmotionDataset, EpochSampler, ShareSampler, keep, load_images
+from fer.data.dataset import (
+    EmotionDataset,
+    EpochSampler,
+    ShareSampler,
+    TrainingLoader,
+    keep,
+    load_images,
+)
 from fer.data.download import download_from_kaggle
 from fer.data.fer2013 import FER2013Reader
 from fer.data.integrity import conflicting, group_duplicates, leaked
@@ -228,7 +235,9 @@ class EmotionDataModule(LightningDataModule):
         dataset = self.datasets["train"]
         rank, processes = self._place()
         batch_size = min(self.batch_size, len(dataset))
-        return DataLoader(
+        # On a device a batch is augmented as a whole as it is.
+        loader = TrainingLoader if self.on_device is None else DataLoader
+        return loader(
             dataset,
             batch_size=batch_size // processes,
             sampler=EpochSampler(len(dataset), self.seed, batch_size, rank, processes),
