@@ -1,7 +1,7 @@
 """How much of the machine a training uses.  python benchmarks/training.py > training.json
 
 For each network, in turn and several times over, images/s of
-(a) the bare training step on one batch that is already in memory,
+(a) the bare training step on one batch that is already in memory, before and after
 (b) train.py's own loop, as its history.csv has it: augmentation, metrics, logging and all,
 (c) the plain loop of benchmarks/plain.py, with the same network, input size and batch.
 All three keep freed memory as train.py does, which favours the plain loop: its users do not.
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import hydra
@@ -38,8 +39,8 @@ from fer.model.shared_cnn import SharedCNN
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 
 
-def bare_step(cfg: DictConfig, computing: Computing, images: int) -> tuple[float, int]:
-    """Images/s of the training step alone, and its floating-point operations per image."""
+def bare_step(cfg: DictConfig, computing: Computing) -> Callable[[], None]:
+    """The training step of a configuration, on one batch that stays in memory."""
     torch.manual_seed(0)
     device = computing.device
     network: SharedCNN = instantiate(cfg.model)
@@ -59,33 +60,43 @@ def bare_step(cfg: DictConfig, computing: Computing, images: int) -> tuple[float
         value.backward()
         optimizer.step()
 
+    return step
+
+
+def count_flops(step: Callable[[], None]) -> int:
+    """Floating-point operations of a step."""
     with FlopCounterMode(display=False) as counter:
         step()
+    return counter.get_total_flops()
+
+
+def bare_speed(step: Callable[[], None], device: torch.device, steps: int) -> float:
+    """Steps per second, after three to warm up."""
     for _ in range(3):
         step()
-    steps = max(1, images // n)
     wait(device)
     started = time.perf_counter()
     for _ in range(steps):
         step()
     wait(device)
-    return n * steps / (time.perf_counter() - started), counter.get_total_flops() // n
+    return steps / (time.perf_counter() - started)
 
 
 def own_loop(overrides: list[str], images: int, batch_size: int) -> float:
-    """Images/s of train.py: the second of two epochs, from its history.csv."""
+    """Images/s of train.py: epochs two to four of ``images`` images, from its history.csv."""
     batches = max(1, images // batch_size)
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         command = [sys.executable, str(TRAIN), *overrides, f"hydra.run.dir={run}", "test=false",
-                   "trainer.max_epochs=2", "metrics.resamples=100",
+                   "trainer.max_epochs=4", "metrics.resamples=100",
                    f"+trainer.limit_train_batches={batches}",
                    "+trainer.limit_val_batches=1"]  # fmt: skip
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
             sys.exit(f"{' '.join(command)} failed:\n{result.stderr}")
         with (run / "history.csv").open() as file:
-            return float(list(csv.DictReader(file))[-1]["images_per_second"])
+            speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+        return statistics.harmonic_mean(speeds[1:])
 
 
 def matmul_peak(computing: Computing) -> float:
@@ -131,8 +142,12 @@ def main() -> None:
         for number in range(options.rounds):
             print(f"{name}: round {number + 1} of {options.rounds}", file=sys.stderr)
             product = matmul_peak(computing)
-            bare, flops = bare_step(cfg, computing, options.images)
+            step, steps = bare_step(cfg, computing), max(1, options.images // n)
+            flops = count_flops(step) // n
+            before = bare_speed(step, computing.device, steps)
             own = own_loop(overrides, options.images, n)
+            after = bare_speed(step, computing.device, steps)
+            bare = n * statistics.harmonic_mean([before, after])
             network: SharedCNN = instantiate(cfg.model)
             usual = plain.throughput(
                 network, data.folder / "train", size, cfg.model.in_channels, n, options.images
