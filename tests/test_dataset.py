@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import random
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,15 @@ def test_augmentation_does_not_depend_on_the_batch_size(tmp_path: Path, tiny_zip
     dataset = data.datasets["train"]
     together, _ = dataset.__getitems__([Draw(3, 2), Draw(5, 2)])
     assert torch.equal(together[1], dataset[Draw(5, 2)][0])
+
+
+def test_augmentation_travels_to_another_process() -> None:
+    augment = Augmentation(standard_transforms(), seed=0)
+    image = np.random.default_rng(0).integers(0, 256, (48, 48, 1), dtype=np.uint8)
+    there = pickle.loads(pickle.dumps(augment))
+    for index in range(20):
+        here = augment(image, epoch=1, index=index)
+        assert (there(image, epoch=1, index=index) == here).all()
 
 
 def test_each_epoch_and_each_image_is_augmented_in_its_own_way() -> None:
