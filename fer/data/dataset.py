@@ -94,8 +94,8 @@ class TrainingLoader(DataLoader[Any]):
     """Training batches; without workers, the images of several are augmented in one go.
 
     A training step leaves nothing of the augmentation's code and tables in the processor's caches:
-    beside a step, an image takes half as long again as it does behind another image. The batches
-    are those of a plain data loader.
+    an image after a step takes longer than one after an image (``benchmarks/augmentation.py``).
+    The batches are those of a plain data loader.
     """
 
     AHEAD = 4
