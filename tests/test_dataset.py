@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ from fer.data.dataset import (
     EmotionDataset,
     EpochSampler,
     TrainingLoader,
+    can_help,
     keep,
     load_images,
 )
@@ -25,7 +31,7 @@ from fer.data.fer2013 import FER2013Reader
 from fer.data.images import to_input
 from fer.data.prepare import prepare
 from fer.errors import ConfigError
-from tests.conftest import Row, write_folder
+from tests.conftest import ROOT, Row, write_folder
 
 
 def standard_transforms() -> list[Any]:
@@ -74,24 +80,90 @@ def test_augmentation_does_not_depend_on_the_number_of_workers(
         assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
 
 
+def loaders(data: FER2013DataModule, *, helped: bool) -> list[DataLoader[Any]]:
+    """Ours and a plain one, of five batches of five images and one more epoch than one."""
+    options: dict[str, Any] = {"batch_size": 5, "collate_fn": keep}
+    dataset = data.datasets["train"]
+    return [
+        TrainingLoader(dataset, helped=helped, sampler=EpochSampler(28, 0, 5), **options),
+        DataLoader(dataset, sampler=EpochSampler(28, 0, 5), **options),
+    ]
+
+
+@pytest.mark.parametrize("helped", [False, True])
 def test_batches_that_are_fetched_together_are_those_of_a_plain_loader(
-    tmp_path: Path, tiny_zip: Path
+    tmp_path: Path, tiny_zip: Path, helped: bool
 ) -> None:
     data = module(tmp_path, tiny_zip, transforms=standard_transforms())
-    assert isinstance(data.train_dataloader(), TrainingLoader)
-    ours, plain = (
-        kind(
-            data.datasets["train"],
-            batch_size=5,
-            sampler=EpochSampler(28, 0, batch_size=5),
-            collate_fn=keep,
-        )
-        for kind in (TrainingLoader, DataLoader)
-    )
+    ours, plain = loaders(data, helped=helped)
     assert len(ours) == len(plain) == 5
-    pairs = list(zip(ours, plain, strict=True))
-    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
-    assert all(a[0].is_contiguous(memory_format=torch.channels_last) for a, _ in pairs)
+    for epoch in (0, 1):
+        for loader in (ours, plain):
+            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        pairs = list(zip(ours, plain, strict=True))
+        assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+        assert all(a[0].is_contiguous(memory_format=torch.channels_last) for a, _ in pairs)
+
+
+needs_helper = pytest.mark.skipif(not can_help(), reason="needs Linux and two cores")
+
+
+@needs_helper
+def test_a_helper_stands_back_and_goes_with_the_epoch(tmp_path: Path, tiny_zip: Path) -> None:
+    data = module(tmp_path, tiny_zip, transforms=standard_transforms())
+    before = set(multiprocessing.active_children())
+    for helped, stop in ((True, 5), (True, 1), (False, 5)):
+        batches = iter(loaders(data, helped=helped)[0])
+        next(batches)
+        helpers = set(multiprocessing.active_children()) - before
+        assert len(helpers) == helped
+        for _ in range(1, stop):
+            next(batches)
+        if helped and stop == 5:  # it has worked: it has stood back before
+            assert os.getpriority(os.PRIO_PROCESS, helpers.pop().pid or 0) == 19
+        del batches  # the epoch, ended or not
+        assert set(multiprocessing.active_children()) == before
+
+
+def test_there_is_a_helper_only_where_it_has_something_to_do(
+    tmp_path: Path, tiny_zip: Path
+) -> None:
+    def helped(**options: Any) -> bool:
+        loader = module(tmp_path, tiny_zip, **options).train_dataloader()
+        return isinstance(loader, TrainingLoader) and loader.helped
+
+    assert helped(transforms=standard_transforms()) == can_help()
+    assert not helped()
+    assert not helped(transforms=standard_transforms(), num_workers=0)
+    assert not helped(transforms=standard_transforms(), num_workers=2)
+
+
+@needs_helper
+def test_a_helper_ends_with_the_training_that_is_killed(tmp_path: Path, tiny_zip: Path) -> None:
+    program = f"""
+import multiprocessing, time
+from pathlib import Path
+from tests.test_dataset import loaders, module, standard_transforms
+options = dict(transforms=standard_transforms(), image_size=256)
+data = module(Path({str(tmp_path)!r}), Path({str(tiny_zip)!r}), **options)
+batches = iter(loaders(data, helped=True)[0])
+next(batches)
+time.sleep(1)  # until the helper waits with a turn that is more than a pipe holds
+print(multiprocessing.active_children()[0].pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as training:
+        assert training.stdout is not None
+        helper = Path("/proc", training.stdout.readline().strip())
+        assert helper.exists()
+        training.kill()
+    for _ in range(100):
+        if not helper.exists() or " Z " in (helper / "stat").read_text():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{helper} goes on")
 
 
 def test_transforms_are_applied_as_albumentations_applies_them() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import itertools
 import json
 import logging
 import os
+import signal
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,26 +94,84 @@ def keep(batch: Any) -> Any:
 
 
 class TrainingLoader(DataLoader[Any]):
-    """Training batches; without workers, the images of several are augmented in one go.
+    """Training batches, augmented in this process a few at a time, in turn with a helper.
 
     A training step leaves nothing of the augmentation's code and tables in the processor's caches:
     an image after a step takes longer than one after an image (``benchmarks/augmentation.py``).
+    And while this process augments, the cores beside it have nothing to do: a helper takes every
+    other turn, at the lowest priority, so that the step, which wants all cores, comes first.
     The batches are those of a plain data loader.
+
+    Args:
+        dataset: gives whole batches.
+        helped: whether there may be a helper; there is one where :func:`can_help`.
+        options: of the data loader; ``num_workers`` stays 0.
     """
 
     AHEAD = 4
-    """Batches that are fetched at once."""
+    """Batches of a turn."""
+
+    def __init__(self, dataset: EmotionDataset, *, helped: bool = False, **options: Any) -> None:
+        super().__init__(dataset, **options)
+        self.helped = helped and can_help()
 
     def __iter__(self) -> Any:
         """Images ``(N, C, H, W)`` uint8 and targets ``(N,)`` int64, a batch at a time."""
-        return super().__iter__() if self.num_workers else self._fetch()
-
-    def _fetch(self) -> Iterator[Batch]:
-        draws = iter(self.sampler)
         size = self.batch_size or 1
-        while some := list(itertools.islice(draws, size * self.AHEAD)):
-            images, targets = self.dataset.__getitems__(some)  # type: ignore[attr-defined]
+        helper = self._helper() if self.helped and len(self) > self.AHEAD else None
+        for number, turn in enumerate(self._turns()):
+            if helper is not None and number % 2:
+                images, targets = from_arrays(next(helper))
+            else:
+                images, targets = self.dataset.__getitems__(turn)  # type: ignore[attr-defined]
             yield from zip(images.split(size), targets.split(size), strict=True)
+
+    def _turns(self) -> Iterator[list[Draw]]:
+        draws = iter(self.sampler)
+        while turn := list(itertools.islice(draws, (self.batch_size or 1) * self.AHEAD)):
+            yield turn
+
+    def _helper(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return iter(
+            DataLoader(
+                self.dataset,
+                batch_sampler=itertools.islice(self._turns(), 1, None, 2),
+                num_workers=1,
+                multiprocessing_context="fork",
+                collate_fn=to_arrays,
+                worker_init_fn=stand_back,
+                generator=self.generator,
+            )
+        )
+
+
+def can_help() -> bool:
+    """Whether a second process can augment: where it is forked at once and has a core.
+
+    Elsewhere it would be a new interpreter, which takes seconds to start and its own memory.
+    """
+    return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
+
+
+def stand_back(worker: int) -> None:
+    """Let the training come first, and end with it, even where it is killed."""
+    os.nice(19)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of sys/prctl.h
+
+
+def to_arrays(batch: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A batch as arrays ``(N, H, W, C)`` and ``(N,)``.
+
+    Tensors would travel through shared memory, of which a container may have little.
+    """
+    images, targets = batch
+    return images.permute(0, 2, 3, 1).numpy(), targets.numpy()
+
+
+def from_arrays(batch: tuple[np.ndarray, np.ndarray]) -> Batch:
+    """The batch of which :func:`to_arrays` made arrays."""
+    images, targets = map(torch.from_numpy, batch)
+    return images.permute(0, 3, 1, 2), targets
 
 
 class EpochSampler(Sampler[Draw]):
@@ -148,7 +209,7 @@ class EpochSampler(Sampler[Draw]):
         epoch = self.epoch  # held fast: the next one may be set while this one is drawn
         order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
         full = order[: np.prod(self.shape)].reshape(self.shape)
-        return (Draw(int(row), epoch) for row in full[:, self.rank].ravel())
+        return map(Draw, full[:, self.rank].ravel().tolist(), itertools.repeat(epoch))
 
 
 class ShareSampler(Sampler[list[int]]):
