@@ -44,7 +44,7 @@ def standard_transforms() -> list[Any]:
 
 
 def module(tmp_path: Path, raw: Path, **options: Any) -> FER2013DataModule:
-    data = FER2013DataModule(tmp_path / "d", raw=raw, batch_size=7, **options)
+    data = FER2013DataModule(tmp_path / "d", raw=raw, **{"batch_size": 7, **options})
     data.prepare_data()
     data.setup()
     return data
@@ -80,6 +80,25 @@ def test_augmentation_does_not_depend_on_the_number_of_workers(
         assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
 
 
+def fit(data: FER2013DataModule, folder: Path, epochs: int, callbacks: list[Any]) -> None:
+    """A short training on the CPU."""
+    import lightning.pytorch as pl
+
+    from fer.model import schedules
+    from fer.model.losses import CrossEntropyLoss
+    from fer.model.module import EmotionModule
+    from fer.model.shared_cnn import SharedCNN
+
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        default_root_dir=folder, callbacks=callbacks,
+    )  # fmt: skip
+    loss = CrossEntropyLoss(data.datasets["train"].class_counts())
+    network = SharedCNN((4, 4), image_size=32)
+    trainer.fit(EmotionModule(network, loss, torch.optim.AdamW, schedules.constant), data)
+
+
 def loaders(data: FER2013DataModule, *, helped: bool) -> list[DataLoader[Any]]:
     """Ours and a plain one, of five batches of five images and one more epoch than one."""
     options: dict[str, Any] = {"batch_size": 5, "collate_fn": keep}
@@ -97,6 +116,7 @@ def test_batches_that_are_fetched_together_are_those_of_a_plain_loader(
     data = module(tmp_path, tiny_zip, transforms=standard_transforms())
     ours, plain = loaders(data, helped=helped)
     assert len(ours) == len(plain) == 5
+    next(iter(ours))  # an epoch that is not finished leaves nothing behind
     for epoch in (0, 1):
         for loader in (ours, plain):
             loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
@@ -109,20 +129,41 @@ needs_helper = pytest.mark.skipif(not can_help(), reason="needs Linux and two co
 
 
 @needs_helper
-def test_a_helper_stands_back_and_goes_with_the_epoch(tmp_path: Path, tiny_zip: Path) -> None:
-    data = module(tmp_path, tiny_zip, transforms=standard_transforms())
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_helper_stands_back_and_ends_when_it_is_told(
+    tmp_path: Path, tiny_zip: Path, finished: bool
+) -> None:
+    loader, _ = loaders(module(tmp_path, tiny_zip, transforms=standard_transforms()), helped=True)
     before = set(multiprocessing.active_children())
-    for helped, stop in ((True, 5), (True, 1), (False, 5)):
-        batches = iter(loaders(data, helped=helped)[0])
+    for _ in range(2):
+        batches = iter(loader)
         next(batches)
-        helpers = set(multiprocessing.active_children()) - before
-        assert len(helpers) == helped
-        for _ in range(1, stop):
-            next(batches)
-        if helped and stop == 5:  # it has worked: it has stood back before
-            assert os.getpriority(os.PRIO_PROCESS, helpers.pop().pid or 0) == 19
-        del batches  # the epoch, ended or not
-        assert set(multiprocessing.active_children()) == before
+        (helper,) = set(multiprocessing.active_children()) - before
+        if finished:
+            assert len(list(batches)) == 4
+        assert os.getpriority(os.PRIO_PROCESS, helper.pid or 0) == 19
+        del batches
+    assert isinstance(loader, TrainingLoader)
+    loader.close()
+    assert set(multiprocessing.active_children()) == before
+
+
+@needs_helper
+def test_a_helper_ends_with_its_training(tmp_path: Path, tiny_zip: Path) -> None:
+    import lightning.pytorch as pl
+
+    helpers = []
+
+    class Look(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            helpers.append(set(multiprocessing.active_children()) - before)
+
+    before = set(multiprocessing.active_children())
+    data = module(tmp_path, tiny_zip, transforms=standard_transforms(), image_size=32, batch_size=5)
+    fit(data, tmp_path, 2, [Look()])
+    assert len(helpers) == 2 * 5
+    assert all(len(found) == 1 and found == helpers[0] for found in helpers)
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_there_is_a_helper_only_where_it_has_something_to_do(
@@ -262,13 +303,6 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
 def test_lightning_tells_the_sampler_each_epoch(
     tmp_path: Path, tiny_zip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import lightning.pytorch as pl
-
-    from fer.model import schedules
-    from fer.model.losses import CrossEntropyLoss
-    from fer.model.module import EmotionModule
-    from fer.model.shared_cnn import SharedCNN
-
     data = module(tmp_path, tiny_zip, image_size=32)
     drawn: list[list[Draw]] = []
     fetch = EmotionDataset.__getitems__
@@ -279,17 +313,7 @@ def test_lightning_tells_the_sampler_each_epoch(
         return fetch(self, items)
 
     monkeypatch.setattr(EmotionDataset, "__getitems__", record)
-    counts = data.datasets["train"].class_counts()
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        default_root_dir=tmp_path,
-    )  # fmt: skip
-    network = SharedCNN((4, 4), image_size=32)
-    trainer.fit(
-        EmotionModule(network, CrossEntropyLoss(counts), torch.optim.AdamW, schedules.constant),
-        data,
-    )
+    fit(data, tmp_path, 3, [])
     for epoch in range(3):
         rows = [draw.row for batch in drawn for draw in batch if draw.epoch == epoch]
         assert sorted(rows) == list(range(28))

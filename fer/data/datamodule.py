@@ -138,6 +138,7 @@ class EmotionDataModule(LightningDataModule):
         self.rows: dict[str, np.ndarray] = {}
         """Of each split, the rows of the manifest."""
         self.datasets: dict[str, EmotionDataset] = {}
+        self.training_loader: TrainingLoader | None = None
 
     def prepare_data(self) -> None:
         """Prepare the dataset if it is not prepared, and decode it into the cache."""
@@ -250,7 +251,14 @@ class EmotionDataModule(LightningDataModule):
             return DataLoader(dataset, **options)
         # Several processes that train have no core to spare, and images as they are no work.
         idle = processes > 1 or dataset.augmentation is None
-        return TrainingLoader(dataset, helped=self.num_workers is None and not idle, **options)
+        helped = self.num_workers is None and not idle
+        self.training_loader = TrainingLoader(dataset, helped=helped, **options)
+        return self.training_loader
+
+    def teardown(self, stage: str) -> None:
+        """Called by Lightning after the training: end what helped it."""
+        if self.training_loader is not None:
+            self.training_loader.close()
 
     def _place(self) -> tuple[int, int]:
         """Rank of this process, and the number of processes that train."""

@@ -93,14 +93,28 @@ def keep(batch: Any) -> Any:
     return batch
 
 
+class Turns:
+    """What a sampler draws, in parts of ``size``; of these every ``step``-th, from ``start`` on."""
+
+    def __init__(self, sampler: Any, size: int, start: int = 0, step: int = 1) -> None:
+        self.sampler = sampler
+        self.size = size
+        self.start = start
+        self.step = step
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        draws = iter(self.sampler)
+        turns = iter(lambda: list(itertools.islice(draws, self.size)), [])
+        return itertools.islice(turns, self.start, None, self.step)
+
+
 class TrainingLoader(DataLoader[Any]):
     """Training batches, augmented in this process a few at a time, in turn with a helper.
 
     A training step leaves nothing of the augmentation's code and tables in the processor's caches:
     an image after a step takes longer than one after an image (``benchmarks/augmentation.py``).
-    And while this process augments, the cores beside it have nothing to do: a helper takes every
-    other turn, at the lowest priority, so that the step, which wants all cores, comes first.
-    The batches are those of a plain data loader.
+    And while this process augments, the cores beside it have nothing to do: a helper process takes
+    every other turn. The batches are those of a plain data loader.
 
     Args:
         dataset: gives whole batches.
@@ -114,35 +128,46 @@ class TrainingLoader(DataLoader[Any]):
     def __init__(self, dataset: EmotionDataset, *, helped: bool = False, **options: Any) -> None:
         super().__init__(dataset, **options)
         self.helped = helped and can_help()
+        self.helper: DataLoader[Any] | None = None
+        self.turns = Turns(self.sampler, (self.batch_size or 1) * self.AHEAD)
 
     def __iter__(self) -> Any:
         """Images ``(N, C, H, W)`` uint8 and targets ``(N,)`` int64, a batch at a time."""
+        turns = iter(self.turns)
+        helper = self._ask_helper() if self.helped and len(self) > self.AHEAD else iter(())
+        for turn in turns:
+            # Asked for first: it goes on with its next turn while this process does its own, not
+            # while this process trains.
+            theirs = next(helper, None)
+            yield from self._batches(self.dataset.__getitems__(turn))  # type: ignore[attr-defined]
+            if theirs is not None:
+                next(turns)
+                yield from self._batches(from_arrays(theirs))
+
+    def _batches(self, turn: Batch) -> Iterator[Batch]:
         size = self.batch_size or 1
-        helper = self._helper() if self.helped and len(self) > self.AHEAD else None
-        for number, turn in enumerate(self._turns()):
-            if helper is not None and number % 2:
-                images, targets = from_arrays(next(helper))
-            else:
-                images, targets = self.dataset.__getitems__(turn)  # type: ignore[attr-defined]
-            yield from zip(images.split(size), targets.split(size), strict=True)
+        return zip(*(part.split(size) for part in turn), strict=True)
 
-    def _turns(self) -> Iterator[list[Draw]]:
-        draws = iter(self.sampler)
-        while turn := list(itertools.islice(draws, (self.batch_size or 1) * self.AHEAD)):
-            yield turn
-
-    def _helper(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return iter(
-            DataLoader(
+    def _ask_helper(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if self.helper is None:
+            self.helper = DataLoader(
                 self.dataset,
-                batch_sampler=itertools.islice(self._turns(), 1, None, 2),
+                batch_sampler=Turns(self.sampler, self.turns.size, start=1, step=2),
                 num_workers=1,
+                prefetch_factor=1,
+                # Forked once, before the first step: what that allocates would be copied page by
+                # page as this process writes to it, if a helper shared it.
+                persistent_workers=True,
                 multiprocessing_context="fork",
                 collate_fn=to_arrays,
                 worker_init_fn=stand_back,
                 generator=self.generator,
             )
-        )
+        return iter(self.helper)
+
+    def close(self) -> None:
+        """End the helper."""
+        self.helper = None
 
 
 def can_help() -> bool:
