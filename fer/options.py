@@ -140,7 +140,7 @@ CHECKS: dict[str, Check] = {
     "loader": GROUP,
     "loader.batch_size": whole(1),
     "loader.eval_batch_size": whole(1),
-    "loader.num_workers": or_null(whole(0), "for the training process and a helper"),
+    "loader.num_workers": whole(0),
     "loader.on_device": SWITCH,
     "early_stopping": GROUP,
     "early_stopping.patience": or_null(whole(1), "for never"),

@@ -1,12 +1,7 @@
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
 import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +18,6 @@ from fer.data.dataset import (
     EmotionDataset,
     EpochSampler,
     TrainingLoader,
-    can_help,
     keep,
     load_images,
 )
@@ -31,7 +25,7 @@ from fer.data.fer2013 import FER2013Reader
 from fer.data.images import to_input
 from fer.data.prepare import prepare
 from fer.errors import ConfigError
-from tests.conftest import ROOT, Row, write_folder
+from tests.conftest import Row, write_folder
 
 
 def standard_transforms() -> list[Any]:
@@ -44,7 +38,7 @@ def standard_transforms() -> list[Any]:
 
 
 def module(tmp_path: Path, raw: Path, **options: Any) -> FER2013DataModule:
-    data = FER2013DataModule(tmp_path / "d", raw=raw, **{"batch_size": 7, **options})
+    data = FER2013DataModule(tmp_path / "d", raw=raw, batch_size=7, **options)
     data.prepare_data()
     data.setup()
     return data
@@ -80,131 +74,24 @@ def test_augmentation_does_not_depend_on_the_number_of_workers(
         assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
 
 
-def fit(data: FER2013DataModule, folder: Path, epochs: int, callbacks: list[Any]) -> None:
-    """A short training on the CPU."""
-    import lightning.pytorch as pl
-
-    from fer.model import schedules
-    from fer.model.losses import CrossEntropyLoss
-    from fer.model.module import EmotionModule
-    from fer.model.shared_cnn import SharedCNN
-
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=epochs, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        default_root_dir=folder, callbacks=callbacks,
-    )  # fmt: skip
-    loss = CrossEntropyLoss(data.datasets["train"].class_counts())
-    network = SharedCNN((4, 4), image_size=32)
-    trainer.fit(EmotionModule(network, loss, torch.optim.AdamW, schedules.constant), data)
-
-
-def loaders(data: FER2013DataModule, *, helped: bool) -> list[DataLoader[Any]]:
-    """Ours and a plain one, of five batches of five images and one more epoch than one."""
-    options: dict[str, Any] = {"batch_size": 5, "collate_fn": keep}
-    dataset = data.datasets["train"]
-    return [
-        TrainingLoader(dataset, helped=helped, sampler=EpochSampler(28, 0, 5), **options),
-        DataLoader(dataset, sampler=EpochSampler(28, 0, 5), **options),
-    ]
-
-
-@pytest.mark.parametrize("helped", [False, True])
 def test_batches_that_are_fetched_together_are_those_of_a_plain_loader(
-    tmp_path: Path, tiny_zip: Path, helped: bool
-) -> None:
-    data = module(tmp_path, tiny_zip, transforms=standard_transforms())
-    ours, plain = loaders(data, helped=helped)
-    assert len(ours) == len(plain) == 5
-    next(iter(ours))  # an epoch that is not finished leaves nothing behind
-    for epoch in (0, 1):
-        for loader in (ours, plain):
-            loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-        pairs = list(zip(ours, plain, strict=True))
-        assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
-        assert all(a[0].is_contiguous(memory_format=torch.channels_last) for a, _ in pairs)
-
-
-needs_helper = pytest.mark.skipif(not can_help(), reason="needs Linux and two cores")
-
-
-@needs_helper
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_helper_stands_back_and_ends_when_it_is_told(
-    tmp_path: Path, tiny_zip: Path, finished: bool
-) -> None:
-    loader, _ = loaders(module(tmp_path, tiny_zip, transforms=standard_transforms()), helped=True)
-    before = set(multiprocessing.active_children())
-    for _ in range(2):
-        batches = iter(loader)
-        next(batches)
-        (helper,) = set(multiprocessing.active_children()) - before
-        if finished:
-            assert len(list(batches)) == 4
-        assert os.getpriority(os.PRIO_PROCESS, helper.pid or 0) == 19
-        del batches
-    assert isinstance(loader, TrainingLoader)
-    loader.close()
-    assert set(multiprocessing.active_children()) == before
-
-
-@needs_helper
-def test_a_helper_ends_with_its_training(tmp_path: Path, tiny_zip: Path) -> None:
-    import lightning.pytorch as pl
-
-    helpers = []
-
-    class Look(pl.Callback):
-        def on_train_batch_end(self, *_: Any) -> None:
-            helpers.append(set(multiprocessing.active_children()) - before)
-
-    before = set(multiprocessing.active_children())
-    data = module(tmp_path, tiny_zip, transforms=standard_transforms(), image_size=32, batch_size=5)
-    fit(data, tmp_path, 2, [Look()])
-    assert len(helpers) == 2 * 5
-    assert all(len(found) == 1 and found == helpers[0] for found in helpers)
-    assert set(multiprocessing.active_children()) == before
-
-
-def test_there_is_a_helper_only_where_it_has_something_to_do(
     tmp_path: Path, tiny_zip: Path
 ) -> None:
-    def helped(**options: Any) -> bool:
-        loader = module(tmp_path, tiny_zip, **options).train_dataloader()
-        return isinstance(loader, TrainingLoader) and loader.helped
-
-    assert helped(transforms=standard_transforms()) == can_help()
-    assert not helped()
-    assert not helped(transforms=standard_transforms(), num_workers=0)
-    assert not helped(transforms=standard_transforms(), num_workers=2)
-
-
-@needs_helper
-def test_a_helper_ends_with_the_training_that_is_killed(tmp_path: Path, tiny_zip: Path) -> None:
-    program = f"""
-import multiprocessing, time
-from pathlib import Path
-from tests.test_dataset import loaders, module, standard_transforms
-options = dict(transforms=standard_transforms(), image_size=256)
-data = module(Path({str(tmp_path)!r}), Path({str(tiny_zip)!r}), **options)
-batches = iter(loaders(data, helped=True)[0])
-next(batches)
-time.sleep(1)  # until the helper waits with a turn that is more than a pipe holds
-print(multiprocessing.active_children()[0].pid, flush=True)
-time.sleep(600)
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT
-    ) as training:
-        assert training.stdout is not None
-        helper = Path("/proc", training.stdout.readline().strip())
-        assert helper.exists()
-        training.kill()
-    for _ in range(100):
-        if not helper.exists() or " Z " in (helper / "stat").read_text():
-            return
-        time.sleep(0.1)
-    pytest.fail(f"{helper} goes on")
+    data = module(tmp_path, tiny_zip, transforms=standard_transforms())
+    assert isinstance(data.train_dataloader(), TrainingLoader)
+    ours, plain = (
+        kind(
+            data.datasets["train"],
+            batch_size=5,
+            sampler=EpochSampler(28, 0, batch_size=5),
+            collate_fn=keep,
+        )
+        for kind in (TrainingLoader, DataLoader)
+    )
+    assert len(ours) == len(plain) == 5
+    pairs = list(zip(ours, plain, strict=True))
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+    assert all(a[0].is_contiguous(memory_format=torch.channels_last) for a, _ in pairs)
 
 
 def test_transforms_are_applied_as_albumentations_applies_them() -> None:
@@ -303,6 +190,13 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
 def test_lightning_tells_the_sampler_each_epoch(
     tmp_path: Path, tiny_zip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import lightning.pytorch as pl
+
+    from fer.model import schedules
+    from fer.model.losses import CrossEntropyLoss
+    from fer.model.module import EmotionModule
+    from fer.model.shared_cnn import SharedCNN
+
     data = module(tmp_path, tiny_zip, image_size=32)
     drawn: list[list[Draw]] = []
     fetch = EmotionDataset.__getitems__
@@ -313,7 +207,17 @@ def test_lightning_tells_the_sampler_each_epoch(
         return fetch(self, items)
 
     monkeypatch.setattr(EmotionDataset, "__getitems__", record)
-    fit(data, tmp_path, 3, [])
+    counts = data.datasets["train"].class_counts()
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=3, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        default_root_dir=tmp_path,
+    )  # fmt: skip
+    network = SharedCNN((4, 4), image_size=32)
+    trainer.fit(
+        EmotionModule(network, CrossEntropyLoss(counts), torch.optim.AdamW, schedules.constant),
+        data,
+    )
     for epoch in range(3):
         rows = [draw.row for batch in drawn for draw in batch if draw.epoch == epoch]
         assert sorted(rows) == list(range(28))

@@ -62,8 +62,7 @@ class EmotionDataModule(LightningDataModule):
         transforms: albumentations transforms for training images.
         batch_size: images per training step.
         eval_batch_size: images per step of validation and test.
-        num_workers: processes that augment; 0 does it in the training process, None does it there
-            and in a helper beside it (:class:`fer.data.dataset.TrainingLoader`).
+        num_workers: processes that augment; 0 does it in the training process.
         on_device: keep training images there and augment whole batches there; None for the CPU.
         seed: of shuffling and augmentation.
     """
@@ -90,7 +89,7 @@ class EmotionDataModule(LightningDataModule):
         transforms: list[Any] | None = None,
         batch_size: int = 128,
         eval_batch_size: int = 32,
-        num_workers: int | None = None,
+        num_workers: int = 0,
         on_device: torch.device | None = None,
         seed: int = 0,
     ) -> None:
@@ -98,7 +97,7 @@ class EmotionDataModule(LightningDataModule):
         for key, value, least in (
             ("batch_size", batch_size, 1),
             ("eval_batch_size", eval_batch_size, 1),
-            ("num_workers", num_workers or 0, 0),
+            ("num_workers", num_workers, 0),
         ):
             if value < least:
                 raise ConfigError(
@@ -106,8 +105,8 @@ class EmotionDataModule(LightningDataModule):
                 )
         if on_device is not None and num_workers:
             raise ConfigError(
-                "loader.num_workers: expected null or 0 beside loader.on_device=true, where no "
-                f"process has anything to augment, found {num_workers}."
+                "loader.num_workers: expected 0 beside loader.on_device=true, where no process has "
+                f"anything to augment, found {num_workers}."
             )
         self.on_device = on_device
         self.dataset_name = name
@@ -138,7 +137,6 @@ class EmotionDataModule(LightningDataModule):
         self.rows: dict[str, np.ndarray] = {}
         """Of each split, the rows of the manifest."""
         self.datasets: dict[str, EmotionDataset] = {}
-        self.training_loader: TrainingLoader | None = None
 
     def prepare_data(self) -> None:
         """Prepare the dataset if it is not prepared, and decode it into the cache."""
@@ -237,28 +235,17 @@ class EmotionDataModule(LightningDataModule):
         dataset = self.datasets["train"]
         rank, processes = self._place()
         batch_size = min(self.batch_size, len(dataset))
-        options: dict[str, Any] = {
-            "batch_size": batch_size // processes,
-            "sampler": EpochSampler(len(dataset), self.seed, batch_size, rank, processes),
-            "generator": own_generator(),
-            "collate_fn": keep,
-        }
-        if self.num_workers:
-            return DataLoader(
-                dataset, num_workers=self.num_workers, persistent_workers=True, **options
-            )
-        if self.on_device is not None:  # a batch is augmented as a whole as it is
-            return DataLoader(dataset, **options)
-        # Several processes that train have no core to spare, and images as they are no work.
-        idle = processes > 1 or dataset.augmentation is None
-        helped = self.num_workers is None and not idle
-        self.training_loader = TrainingLoader(dataset, helped=helped, **options)
-        return self.training_loader
-
-    def teardown(self, stage: str) -> None:
-        """Called by Lightning after the training: end what helped it."""
-        if self.training_loader is not None:
-            self.training_loader.close()
+        # On a device a batch is augmented as a whole as it is.
+        loader = TrainingLoader if self.on_device is None else DataLoader
+        return loader(
+            dataset,
+            batch_size=batch_size // processes,
+            sampler=EpochSampler(len(dataset), self.seed, batch_size, rank, processes),
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            generator=own_generator(),
+            collate_fn=keep,
+        )
 
     def _place(self) -> tuple[int, int]:
         """Rank of this process, and the number of processes that train."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import itertools
 import json
 import logging
 import os
-import signal
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,110 +90,27 @@ def keep(batch: Any) -> Any:
     return batch
 
 
-class Turns:
-    """What a sampler draws, in parts of ``size``; of these every ``step``-th, from ``start`` on."""
-
-    def __init__(self, sampler: Any, size: int, start: int = 0, step: int = 1) -> None:
-        self.sampler = sampler
-        self.size = size
-        self.start = start
-        self.step = step
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        draws = iter(self.sampler)
-        turns = iter(lambda: list(itertools.islice(draws, self.size)), [])
-        return itertools.islice(turns, self.start, None, self.step)
-
-
 class TrainingLoader(DataLoader[Any]):
-    """Training batches, augmented in this process a few at a time, in turn with a helper.
+    """Training batches; without workers, the images of several are augmented in one go.
 
     A training step leaves nothing of the augmentation's code and tables in the processor's caches:
     an image after a step takes longer than one after an image (``benchmarks/augmentation.py``).
-    And while this process augments, the cores beside it have nothing to do: a helper process takes
-    every other turn. The batches are those of a plain data loader.
-
-    Args:
-        dataset: gives whole batches.
-        helped: whether there may be a helper; there is one where :func:`can_help`.
-        options: of the data loader; ``num_workers`` stays 0.
+    The batches are those of a plain data loader.
     """
 
     AHEAD = 4
-    """Batches of a turn."""
-
-    def __init__(self, dataset: EmotionDataset, *, helped: bool = False, **options: Any) -> None:
-        super().__init__(dataset, **options)
-        self.helped = helped and can_help()
-        self.helper: DataLoader[Any] | None = None
-        self.turns = Turns(self.sampler, (self.batch_size or 1) * self.AHEAD)
+    """Batches that are fetched at once."""
 
     def __iter__(self) -> Any:
         """Images ``(N, C, H, W)`` uint8 and targets ``(N,)`` int64, a batch at a time."""
-        turns = iter(self.turns)
-        helper = self._ask_helper() if self.helped and len(self) > self.AHEAD else iter(())
-        for turn in turns:
-            # Asked for first: it goes on with its next turn while this process does its own, not
-            # while this process trains.
-            theirs = next(helper, None)
-            yield from self._batches(self.dataset.__getitems__(turn))  # type: ignore[attr-defined]
-            if theirs is not None:
-                next(turns)
-                yield from self._batches(from_arrays(theirs))
+        return super().__iter__() if self.num_workers else self._fetch()
 
-    def _batches(self, turn: Batch) -> Iterator[Batch]:
+    def _fetch(self) -> Iterator[Batch]:
+        draws = iter(self.sampler)
         size = self.batch_size or 1
-        return zip(*(part.split(size) for part in turn), strict=True)
-
-    def _ask_helper(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        if self.helper is None:
-            self.helper = DataLoader(
-                self.dataset,
-                batch_sampler=Turns(self.sampler, self.turns.size, start=1, step=2),
-                num_workers=1,
-                prefetch_factor=1,
-                # Forked once, before the first step: what that allocates would be copied page by
-                # page as this process writes to it, if a helper shared it.
-                persistent_workers=True,
-                multiprocessing_context="fork",
-                collate_fn=to_arrays,
-                worker_init_fn=stand_back,
-                generator=self.generator,
-            )
-        return iter(self.helper)
-
-    def close(self) -> None:
-        """End the helper."""
-        self.helper = None
-
-
-def can_help() -> bool:
-    """Whether a second process can augment: where it is forked at once and has a core.
-
-    Elsewhere it would be a new interpreter, which takes seconds to start and its own memory.
-    """
-    return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1
-
-
-def stand_back(worker: int) -> None:
-    """Let the training come first, and end with it, even where it is killed."""
-    os.nice(19)
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG of sys/prctl.h
-
-
-def to_arrays(batch: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A batch as arrays ``(N, H, W, C)`` and ``(N,)``.
-
-    Tensors would travel through shared memory, of which a container may have little.
-    """
-    images, targets = batch
-    return images.permute(0, 2, 3, 1).numpy(), targets.numpy()
-
-
-def from_arrays(batch: tuple[np.ndarray, np.ndarray]) -> Batch:
-    """The batch of which :func:`to_arrays` made arrays."""
-    images, targets = map(torch.from_numpy, batch)
-    return images.permute(0, 3, 1, 2), targets
+        while some := list(itertools.islice(draws, size * self.AHEAD)):
+            images, targets = self.dataset.__getitems__(some)  # type: ignore[attr-defined]
+            yield from zip(images.split(size), targets.split(size), strict=True)
 
 
 class EpochSampler(Sampler[Draw]):
