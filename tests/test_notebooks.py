@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ jupytext = pytest.importorskip("jupytext", reason='pip install -e ".[notebooks]"
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
+Config = pytest.importorskip("traitlets.config").Config
+
+POSIX = os.name == "posix"
 
 FOLDER = ROOT / "notebooks"
 NAMES = ("1_prepare_fer2013", "2_prepare_rafdb", "3_train", "4_analysis")
@@ -52,10 +56,18 @@ def test_no_output_is_committed(name: str) -> None:
 def execute(name: str, folder: Path) -> list[Any]:
     """The outputs of a notebook, run with ``folder`` as its working directory."""
     book = jupytext.read(FOLDER / f"{name}.py")
-    client = nbclient.NotebookClient(
-        book, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
-    )
-    client.execute()
+    with tempfile.TemporaryDirectory() as sockets:
+        # A TCP port that is found free for the kernel may be taken by a test beside this one
+        # before the kernel listens on it.
+        manager = {"transport": "ipc", "ip": str(Path(sockets) / "kernel")} if POSIX else {}
+        client = nbclient.NotebookClient(
+            book,
+            timeout=300,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+            config=Config(KernelManager=manager),
+        )
+        client.execute()
     return [output for cell in book.cells for output in cell.get("outputs", [])]
 
 
