@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,6 @@ jupytext = pytest.importorskip("jupytext", reason='pip install -e ".[notebooks]"
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
-Config = pytest.importorskip("traitlets.config").Config
-
-POSIX = os.name == "posix"
 
 FOLDER = ROOT / "notebooks"
 NAMES = ("1_prepare_fer2013", "2_prepare_rafdb", "3_train", "4_analysis")
@@ -56,18 +52,16 @@ def test_no_output_is_committed(name: str) -> None:
 def execute(name: str, folder: Path) -> list[Any]:
     """The outputs of a notebook, run with ``folder`` as its working directory."""
     book = jupytext.read(FOLDER / f"{name}.py")
-    with tempfile.TemporaryDirectory() as sockets:
-        # A TCP port that is found free for the kernel may be taken by a test beside this one
-        # before the kernel listens on it.
-        manager = {"transport": "ipc", "ip": str(Path(sockets) / "kernel")} if POSIX else {}
-        client = nbclient.NotebookClient(
-            book,
-            timeout=300,
-            kernel_name="python3",
-            resources={"metadata": {"path": str(folder)}},
-            config=Config(KernelManager=manager),
-        )
-        client.execute()
+    client = nbclient.NotebookClient(
+        book,
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        # A kernel sends what was printed so far whenever its clock says so, in the middle of a
+        # line too: pages put the pieces together, and so must this.
+        coalesce_streams=True,
+    )
+    client.execute()
     return [output for cell in book.cells for output in cell.get("outputs", [])]
 
 
