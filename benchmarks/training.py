@@ -1,8 +1,8 @@
 """How much of the machine a training uses.  python benchmarks/training.py > training.json
 
-For each network, in turn and several times over, images/s of
-(a) the bare training step on one batch that is already in memory, before and after
-(b) train.py's own loop, as its history.csv has it: augmentation, metrics, logging and all,
+For each network, several times over, images/s of
+(a) the bare training step on one batch that is already in memory, a dozen in turn with a dozen of
+(b) train.py's own loop: augmentation, metrics, logging and all (benchmarks/in_turn.py), then of
 (c) the plain loop of benchmarks/plain.py, with the same network, input size and batch.
 All three keep freed memory as train.py does, which favours the plain loop: its users do not.
 Ratios are taken within a round and their median is reported: machines are noisy, and the three
@@ -12,7 +12,6 @@ share what happens in a round. The most memory that a train.py took is reported 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import platform
 import resource
@@ -36,7 +35,9 @@ from fer.hardware import AUTOCAST, Computing, keep_freed_memory
 from fer.model.module import parameter_groups
 from fer.model.shared_cnn import SharedCNN
 
-TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+HERE = Path(__file__).resolve().parent
+TRAIN = HERE.parent / "train.py"
+IN_TURN = HERE / "in_turn.py"
 
 
 def bare_step(cfg: DictConfig, computing: Computing) -> Callable[[], None]:
@@ -70,33 +71,23 @@ def count_flops(step: Callable[[], None]) -> int:
     return counter.get_total_flops()
 
 
-def bare_speed(step: Callable[[], None], device: torch.device, steps: int) -> float:
-    """Steps per second, after three to warm up."""
-    for _ in range(3):
-        step()
-    wait(device)
-    started = time.perf_counter()
-    for _ in range(steps):
-        step()
-    wait(device)
-    return steps / (time.perf_counter() - started)
-
-
-def own_loop(overrides: list[str], images: int, batch_size: int) -> float:
-    """Images/s of train.py: epochs two to four of ``images`` images, from its history.csv."""
+def in_turn(overrides: list[str], images: int, batch_size: int) -> dict[str, float]:
+    """Images/s of the bare step and of train.py's own: three epochs of ``images`` images."""
     batches = max(1, images // batch_size)
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        command = [sys.executable, str(TRAIN), *overrides, f"hydra.run.dir={run}", "test=false",
+        result = Path(folder) / "result.json"
+        command = [sys.executable, str(IN_TURN), str(result), *overrides, "test=false",
                    "trainer.max_epochs=4", "metrics.resamples=100",
+                   f"hydra.run.dir={Path(folder) / 'run'}",
                    f"+trainer.limit_train_batches={batches}",
                    "+trainer.limit_val_batches=1"]  # fmt: skip
-        result = subprocess.run(command, capture_output=True, text=True)
-        if result.returncode:
-            sys.exit(f"{' '.join(command)} failed:\n{result.stderr}")
-        with (run / "history.csv").open() as file:
-            speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]
-        return statistics.harmonic_mean(speeds[1:])
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+        found = json.loads(result.read_text())
+    return {
+        kind: batch_size * steps / found["seconds"][kind] for kind, steps in found["steps"].items()
+    }
 
 
 def matmul_peak(computing: Computing) -> float:
@@ -142,17 +133,13 @@ def main() -> None:
         for number in range(options.rounds):
             print(f"{name}: round {number + 1} of {options.rounds}", file=sys.stderr)
             product = matmul_peak(computing)
-            step, steps = bare_step(cfg, computing), max(1, options.images // n)
-            flops = count_flops(step) // n
-            before = bare_speed(step, computing.device, steps)
-            own = own_loop(overrides, options.images, n)
-            after = bare_speed(step, computing.device, steps)
-            bare = n * statistics.harmonic_mean([before, after])
+            flops = count_flops(bare_step(cfg, computing)) // n
+            speeds = in_turn(overrides, options.images, n)
             network: SharedCNN = instantiate(cfg.model)
             usual = plain.throughput(
                 network, data.folder / "train", size, cfg.model.in_channels, n, options.images
             )
-            rounds.append({"bare": bare, "own": own, "plain": usual, "peak": product})
+            rounds.append({**speeds, "plain": usual, "peak": product})
         middle = {key: statistics.median(row[key] for row in rounds) for key in rounds[0]}
         report[name] = {
             "input": [cfg.model.in_channels, size, size],
