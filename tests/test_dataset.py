@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from fer.cli import config_folder
 from fer.data import FER2013DataModule
-from fer.data.augmentation import Augmentation, import_albumentations, on_image
+from fer.data.augmentation import Augmentation, Numbers, import_albumentations, on_image
 from fer.data.dataset import (
     Draw,
     EmotionDataset,
@@ -150,6 +150,47 @@ def test_each_epoch_and_each_image_is_augmented_in_its_own_way() -> None:
         not np.array_equal(augment(image, epoch=0, index=i), other(image, epoch=0, index=i))
         for i in range(4)
     )
+
+
+def test_the_numbers_of_an_image_depend_on_the_generators_place_alone() -> None:
+    bits = np.random.Philox(key=5)
+    numbers = Numbers(np.random.Generator(bits))
+    beginning = bits.state
+
+    def draw(numbers: Numbers) -> list[object]:
+        return [
+            numbers.random(),
+            numbers.gauss(),  # draws two and keeps one
+            numbers.uniform(3, 4),
+            numbers.randint(1, 10**18),
+            numbers.getrandbits(200),
+            numbers.choice("abcdefgh"),
+            numbers.sample(range(100), 5),
+            *(numbers.random() for _ in range(2 * Numbers.AHEAD)),
+        ]
+
+    found = []
+    for _ in range(2):
+        bits.state = beginning
+        numbers.restart()
+        found.append(draw(numbers))
+    assert found[0] == found[1]
+    assert draw(numbers) != found[0]
+    bits.state = beginning
+    there = pickle.loads(pickle.dumps(numbers))
+    assert draw(there) == found[0]
+
+
+def test_the_numbers_of_an_image_are_uniform() -> None:
+    numbers = Numbers(np.random.Generator(np.random.Philox(key=0)))
+    counts = np.zeros((3, 6))
+    for _ in range(2000):
+        numbers.restart()
+        counts[0, int(6 * numbers.random())] += 1
+        counts[1, numbers.randint(0, 5)] += 1
+        counts[2, int(6 * numbers.getrandbits(60) / 2**60)] += 1
+    # A die of six sides: 333 times each, give or take 17.
+    assert np.abs(counts - 2000 / 6).max() < 70
 
 
 def test_transforms_with_the_same_probability_are_independent() -> None:

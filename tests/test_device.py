@@ -17,7 +17,7 @@ from fer.data.device import DeviceDataset, translate
 from fer.errors import ConfigError
 from tests.conftest import run_program
 
-DRAWS = 1200
+DRAWS = 5000
 NAMES = ["flip", "affine", "light", "blur", "noise", "occlusion"]
 
 

@@ -32,6 +32,8 @@ import albumentations  # noqa: E402
 from fer.data.transforms import (  # noqa: E402
     Affine,
     CoarseDropout,
+    GaussNoise,
+    HorizontalFlip,
     RandomBrightnessContrast,
 )
 
@@ -86,6 +88,48 @@ def test_the_cheaper_light_gives_the_pixels_of_the_original(
     one, other = results
     assert one.shape == other.shape and (one == other).all()
     assert (one != image).any(axis=(1, 2, 3)).sum() > 20
+
+
+@pytest.mark.parametrize("shape", [(48, 48, 1), (33, 40, 3)])
+def test_the_cheaper_flip_gives_the_pixels_of_the_original(shape: tuple[int, int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    one, other = (
+        albumentations.Compose([kind(p=1.0)])(image=image)["image"]
+        for kind in (albumentations.HorizontalFlip, HorizontalFlip)
+    )
+    assert one.shape == other.shape and (one == other).all() and (one != image).any()
+
+
+def draw_noise(kind: Any, options: dict[str, Any], level: int = 128) -> np.ndarray:
+    """Images ``(400, 30, 20, 3)`` of one gray level with noise."""
+    pipeline = albumentations.Compose([kind(**options, p=1.0)])
+    pipeline.set_random_state(np.random.default_rng(1), random.Random(1))
+    image = np.full((30, 20, 3), level, np.uint8)
+    return np.stack([pipeline(image=image)["image"] for _ in range(400)])
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_the_cheaper_noise_is_drawn_like_the_original(level: int) -> None:
+    options = {"std_range": (0.08, 0.12), "mean_range": (-0.1, 0.1)}
+    found = []
+    for kind in (albumentations.GaussNoise, GaussNoise):
+        images = draw_noise(kind, options, level).astype(float)
+        found.append(np.column_stack([images.mean(axis=(1, 2, 3)), images.std(axis=(1, 2, 3))]))
+        pixels = images - images.mean(axis=(1, 2, 3), keepdims=True)
+        # Each pixel and each channel has noise of its own.
+        assert abs(np.mean(pixels[:, :, 1:] * pixels[:, :, :-1])) < 0.03 * pixels.var()
+        assert abs(np.mean(pixels[..., 1:] * pixels[..., :-1])) < 0.03 * pixels.var()
+        assert len(np.unique(images.reshape(400, -1), axis=0)) > 390  # some are all black or white
+    one, other = found
+    error = ((one.var(axis=0) + other.var(axis=0)) / len(one)) ** 0.5
+    assert (np.abs(one.mean(axis=0) - other.mean(axis=0)) <= 4 * error).all()
+    np.testing.assert_allclose(one.std(axis=0), other.std(axis=0), rtol=0.2)
+
+
+@pytest.mark.parametrize("options", [{"per_channel": False}, {"noise_scale_factor": 0.5}])
+def test_what_the_cheaper_noise_does_not_know_is_the_originals(options: dict[str, Any]) -> None:
+    one, other = (draw_noise(kind, options) for kind in (albumentations.GaussNoise, GaussNoise))
+    assert (one != 128).any() and (one == other).all()
 
 
 def draw_patches(kind: Any, options: dict[str, Any], shape: tuple[int, int, int]) -> np.ndarray:

@@ -7,6 +7,7 @@ workers, the batch size and what came before do not matter.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ class Augmentation:
         self.start: Any = dict(self.bits.state)
         self.start["buffer_pos"] = 4  # nothing buffered
         self.start["has_uint32"] = 0
-        self.random = random.Random()
+        self.random = Numbers(self.generator)
         # albumentations would seed each transform alike, so that a flip and an occlusion with
         # equal probabilities always came together. Sharing one stream keeps them independent.
         for transform in self.transforms:
@@ -60,13 +61,51 @@ class Augmentation:
         counter = self.start["state"]["counter"]
         counter[1], counter[2] = index, epoch
         self.bits.state = self.start
-        self.random.seed(self.bits.random_raw())
+        self.random.restart()
         # As Compose does it, without asking of every image whether it has masks and boxes, nor a
         # transform that is not applied: a third of the whole cost.
         for transform, apply in self.steps:
             if self.random.random() < transform.p:
                 image = apply(image)
         return image
+
+
+class Numbers(random.Random):
+    """``random.Random``'s functions of a NumPy generator's numbers, of which some are drawn ahead.
+
+    To seed Python's own generator for an image takes as long as half of what is done with it.
+
+    Args:
+        generator: of the numbers; whoever sets it to another place calls :meth:`restart`.
+    """
+
+    AHEAD = 32
+    """A policy takes fewer; one that takes more goes on with single ones."""
+
+    def __init__(self, generator: np.random.Generator) -> None:
+        super().__init__()
+        self.generator = generator
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with the generator's next numbers."""
+        single = self.generator.random
+        numbers = itertools.chain(single(self.AHEAD).tolist(), iter(single, None))
+        self.random = numbers.__next__  # type: ignore[method-assign]
+        self.gauss_next = None  # gauss() draws two and keeps one
+
+    def random(self) -> float:
+        """A number from 0 up to 1; the instance's own takes the place of this."""
+        return self.generator.random()
+
+    def getrandbits(self, k: int, /) -> int:
+        """A whole number of ``k`` random bits."""
+        if k <= 53:  # which is what random() has
+            return int(self.random() * (1 << k))
+        return int.from_bytes(self.generator.bytes(-(-k // 8)), "little") >> (-k % 8)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Numbers, (self.generator,)
 
 
 def on_image(transform: Any) -> Callable[[np.ndarray], np.ndarray]:

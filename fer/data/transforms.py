@@ -20,6 +20,14 @@ import cv2  # noqa: E402
 GRAYS = np.arange(256, dtype=np.float32)
 
 
+class HorizontalFlip(albumentations.HorizontalFlip):
+    """albumentations' HorizontalFlip, without asking what kind of image this is."""
+
+    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
+        """Mirror an image ``(H, W, C)``."""
+        return cv2.flip(img, 1).reshape(img.shape)
+
+
 class Affine(albumentations.Affine):
     """albumentations' Affine, with the same pixels from the same random numbers.
 
@@ -125,3 +133,30 @@ class CoarseDropout(albumentations.CoarseDropout):
         for rows, columns, level in params["patches"]:
             img[rows, columns] = level
         return img
+
+
+class GaussNoise(albumentations.GaussNoise):
+    """albumentations' GaussNoise, drawn alike from other random numbers.
+
+    The original draws in float64, from one of 65,536 seeds. What is not drawn for each pixel and
+    channel apart is left to it.
+    """
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Draw the noise of each pixel."""
+        if self.noise_scale_factor != 1 or not self.per_channel:
+            drawn: dict[str, Any] = super().get_params_dependent_on_data(params, data)
+            return drawn
+        draw = self.py_random
+        std, mean = draw.uniform(*self.std_range), draw.uniform(*self.mean_range)
+        height, width, channels = params["shape"]
+        noise = np.empty((height, width * channels), np.float32)
+        cv2.setRNGSeed(draw.getrandbits(31))
+        cv2.randn(noise, 255 * mean, 255 * std)
+        return {"noise_map": noise.reshape(height, width, channels)}
+
+    def apply(self, img: np.ndarray, noise_map: np.ndarray, **params: Any) -> np.ndarray:
+        """Add the noise, cut down to whole gray levels, to a uint8 image ``(H, W, C)``."""
+        return cv2.add(img, noise_map.astype(np.int16), dtype=cv2.CV_8U).reshape(img.shape)
