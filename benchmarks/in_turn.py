@@ -3,9 +3,9 @@
     python benchmarks/in_turn.py RESULT.json dataset=fer2013 test=false trainer.max_epochs=4
 
 After every dozen steps of the training a dozen bare ones are taken, in the same process, and the
-clock of the training stands still. So both have the same machine at nearly the same time: two
-measurements one after the other differ by several per cent here, whatever is measured. The first
-epoch warms up. RESULT.json says how many steps of each kind the other epochs took, and how long.
+clock of the training stands still. So both have the same machine at nearly the same time: measured
+one after the other, they differed by up to 8 % either way. The first epoch warms up. RESULT.json
+says how many steps of each kind the other epochs took, and how long.
 """
 
 from __future__ import annotations
