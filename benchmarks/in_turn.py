@@ -21,13 +21,11 @@ from typing import Any
 import hydra
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from training import TRAIN, bare_step, wait
+from training import DOZEN, TRAIN, bare_step, wait
 
 from fer.cli import config_folder
 from fer.hardware import Computing
 from fer.model.module import EmotionModule
-
-DOZEN = 12
 
 
 class InTurn(Callback):

@@ -38,6 +38,8 @@ from fer.model.shared_cnn import SharedCNN
 HERE = Path(__file__).resolve().parent
 TRAIN = HERE.parent / "train.py"
 IN_TURN = HERE / "in_turn.py"
+DOZEN = 12
+"""Steps of train.py, and then bare ones."""
 
 
 def bare_step(cfg: DictConfig, computing: Computing) -> Callable[[], None]:
@@ -73,7 +75,7 @@ def count_flops(step: Callable[[], None]) -> int:
 
 def in_turn(overrides: list[str], images: int, batch_size: int) -> dict[str, float]:
     """Images/s of the bare step and of train.py's own: three epochs of ``images`` images."""
-    batches = max(1, images // batch_size)
+    batches = max(DOZEN, images // batch_size)
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         command = [sys.executable, str(IN_TURN), str(result), *overrides, "test=false",
@@ -116,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="shared_cnn,shared_cnn_small", help="comma-separated")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of a, b and c")
-    parser.add_argument("--images", type=int, default=5120, help="images of each measurement")
+    parser.add_argument("--images", type=int, default=5120, help="images of an epoch; b is measured over three")
     parser.add_argument("overrides", nargs="*", help="as of train.py, such as dataset=fer2013")
     options = parser.parse_args()
     keep_freed_memory()

@@ -73,7 +73,7 @@ class Augmentation:
 class Numbers(random.Random):
     """``random.Random``'s functions of a NumPy generator's numbers, of which some are drawn ahead.
 
-    To seed Python's own generator for an image takes as long as half of what is done with it.
+    To seed Python's own generator for each image takes an eighth of what a policy does.
 
     Args:
         generator: of the numbers; whoever sets it to another place calls :meth:`restart`.
