@@ -118,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="shared_cnn,shared_cnn_small", help="comma-separated")
     parser.add_argument("--rounds", type=int, default=5, help="repetitions of a, b and c")
-    parser.add_argument("--images", type=int, default=5120, help="images of an epoch; b is measured over three")
+    parser.add_argument("--images", type=int, default=5120, help="of an epoch; b has three")
     parser.add_argument("overrides", nargs="*", help="as of train.py, such as dataset=fer2013")
     options = parser.parse_args()
     keep_freed_memory()
