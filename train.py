@@ -1,19 +1,8 @@
-"""Train the shared CNN and measure it on the test split. See ``python train.py --help``."""
+"""Train a network and measure it on the test split: ``fer train`` from a checkout."""
 
-from pathlib import Path
+import sys
 
-from omegaconf import DictConfig
-
-from fer.cli import run
-from fer.resume import expand
-
-
-def task(cfg: DictConfig, folder: Path) -> float:
-    """Train as ``cfg`` says; everything is written below ``folder``."""
-    from fer.experiment import train  # imports torch, which help and mistakes need not wait for
-
-    return train(cfg, folder)
-
+from fer.tasks.command import run_command
 
 if __name__ == "__main__":
-    run(task, "train", expand)
+    sys.exit(run_command("train", sys.argv[1:]))

@@ -24,11 +24,11 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from training import bare_step
 
-from fer.cli import config_folder
+from fer.core.application import config_folder
+from fer.core.hardware import Computing, keep_freed_memory
 from fer.data.augmentation import Augmentation
 from fer.data.dataset import Draw, EmotionDataset, TrainingLoader
-from fer.experiment import make_transforms
-from fer.hardware import Computing, keep_freed_memory
+from fer.tasks.assembly import make_transforms
 
 OWN, ORIGINAL = "fer.data.transforms.", "albumentations."
 BATCHES = (1, 2, 4, 8)

@@ -23,8 +23,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from training import DOZEN, TRAIN, bare_step, wait
 
-from fer.cli import config_folder
-from fer.hardware import Computing
+from fer.core.application import config_folder
+from fer.core.hardware import Computing
 from fer.model.module import EmotionModule
 
 

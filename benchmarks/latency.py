@@ -20,10 +20,10 @@ import numpy as np
 import onnxruntime
 import torch
 
-from fer.evaluation.predict import PRETRAINED, load_checkpoint
-from fer.export import channels_first, to_onnx, to_torchscript
-from fer.hardware import find_precision
-from fer.predictor import Predictor
+from fer.core.hardware import find_precision
+from fer.evaluation.inference import PRETRAINED, load_checkpoint
+from fer.evaluation.predictor import Predictor
+from fer.tasks.export import channels_first, to_onnx, to_torchscript
 
 
 def main() -> None:

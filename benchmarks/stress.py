@@ -14,13 +14,13 @@ from collections import defaultdict
 
 import hydra
 
-from fer.cli import config_folder, instantiate
-from fer.evaluating import load_function
+from fer.core.application import config_folder, instantiate
+from fer.core.hardware import Computing
+from fer.evaluation.inference import predict
 from fer.evaluation.perturbations import make_settings
-from fer.evaluation.predict import predict
-from fer.experiment import make_data, resolved
-from fer.hardware import Computing
 from fer.model.shared_cnn import SharedCNN
+from fer.tasks.assembly import make_data, resolved
+from fer.tasks.evaluate import load_function
 
 
 def main() -> None:

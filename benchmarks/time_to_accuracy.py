@@ -25,8 +25,8 @@ import plain
 import torch
 from training import TRAIN
 
-from fer.cli import config_folder, instantiate
-from fer.experiment import make_data
+from fer.core.application import config_folder, instantiate
+from fer.tasks.assembly import make_data
 
 
 def first_reached(rows: list[tuple[float, float]], target: float) -> dict[str, float | int | None]:

@@ -29,11 +29,11 @@ import torch
 from omegaconf import DictConfig
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer.cli import config_folder, instantiate
-from fer.experiment import make_data
-from fer.hardware import AUTOCAST, Computing, keep_freed_memory
+from fer.core.application import config_folder, instantiate
+from fer.core.hardware import Computing, autocast_dtype, keep_freed_memory
 from fer.model.module import parameter_groups
 from fer.model.shared_cnn import SharedCNN
+from fer.tasks.assembly import make_data
 
 HERE = Path(__file__).resolve().parent
 TRAIN = HERE.parent / "train.py"
@@ -54,7 +54,7 @@ def bare_step(cfg: DictConfig, computing: Computing) -> Callable[[], None]:
     batch = torch.randint(0, 256, (n, channels, size, size), dtype=torch.uint8)
     batch = batch.to(device, memory_format=torch.channels_last)
     target = (torch.arange(n) % 7).to(device)
-    dtype = AUTOCAST[computing.precision]
+    dtype = autocast_dtype(computing.precision)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -94,7 +94,7 @@ def in_turn(overrides: list[str], images: int, batch_size: int) -> dict[str, flo
 
 def matmul_peak(computing: Computing) -> float:
     """Floating-point operations per second of a large matrix product in the precision in use."""
-    dtype = AUTOCAST[computing.precision] or torch.float32
+    dtype = autocast_dtype(computing.precision) or torch.float32
     n = 2048 if computing.device.type == "cpu" else 8192
     a = torch.randn(n, n, dtype=dtype, device=computing.device)
     times = []

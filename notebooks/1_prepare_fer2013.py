@@ -28,10 +28,7 @@
 # human faces. `fer2013` takes the real images.
 
 # %%
-from omegaconf import OmegaConf
-
-from fer.data.fer2013 import TABLE_EMOTIONS
-from fer.notebook import (
+from helpers import (
     command,
     compose,
     draw_augmentations,
@@ -44,7 +41,10 @@ from fer.notebook import (
     size_of,
     table,
 )
-from fer.report.dataset import dataset_section
+from omegaconf import OmegaConf
+
+from fer.data.readers.fer2013 import TABLE_EMOTIONS
+from fer.report.dataset_page import dataset_section
 
 DATASET = setting("DATASET", "synthetic_a")  # "fer2013" for the real faces
 QUICK = setting("QUICK", "0") == "1"  # a handful of images, to see that the notebook runs
@@ -68,7 +68,7 @@ options = [f"dataset={DATASET}", *size.data]
 # Where the dataset is prepared already, the command only says what was found.
 
 # %%
-command("-m", "fer.data.prepare", *options)
+command("-m", "fer", "prepare", *options)
 
 # %% [markdown]
 # ## How it is organised

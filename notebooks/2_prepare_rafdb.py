@@ -26,10 +26,7 @@
 # pictures and numbers say nothing about human faces. `rafdb` takes the real images.
 
 # %%
-from omegaconf import OmegaConf
-
-from fer.data.rafdb import CODES
-from fer.notebook import (
+from helpers import (
     command,
     compose,
     draw_augmentations,
@@ -42,7 +39,10 @@ from fer.notebook import (
     size_of,
     table,
 )
-from fer.report.dataset import dataset_section, subgroup_tables
+from omegaconf import OmegaConf
+
+from fer.data.readers.rafdb import CODES
+from fer.report.dataset_page import dataset_section, subgroup_tables
 
 DATASET = setting("DATASET", "synthetic_b")  # "rafdb" for the real faces
 QUICK = setting("QUICK", "0") == "1"  # a handful of images, to see that the notebook runs
@@ -66,7 +66,7 @@ options = [f"dataset={DATASET}", *size.data]
 # complete or absent. Where it is prepared already, the command only says what was found.
 
 # %%
-command("-m", "fer.data.prepare", *options)
+command("-m", "fer", "prepare", *options)
 
 # %% [markdown]
 # ## How it is organised

@@ -30,10 +30,7 @@
 # start anew.
 
 # %%
-from omegaconf import OmegaConf
-
-from fer.cli import instantiate
-from fer.notebook import (
+from helpers import (
     compose,
     file_table,
     layer_table,
@@ -44,6 +41,9 @@ from fer.notebook import (
     size_of,
     training_table,
 )
+from omegaconf import OmegaConf
+
+from fer.core.application import instantiate
 
 DATASETS = setting("DATASET", "synthetic_a,synthetic_b").split(",")  # "fer2013,rafdb": real faces
 QUICK = setting("QUICK", "0") == "1"  # a tiny network on a handful of images

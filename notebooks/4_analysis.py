@@ -47,9 +47,7 @@
 # %% slideshow={"slide_type": "skip"}
 from pathlib import Path
 
-from IPython.display import Markdown, display
-
-from fer.notebook import (
+from helpers import (
     belief_table,
     checkpoint_option,
     cross_table,
@@ -64,6 +62,7 @@ from fer.notebook import (
     show_part,
     size_of,
 )
+from IPython.display import Markdown, display
 
 DATASETS = setting("DATASET", "synthetic_a,synthetic_b").split(",")  # "fer2013,rafdb": real faces
 QUICK = setting("QUICK", "0") == "1"  # a tiny network on a handful of images

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer import labels
-from fer.data import fer2013, rafdb
+from fer.core import labels
+from fer.data.readers import fer2013, rafdb
 
 ROOT = Path(__file__).resolve().parent.parent
 PER_SPLIT = {"Training": 4, "PublicTest": 2, "PrivateTest": 2}

@@ -39,18 +39,18 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
-from fer import labels
-from fer.cli import config_folder, refuse_odd_choices, suggest
-from fer.data import fer2013, rafdb
-from fer.data.fer2013 import FER2013Reader
-from fer.data.folder import FolderReader
+from fer.core import labels
+from fer.core.application import config_folder, refuse_odd_choices, suggest
+from fer.core.errors import FerError
+from fer.core.options import CHECKS, check_options
 from fer.data.images import decode
-from fer.data.rafdb import RAFDBReader
-from fer.data.raw import RawDataset, check_records
-from fer.errors import FerError
-from fer.evaluation.predict import load_checkpoint
+from fer.data.readers import fer2013, rafdb
+from fer.data.readers.base import RawDataset, check_records
+from fer.data.readers.fer2013 import FER2013Reader
+from fer.data.readers.folder import FolderReader
+from fer.data.readers.rafdb import RAFDBReader
+from fer.evaluation.inference import load_checkpoint
 from fer.model.shared_cnn import SharedCNN
-from fer.options import CHECKS, check_options
 from tests.conftest import tiny_rows, to_jpeg, to_png, write_annotation, write_zip
 
 SECONDS = 20.0

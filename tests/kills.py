@@ -33,14 +33,12 @@ from typing import Any
 import torch
 import yaml
 
-import evaluate
 import fer.data.augmentation
-import fer.evaluating
-import fer.experiment  # not needed here: what the server has imported, no child has to
-import train
-from fer.cli import run
-from fer.data import prepare
-from fer.resume import FINISHED, expand
+import fer.tasks.evaluate
+import fer.tasks.train  # not needed here: what the server has imported, no child has to
+from fer.data.preparation import CACHE
+from fer.runs.resume import FINISHED
+from fer.tasks.command import run_command
 from tests.conftest import tiny_rows, write_zip
 
 PHASES = {"preparation": 0.3, "training": 0.25, "checkpoint": 0.25, "evaluation": 0.2}
@@ -87,12 +85,7 @@ def start(program: str, arguments: Sequence[str], log: Path) -> int:
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         sys.argv = [program, *arguments]
-        if program == "prepare":
-            prepare.main()
-        elif program == "train":
-            run(train.task, "train", expand)
-        else:
-            run(evaluate.task, "evaluate")
+        run_command(program, arguments)
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
@@ -348,7 +341,7 @@ def content_of(folder: Path) -> dict[str, str]:
     """A checksum of each file below a folder, but for the lock and the cache; hidden folders."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.name == ".lock" or prepare.CACHE in path.parts:
+        if path.name == ".lock" or CACHE in path.parts:
             continue
         if path.is_file():
             found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fer.cli import refuse_odd_choices
-from fer.errors import DataError
+from fer.core.application import refuse_odd_choices
+from fer.core.errors import DataError
 from tests.fuzz import SHARES, Tally, fuzz
 
 CASES = 300

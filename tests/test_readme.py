@@ -10,22 +10,22 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fer.cli import compose
-from fer.options import check_options
-from fer.predict import make_parser
-from fer.study import expand
+from fer.core.application import compose
+from fer.core.options import check_options
+from fer.runs.plan import expand
+from fer.tasks.predict import make_parser
 from tests.conftest import ROOT
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md"]
 PROGRAMS = {
     "train.py": "train",
     "evaluate.py": "evaluate",
-    "-m fer.data.prepare": "prepare",
-    "-m fer.study": "study",
-    "-m fer.export": "export",
+    "-m fer prepare": "prepare",
+    "-m fer study": "study",
+    "-m fer export": "export",
 }
 """What starts a command, and the configuration that it composes."""
-OTHERS = ("-m venv", "-m pytest", "-m fer.card", "-m fer.predict", "-m tests.", "benchmarks/")
+OTHERS = ("-m venv", "-m pytest", "-m fer card", "-m fer predict", "-m tests.", "benchmarks/")
 
 
 def commands() -> list[tuple[str, str]]:
@@ -79,7 +79,7 @@ def test_every_command_composes(document: str, command: str) -> None:
             check_options(cfg, optional=["dataset", "perturbation", "saliency", "checkpoint"])
         return
     assert command.startswith(OTHERS), f"{document}: what is {command!r}?"
-    if command.startswith("-m fer.predict"):
+    if command.startswith("-m fer predict"):
         make_parser().parse_args(arguments[2:])
     if arguments[0].startswith("benchmarks/"):
         assert (ROOT / arguments[0]).is_file()

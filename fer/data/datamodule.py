@@ -13,7 +13,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from fer import labels
+from fer.core import labels
+from fer.core.errors import ConfigError, DataError
+from fer.data.audit.integrity import conflicting, group_duplicates, leaked
+from fer.data.audit.verdict import ALTERED
 from fer.data.augmentation import Augmentation
 from fer.data.dataset import (
     EmotionDataset,
@@ -24,14 +27,11 @@ from fer.data.dataset import (
     load_images,
 )
 from fer.data.download import download_from_kaggle
-from fer.data.fer2013 import FER2013Reader
-from fer.data.integrity import conflicting, group_duplicates, leaked
 from fer.data.manifest import ATTRIBUTES
-from fer.data.prepare import CACHE, Generator, Prepared, Reader, Report, prepare
-from fer.data.rafdb import RAFDBReader
-from fer.data.raw import SPLITS
-from fer.data.verdict import ALTERED
-from fer.errors import ConfigError, DataError
+from fer.data.preparation import CACHE, Generator, Prepared, Reader, Report, prepare
+from fer.data.readers.base import SPLITS
+from fer.data.readers.fer2013 import FER2013Reader
+from fer.data.readers.rafdb import RAFDBReader
 
 log = logging.getLogger(__name__)
 
@@ -414,7 +414,7 @@ def own_generator() -> torch.Generator:
 
 
 class FER2013DataModule(EmotionDataModule):
-    """FER2013 (see :mod:`fer.data.fer2013`).
+    """FER2013 (see :mod:`fer.data.readers.fer2013`).
 
     Args:
         folder: where the prepared dataset is or will be.
@@ -432,7 +432,7 @@ class FER2013DataModule(EmotionDataModule):
 
 
 class RAFDBDataModule(EmotionDataModule):
-    """RAF-DB (see :mod:`fer.data.rafdb`).
+    """RAF-DB (see :mod:`fer.data.readers.rafdb`).
 
     Args:
         folder: where the prepared dataset is or will be.

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from fer import labels
+from fer.core import labels
+from fer.core.errors import DataError
+from fer.core.files import remove_leftovers, write_atomic
+from fer.core.progress import progress_bar
 from fer.data.augmentation import Augmentation
-from fer.data.files import remove_leftovers, write_atomic
 from fer.data.images import to_input
 from fer.data.manifest import pixel_hash
-from fer.data.prepare import CACHE, Prepared, lock, progress_bar
-from fer.errors import DataError
+from fer.data.preparation import CACHE, Prepared, lock
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
 
     Args:
         images: ``(N, H, W, C)`` uint8; may be memory-mapped.
-        targets: ``(N,)`` int64, in the order of :data:`fer.labels.EMOTIONS`.
+        targets: ``(N,)`` int64, in the order of :data:`fer.core.labels.EMOTIONS`.
         ids: of the images, N strings.
         augmentation: applied to each image that is fetched; None leaves it as it is.
     """

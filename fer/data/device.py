@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from fer.core.errors import ConfigError
 from fer.data.dataset import Batch, Draw, EmotionDataset
-from fer.errors import ConfigError
 
 Operation = Callable[[torch.Tensor], torch.Tensor]
 """From images ``(N, C, H, W)`` float 0–1 to such images."""

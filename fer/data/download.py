@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fer.errors import ConfigError, DataError
+from fer.core.errors import ConfigError, DataError
 
 
 def download_from_kaggle(name: str, handle: str | None) -> Path:

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from fer.errors import DataError
+from fer.core.errors import DataError
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused before they are decoded (8,000 x 6,000 fits)."""

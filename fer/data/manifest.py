@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fer import labels
-from fer.data.files import from_cell, write_csv
-from fer.data.raw import SPLITS
-from fer.errors import DataError
+from fer.core import labels
+from fer.core.errors import DataError
+from fer.core.files import from_cell, write_csv
+from fer.data.readers.base import SPLITS
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fer import labels
+from fer.core import labels
 from fer.evaluation.metrics import (
     cells_of,
     confusion_matrix,

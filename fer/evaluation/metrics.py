@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fer import labels
-from fer.errors import ConfigError, DataError
+from fer.core import labels
+from fer.core.errors import ConfigError, DataError
 
 ECE_BINS = 15
 SCALARS = ("accuracy", "macro_f1", "micro_f1", "balanced_accuracy", "expected_calibration_error")
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """What a network says of one split."""
+
+    metrics: dict[str, Any]
+    images: np.ndarray
+    target: np.ndarray
+    probabilities: np.ndarray
+    ids: list[str]
+    """Sample id of each image, as in the manifest."""
+
+    @property
+    def preds(self) -> np.ndarray:
+        """Predicted emotion of each image, ``(N,)``."""
+        return self.probabilities.argmax(axis=1)
 
 
 def confusion_matrix(target: np.ndarray, preds: np.ndarray) -> np.ndarray:

@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fer.errors import ConfigError
+from fer.core.errors import ConfigError
 
 MAX_SEVERITY = 5
 GAMMA = 2.2

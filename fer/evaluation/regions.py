@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from fer.data.faces import ACTION_UNITS, STYLES, draw_face
+from fer.core.errors import ConfigError, DataError
+from fer.data.drawn.faces import ACTION_UNITS, STYLES, draw_face
+from fer.data.drawn.synthetic import SPLIT_CODES, USAGES, WEIGHTS, class_sequence
 from fer.data.images import to_input
-from fer.data.synthetic import SPLIT_CODES, USAGES, WEIGHTS, class_sequence
-from fer.errors import ConfigError, DataError
 
 PARTS = ("brows", "eyes", "nose", "mouth")
 REGIONS = (*PARTS, "rest")
@@ -106,7 +106,7 @@ class DrawnRegions:
 def drawn_regions(
     ids: Sequence[str], images: np.ndarray, generator: Mapping[str, Any] | None
 ) -> DrawnRegions:
-    """Regions of images that :mod:`fer.data.synthetic` drew, found by drawing them again.
+    """Regions of images that :mod:`fer.data.drawn.synthetic` drew, found by drawing them again.
 
     Works for every split: an image's id says which image of the generator it is, even where the
     reader held it out of another split.

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fer import labels
+from fer.core import labels
 from fer.evaluation.metrics import cells_of, interval, per_class, resampling, scalars_of
 from fer.evaluation.perturbations import Setting
 

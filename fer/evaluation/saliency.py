@@ -28,9 +28,10 @@ import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Saliency
 from torch import nn
 
-from fer import labels
-from fer.errors import ConfigError, DataError
-from fer.evaluation.errors import frequent_confusions
+from fer.core import labels
+from fer.core.errors import ConfigError, DataError
+from fer.evaluation.explanation import Confusion, Explanation
+from fer.evaluation.mistakes import frequent_confusions
 from fer.evaluation.regions import (
     REGIONS,
     drawn_regions,
@@ -178,7 +179,7 @@ def _own(network: nn.Module, device: torch.device) -> nn.Module:
     """A copy in evaluation mode, whose weights have no gradients and take none.
 
     It is needed besides: weights that moved while torch was in inference mode, as in
-    :func:`fer.evaluation.predict.predict`, take no part in a backward pass.
+    :func:`fer.evaluation.inference.predict`, take no part in a backward pass.
     """
     own = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last).eval()
     return own.requires_grad_(False)
@@ -487,35 +488,6 @@ def _flat(maps: np.ndarray) -> np.ndarray:
 
 
 # --- everything about one network on one split -------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Images of one emotion that were taken for another, and maps of both."""
-
-    true: str
-    predicted: str
-    images: np.ndarray
-    """``(N, H, W, C)`` uint8."""
-    probabilities: np.ndarray
-    """``(N, 7)``."""
-    maps: dict[str, np.ndarray]
-    """Of each method ``(N, 2, H, W)``: for the true emotion and for the predicted one."""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Where a network looks."""
-
-    summary: dict[str, Any]
-    """Plain data, the content of ``saliency.json``. Shares and probabilities are fractions."""
-    images: np.ndarray
-    """The correctly recognised images that are explained, ``(M, H, W, C)`` uint8."""
-    target: np.ndarray
-    """``(M,)`` int64, their emotions."""
-    maps: dict[str, np.ndarray]
-    """Of each method ``(M, H, W)`` float32."""
-    confusions: list[Confusion]
 
 
 def explain(

@@ -15,12 +15,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from fer.data.files import write_atomic, write_csv
-from fer.data.raw import shown
-from fer.errors import TrainingError
+from fer.core.errors import TrainingError
+from fer.core.files import write_atomic, write_csv
+from fer.data.readers.base import shown
 from fer.model.checkpoint import read_checkpoint
 from fer.model.module import MONITOR, EmotionModule
-from fer.search import Reporter
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -207,47 +206,6 @@ def vanished(folder: Path, epoch: int) -> TrainingError:
         f"{folder}: expected the run folder in epoch {epoch}, found that it was moved or deleted "
         "while the training ran. If it was moved, go on there: python train.py resume=FOLDER"
     )
-
-
-class Pruning(Callback):
-    """Reports each epoch's validation macro-F1 to a trial, and ends a training that lags behind.
-
-    The last epoch ends by itself, and so does one at which early stopping has ended the training:
-    the callback belongs behind it.
-
-    Args:
-        study: name of the study.
-        trial: its number.
-        storage: of the study.
-    """
-
-    def __init__(self, study: str, trial: int, storage: str) -> None:
-        self.place = (study, trial, storage)
-        self.pruned = False
-        self._reporter: Reporter | None = None
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the trial. Not before: a connection cannot go along to another process."""
-        if trainer.is_global_zero:
-            self._reporter = Reporter(*self.place)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report; all processes end together."""
-        score = float(trainer.callback_metrics[MONITOR])
-        hopeless = self._reporter is not None and self._reporter.report(
-            score, trainer.current_epoch
-        )
-        last = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
-        self.pruned = not last and trainer.strategy.reduce_boolean_decision(hopeless, all=False)
-        trainer.should_stop = trainer.should_stop or self.pruned
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let go of the connection."""
-        self._reporter = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Whether the training was ended here."""
-        return {"pruned": self.pruned}
 
 
 class ProgressBar(RichProgressBar):

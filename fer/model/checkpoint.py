@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fer.errors import CheckpointError, ConfigError
+from fer.core.errors import CheckpointError, ConfigError
+from fer.core.options import CHECKS
 from fer.model.shared_cnn import SharedCNN
-from fer.options import CHECKS
 
 MAX_VALUES = 100_000
 """In the description of a training, which has about a hundred."""
@@ -130,3 +131,48 @@ def build_network(path: Path, options: Mapping[str, Any], content: Mapping[str, 
     network = SharedCNN(**options)
     network.load_state_dict(state)
     return network
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """A training that did not come to its end."""
+
+    path: Path
+    """Its last checkpoint."""
+    epochs: int
+    """Finished ones."""
+    steps: int
+    stopped: bool
+    """Whether early stopping had ended it, or a search."""
+    pruned: bool
+    """Whether it was a search."""
+    rows: list[dict[str, float]]
+    """Of its history."""
+
+    def is_trained(self, max_epochs: int) -> bool:
+        """Whether only the measuring is left to do."""
+        return (self.stopped and not self.pruned) or self.epochs >= max_epochs
+
+
+def read_progress(path: Path) -> CutOff:
+    """How far the training of a checkpoint has come.
+
+    Raises:
+        CheckpointError: it does not say.
+    """
+    content = read_checkpoint(path)
+    try:
+        progress = content["fer_progress"]
+        return CutOff(
+            path,
+            int(progress["epochs"]),
+            int(content["global_step"]),
+            bool(progress["stopped"]),
+            bool(content["callbacks"].get("Pruning", {"pruned": False})["pruned"]),
+            list(content["callbacks"]["History"]["rows"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint that a training can go on from, found one without "
+            f"{error}: an earlier version wrote it. Start a new run without resume."
+        ) from error

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fer.errors import ConfigError
+from fer.core.errors import ConfigError
 
 WEIGHTINGS = (None, "balanced", "sqrt_balanced")
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from fer.errors import ConfigError
+from fer.core.errors import ConfigError
 
 
 class Mixed(NamedTuple):

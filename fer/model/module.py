@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from fer import labels
+from fer.core import labels
 from fer.model.mixing import Mixing
 
 MONITOR = "val/macro_f1"

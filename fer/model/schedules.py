@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.optim import lr_scheduler
 
-from fer.errors import ConfigError
+from fer.core.errors import ConfigError
 
 
 def _check_share(name: str, value: float) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fer import labels
-from fer.errors import ConfigError
+from fer.core import labels
+from fer.core.errors import ConfigError
 
 
 class SharedCNN(nn.Module):

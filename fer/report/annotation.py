@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fer.predictor import Prediction
+from fer.evaluation.detection import Prediction
 
 SMALLEST = 320
 """Pictures whose longer side is below this many pixels are enlarged: text needs the room."""

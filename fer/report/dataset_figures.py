@@ -16,8 +16,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from fer import labels
-from fer.errors import DataError
+from fer.core import labels
+from fer.core.errors import DataError
+from fer.core.words import change, how_many, plain
 from fer.report.figures import (
     DPI,
     GRID,
@@ -29,7 +30,6 @@ from fer.report.figures import (
     new_figure,
     style,
 )
-from fer.report.words import change, how_many, plain
 
 # All lengths in inches.
 PAGE = 9.8

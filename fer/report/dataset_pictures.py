@@ -13,14 +13,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fer import labels
+from fer.core import labels
+from fer.core.errors import DataError
+from fer.core.words import how_many
 from fer.data.manifest import Entry
-from fer.data.raw import SPLITS
-from fer.errors import DataError
+from fer.data.readers.base import SPLITS
 from fer.report import dataset_figures, figures
 from fer.report.dataset_figures import Face, Group
 from fer.report.page import Cell, Table
-from fer.report.words import how_many
 
 SEED = 0
 """Picks the images of the sample grid."""

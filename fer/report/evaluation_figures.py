@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator
 
-from fer import labels
+from fer.core import labels
+from fer.core.words import how_many, percent, plain
 from fer.report.figures import (
     CORRECT,
     EMOTION_COLORS,
@@ -24,7 +25,6 @@ from fer.report.figures import (
     new_figure,
     style,
 )
-from fer.report.words import how_many, percent, plain
 
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")

@@ -23,10 +23,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
-from fer import labels
-from fer.data.files import write_atomic
-from fer.errors import DataError
-from fer.report.words import how_many, percent, plain
+from fer.core import labels
+from fer.core.errors import DataError
+from fer.core.files import write_atomic
+from fer.core.words import how_many, percent, plain
 
 DPI = 130
 """Pixels per inch of every figure, saved or turned into an array."""

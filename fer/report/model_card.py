@@ -8,11 +8,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fer import labels
-from fer.errors import ConfigError, DataError
+from fer.core import labels
+from fer.core.errors import ConfigError, DataError
+from fer.core.words import how_many, whole
 from fer.evaluation.metrics import SCALARS
-from fer.report.saliency import METHOD_NAMES
-from fer.report.words import how_many, whole
+from fer.report.saliency_sections import METHOD_NAMES
 
 ABOUT = {
     "fer2013": (
@@ -33,7 +33,7 @@ MISSING = {
     "rafdb": (
         "**RAF-DB was not measured here.** Its terms forbid passing it on, and no copy was at "
         "hand. The reader was tried on generated files in its layouts; the command that measures "
-        "it is `python -m fer.study a=fer2013 b=rafdb raw.b=PATH`."
+        "it is `python -m fer study a=fer2013 b=rafdb raw.b=PATH`."
     )
 }
 
@@ -169,7 +169,7 @@ def make_metadata(results: Mapping[str, Any]) -> str:
         from huggingface_hub import EvalResult, ModelCardData
     except ImportError as error:
         raise ConfigError(
-            "fer.card: expected huggingface_hub, which writes a card's metadata, found none. "
+            "fer.tasks.card: expected huggingface_hub, which writes a card's metadata, found none. "
             'pip install "fer-lab[card]"'
         ) from error
     found = []

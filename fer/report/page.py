@@ -11,9 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fer.data.files import write_text
-from fer.errors import DataError
-from fer.report.words import ABSENT, plain
+from fer.core.errors import DataError
+from fer.core.files import write_text
+from fer.core.words import ABSENT, plain
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -1,7 +1,7 @@
 """A grid whose sweep survives: failures are contained, and what is missing can be run later.
 
 Hydra only takes sweepers from the package ``hydra_plugins``, and imports all of it at every start:
-what the sweep does with its results is in :mod:`fer.sweep`, imported when it is needed.
+what the sweep does with its results is in :mod:`fer.runs.sweep`, imported when it is needed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class GridSweeper(BasicSweeper):
         Raises:
             CommandError: the folder holds another sweep, or jobs have failed.
         """
-        from fer import sweep
+        from fer.runs import sweep
+        from fer.tasks.wrap_up import finish_sweep
 
         assert self.config is not None and self.launcher is not None
         assert self.hydra_context is not None
@@ -51,5 +52,5 @@ class GridSweeper(BasicSweeper):
         # that are to run is a launch of its own.
         for first, group in sweep.groups_to_run(folder, jobs):
             returns.append(self.launcher.launch(group, initial_job_idx=first))
-        sweep.finish(folder, jobs)
+        finish_sweep(folder, jobs)
         return returns

@@ -1,4 +1,4 @@
-"""Hydra's plugin of ``sweep=optuna``; see :mod:`fer.search`."""
+"""Hydra's plugin of ``sweep=optuna``; see :mod:`fer.runs.search`."""
 
 from hydra_plugins.fer_optuna.sweeper import OptunaSweeper
 

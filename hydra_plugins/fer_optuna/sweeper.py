@@ -1,7 +1,7 @@
 """A search by Optuna: it proposes the values of each job from the scores of those before.
 
 Hydra only takes sweepers from the package ``hydra_plugins``, and imports all of it at every start:
-the search is in :mod:`fer.search`, imported when it is needed, and Optuna with it.
+the search is in :mod:`fer.runs.search`, imported when it is needed, and Optuna with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class OptunaSweeper(Sweeper):
             ``interval(0, 0.5)``, ``int(interval(2, 8))``, ``tag(log, interval(1e-4, 1e-2))``,
             ``range(1, 9, 2)``, ``choice(a, b)``. Overrides of the command line add to them or
             replace them.
-        **settings: see :class:`fer.search.Settings`.
+        **settings: see :class:`fer.runs.search.Settings`.
     """
 
     def __init__(self, params: DictConfig | None, **settings: Any) -> None:
@@ -55,9 +55,10 @@ class OptunaSweeper(Sweeper):
             CommandError: Optuna is not installed, the options cannot work, the folder holds
                 another sweep, or jobs have failed.
         """
-        from fer import search, sweep
-        from fer.cli import CommandError
-        from fer.errors import FerError
+        from fer.core.application import CommandError
+        from fer.core.errors import FerError
+        from fer.runs import search, sweep
+        from fer.tasks.wrap_up import finish_sweep
 
         assert self.config is not None and self.launcher is not None
         assert self.hydra_context is not None
@@ -83,7 +84,7 @@ class OptunaSweeper(Sweeper):
             jobs = search.search(folder, space, fixed, settings, launch, resuming=resuming)
         except FerError as error:
             raise CommandError(f"Error: {error}") from error
-        sweep.finish(folder, jobs, [dimension.name for dimension in space], search.ADVICE)
+        finish_sweep(folder, jobs, [dimension.name for dimension in space], search.ADVICE)
         return returns
 
     def _check(self, job: list[str]) -> None:
@@ -92,8 +93,8 @@ class OptunaSweeper(Sweeper):
         Raises:
             ConfigError: it does not compose, or one of its values cannot be.
         """
-        from fer.errors import ConfigError
-        from fer.options import check_options
+        from fer.core.errors import ConfigError
+        from fer.core.options import check_options
 
         assert self.config is not None and self.hydra_context is not None
         try:

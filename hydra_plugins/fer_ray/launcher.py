@@ -59,7 +59,7 @@ class ClusterLauncher(Launcher):
             CommandError: Ray is not installed, there is no such cluster, or no node of it can run
                 a job.
         """
-        from fer.cli import CommandError
+        from fer.core.application import CommandError
 
         try:
             import ray
@@ -88,7 +88,7 @@ class ClusterLauncher(Launcher):
         Raises:
             CommandError: there is none at the address.
         """
-        from fer.cli import CommandError
+        from fer.core.application import CommandError
 
         folder = Path.cwd()
 
@@ -127,7 +127,7 @@ def choose_resources(
     Raises:
         CommandError: no node has them; Ray would wait for one without end.
     """
-    from fer.cli import CommandError
+    from fer.core.application import CommandError
 
     if gpus is None:
         gpus = 1 if any(node.get("GPU", 0) >= 1 for node in nodes) else 0

@@ -1,0 +1,260 @@
+"""From the command line to a task: compose a configuration, run, explain what went wrong.
+
+Nothing here imports torch: help, ``--cfg`` and mistyped options are answered at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException, HydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer.core.errors import ConfigError, FerError
+
+log = logging.getLogger(__name__)
+
+FAILED = "failed.json"
+"""What a job of a sweep that failed leaves in its folder."""
+
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""The disk is full, a quota or a limit reached, or writing not allowed."""
+
+LONG = 100
+"""Characters that no key has. Of a key, Hydra asks whether there is such a file."""
+
+Task = Callable[[DictConfig, Path], object]
+
+
+class CommandError(CompactHydraException):
+    """What Hydra prints as its message alone, without a traceback."""
+
+
+def config_folder() -> Path:
+    """The folder of configurations: of the source tree, or inside an installed package."""
+    package = Path(__file__).resolve().parent.parent
+    source = package.parent / "conf"
+    return source if (source / "train.yaml").is_file() else package / "conf"
+
+
+def run(
+    task: Task, config_name: str, expand: Callable[[Sequence[str]], list[str]] | None = None
+) -> None:
+    """Compose ``config_name`` with the command line's overrides and call ``task``.
+
+    ``task`` gets the configuration, without Hydra's own part, and the run folder. Its
+    :class:`~fer.core.errors.FerError` ends the program with a non-zero exit code and its message.
+    ``expand`` may replace the command line's arguments before anything is composed.
+    """
+    # Modules make half a million objects that stay. To look through them for garbage after every
+    # 700 takes a seventh of the time that importing them does.
+    gc.set_threshold(10_000)
+    if expand is not None:
+        try:
+            sys.argv[1:] = expand(sys.argv[1:])
+        except FerError as error:
+            sys.exit(f"Error: {error}")
+    if not os.environ.get("FER_DATA", "data"):
+        del os.environ["FER_DATA"]  # set but empty: the file system's root is not meant
+    refuse_odd_choices(sys.argv[1:])
+    started = False
+
+    def job(cfg: DictConfig) -> object:
+        nonlocal started
+        started = True
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            return call_recorded(task, cfg)
+        return call(task, cfg)
+
+    main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
+    try:
+        main(job)()
+    except SystemExit as stop:
+        if stop.code and not started:
+            for line in suggest(config_name, sys.argv[1:]):
+                print(line, file=sys.stderr)
+        raise
+
+
+def is_group(key: str) -> bool:
+    """Whether options are chosen by ``key``, and not a value set."""
+    # Not asked of the file system: a key may be longer than it allows.
+    return any(path.name == key and path.is_dir() for path in config_folder().iterdir())
+
+
+def refuse_odd_choices(arguments: Sequence[str]) -> None:
+    """End the program at ``model=`` or ``model=1``, which Hydra answers with a traceback."""
+    parser = OverridesParser.create()
+    for item in arguments:
+        try:
+            override = parser.parse_override(item)
+            value = override.value()
+        except HydraException:
+            continue  # no override, or one that Hydra itself complains about
+        group = override.key_or_group
+        if not group or len(group) > LONG:
+            found = f"a key of {len(group)} characters" if group else "no key"
+            sys.exit(f"Error: {item}: expected key=value, found {found}. --help lists the keys.")
+        if "/" not in group and not is_group(group):
+            continue  # a value, not a choice
+        empty = value in ("", None)
+        if override.is_delete() and empty:
+            continue
+        if empty or not (override.is_sweep_override() or isinstance(value, str)):
+            # Of Hydra's own groups, such as hydra/launcher, the options here are not all.
+            own = [] if "/" in group else config_folder().glob(f"{group}/*.yaml")
+            options = ", ".join(sorted(path.stem for path in own))
+            sys.exit(
+                f"Error: {item}: expected {f'one of {options}' if options else 'a name'}, found "
+                f"{'none' if empty else repr(value)}. Leave it out for the default."
+            )
+
+
+def call(task: Task, cfg: DictConfig) -> object:
+    """Call a task; what a user can act on becomes one message."""
+    try:
+        return task(cfg, Path(HydraConfig.get().runtime.output_dir))
+    except FerError as error:
+        raise CommandError(f"Error: {error}") from error
+    except OmegaConfBaseException as error:
+        raise CommandError(f"Error: {error}") from error
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        raise CommandError(
+            f"Error: {error.filename or folder}: expected to write there, found: {error.strerror}. "
+            "Free some space or correct the permissions; a training that had finished an epoch "
+            f"then goes on with python train.py resume={folder}"
+        ) from error
+
+
+def call_recorded(task: Task, cfg: DictConfig) -> object:
+    """Call a task of a sweep; a failure is written into the job's folder and raised again.
+
+    Hydra then goes on with the next job.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    (folder / FAILED).unlink(missing_ok=True)
+    try:
+        return call(task, cfg)
+    except Exception as error:
+        from fer.core.files import write_json
+
+        text = str(error).removeprefix("Error: ")
+        known = isinstance(error, CommandError)
+        record = {"error": type(error).__name__, "message": text}
+        if not known:
+            record["traceback"] = traceback.format_exc()
+        write_json(folder / FAILED, record)
+        log.error("Job %s failed: %s", HydraConfig.get().job.num, text, exc_info=not known)
+        raise
+
+
+def instantiate(node: DictConfig, **values: Any) -> Any:
+    """Hydra's ``instantiate``, with one message instead of a chain of tracebacks.
+
+    Raises:
+        ConfigError: the target does not exist or does not accept the node's values.
+    """
+    try:
+        return hydra.utils.instantiate(node, **values, _convert_="all")
+    except InstantiationException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+            if isinstance(cause, FerError):
+                raise cause from error
+        raise ConfigError(
+            f"{node._get_full_key('') or 'configuration'}: {node.get('_target_')} does not accept "
+            f"these values: {cause}. Correct them in conf/ or on the command line."
+        ) from error
+
+
+def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """Another configuration, composed beside that of the running job.
+
+    Raises:
+        HydraException: the overrides do not fit.
+    """
+    running = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()  # a running job's Hydra refuses a second one beside it
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+            return hydra.compose(config_name, overrides=list(overrides))
+    finally:
+        GlobalHydra.instance().hydra = running
+
+
+def groups_of(config_name: str) -> list[str]:
+    """The groups that a command chooses from, those without a default among them."""
+    defaults = OmegaConf.load(config_folder() / f"{config_name}.yaml").defaults
+    return [str(key) for item in defaults if OmegaConf.is_dict(item) for key in item]
+
+
+def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
+    """For each override that cannot be read, or names an unknown key: what would be valid."""
+    keys = {}  # of each override that changes a value or chooses an option
+    lines = []
+    parser = OverridesParser.create()
+    for item in arguments:
+        if item.startswith("-"):
+            continue
+        try:
+            parser.parse_override(item)
+        except HydraException:
+            lines.append(
+                f"{item}: expected key=value, found something else. Quote a value with special "
+                "characters for Hydra as well as for the shell: 'key=\"value\"'."
+            )
+            continue
+        match = re.match(r"([A-Za-z_][\w./@-]*)=", item)
+        if match and not match[1].startswith("hydra"):
+            keys[item] = match[1]
+    choices = [item for item, key in keys.items() if is_group(key)]
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        try:
+            composed = hydra.compose(config_name, overrides=choices)
+        except HydraException:  # an unknown choice: Hydra has listed the valid ones
+            composed = hydra.compose(config_name)
+    for item, key in keys.items():
+        if item in choices:
+            continue
+        node: Any = OmegaConf.to_container(composed, resolve=False)
+        path = ""
+        for part in key.split("."):
+            if not isinstance(node, dict) or part not in node:
+                known = [str(name) for name in node if name != "_target_"] if node else []
+                if not path:
+                    known = sorted({*known, *groups_of(config_name)})
+                if not path and part in known:
+                    options = sorted(file.stem for file in (config_folder() / part).glob("*.yaml"))
+                    lines.append(
+                        f"{key}: expected a choice of {part} first, found none. "
+                        f"Add {part}=NAME, one of: {', '.join(options)}."
+                    )
+                    break
+                place = f"below {path}" if path else "at the top"
+                lines.append(
+                    f"{key}: expected a known option, found {part!r}. "
+                    f"Valid {place}: {', '.join(known) or 'none'}."
+                )
+                break
+            node = node[part]
+            path = f"{path}.{part}" if path else part
+    return lines

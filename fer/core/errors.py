@@ -1,0 +1,32 @@
+"""Errors that a user can act on.
+
+The command line prints the message of a :class:`FerError` alone, without a traceback
+(``HYDRA_FULL_ERROR=1`` brings the traceback back). Every message therefore says three things:
+what was expected, what was found, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class FerError(Exception):
+    """Base class of every error that the package raises on purpose."""
+
+
+class DataError(FerError, ValueError):
+    """Raw or prepared data is missing, malformed or incomplete."""
+
+
+class ConfigError(FerError, ValueError):
+    """An option has a value that cannot work."""
+
+
+class TrainingError(FerError, RuntimeError):
+    """A training cannot go on."""
+
+
+class CheckpointError(FerError, ValueError):
+    """A checkpoint is missing, unreadable, or made for something else."""
+
+
+class ExportError(FerError, RuntimeError):
+    """An exported network does not say what the network itself says."""

@@ -1,0 +1,166 @@
+"""Files that are complete or absent: atomic writes, safe names, checksums."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import multiprocessing
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+from fer.core.errors import DataError
+
+
+def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """Let ``write`` fill a temporary neighbour of ``path``, then rename it into place.
+
+    A reader sees the old file or the whole new one, never a part of it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; give this one the mode that open() would have given it.
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what processes that were killed while they wrote below ``folder`` have left there.
+
+    Only for a folder in which no other process writes at this moment.
+    """
+    for path in list(folder.rglob(".*.tmp")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write ``text`` as UTF-8, atomically."""
+    return write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Write ``content`` as indented JSON, atomically. NaN is refused: JSON has none."""
+    return write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""How a cell starts that a spreadsheet would compute, or that was marked as text already."""
+
+
+def to_cell(value: Any) -> Any:
+    """``value`` as a cell that no spreadsheet takes for a formula: such a text gets a quote before.
+
+    A file name may begin with an equals sign, and what follows it would run where the table is
+    opened. Numbers stay as they are. :func:`from_cell` takes the quote away.
+
+    >>> to_cell("=1+1"), to_cell("-0.5"), to_cell(-0.5), to_cell("happy")
+    ("'=1+1", '-0.5', -0.5, 'happy')
+    """
+    if not isinstance(value, str) or not FORMULA.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def from_cell(text: str) -> str:
+    """What :func:`to_cell` made the cell of.
+
+    >>> from_cell(to_cell("=1+1")), from_cell(to_cell("'=1+1")), from_cell("'quoted'")
+    ('=1+1', "'=1+1", "'quoted'")
+    """
+    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write ``rows`` under a header of ``columns``, atomically; cells as of :func:`to_cell`."""
+
+    def write(file: BinaryIO) -> None:
+        import io
+
+        # A file name that is not UTF-8 reaches us with surrogates, and goes back as its bytes.
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+        table = csv.DictWriter(text, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows({key: to_cell(value) for key, value in row.items()} for row in rows)
+        text.flush()
+        text.detach()
+
+    return write_atomic(path, write)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: the file cannot be read or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected a JSON file, found: {error}.") from error
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex SHA-256 of the file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def is_outside(name: str) -> bool:
+    """Whether an archive member called ``name`` would be written outside its target folder.
+
+    >>> is_outside("train/happy/1.jpg"), is_outside("../1.jpg"), is_outside("/etc/passwd")
+    (False, True, True)
+    """
+    posix = PurePosixPath(name.replace("\\", "/"))
+    has_drive = len(name) > 1 and name[1] == ":"
+    return posix.is_absolute() or has_drive or ".." in posix.parts
+
+
+def end_with_parent() -> None:
+    """Let this worker process end when the process that started it does, even if it is killed.
+
+    The queue that a pool's workers read from stays open as long as one of them lives: they would
+    wait at it for ever.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def cpu_count() -> int:
+    """Cores that this process may use (a container or ``taskset`` may allow fewer than exist)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,246 @@
+"""Values of a configuration, checked before any data is read or anything is trained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from fer.core.errors import ConfigError
+from fer.core.labels import EMOTIONS, NUM_CLASSES
+
+Check = tuple[str, Callable[[Any], bool]]
+"""What is expected, in words, and whether a value is that."""
+
+
+def whole(least: int, most: int | None = None) -> Check:
+    """A whole number in a range."""
+    words = f"a whole number from {least}" + (f" to {most}" if most is not None else "")
+
+    def check(value: Any) -> bool:
+        return (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and value >= least
+            and (most is None or value <= most)
+        )
+
+    return words, check
+
+
+def number(words: str, accept: Callable[[float], bool]) -> Check:
+    """A number that ``accept`` accepts."""
+
+    def check(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and accept(value)
+
+    return words, check
+
+
+def or_null(check: Check, meaning: str) -> Check:
+    """The same, or null."""
+    words, accept = check
+    return f"{words}, or null {meaning}", lambda value: value is None or accept(value)
+
+
+def one_of(*options: str) -> Check:
+    """One of some words."""
+    return f"one of {', '.join(options)}", lambda value: value in options
+
+
+TEXT: Check = ("a text", lambda value: isinstance(value, str) and value != "")
+NAME: Check = (
+    "letters, digits, spaces, dots, _ and -, the first a letter, digit or _",
+    lambda value: isinstance(value, str) and re.fullmatch(r"\w[\w .-]*", value) is not None,
+)
+SWITCH: Check = ("true or false", lambda value: isinstance(value, bool))
+GROUP: Check = ("a choice with its options", lambda value: isinstance(value, Mapping))
+PATH = or_null(("a path", TEXT[1]), "for none")
+SEED = whole(0, 2**32 - 1)
+
+CHECKS: dict[str, Check] = {
+    "dataset": GROUP,
+    "dataset.name": NAME,
+    "dataset.folder": TEXT,
+    "dataset.raw": PATH,
+    "dataset.download": SWITCH,
+    "dataset.kaggle": or_null(TEXT, "for none"),
+    "dataset.workers": or_null(whole(1), "for every core"),
+    "dataset.undecodable": one_of("error", "drop"),
+    "dataset.leaks": one_of("keep", "drop_from_train"),
+    "dataset.blank": one_of("keep", "drop"),
+    "dataset.conflicts": one_of("keep", "drop"),
+    "dataset.accept_altered": SWITCH,
+    "dataset.drop_unknown": SWITCH,
+    "dataset.synonyms": or_null(
+        (
+            f"names of classes, each with one of {', '.join(EMOTIONS)} ({{mad: angry}})",
+            lambda value: (
+                isinstance(value, Mapping) and all(name in EMOTIONS for name in value.values())
+            ),
+        ),
+        "for none",
+    ),
+    "dataset.epochs": whole(1),
+    "dataset.reader": GROUP,
+    "dataset.reader.splits": one_of("given", "official"),
+    "dataset.reader.images": one_of("auto", "aligned", "original"),
+    "dataset.reader.margin": number(
+        "a share of the face's size from 0 to 1", lambda v: 0 <= v <= 1
+    ),
+    "dataset.reader.align_eyes": SWITCH,
+    "dataset.reader.test_fraction": number("a share between 0 and 1", lambda v: 0 < v < 1),
+    "dataset.reader.val_fraction": number("a share between 0 and 1", lambda value: 0 < value < 1),
+    "dataset.reader.split_seed": SEED,
+    "dataset.generator": or_null(GROUP, "for real images"),
+    "dataset.generator.train": whole(NUM_CLASSES),
+    "dataset.generator.val": whole(NUM_CLASSES),
+    "dataset.generator.test": whole(NUM_CLASSES),
+    "dataset.generator.seed": SEED,
+    "augmentation": GROUP,
+    "augmentation.transforms": GROUP,
+    "model": GROUP,
+    "model.widths": (
+        "a list of channels per block",
+        lambda value: (
+            isinstance(value, Sequence)
+            and not isinstance(value, str)
+            and len(value) > 0
+            and all(whole(1)[1](width) for width in value)
+        ),
+    ),
+    "model.in_channels": ("1 (gray) or 3 (RGB)", lambda value: value in (1, 3)),
+    "model.image_size": whole(1, 1024),
+    "model.dropout": number("a probability from 0 to below 1", lambda value: 0 <= value < 1),
+    "model.num_classes": (
+        f"{NUM_CLASSES}, the emotions of the schema",
+        lambda value: value == NUM_CLASSES,
+    ),
+    "loss": GROUP,
+    "optimizer": GROUP,
+    "optimizer.lr": number("a number above 0", lambda value: value > 0),
+    "optimizer.weight_decay": number("a number from 0", lambda value: value >= 0),
+    "scheduler": GROUP,
+    "trainer": GROUP,
+    "trainer.max_epochs": whole(1),
+    "trainer.devices": whole(1),
+    "trainer.progress_bar": SWITCH,
+    "trainer.compile": SWITCH,
+    "logger": GROUP,
+    "seed": SEED,
+    "test": SWITCH,
+    "resume": or_null(TEXT, "for a new run"),
+    "optuna": GROUP,
+    "optuna.study": or_null(TEXT, "for a run that is no trial"),
+    "optuna.trial": or_null(whole(0), "for a run that is no trial"),
+    "optuna.storage": or_null(TEXT, "for a run that is no trial"),
+    "loader": GROUP,
+    "loader.batch_size": whole(1),
+    "loader.eval_batch_size": whole(1),
+    "loader.num_workers": whole(0),
+    "loader.on_device": SWITCH,
+    "early_stopping": GROUP,
+    "early_stopping.patience": or_null(whole(1), "for never"),
+    "early_stopping.min_delta": number("a number from 0", lambda value: value >= 0),
+    "mixing": GROUP,
+    "mixing.mixup": number("a number from 0", lambda value: value >= 0),
+    "mixing.cutmix": number("a number from 0", lambda value: value >= 0),
+    "mixing.p": number("a probability from 0 to 1", lambda value: 0 <= value <= 1),
+    "ema": GROUP,
+    "ema.decay": or_null(
+        number("a share between 0 and 1", lambda value: 0 < value < 1), "for no averaging"
+    ),
+    "tta": or_null(one_of("flip"), "for a single pass"),
+    "metrics": GROUP,
+    "metrics.resamples": whole(100),
+    "metrics.seed": SEED,
+    "split": one_of("train", "val", "test", "val+test"),
+    "perturbation": GROUP,
+    "robustness": GROUP,
+    "robustness.seed": SEED,
+    "robustness.severities": or_null(
+        (
+            "a list of whole numbers from 1 to 5, such as [1,3,5]",
+            lambda value: (
+                isinstance(value, list)
+                and len(value) > 0
+                and all(whole(1, 5)[1](severity) for severity in value)
+            ),
+        ),
+        "for all",
+    ),
+    "saliency": GROUP,
+    "temperature_scaling": SWITCH,
+    "errors": GROUP,
+    "errors.pairs": whole(0),
+    "errors.images": whole(1),
+    "errors.confident": whole(0),
+    "checkpoint": ("the path of a checkpoint, or pretrained", TEXT[1]),
+    "format": one_of("onnx", "torchscript", "safetensors"),
+    "output": or_null(TEXT, "for a file beside the checkpoint"),
+    "paths": GROUP,
+    "launcher": ("the name of a configuration in conf/launcher", lambda value: False),
+    "sweep": ("the name of a configuration in conf/sweep", lambda value: False),
+    "experiment": ("the name of a configuration in conf/experiment", lambda value: False),
+}
+"""Every value that a user may set and that no other place checks before it is needed."""
+
+
+def check_options(cfg: DictConfig, optional: Sequence[str] = ()) -> None:
+    """Check the values of a composed configuration.
+
+    Args:
+        cfg: composed; keys that it does not have are not asked for.
+        optional: keys that may be null as a whole.
+
+    Raises:
+        ConfigError: the first value that is not what its key expects.
+    """
+    content = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(content, dict)
+    unknown = [str(key) for key in content if key not in CHECKS]
+    if unknown:
+        raise ConfigError(
+            f"{unknown[0]}: expected a known option, found this. "
+            f"Valid at the top: {', '.join(str(key) for key in content if key in CHECKS)}."
+        )
+    for key, (words, accept) in CHECKS.items():
+        *parents, name = key.split(".")
+        node: Any = content
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, Mapping) else None
+        if not isinstance(node, Mapping) or name not in node:
+            continue
+        value = node[name]
+        if not accept(value) and not (value is None and key in optional):
+            raise ConfigError(f"{key}: expected {words}, found {value!r}. Set it: {key}=VALUE")
+
+
+@dataclass(frozen=True)
+class Guard:
+    """``make``, with its complaints about values turned into one message that names ``key``.
+
+    A class, since what trains in several processes has to be pickled.
+    """
+
+    make: Callable[..., Any]
+    key: str
+
+    def __call__(self, *positional: Any, **named: Any) -> Any:
+        """What ``make`` makes.
+
+        Raises:
+            ConfigError: it does not accept the values.
+        """
+        try:
+            return self.make(*positional, **named)
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(
+                f"{self.key}: expected values that it accepts, found: {error}. Correct them: "
+                f"{self.key}.NAME=VALUE"
+            ) from error

@@ -1,0 +1,230 @@
+"""The embedded datasets: drawn faces in the raw formats of FER2013 and RAF-DB.
+
+They let everything run with no download. The faces are drawings (see
+:mod:`fer.data.drawn.faces`): scores on them say nothing about human faces.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+
+from fer.core.errors import ConfigError
+from fer.core.files import cpu_count, end_with_parent, write_atomic
+from fer.core.labels import EMOTIONS
+from fer.data.drawn.faces import STYLES, draw_face
+from fer.data.readers import fer2013, rafdb
+
+WEIGHTS: dict[str, dict[str, int]] = {
+    "synthetic_a": fer2013.OFFICIAL_COUNTS["train"],
+    "synthetic_b": rafdb.OFFICIAL_COUNTS["train"],
+}
+"""Each domain's class frequencies follow the square root of these counts."""
+SPLIT_CODES = {"train": 0, "val": 1, "test": 2}
+USAGES = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
+CHUNK = 32
+
+
+def generate(
+    name: str,
+    folder: Path,
+    *,
+    train: int,
+    val: int,
+    test: int,
+    seed: int,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Draw a dataset and write it in the raw form of the real one.
+
+    Image i of a split depends on (name, seed, split, i) alone, and its emotion on i: neither the
+    number of workers nor the size of a split matters.
+
+    Args:
+        name: ``synthetic_a`` writes FER2013's image archive (``folder/archive.zip``),
+            ``synthetic_b`` the tree of RAF-DB's authors (``folder/basic``), in which train and
+            val are both called train.
+        folder: where to write; made if it is not there.
+        train, val, test: images in each split, at least seven.
+        seed: another seed draws other people.
+        workers: processes; None takes every core, 1 draws in this process.
+        progress: called with (done, total) now and then.
+
+    Returns:
+        The raw dataset, as its reader takes it.
+
+    Raises:
+        ConfigError: the name is unknown, a split is too small, or the seed is negative.
+    """
+    if name not in STYLES:
+        raise ConfigError(
+            f"dataset: expected the name of a drawn dataset ({', '.join(STYLES)}), "
+            f"found {name!r}. Choose one of them."
+        )
+    sizes = {"train": train, "val": val, "test": test}
+    for split, count in sizes.items():
+        if count < len(EMOTIONS):
+            raise ConfigError(
+                f"dataset.generator.{split}: expected at least {len(EMOTIONS)} images, one of each "
+                f"emotion, found {count}. Set dataset.generator.{split} to a larger number."
+            )
+    if seed < 0:
+        raise ConfigError(
+            f"dataset.generator.seed: expected a number from 0, found {seed}. Choose another seed."
+        )
+    tasks = [
+        Task(name, seed, split, index, emotion)
+        for split, count in sizes.items()
+        for index, emotion in enumerate(class_sequence(count, WEIGHTS[name]))
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = draw_all(tasks, workers, progress)
+    if name == "synthetic_a":
+        return write_archive(folder / "archive.zip", drawn)
+    return write_tree(folder / "basic", drawn, train)
+
+
+def class_sequence(total: int, counts: Mapping[str, int]) -> list[str]:
+    """The emotion of each image of a split: every class, near the square roots of ``counts``.
+
+    The roots keep the imbalance of the real data and still leave the rare classes enough images.
+    After one image of each class, each next one goes to the class that is furthest behind its
+    share (Sainte-Laguë's method), so that a larger split begins like a smaller one.
+
+    >>> class_sequence(9, dict(zip(EMOTIONS, (1, 1, 1, 900, 1, 1, 1))))[7:]
+    ['happy', 'happy']
+    """
+    weights = np.sqrt([counts[emotion] for emotion in EMOTIONS])
+    sequence = list(range(min(total, len(EMOTIONS))))
+    given = np.bincount(sequence, minlength=len(EMOTIONS))
+    while len(sequence) < total:
+        following = int(np.argmax(weights / (2 * given + 1)))
+        given[following] += 1
+        sequence.append(following)
+    return [EMOTIONS[index] for index in sequence]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image to draw."""
+
+    name: str
+    seed: int
+    split: str
+    index: int
+    emotion: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A task done: the encoded image and the face's annotation."""
+
+    task: Task
+    jpeg: bytes
+    landmarks: tuple[tuple[float, float], ...]
+    attributes: dict[str, int]
+
+
+def draw_task(task: Task) -> Drawn:
+    """Draw and encode one image; runs in a worker process."""
+    entropy = [list(STYLES).index(task.name), task.seed, SPLIT_CODES[task.split], task.index]
+    rng = np.random.default_rng(np.random.SeedSequence(entropy))
+    face = draw_face(task.emotion, STYLES[task.name], rng)
+    pixels = face.image if face.image.ndim == 2 else cv2.cvtColor(face.image, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return Drawn(task, data.tobytes(), face.landmarks, face.attributes)
+
+
+def draw_all(
+    tasks: list[Task], workers: int | None, progress: Callable[[int, int], None] | None
+) -> Iterator[Drawn]:
+    """The tasks' images in the tasks' order."""
+    count = min(workers or cpu_count(), math.ceil(len(tasks) / CHUNK))
+    if count == 1:
+        yield from report(map(draw_task, tasks), len(tasks), progress)
+        return
+    # spawn, not fork: the parent may hold locks of torch's or OpenMP's threads.
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(count, mp_context=context, initializer=end_with_parent)
+    try:
+        yield from report(executor.map(draw_task, tasks, chunksize=CHUNK), len(tasks), progress)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def report(
+    drawn: Iterator[Drawn], total: int, progress: Callable[[int, int], None] | None
+) -> Iterator[Drawn]:
+    """Pass the images through and report how many there were."""
+    for done, item in enumerate(drawn, start=1):
+        yield item
+        if progress is not None and (done % CHUNK == 0 or done == total):
+            progress(done, total)
+
+
+def write_archive(path: Path, drawn: Iterator[Drawn]) -> Path:
+    """FER2013's image archive. Members have one fixed time, so that the bytes are reproducible."""
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for item in drawn:
+                task = item.task
+                folder = "train" if task.split == "train" else "test"
+                name = f"{folder}/{task.emotion}/{USAGES[task.split]}_{task.index}.jpg"
+                archive.writestr(zipfile.ZipInfo(name), item.jpeg)  # dated 1980-01-01
+
+    return write_atomic(path, write)
+
+
+def write_tree(path: Path, drawn: Iterator[Drawn], train: int) -> Path:
+    """RAF-DB's tree as its authors distribute it, without the original photographs.
+
+    Args:
+        path: of the tree; one that is there is replaced.
+        drawn: train, then val, then test.
+        train: number of train images; the numbers of the val images continue theirs.
+    """
+    codes = {emotion: code for code, emotion in rafdb.CODES.items()}
+    with tempfile.TemporaryDirectory(
+        prefix=f".{path.name}.", suffix=".tmp", dir=path.parent, ignore_cleanup_errors=True
+    ) as temporary:
+        tree, replaced = Path(temporary) / "new", Path(temporary) / "old"
+        aligned = tree / "Image/aligned"
+        boxes = tree / "Annotation/boundingbox"
+        manual = tree / "Annotation/manual"
+        label_file = tree / rafdb.LIST_FILE
+        for folder in (aligned, boxes, manual, label_file.parent):
+            folder.mkdir(parents=True)
+        lines = []
+        for item in drawn:
+            task = item.task
+            number = task.index + 1 + (train if task.split == "val" else 0)
+            stem = f"test_{number:04d}" if task.split == "test" else f"train_{number:05d}"
+            lines.append(f"{stem}.jpg {codes[task.emotion]}\n")
+            (aligned / f"{stem}_aligned.jpg").write_bytes(item.jpeg)
+            side = float(STYLES[task.name].size)
+            write_lines(boxes / f"{stem}_boundingbox.txt", f"0.0 0.0 {side} {side}\n")
+            rows = [f"{x:.2f} {y:.2f}\n" for x, y in item.landmarks]
+            rows += [f"{item.attributes[key]}\n" for key in ("gender", "race", "age")]
+            write_lines(manual / f"{stem}_manu_attri.txt", *rows)
+        write_lines(label_file, *lines)
+        if path.exists():
+            path.replace(replaced)
+        tree.replace(path)
+    return path
+
+
+def write_lines(path: Path, *lines: str) -> None:
+    """The same bytes on every system: no translation of line ends."""
+    path.write_bytes("".join(lines).encode())

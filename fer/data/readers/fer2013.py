@@ -1,0 +1,393 @@
+"""Reader of FER2013 in each of its public forms.
+
+FER2013 (Goodfellow et al., "Challenges in Representation Learning", arXiv 1307.0414) is 35,887
+grayscale faces of 48 x 48 pixels. It is passed on as one table (``fer2013.csv``, or
+``icml_face_data.csv`` with other column names) and as an archive of image files. In every form the
+*usage* of an image decides its split: Training is train, PublicTest is val, PrivateTest is test.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import numpy as np
+
+from fer.core import labels
+from fer.core.errors import ConfigError, DataError
+from fer.core.files import sha256_of_file
+from fer.data.readers.base import (
+    SPLIT_NAMES,
+    Finding,
+    FolderSource,
+    HoldOut,
+    RawDataset,
+    Record,
+    ZipSource,
+    check_classes,
+    is_image,
+    list_files,
+    list_zip,
+    make_ids,
+)
+
+SIDE = 48
+PIXELS = SIDE * SIDE
+TABLE_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""The table's codes 0–6, as its authors define them."""
+USAGE_SPLIT = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+USAGES_IN_FOLDER = {
+    "train": ("Training",),
+    "val": ("PublicTest",),
+    "test": ("PublicTest", "PrivateTest"),  # the usual archive has both in one folder
+}
+GRAY_LEVELS = {str(level): level for level in range(256)}
+"""Every way to write a pixel. A dictionary is stricter than int(), which takes "+5" and "1_0"."""
+TABLES = ("fer2013.csv", "icml_face_data.csv")
+USAGE_IN_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_")
+OFFICIAL_COUNTS: dict[str, dict[str, int]] = {
+    split: dict(zip(labels.EMOTIONS, counts, strict=True))
+    for split, counts in {
+        "train": (3995, 436, 4097, 7215, 4830, 3171, 4965),
+        "val": (467, 56, 496, 895, 653, 415, 607),
+        "test": (491, 55, 528, 879, 594, 416, 626),
+    }.items()
+}
+"""Images per split and emotion in the reference copy (sum 35,887)."""
+
+HOW_TO_OBTAIN = """\
+How to obtain FER2013:
+  - with a free Kaggle account, download https://www.kaggle.com/datasets/msambare/fer2013
+    (archive.zip), or the table of https://www.kaggle.com/c/challenges-in-representation-learning-\
+facial-expression-recognition-challenge, and pass its path: dataset.raw=PATH
+  - or let it be fetched with your own Kaggle credentials:
+    pip install "kagglehub>=0.3.6", then dataset.download=true"""
+
+
+@dataclass(frozen=True)
+class FER2013Reader(HoldOut):
+    """Lists a FER2013 copy: image archive, unpacked folder, or either table.
+
+    The hold-out is used only for a copy whose file names do not say their usage and that has no
+    validation folder of its own.
+
+    Args:
+        val_fraction: share of each class that is held out.
+        split_seed: another seed gives another hold-out.
+        splits: ``given``: what the names, the folders or the table say; ``official``: each image
+            that is recognised as one of the reference copy goes to the split that it has there,
+            whatever it is called and wherever it lies.
+
+    Raises:
+        ConfigError: an option has a value that cannot work.
+    """
+
+    splits: str = "given"
+
+    official_counts = OFFICIAL_COUNTS
+    expected_size = SIDE
+    reference = "fer2013"
+    how_to_obtain = HOW_TO_OBTAIN
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.splits not in ("given", "official"):
+            raise ConfigError(
+                "dataset.reader.splits: expected one of given, official, found "
+                f"{self.splits!r}. Set it: dataset.reader.splits=VALUE"
+            )
+
+    def find(self, folder: Path) -> Path | None:
+        """The raw data in ``folder`` or one level below: a table, image folders, or an archive."""
+        if not folder.is_dir():
+            return None
+        for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+            for name in TABLES:
+                if (place / name).is_file():
+                    return place / name
+            folders = {path.name.lower() for path in place.iterdir() if path.is_dir()}
+            if {"train", "test"} <= folders:
+                return place
+            archives = sorted(place.glob("*.zip"))
+            if archives:
+                return archives[0]
+        return None
+
+    def list(self, raw: Path) -> RawDataset:
+        """List the copy at ``raw`` without decoding it.
+
+        Raises:
+            DataError: ``raw`` is none of the known forms, or something in it is malformed.
+        """
+        if raw.is_dir():
+            found = self.find(raw)
+            if found is not None and found.is_file():
+                return self.list(found)
+            names = list_files(raw)
+            dataset = self._list_images(raw, names, FolderSource(raw, "L"), "image folder")
+        elif raw.suffix.lower() == ".csv":
+            dataset = list_table(raw)
+        elif raw.suffix.lower() == ".zip":
+            names = list_zip(raw)
+            tables = [name for name in names if PurePosixPath(name).name in TABLES]
+            if tables and not any(is_image(name) for name in names):
+                raise DataError(
+                    f"{raw}: expected an archive of image files, found one that holds the table "
+                    f"{tables[0]!r}. Unpack it and pass the path of the table: dataset.raw=PATH"
+                )
+            dataset = self._list_images(raw, names, ZipSource(raw, "L"), "image archive (zip)")
+        else:
+            raise DataError(
+                f"{raw}: expected archive.zip, its unpacked folder, fer2013.csv or "
+                f"icml_face_data.csv, found a file ending in {raw.suffix!r}."
+            )
+        if self.splits == "official":
+            dataset.restore_splits = True  # what they are now does not matter
+        else:
+            check_classes(raw, [(record.split, record.emotion) for record in dataset.records])
+        return dataset
+
+    def _list_images(
+        self, raw: Path, names: Sequence[str], source: FolderSource | ZipSource, form: str
+    ) -> RawDataset:
+        """Records of ``.../<train|test|…>/<emotion>/<file>`` names."""
+        placed: list[tuple[str, str, str]] = []  # split by folder, emotion, name
+        ignored = []
+        roots = set()
+        for name in names:
+            parts = PurePosixPath(name).parts
+            if len(parts) < 3 or parts[-3].lower() not in SPLIT_NAMES or not is_image(name):
+                ignored.append(name)
+                continue
+            try:
+                emotion = labels.canonical(parts[-2])
+            except DataError as error:
+                raise DataError(f"{raw}: {name}: {error}") from error
+            placed.append((SPLIT_NAMES[parts[-3].lower()], emotion, name))
+            roots.add("/".join(parts[:-3]) or ".")
+        if len(roots) > 1:
+            first, second = sorted(roots)[:2]
+            raise DataError(
+                f"{raw}: expected one copy of FER2013, found split folders in {len(roots)} places "
+                f"({first!r}, {second!r}). Pass the folder of one of them."
+            )
+        if not placed:
+            raise DataError(
+                f"{raw}: expected images at train/<emotion>/<file>.jpg and "
+                f"test/<emotion>/<file>.jpg, found {len(names)} files, none at such a place"
+                + (f" (the first is {names[0]!r})" if names else "")
+                + ". Check that this is FER2013 and that it was downloaded completely."
+            )
+        warnings = []
+        if ignored:
+            warnings.append(
+                f"{len(ignored)} files are not images below <split>/<emotion>/ and were left out "
+                f"(the first: {ignored[0]})."
+            )
+        usages = [USAGE_IN_NAME.match(PurePosixPath(name).name) for _, _, name in placed]
+        official = all(usages)
+        splits = [
+            USAGE_SPLIT[usage[1]] if usage else split
+            for usage, (split, _, _) in zip(usages, placed, strict=True)
+        ]
+        ids = make_ids([n for _, _, n in placed], [e for _, e, _ in placed])
+        if not official:
+            without = [
+                name for usage, (_, _, name) in zip(usages, placed, strict=True) if not usage
+            ]
+            some = "The" if len(without) == len(placed) else f"{len(without):,} of the"
+            how = "the splits are the copy's own"
+            if self.splits == "official":
+                how = "each image that is recognised goes to the split that its authors gave it"
+            elif "val" not in splits:
+                emotions = {name: e for name, (_, e, _) in zip(ids, placed, strict=True)}
+                train = [name for name, split in zip(ids, splits, strict=True) if split == "train"]
+                held_out = self.choose(train, emotions)
+                splits = [
+                    "val" if name in held_out else split
+                    for name, split in zip(ids, splits, strict=True)
+                ]
+                how = (
+                    f"{self.val_fraction:.0%} of train is held out as val (seed {self.split_seed})"
+                )
+            elif len(without) < len(placed):
+                how = "their folders decide their split"
+            protocol = (
+                "To restore the official splits: dataset.reader.splits=official"
+                if self.splits == "given"
+                else "The verdict says whether that restored the official protocol."
+            )
+            if self.splits == "given":
+                how += ". Results are not comparable with the official protocol"
+            warnings.append(
+                f"{some} file names carry no usage (Training, PublicTest, PrivateTest), such as "
+                f"{without[0]}: {how}. {protocol}"
+            )
+        findings = []
+        if not any(usages):
+            findings.append(
+                Finding(
+                    "renamed",
+                    "The files were renamed: their names do not say the usage (Training, "
+                    "PublicTest, PrivateTest) that decides the official split.",
+                    images=len(placed),
+                )
+            )
+        misplaced = [
+            name
+            for usage, (folder, _, name) in zip(usages, placed, strict=True)
+            if usage and usage[1] not in USAGES_IN_FOLDER[folder]
+        ]
+        if misplaced and self.splits == "given":
+            findings.append(
+                Finding(
+                    "re-split",
+                    f"Re-split: {len(misplaced):,} files are in a folder of another split than "
+                    f"the usage in their names says, such as {misplaced[0]}. The names decide "
+                    "here.",
+                    images=len(misplaced),
+                )
+            )
+        records = [
+            Record(name, emotion, split, location, location)
+            for name, split, (_, emotion, location) in zip(ids, splits, placed, strict=True)
+        ]
+        return RawDataset(
+            source,
+            form,
+            records,
+            official,
+            warnings,
+            expected_size=SIDE,
+            findings=findings,
+        )
+
+
+@dataclass
+class TableSource:
+    """Pixels of a FER2013 table, read row by row at their byte offset."""
+
+    path: Path
+    pixel_column: int
+
+    def read(self, record: Record) -> np.ndarray:
+        assert isinstance(record.location, tuple)
+        offset, length = record.location
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            line = file.read(length)
+        where = f"{self.path}: {record.source.removeprefix(self.path.name).strip()}"
+        return parse_pixels(parse_row(line, where)[self.pixel_column], where)
+
+    def signature(self) -> str:
+        return sha256_of_file(self.path)
+
+
+def parse_row(line: bytes, where: str) -> list[str]:
+    """The cells of one line of a table."""
+    try:
+        return next(csv.reader([line.decode("utf-8-sig").rstrip("\r\n")]))
+    except (UnicodeDecodeError, csv.Error, StopIteration) as error:
+        raise DataError(
+            f"{where}: expected one row of comma-separated text, found {line[:40]!r}… ({error}). "
+            "The table is damaged; download it again."
+        ) from error
+
+
+def parse_pixels(text: str, where: str) -> np.ndarray:
+    """2,304 numbers 0–255 separated by spaces as a ``(48, 48)`` uint8 image.
+
+    Raises:
+        DataError: another count, not a whole number, or out of range.
+    """
+    words = text.split()
+    if len(words) != PIXELS:
+        raise DataError(
+            f"{where}: expected {PIXELS:,} pixels (48 x 48), found {len(words):,}. "
+            "The table is damaged; download it again."
+        )
+    try:
+        levels = [GRAY_LEVELS[word] for word in words]
+    except KeyError:
+        position, word = next(
+            (position, word)
+            for position, word in enumerate(words, start=1)
+            if word not in GRAY_LEVELS
+        )
+        raise DataError(
+            f"{where}: expected pixels that are whole numbers from 0 to 255, found "
+            f"{word[:20]!r} at position {position} of {PIXELS:,}. The table is damaged; "
+            "download it again."
+        ) from None
+    return np.array(levels, np.uint8).reshape(SIDE, SIDE)
+
+
+def list_table(path: Path) -> RawDataset:
+    """Records of ``fer2013.csv`` or ``icml_face_data.csv``. Pixels are left for later.
+
+    Raises:
+        DataError: a column is missing, or a row has an unknown emotion or usage.
+    """
+    with path.open("rb") as file:
+        header = [cell.strip().lower() for cell in parse_row(file.readline(), f"{path}: header")]
+        try:
+            emotion_at, usage_at, pixels_at = (
+                header.index(name) for name in ("emotion", "usage", "pixels")
+            )
+        except ValueError:
+            raise DataError(
+                f"{path}: expected the columns emotion, pixels and Usage, in any order, found "
+                f"{', '.join(header)[:80] or 'none'}. This is not fer2013.csv or "
+                "icml_face_data.csv."
+            ) from None
+        records = []
+        codes = {str(code): emotion for code, emotion in enumerate(TABLE_EMOTIONS)}
+        for row, offset, line in numbered_lines(file):
+            where = f"{path.name} row {row}"
+            cells = parse_row(line, f"{path}: row {row}")
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{path}: row {row}: expected {len(header)} columns, found {len(cells)}. "
+                    "The table is damaged; download it again."
+                )
+            code, usage = cells[emotion_at].strip(), cells[usage_at].strip()
+            if code not in codes:
+                raise DataError(
+                    f"{path}: row {row}: expected an emotion from 0 to 6, found {code[:20]!r}. "
+                    "Correct or remove the row, or download the table again."
+                )
+            if usage not in USAGE_SPLIT:
+                raise DataError(
+                    f"{path}: row {row}: expected a usage of Training, PublicTest or PrivateTest, "
+                    f"found {usage!r}. Correct or remove the row, or download the table again."
+                )
+            emotion = codes[code]
+            # The length keeps the read of one row bounded.
+            location = (offset, len(line))
+            records.append(
+                Record(f"{usage}_{row:05d}", emotion, USAGE_SPLIT[usage], where, location)
+            )
+    if not records:
+        raise DataError(
+            f"{path}: expected a row for each image, found the header alone. Download it again."
+        )
+    return RawDataset(
+        TableSource(path, pixels_at), f"table ({path.name})", records, True, expected_size=SIDE
+    )
+
+
+def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+    """(row, byte offset, line) of each non-empty line after the header; the header is row 1."""
+    row = 1
+    while True:
+        offset = file.tell()
+        line = file.readline()
+        if not line:
+            return
+        row += 1
+        if line.strip():
+            yield row, offset, line

@@ -1,0 +1,610 @@
+"""Reader of anybody's own faces: class folders, with or without splits, or a table of labels.
+
+Three forms are told apart by what is there:
+
+1. ``train|val|test/<class>/…/<image>``, as a folder or a zip archive;
+2. ``<class>/…/<image>``, as a folder or a zip archive;
+3. a table with the columns ``image,label[,split]`` beside the images.
+
+Classes are mapped into the schema by name. A split that is missing is held out of train,
+stratified and seeded; each image is ranked by its path, so that every machine chooses the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from fer.core import labels
+from fer.core.errors import ConfigError, DataError
+from fer.core.files import is_outside
+from fer.data.readers.base import (
+    SPLIT_NAMES,
+    FolderSource,
+    HoldOut,
+    RawDataset,
+    Record,
+    ZipSource,
+    check_classes,
+    composed,
+    is_image,
+    list_files,
+    list_zip,
+    make_ids,
+    shown,
+)
+
+COLUMNS = ("image", "label", "split", "gender", "race", "age")
+"""What a table of labels may say of an image; other columns are not read."""
+DELIMITERS = (",", ";", "\t")
+NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
+HOW_TO_OBTAIN = """\
+How to bring your own faces: pass a folder (or its .zip) that holds
+  - train/<class>/<image> with val/ and test/ beside train/ where you have them, or
+  - <class>/<image> alone,
+with the class folders named angry, disgust, fear, happy, sad, surprise and neutral; or a table
+*.csv with the columns image,label (and split), beside the images: dataset.raw=PATH"""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled image, as the copy describes it."""
+
+    location: str
+    """Member or file, below the copy's folder."""
+    key: str
+    """Its path below the splits or classes, the same on every machine: what the hold-out ranks."""
+    label: str
+    """Its class, as written."""
+    split: str
+    """``train``, ``val`` or ``test``; empty where the copy does not say."""
+    gender: str = ""
+    race: str = ""
+    age: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What one form of the data holds."""
+
+    form: str
+    items: Sequence[Item]
+    excluded: Mapping[str, int]
+    """Why images were left out, in words, and how many."""
+    ignored: Sequence[str]
+    """Files that are not images."""
+
+
+@dataclass(frozen=True)
+class FolderReader(HoldOut):
+    """Lists faces in class folders or in a table.
+
+    Args:
+        val_fraction: share of each class of train that is held out where there is no val.
+        split_seed: another seed gives another hold-out.
+        test_fraction: share of each class of train that is held out, before val is, where there
+            is no test.
+        drop_unknown: leave out, and count, images of a class that is none of the seven emotions;
+            otherwise one is an error.
+        synonyms: what other names of classes mean, ``{"mad": "angry"}``.
+
+    Raises:
+        ConfigError: a share would leave a split empty, or a synonym is none.
+    """
+
+    test_fraction: float = 0.2
+    drop_unknown: bool = False
+    synonyms: Mapping[str, str] | None = None
+
+    official_counts = None
+    expected_size = None
+    reference = None
+    how_to_obtain = HOW_TO_OBTAIN
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.test_fraction < 1:
+            raise ConfigError(
+                "dataset.reader.test_fraction: expected a share between 0 and 1, "
+                f"found {self.test_fraction}. Use 0.2 for a fifth of train."
+            )
+        # In one form, so that the same synonyms in another order are the same preparation.
+        object.__setattr__(self, "synonyms", labels.read_synonyms(self.synonyms or {}))
+
+    def find(self, folder: Path) -> Path | None:
+        """The raw data in ``folder``: the folder itself, or the one archive that it holds."""
+        if not folder.is_dir():
+            return None
+        names = list_files(folder)
+        if not names:
+            return None
+        return folder / (only_archive(names) or "")
+
+    def list(self, raw: Path) -> RawDataset:
+        """List the data at ``raw`` without decoding it.
+
+        Raises:
+            DataError: ``raw`` has none of the three forms, or something in it is malformed.
+        """
+        source: FolderSource | ZipSource
+        if raw.is_dir():
+            names = list_files(raw)
+            archive = only_archive(names)
+            if archive is not None:
+                return self.list(raw / archive)
+            table = find_table(raw, names)
+            if table is None:
+                check_unread(raw, names)
+            source = FolderSource(raw, None)
+            listing = (
+                self._list_folders(raw, names) if table is None else self._list_table(table, names)
+            )
+        elif raw.suffix.lower() == ".csv":
+            source = FolderSource(raw.parent, None)
+            listing = self._list_table(raw, list_files(raw.parent))
+        elif raw.suffix.lower() == ".zip":
+            source = ZipSource(raw, None)
+            listing = self._list_folders(raw, list_zip(raw))
+        else:
+            raise DataError(
+                f"{raw}: expected a folder, a .zip or a table .csv, found a file ending in "
+                f"{raw.suffix!r}.\n{HOW_TO_OBTAIN}"
+            )
+        counts = Counter(item.label for item in listing.items)
+        emotions, unknown = self._map_classes(raw, counts)
+        items: Sequence[Item] = sorted(
+            (item for item in listing.items if item.label in emotions), key=lambda item: item.key
+        )
+        check_keys(raw, items)
+        emotion_of = {item.key: emotions[item.label] for item in items}
+        items, held_out = self._hold_out(raw, items, emotion_of)
+        check_classes(raw, [(item.split, emotion_of[item.key]) for item in items])
+        warnings = [held_out] if held_out else []
+        if listing.ignored:
+            warnings.append(
+                f"{len(listing.ignored):,} files are not images and were left out (the first: "
+                f"{shown(listing.ignored[0])})."
+            )
+        ids = make_ids([item.key for item in items], [emotion_of[item.key] for item in items])
+        records = [
+            Record(
+                name,
+                emotion_of[item.key],
+                item.split,
+                item.location,
+                item.location,
+                item.gender,
+                item.race,
+                item.age,
+            )
+            for name, item in zip(ids, items, strict=True)
+        ]
+        excluded = {
+            f"their class {name!r} is not one of the seven emotions": count
+            for name, count in sorted(unknown.items())
+        }
+        return RawDataset(
+            source,
+            listing.form,
+            records,
+            official_protocol=False,
+            warnings=warnings,
+            excluded=excluded | {why: count for why, count in listing.excluded.items() if count},
+        )
+
+    def _emotion(self, name: str) -> str:
+        """The schema's name for a class; empty if it is none of the seven emotions."""
+        try:
+            return labels.canonical(name, self.synonyms)
+        except DataError:
+            return ""
+
+    def _map_classes(
+        self, raw: Path, counts: Mapping[str, int]
+    ) -> tuple[dict[str, str], Counter[str]]:
+        """The emotion of each class that is one, and the images of each class that is none.
+
+        Args:
+            raw: the copy, for messages.
+            counts: images of each class, as written.
+
+        Raises:
+            DataError: a class is a number, or is no emotion and may not be left out.
+        """
+        emotions: dict[str, str] = {}
+        unknown: Counter[str] = Counter()
+        for label, count in counts.items():
+            emotion = self._emotion(label)
+            if emotion:
+                emotions[label] = emotion
+            elif NUMBER.fullmatch(label.strip()):
+                raise DataError(
+                    f"{raw}: expected the names of emotions, found the class {label.strip()!r} "
+                    f"({count:,} images). Numbers mean different emotions in different datasets: "
+                    "use names, or say what each of yours means, such as "
+                    "'dataset.synonyms={1: surprise, 2: fear}'"
+                )
+            else:
+                unknown[shown(labels.normalise(label))] += count
+        if unknown and not self.drop_unknown:
+            found = ", ".join(f"{name!r} ({unknown[name]:,} images)" for name in sorted(unknown))
+            raise DataError(
+                f"{raw}: expected the classes {', '.join(labels.EMOTIONS)} or synonyms of them, "
+                f"found {found}. Leave such images out (dataset.drop_unknown=true), or say which "
+                "emotion a name means: 'dataset.synonyms={NAME: EMOTION}'"
+            )
+        return emotions, unknown
+
+    def _hold_out(
+        self, raw: Path, items: Sequence[Item], emotion_of: Mapping[str, str]
+    ) -> tuple[Sequence[Item], str]:
+        """The items, each with a split, and a warning that says how a missing split was made.
+
+        Raises:
+            DataError: a class has too few images to hold any out.
+        """
+        given = {item.split for item in items}
+        missing = [split for split in ("test", "val") if split not in given]
+        if not missing:
+            return items, ""
+        pool = [item.key for item in items if item.split in ("", "train")]
+        least = 1 + len(missing)
+        counts = Counter(emotion_of[key] for key in pool)
+        few = [name for name in labels.EMOTIONS if 0 < counts[name] < least]
+        if few:
+            raise DataError(
+                f"{raw}: expected at least {least} training images of each emotion to hold "
+                f"{' and '.join(missing)} out of, found "
+                f"{', '.join(f'{counts[name]} of {name!r}' for name in few)}. Add images, or make "
+                "the splits yourself: train/, val/ and test/, or a column split in the table."
+            )
+        made: dict[str, str] = {}
+        shares = {"test": self.test_fraction, "val": self.val_fraction}
+        for number, split in enumerate(missing, start=1):
+            rest = [key for key in pool if key not in made]
+            chosen = self.choose(rest, emotion_of, shares[split], leave=least - number)
+            made.update(dict.fromkeys(chosen, split))
+        items = [replace(item, split=made.get(item.key, item.split or "train")) for item in items]
+        parts = " and then ".join(
+            f"{shares[split]:.0%} of {'train' if split == missing[0] else 'the rest'} as {split}"
+            for split in missing
+        )
+        return items, (
+            f"There is no {' and no '.join(missing)} split: held out at random, class by class, "
+            f"{'are' if missing[1:] else 'is'} {parts} (seed {self.split_seed}). This is not an "
+            "official protocol, and pictures of one person may be on both sides."
+        )
+
+    # --- class folders -----------------------------------------------------------------------
+
+    def _list_folders(self, raw: Path, names: Sequence[str]) -> Listing:
+        """Items of ``[…/][<split>/]<class>/…/<image>`` names."""
+        images = [name for name in names if is_image(name)]
+        root = ""
+        while True:
+            below = [name[len(root) :] for name in images if name.startswith(root)]
+            tops = Counter(name.split("/")[0] for name in below if "/" in name)
+            if len(tops) != 1 or split_of(*tops) or self._emotion(*tops):
+                break
+            root += f"{next(iter(tops))}/"  # a folder around everything
+        with_splits = any(map(split_of, tops))
+        if not with_splits and not any(
+            self._emotion(name) or NUMBER.fullmatch(name) for name in tops
+        ):
+            found = ", ".join(repr(shown(name)) for name in sorted(tops)[:5]) or "none"
+            raise DataError(
+                f"{raw}: expected train/<class>/<image> or <class>/<image> with classes named "
+                f"{', '.join(labels.EMOTIONS)}, or, in a folder, one table *.csv with the columns "
+                f"image and label; found {len(names):,} files, {len(images):,} of them images, "
+                f"and the folders {found}. Rename the folders, or say what their names mean: "
+                "'dataset.synonyms={NAME: angry}'"
+            )
+        strangers = {name: count for name, count in tops.items() if not split_of(name)}
+        if with_splits and strangers:
+            name = min(strangers)
+            raise DataError(
+                f"{raw}: expected only folders of splits beside "
+                f"{shown(next(filter(split_of, sorted(tops))))!r}, found {shown(name)!r} with "
+                f"{strangers[name]:,} images. Name it train, val or test, or move it elsewhere."
+            )
+        depth = 2 if with_splits else 1
+        items = []
+        for name in images:
+            parts = name[len(root) :].split("/") if name.startswith(root) else []
+            if len(parts) > depth:
+                split = split_of(parts[0]) if with_splits else ""
+                items.append(Item(name, composed("/".join(parts)), parts[depth - 1], split))
+        archive = " (zip)" if raw.is_file() else ""
+        return Listing(
+            ("class folders in split folders" if with_splits else "class folders") + archive,
+            items,
+            {"they are in no class folder": len(images) - len(items)},
+            [name for name in names if not is_image(name)],
+        )
+
+    # --- a table -----------------------------------------------------------------------------
+
+    def _list_table(self, path: Path, names: Sequence[str]) -> Listing:
+        """Items of a table's rows.
+
+        Args:
+            path: the table.
+            names: the files below its folder.
+        """
+        files: dict[str, str] = {}
+        for name in names:
+            if files.setdefault(composed(name), name) != name:
+                raise doubled(path.parent, name)
+        rows = check_splits(path, list(read_rows(path)))
+        first: dict[str, Row] = {}
+        missing = []
+        repeated = 0
+        for row in rows:
+            key = find_file(path, row, files)
+            if key not in first:
+                first[key] = row
+                if key not in files and (self._emotion(row.label) or not self.drop_unknown):
+                    missing.append(row)
+                continue
+            other = first[key]
+            for what, one, two in (
+                ("label", self._meaning(other), self._meaning(row)),
+                ("split", other.split, row.split),
+            ):
+                if one != two:
+                    raise DataError(
+                        f"{path}: rows {other.number} and {row.number}: expected one {what} for "
+                        f"{shown(row.image)!r}, found {shown(one)!r} and {shown(two)!r}. Correct "
+                        "or remove one of the rows."
+                    )
+            repeated += 1
+        if missing:
+            raise DataError(
+                f"{path}: row {missing[0].number}: expected the image "
+                f"{shown(str(path.parent / missing[0].image))}, found no such file ("
+                f"{len(missing):,} such rows; hidden files do not count, and case does). Correct "
+                "the paths, which are relative to the table's folder, or remove the rows."
+            )
+        items = [
+            Item(files.get(key, key), key, row.label, row.split, row.gender, row.race, row.age)
+            for key, row in first.items()
+        ]
+        others = [name for key, name in files.items() if key not in first and name != path.name]
+        return Listing(
+            f"table ({path.name})",
+            items,
+            {
+                f"{path.name} does not name them": sum(map(is_image, others)),
+                f"{path.name} names them again, in the same way": repeated,
+            },
+            [name for name in others if not is_image(name)],
+        )
+
+    def _meaning(self, row: Row) -> str:
+        """The emotion of a row, or its class as it stands."""
+        return self._emotion(row.label) or labels.normalise(row.label)
+
+
+def only_archive(names: Sequence[str]) -> str | None:
+    """The one zip archive among the files of a folder that holds neither images nor a table."""
+    archives = [name for name in names if name.lower().endswith(".zip")]
+    others = any(is_image(name) or name.lower().endswith(".csv") for name in names)
+    return archives[0] if len(archives) == 1 and not others else None
+
+
+def split_of(name: str) -> str:
+    """The split that a folder or cell names; empty if it names none."""
+    return SPLIT_NAMES.get(name.strip().lower(), "")
+
+
+def check_keys(raw: Path, items: Sequence[Item]) -> None:
+    """Refuse two files whose names differ only in how accents are stored: no hold-out can rank
+    them, and no other file system could hold both."""
+    seen: set[str] = set()
+    for item in items:
+        if item.key in seen:
+            raise doubled(raw, item.location)
+        seen.add(item.key)
+
+
+def doubled(folder: Path, name: str) -> DataError:
+    """The error for two files with one name."""
+    return DataError(
+        f"{folder}: expected each file once, found two whose names differ only in how accents "
+        f"are stored: {shown(name)!r}. Rename or remove one of them."
+    )
+
+
+# --- a table's text ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: the cells as they stand, but for the split."""
+
+    number: int
+    """Line of the file; the header is on the first."""
+    image: str
+    label: str
+    split: str = ""
+    """``train``, ``val`` or ``test``, or empty."""
+    gender: str = ""
+    race: str = ""
+    age: str = ""
+
+
+def find_table(folder: Path, names: Sequence[str]) -> Path | None:
+    """The table of labels in ``folder``, if there is one.
+
+    A table with other columns, such as a list of landmarks beside class folders, is none.
+
+    Raises:
+        DataError: there is more than one, or one cannot be read.
+    """
+    tables = [
+        name
+        for name in names
+        if "/" not in name
+        and name.lower().endswith(".csv")
+        and read_header(first_line(read_lines(folder / name))[1])
+    ]
+    if len(tables) > 1:
+        raise DataError(
+            f"{folder}: expected one table with the columns image and label, found "
+            f"{', '.join(map(shown, tables))}. Pass the path of one of them: dataset.raw=PATH"
+        )
+    return folder / tables[0] if tables else None
+
+
+def check_unread(folder: Path, names: Sequence[str]) -> None:
+    """Refuse a folder with a table that names its images, but is not one that can be read.
+
+    The class folders beside it would count instead, without a word to whoever wrote the table.
+    """
+    images = {part for name in names if is_image(name) for part in (name, PurePosixPath(name).name)}
+    for name in names:
+        if "/" in name or not name.lower().endswith((".csv", ".tsv", ".txt")):
+            continue
+        with (folder / name).open("rb") as file:
+            start = file.read(4096)
+        reason = ""
+        if b"\0" in start:
+            reason = "text in UTF-16, or none"
+        else:
+            text = start.decode("utf-8", "replace").replace("\r", "\n")
+            cells = {cell.strip(" \"'") for cell in re.split(r"[\n,;|\t]", text)}
+            if cells & images:
+                reason = "images, but no first line that names the columns image and label"
+        if reason:
+            raise DataError(
+                f"{folder / name}: expected a table *.csv as UTF-8 text with the columns image and "
+                f"label (and split), separated by commas, semicolons or tabs, found {reason}. "
+                "Correct it, or move it elsewhere: the class folders then count alone."
+            )
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Lines of a table with their ends; what is not UTF-8 comes as surrogates, as in file names.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            yield from file
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a table that can be read, found: {error.strerror}. Check the copy."
+        ) from error
+
+
+def first_line(lines: Iterator[str]) -> tuple[int, str]:
+    """Number and text of the first line that is not empty; the text is empty if there is none."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            return number, line
+    return 0, ""
+
+
+def read_header(line: str) -> tuple[str, list[str]] | None:
+    """The delimiter and the columns' names, in lower case, of a table of labels, else None."""
+    for delimiter in DELIMITERS:
+        try:
+            cells = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+        except csv.Error:
+            continue
+        names = [cell.strip().lower() for cell in cells]
+        if {"image", "label"} <= set(names):
+            return delimiter, names
+    return None
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a table of labels; empty ones are left out.
+
+    Raises:
+        DataError: a column is missing or stands there twice, or a row is malformed.
+    """
+    lines = read_lines(path)
+    skipped, line = first_line(lines)
+    header = read_header(line)
+    if header is None:
+        raise DataError(
+            f"{path}: expected the columns image and label (and split), in any order, separated "
+            f"by commas, semicolons or tabs, found {shown(line.strip())[:80]!r}. Name them so in "
+            "the first line, and save the table as UTF-8."
+        )
+    delimiter, names = header
+    columns = {name: names.index(name) for name in COLUMNS if name in names}
+    for name in columns:
+        if names.count(name) > 1:
+            raise DataError(
+                f"{path}: expected the column {name} once, found it {names.count(name)} times. "
+                "Rename or remove one of them."
+            )
+    table = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        try:
+            cells = [cell.strip() for cell in next(table)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(
+                f"{path}: row {skipped + table.line_num}: expected cells separated by "
+                f"{delimiter!r}, found: {error}. Correct the row (a quote that opens must close)."
+            ) from error
+        number = skipped + table.line_num
+        if not any(cells):
+            continue
+        if len(cells) != len(names):
+            raise DataError(
+                f"{path}: row {number}: expected {len(names)} cells separated by {delimiter!r}, "
+                f"found {len(cells)}. Correct the row; a cell that holds {delimiter!r} needs "
+                "quotes around it."
+            )
+        row = Row(number, **{name: cells[place] for name, place in columns.items()})
+        if not row.image or not row.label:
+            raise DataError(
+                f"{path}: row {number}: expected an image and a label, found "
+                f"{shown(row.image)!r} and {shown(row.label)!r}. Fill in the row, or remove it."
+            )
+        if row.split and not split_of(row.split):
+            raise DataError(
+                f"{path}: row {number}: expected a split of train, val or test, found "
+                f"{shown(row.split)!r}. Correct or remove the row."
+            )
+        yield replace(row, split=split_of(row.split))
+
+
+def check_splits(path: Path, rows: Sequence[Row]) -> Sequence[Row]:
+    """Refuse a table in which some rows have a split and others have none."""
+    without = [row for row in rows if not row.split]
+    if without and len(without) < len(rows):
+        raise DataError(
+            f"{path}: row {without[0].number}: expected a split in every row or in none, found "
+            f"none in {len(without):,} of {len(rows):,} rows. Fill the column split, or remove it "
+            "to have the splits made."
+        )
+    return rows
+
+
+def find_file(path: Path, row: Row, files: Mapping[str, str]) -> str:
+    """The key in ``files`` of a row's image; what it would be where there is no such file.
+
+    Raises:
+        DataError: the path leaves the table's folder.
+    """
+    if is_outside(row.image):
+        raise DataError(
+            f"{path}: row {row.number}: expected an image below the table's folder, found "
+            f"{shown(row.image)!r}. Write its path relative to the table, without '..', and move "
+            "or link the images there."
+        )
+    key = composed(str(PurePosixPath(row.image)))
+    if key not in files and "\\" in row.image:  # a table that was written on Windows
+        key = composed(str(PurePosixPath(row.image.replace("\\", "/"))))
+    return key

@@ -1,0 +1,124 @@
+"""What a network gets wrong: the predictions of every image, and the mistakes worth looking at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fer.core import labels
+from fer.core.errors import DataError
+from fer.core.files import from_cell, write_csv
+from fer.evaluation.metrics import confusion_matrix
+
+PREDICTION_COLUMNS = (
+    "id",
+    "true",
+    "predicted",
+    "confidence",
+    *(f"p_{emotion}" for emotion in labels.EMOTIONS),
+)
+"""Of ``predictions.csv``."""
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Images of one emotion that are taken for another."""
+
+    true: str
+    predicted: str
+    rows: np.ndarray
+    """Of the images, the most confident mistake first."""
+    share: float
+    """Of the images of the true emotion."""
+
+
+def frequent_confusions(
+    target: np.ndarray, probabilities: np.ndarray, pairs: int
+) -> list[Confusion]:
+    """The most frequent pairs of a true and another, predicted emotion, the most frequent first.
+
+    Args:
+        target: ``(N,)`` int64.
+        probabilities: ``(N, 7)``.
+        pairs: how many at most; pairs that do not occur are left out.
+    """
+    preds = probabilities.argmax(axis=1)
+    confidence = probabilities.max(axis=1)
+    matrix = confusion_matrix(target, preds)
+    wrong = matrix * ~np.eye(len(matrix), dtype=bool)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:pairs]
+    found = []
+    for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        rows = np.flatnonzero((target == true) & (preds == predicted))
+        if len(rows):
+            rows = rows[np.argsort(-confidence[rows], kind="stable")]
+            found.append(
+                Confusion(
+                    labels.EMOTIONS[true],
+                    labels.EMOTIONS[predicted],
+                    rows,
+                    float(len(rows) / matrix[true].sum()),
+                )
+            )
+    return found
+
+
+def confident_mistakes(target: np.ndarray, probabilities: np.ndarray, count: int) -> np.ndarray:
+    """Rows of the wrongly predicted images, the most confident mistake first, ``count`` at most."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != target)
+    order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
+    return wrong[order[:count]]
+
+
+def write_predictions(
+    path: Path, ids: Sequence[str], target: np.ndarray, probabilities: np.ndarray
+) -> Path:
+    """Write ``predictions.csv``: id, true and predicted emotion, confidence, seven probabilities.
+
+    Nine digits bring back every float32 exactly.
+    """
+    preds = probabilities.argmax(axis=1)
+    rows = (
+        {
+            "id": id,
+            "true": labels.EMOTIONS[target[row]],
+            "predicted": labels.EMOTIONS[preds[row]],
+            "confidence": f"{probabilities[row, preds[row]]:.9g}",
+            **{
+                f"p_{emotion}": f"{probabilities[row, index]:.9g}"
+                for index, emotion in enumerate(labels.EMOTIONS)
+            },
+        }
+        for row, id in enumerate(ids)
+    )
+    return write_csv(path, PREDICTION_COLUMNS, rows)
+
+
+def read_predictions(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Ids, target ``(N,)`` int64 and probabilities ``(N, 7)`` float32 of ``predictions.csv``.
+
+    Raises:
+        DataError: it cannot be read or is not such a table.
+    """
+    import csv
+
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+        return (
+            [from_cell(row["id"]) for row in rows],
+            np.array([labels.INDEX[row["true"]] for row in rows], dtype=np.int64),
+            np.array(
+                [[float(row[f"p_{emotion}"]) for emotion in labels.EMOTIONS] for row in rows],
+                dtype=np.float32,
+            ).reshape(-1, labels.NUM_CLASSES),
+        )
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(
+            f"{path}: expected the table of predictions that evaluate.py writes, found: {error!r}. "
+            "Evaluate the checkpoint again."
+        ) from error

@@ -1,0 +1,262 @@
+"""Emotions of faces in images: the Python interface to a trained network.
+
+The same functions as in evaluation decode, resize and predict, so that the same image gets the same
+probabilities here and in ``predictions.csv``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fer.core import labels
+from fer.core.errors import ConfigError, DataError
+from fer.core.hardware import Computing
+from fer.data.images import decode, to_input, to_pixels
+from fer.evaluation.detection import Box, Detector, FaceDetector, Prediction, crop
+from fer.evaluation.inference import for_inference, load_checkpoint, predict
+
+Array = np.ndarray | torch.Tensor
+"""Array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` uint8 RGB, ``(N, H, W, C)`` for several; tensor
+``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``, uint8 or float 0–1, ``(N, C, H, W)`` for several."""
+File = Path | str | Image.Image
+"""A path or a Pillow image; what is transparent, or has 16 bits, is treated as in training."""
+Several = list[Any] | tuple[Any, ...]
+"""Any of them, of any sizes, also mixed."""
+
+
+class Predictor:
+    """Recognises emotions in images of one face each (call it) or in photographs (:meth:`find`).
+
+    Args:
+        network: gives logits ``(N, 7)``; has ``image_size`` and ``in_channels``.
+        computing: device and precision.
+        detector: finds the faces in a photograph; None for
+            :class:`~fer.evaluation.detection.FaceDetector`.
+        margin: around a face that was found, as a share of its box on each side. With 0 the boxes
+            of the default detector are what FER2013's crops are: in the 255 of 400 validation
+            images, surrounded by their own border, in which it finds the face, the boxes have a
+            median side of 47.6 of 48 pixels and lie in the middle.
+
+    Raises:
+        ConfigError: the margin cannot work.
+
+    Example::
+
+        predictor = Predictor.from_checkpoint("outputs/…/checkpoints/best.ckpt")
+        predictor("face.png").emotion                     # one cropped face
+        for face in predictor.find("photograph.jpg"):     # a photograph
+            print(face.box, face.emotion, face.confidence)
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        computing: Computing,
+        detector: Detector | None = None,
+        margin: float = 0.0,
+    ) -> None:
+        if not -0.5 < margin <= 2:
+            raise ConfigError(
+                f"margin: expected a share of the face's box, above -0.5 to 2, found {margin}."
+            )
+        self.image_size = int(network.image_size)  # type: ignore[arg-type]
+        self.in_channels = int(network.in_channels)  # type: ignore[arg-type]
+        self.network = for_inference(network, computing.device)
+        self.computing = computing
+        self.detector = detector or FaceDetector()
+        self.margin = margin
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Path | str,
+        accelerator: str = "auto",
+        *,
+        precision: str = "auto",
+        detector: Detector | None = None,
+        margin: float = 0.0,
+    ) -> Predictor:
+        """Load a checkpoint, as data: nothing in it is ever executed.
+
+        Args:
+            checkpoint: path of a checkpoint, or ``"pretrained"`` for the package's own network.
+            accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
+            precision: ``auto``, ``32-true``, ``bf16-mixed`` or ``16-mixed``, as in evaluation.
+            detector: see :class:`Predictor`.
+            margin: see :class:`Predictor`.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be used.
+            ConfigError: a value that cannot work, or not on this machine.
+        """
+        computing = Computing.find(accelerator, precision)
+        return cls(load_checkpoint(checkpoint).network, computing, detector, margin)
+
+    @overload
+    def __call__(self, images: File) -> Prediction: ...
+
+    @overload
+    def __call__(self, images: Several) -> list[Prediction]: ...
+
+    @overload
+    def __call__(self, images: Array) -> Any: ...
+
+    def __call__(self, images: File | Array | Several) -> Any:
+        """What the network says of an image of one face, or of each of several.
+
+        Returns:
+            A :class:`Prediction`, or a list of them for several images.
+
+        Raises:
+            DataError: something is no such image.
+        """
+        if is_one(images):
+            return self._predict([self._input(read_pixels(images))])[0]
+        # One after the other: only the small inputs are kept, not the pictures.
+        return self._predict(
+            [self._input(read_pixels(one, f"image {i}")) for i, one in enumerate(images)]  # type: ignore[arg-type]
+        )
+
+    @overload
+    def find(self, images: File) -> list[Prediction]: ...
+
+    @overload
+    def find(self, images: Several) -> list[list[Prediction]]: ...
+
+    @overload
+    def find(self, images: Array) -> Any: ...
+
+    def find(self, images: File | Array | Several) -> Any:
+        """The faces in a photograph, or in each of several photographs.
+
+        Returns:
+            A list of :class:`Prediction` with boxes, empty where there is no face; for several
+            photographs a list of such lists.
+
+        Raises:
+            DataError: something is no image.
+            ConfigError: there is no detector (see :class:`fer.evaluation.detection.FaceDetector`).
+        """
+        if is_one(images):
+            return self._find(read_pixels(images))
+        return [self._find(read_pixels(one, f"image {i}")) for i, one in enumerate(images)]  # type: ignore[arg-type]
+
+    def _find(self, pixels: np.ndarray) -> list[Prediction]:
+        boxes = self.detector(pixels)
+        return self._predict([self._input(crop(pixels, box, self.margin)) for box in boxes], boxes)
+
+    def _input(self, pixels: np.ndarray) -> np.ndarray:
+        return to_input(pixels, self.image_size, self.in_channels)
+
+    def _predict(
+        self, inputs: Sequence[np.ndarray], boxes: Sequence[Box] | None = None
+    ) -> list[Prediction]:
+        """Of images ``(size, size, C)`` uint8 at the network's input size."""
+        if not inputs:
+            return []
+        places: Sequence[Box | None] = boxes or [None] * len(inputs)
+        rows = predict(
+            self.network,
+            np.stack(inputs),
+            device=self.computing.device,
+            precision=self.computing.precision,
+        )
+        return [
+            Prediction(
+                labels.EMOTIONS[int(row.argmax())],
+                dict(zip(labels.EMOTIONS, row.tolist(), strict=True)),
+                box,
+            )
+            for row, box in zip(rows, places, strict=True)
+        ]
+
+
+def is_one(images: object) -> bool:
+    """Whether it stands for a single image."""
+    if isinstance(images, np.ndarray | torch.Tensor):
+        return images.ndim < 4
+    return not isinstance(images, list | tuple)
+
+
+def read_pixels(image: object, name: str = "image") -> np.ndarray:
+    """The pixels of one image, ``(H, W)`` or ``(H, W, 3)`` uint8.
+
+    Args:
+        image: see :data:`File` and :data:`Array`.
+        name: what to call it in an error message; a path is called by itself.
+
+    Raises:
+        DataError: it is no such image, or there is no file at that path.
+    """
+    if isinstance(image, str | Path):
+        return read_file(Path(image))
+    if isinstance(image, Image.Image):
+        try:
+            return to_pixels(image, name)
+        except OSError as error:  # Pillow decodes an opened file only here
+            raise DataError(
+                f"{name}: expected a picture that decodes, found one that does not: {error}."
+            ) from error
+    if isinstance(image, torch.Tensor):
+        image = from_tensor(image, name)
+    if not isinstance(image, np.ndarray):
+        raise DataError(
+            f"{name}: expected a path, a Pillow image, an array or a tensor, found a "
+            f"{type(image).__name__}."
+        )
+    pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if pixels.dtype != np.uint8 or not fits or 0 in pixels.shape:
+        raise DataError(
+            f"{name}: expected an array (H, W), (H, W, 1) or (H, W, 3) of uint8, RGB, 0–255, found "
+            f"{image.shape} of {image.dtype}. Several images are a list or (N, H, W, C)."
+        )
+    return pixels
+
+
+def read_file(path: Path) -> np.ndarray:
+    """The pixels of an image file, as :func:`fer.data.images.decode` gives them.
+
+    Raises:
+        DataError: there is none that can be read, or it does not decode.
+    """
+    if not path.is_file():  # a pipe would never end
+        found = "a folder" if path.is_dir() else "nothing"
+        raise DataError(f"{path}: expected an image file, found {found}. Correct the path.")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected an image file that can be read, found: {error.strerror}. Check its "
+            "permissions."
+        ) from error
+    return decode(data, str(path))
+
+
+def from_tensor(image: torch.Tensor, name: str) -> np.ndarray:
+    """A tensor ``(H, W)`` or ``(C, H, W)`` as an array ``(H, W)`` or ``(H, W, C)`` uint8.
+
+    Raises:
+        DataError: it has other dimensions or other values.
+    """
+    image = image.detach().cpu()
+    if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[0] not in (1, 3)):
+        raise DataError(
+            f"{name}: expected a tensor (H, W), (1, H, W) or (3, H, W), found "
+            f"{tuple(image.shape)}. Several images are a list or (N, C, H, W)."
+        )
+    if image.is_floating_point() and image.numel():
+        low, high = float(image.min()), float(image.max())
+        if not 0 <= low <= high <= 1:  # NaN is refused too
+            raise DataError(
+                f"{name}: expected a tensor of floats from 0 to 1, found {low:g} to {high:g}. Give "
+                "it as it was before normalisation, which the network does itself, or as uint8."
+            )
+        image = (image.double() * 255).round().to(torch.uint8)
+    return np.ascontiguousarray((image.permute(1, 2, 0) if image.ndim == 3 else image).numpy())

@@ -1,0 +1,273 @@
+"""The page of several evaluations side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from fer.core import labels
+from fer.core.words import ABSENT, how_many, percent, whole
+from fer.report import evaluation_figures as drawing
+from fer.report.evaluation_sections import points, score
+from fer.report.figures import confusion_matrix, save
+from fer.report.page import Cell, FigureEntry, Section, Table, embed_section, write_page
+from fer.runs.side_by_side import Collection, Job
+
+MOST_MATRICES = 9
+"""With more jobs than these, their own pages have the confusion matrices."""
+
+
+def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
+    """Draw the figures and write ``folder/report.html``.
+
+    Args:
+        folder: of the sweep.
+        collection: its evaluations and what they say together.
+    """
+    jobs, names, rows = collection.jobs, collection.names, collection.rows
+    comparisons = collection.comparisons
+    sections = [_cross_section(folder, jobs, names, rows)]
+    if any(row.get("drop_accuracy") is not None for row in rows):
+        sections.append(_prior_section(jobs, names, rows))
+    if comparisons:
+        sections.append(_comparison_section(comparisons))
+    sections += _robustness_sections(folder, jobs, names)
+    if len(jobs) <= MOST_MATRICES:
+        sections.append(_matrices_section(folder, jobs, names))
+    notes = list(dict.fromkeys(note for job in jobs for note in job.run["notes"]))
+    return write_page(
+        folder / "report.html",
+        "collection.html.j2",
+        {
+            "title": f"{how_many(len(jobs), 'evaluation')} side by side",
+            "subtitle": f"{how_many(len(set(names)), 'network')} on "
+            f"{how_many(len({job.data for job in jobs}), 'dataset')}. Each evaluation has a page "
+            "of its own in its folder.",
+            "notes": notes,
+            "sections": [embed_section(section) for section in sections],
+        },
+    )
+
+
+def _on(job: Job) -> str:
+    return f"{job.metrics['dataset']}, {job.metrics['split']}"
+
+
+def _cross_section(
+    folder: Path, jobs: Sequence[Job], names: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> Section:
+    table = []
+    for job, name, row in zip(jobs, names, rows, strict=True):
+        table.append(
+            [
+                Cell(f"{name} → {_on(job)}", link=f"{quote(job.folder.name)}/report.html"),
+                *(score(job.metrics, key) for key in ("accuracy", "macro_f1", "balanced_accuracy")),
+                *(_drop(row, key) for key in ("accuracy", "macro_f1")),
+                Cell(whole(row["samples"]), row["samples"]),
+            ]
+        )
+    columns = [
+        "Network → measured on",
+        "Accuracy",
+        "Macro-F1",
+        "Balanced accuracy",
+        "Accuracy lost",
+        "Macro-F1 lost",
+        "Images",
+    ]
+    entries = []
+    for key, words in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
+        figure = drawing.cross_table(
+            {
+                (name, _on(job)): (job.metrics[key], job.metrics["confidence_intervals"][key])
+                for job, name in zip(jobs, names, strict=True)
+            },
+            metric=words,
+            title=f"Every network on every dataset: {words}",
+            subtitle="a row for each network, named after what it was trained on; small: 95 % "
+            "interval",
+        )
+        entries.append(
+            FigureEntry(
+                save(figure, folder / "figures" / f"cross_{key}.png"),
+                f"Every network on every dataset: {words}",
+                "Compare within a column: the images are the same there. From one column to "
+                "another the difficulty of the images changes too.",
+            )
+        )
+    if len(jobs) <= len(drawing.SERIES):  # each has a colour of its own
+        recalls = {
+            f"{name} → {_on(job)}": {
+                emotion: row[f"recall_{emotion}"] for emotion in labels.EMOTIONS
+            }
+            for job, name, row in zip(jobs, names, rows, strict=True)
+        }
+        entries.append(
+            FigureEntry(
+                save(
+                    drawing.recall_side_by_side(
+                        recalls,
+                        title="Recall of each emotion",
+                        subtitle="share of an emotion's images that is recognised",
+                    ),
+                    folder / "figures" / "recall.png",
+                ),
+                "Recall of each emotion, side by side",
+                "Emotions are matched by name. "
+                + "; ".join(
+                    f"{name} → {_on(job)}: {how_many(len(job.target), 'image')}"
+                    for job, name in zip(jobs, names, strict=True)
+                )
+                + ".",
+            )
+        )
+    return Section(
+        "Every network on every dataset",
+        tables=[
+            (
+                Table("cross", columns, table, sortable=True),
+                "Lost: percentage points against the same network on the dataset that it was "
+                "trained on. Small: 95 % interval, bootstrap over images.",
+            )
+        ],
+        figures=entries,
+    )
+
+
+def _drop(row: Mapping[str, Any], key: str) -> Cell:
+    value = row.get(f"drop_{key}")
+    return Cell(ABSENT) if value is None else Cell(f"{100 * value:.1f}".replace("-", "−"), value)
+
+
+def _prior_section(
+    jobs: Sequence[Job], names: Sequence[str], rows: Sequence[Mapping[str, Any]]
+) -> Section:
+    table, text = [], []
+    for job, name, row in zip(jobs, names, rows, strict=True):
+        if row.get("drop_accuracy") is None:
+            continue
+        weighted, home = row["accuracy_source_priors"], row["accuracy"] + row["drop_accuracy"]
+        table.append(
+            [
+                Cell(f"{name} → {_on(job)}"),
+                Cell(percent(home), home),
+                Cell(percent(row["accuracy"]), row["accuracy"]),
+                Cell(percent(weighted), weighted),
+                Cell(percent(row["accuracy_adjusted"]), row["accuracy_adjusted"]),
+                Cell(percent(row["macro_f1_adjusted"]), row["macro_f1_adjusted"]),
+            ]
+        )
+        if weighted is not None:
+            text.append(
+                f"{name} → {_on(job)}: {100 * row['drop_accuracy']:.1f} points of accuracy are "
+                f"lost. With the emotions as frequent as at home, "
+                f"{100 * (home - weighted):.1f} would be: "
+                f"{100 * (row['drop_accuracy'] - home + weighted):+.1f} points of the loss come "
+                "from how frequent the emotions are, the rest from how they look.".replace("-", "−")
+            )
+    columns = [
+        "Network → measured on",
+        "Accuracy at home",
+        "Accuracy here",
+        "Emotions as frequent as at home",
+        "Accuracy, adjusted",
+        "Macro-F1, adjusted",
+    ]
+    return Section(
+        "How much of the loss is class frequency",
+        [
+            "Datasets differ in how frequent the emotions are, and that alone changes accuracy. "
+            "“As frequent as at home” weights the recall of each emotion by its share in the "
+            "network's own dataset. “Adjusted” multiplies the probabilities by the ratio of the "
+            "shares here and at home (Saerens et al., 2002): what the network would reach if it "
+            "knew how frequent the emotions are here, which a user rarely does.",
+            *text,
+        ],
+        [(Table("priors", columns, table, sortable=True), "")],
+    )
+
+
+def _comparison_section(comparisons: Sequence[Mapping[str, Any]]) -> Section:
+    table = []
+    for row in comparisons:
+        flat = {**row["difference"], "confidence_intervals": row["confidence_intervals"]}
+        test = row["mcnemar"]
+        p = test["p_value"]
+        table.append(
+            [
+                Cell(f"{row['second']} minus {row['first']}", None, row["dataset"]),
+                *(points(flat, key) for key in ("accuracy", "macro_f1", "balanced_accuracy")),
+                Cell(whole(test["only_first_right"]), test["only_first_right"]),
+                Cell(whole(test["only_second_right"]), test["only_second_right"]),
+                Cell("< 0.0001" if p < 1e-4 else f"{p:.4f}", p),
+            ]
+        )
+    columns = [
+        "Difference",
+        "Accuracy",
+        "Macro-F1",
+        "Balanced accuracy",
+        "Only the first right",
+        "Only the second right",
+        "McNemar's p",
+    ]
+    return Section(
+        "Networks on the same images",
+        [
+            "Differences in percentage points with paired 95 % intervals. McNemar's exact test "
+            "asks whether as many images could be right with one network alone as with the other. "
+            "Networks of one seed each differ by their seeds too: repeat with others before you "
+            "call a recipe better. With many pairs, some p-values are small by chance."
+        ],
+        [(Table("comparison", columns, table, sortable=True), "")],
+    )
+
+
+def _robustness_sections(folder: Path, jobs: Sequence[Job], names: Sequence[str]) -> list[Section]:
+    entries = []
+    for index, data in enumerate(dict.fromkeys(job.data for job in jobs)):
+        own = {
+            name: job.robustness
+            for job, name in zip(jobs, names, strict=True)
+            if job.data == data and job.robustness
+        }
+        if not own:
+            continue
+        samples = next(iter(own.values()))[0]["samples"]
+        shown = f"{data[0]}, {data[1]}"
+        figure = drawing.robustness_curves(
+            own,
+            title=f"Robustness: {shown}",
+            subtitle=f"{how_many(samples, 'image')} · bars: 95 % interval, bootstrap over images",
+        )
+        entries.append(
+            FigureEntry(
+                save(figure, folder / "figures" / f"robustness_{index}.png"),
+                f"Robustness: {shown}",
+                f"Accuracy above, macro-F1 below, on {how_many(samples, 'image')}; every network "
+                "sees the same damage.",
+            )
+        )
+    return [Section("Robustness", figures=entries)] if entries else []
+
+
+def _matrices_section(folder: Path, jobs: Sequence[Job], names: Sequence[str]) -> Section:
+    entries = [
+        FigureEntry(
+            save(
+                confusion_matrix(
+                    np.array(job.metrics["confusion_matrix"]),
+                    title=f"Confusion matrix: {name} → {_on(job)}",
+                ),
+                folder / "figures" / f"confusion_matrix_{job.folder.name}.png",
+            ),
+            f"{name} → {_on(job)}",
+            f"{how_many(len(job.target), 'image')}. Each row is a true emotion.",
+        )
+        for job, name in zip(jobs, names, strict=True)
+    ]
+    return Section("Confusion matrices", figures=entries)

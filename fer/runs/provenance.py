@@ -1,0 +1,140 @@
+"""Where a result comes from: ``run.json``."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from fer import __version__
+from fer.core.files import cpu_count
+
+if TYPE_CHECKING:
+    from fer.core.hardware import Computing
+    from fer.data.datamodule import EmotionDataModule
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "lightning",
+    "torchmetrics",
+    "hydra-core",
+    "omegaconf",
+    "albumentations",
+    "opencv-python-headless",
+    "numpy",
+    "pillow",
+    "matplotlib",
+    "tensorboard",
+)
+
+
+def describe_run(
+    config: Mapping[str, Any], data: EmotionDataModule, computing: Computing, notes: Sequence[str]
+) -> dict[str, Any]:
+    """What ``run.json`` says of any run."""
+    integrity = data.prepared.integrity
+    return {
+        "command": command_line(),
+        "git": git_state(),
+        "seed": config.get("seed"),
+        "dataset": {
+            "name": data.dataset_name,
+            "fingerprint": integrity["fingerprint"],
+            "form": integrity["source"]["form"],
+            "verdict": integrity["verdict"],
+            "official_protocol": integrity["official_protocol"],
+            "images": {split: len(dataset) for split, dataset in data.datasets.items()},
+            "left_out": data.left_out,
+        },
+        "notes": list(notes),
+        "versions": versions(),
+        "hardware": hardware(str(computing.device), computing.precision),
+        "config": dict(config),
+    }
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and whether files differ from it; None where the source is not a git checkout."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Versions of Python, this package and those whose versions can change a result."""
+    found = {"python": platform.python_version(), "fer": __version__}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        return platform.processor()
+    return platform.processor()
+
+
+def hardware(device: str, precision: str) -> dict[str, Any]:
+    """The machine and what of it was used."""
+    import torch
+
+    return {
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cores": cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "device_name": torch.cuda.get_device_name(0) if device.startswith("cuda") else None,
+        "precision": precision,
+    }
+
+
+def command_line() -> str:
+    """The command that was given, with the program's name but not the folder that it lies in."""
+    program = Path(sys.argv[0]).name or "python"
+    words = program.split() if program.startswith("fer ") else ["python", program]
+    return shlex.join([*words, *sys.argv[1:]])
+
+
+def without_places(command: str) -> str:
+    """A command without where things lay on the machine that ran it.
+
+    >>> without_places("python train.py dataset=fer2013 seed=1 hydra.run.dir=/home/me/x")
+    'python train.py dataset=fer2013 seed=1'
+    """
+    places = ("hydra.", "paths.", "resume=", "dataset.raw=", "dataset.folder=", "trainer.progress")
+    words = []
+    for word in shlex.split(command):
+        key, equals, value = word.partition("=")
+        if word.startswith(places):
+            continue
+        if key == "checkpoint":
+            value = "/".join(PurePath(value.strip("'")).parts[-3:])
+        words.append(f"{key}{equals}{value}")
+    return shlex.join(words)

@@ -1,0 +1,198 @@
+"""Going on with a training that was cut off: ``resume=<run folder>`` or ``resume=auto``.
+
+The run folder remembers its command (``.hydra/overrides.yaml``), and its last checkpoint all that
+the training needs. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fer.core.application import config_folder
+from fer.core.errors import ConfigError
+
+BEST = "checkpoints/best.ckpt"
+LAST = "checkpoints/last.ckpt"
+FINISHED = "report.html"
+"""The file that a run writes last."""
+PRUNED = "pruned.json"
+"""What a trial leaves that a search has ended early: its scores so far."""
+JOBS = "jobs.json"
+"""The overrides of every job, in a sweep's folder."""
+FREE = ("resume=", "trainer.progress_bar=", "hydra.", "optuna.")
+"""Overrides that do not change what is trained."""
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """The command line with ``resume`` replaced by the command that it stands for.
+
+    Args:
+        arguments: of the program, without its name.
+
+    Returns:
+        The same if there is no ``resume``; with ``resume=FOLDER`` the overrides of that run and
+        its folder; with ``resume=auto`` the folder of the newest unfinished run of the same
+        command, if there is one.
+
+    Raises:
+        ConfigError: there is no such run, it is finished, or its command was another one.
+    """
+    chosen = [item.partition("=")[2] for item in arguments if item.startswith("resume=")]
+    if not chosen or chosen[-1] in ("", "null"):
+        return list(arguments)
+    others = [item for item in arguments if not item.startswith("resume=")]
+    if chosen[-1] == "auto" and any(item in ("-m", "--multirun") for item in others):
+        raise ConfigError(
+            "resume: expected the folder of a sweep beside -m, found auto. Pass "
+            "resume=outputs/train/multirun/<date>_<time>"
+        )
+    if chosen[-1] == "auto":
+        folder = find_unfinished(others)
+        if folder is None:
+            return [*others, "resume=auto"]
+        return [
+            *others,
+            f"hydra.run.dir={quote(folder.absolute())}",
+            f"resume={quote(folder.absolute())}",
+        ]
+    folder = Path(chosen[-1].strip("'\""))
+    sweep = read_sweep(folder)
+    if sweep is not None:
+        return expand_sweep(folder, sweep, others)
+    saved = read_overrides(folder)
+    if saved is None:
+        raise ConfigError(
+            f"resume: expected the folder of a run, with .hydra/overrides.yaml in it, found none "
+            f"at {folder.absolute()}. Pass outputs/train/<dataset>/<date>_<time>, or auto."
+        )
+    if (folder / FINISHED).is_file():
+        raise ConfigError(
+            f"resume: expected a run that was cut off, found a finished one: {folder.absolute()}. "
+            "Start a new one without resume."
+        )
+    changed = [item for item in others if not item.startswith(FREE) and item not in saved]
+    if changed:
+        raise ConfigError(
+            f"resume: expected the command of {folder} as it was "
+            f"({' '.join(saved) or 'no options'}), found {' '.join(changed)} beside it. Leave that "
+            "out, or start a new run without resume."
+        )
+    refuse_code(folder, saved, others)
+    free = [item for item in others if item.startswith(FREE)]
+    return [
+        *saved,
+        *free,
+        f"hydra.run.dir={quote(folder.absolute())}",
+        f"resume={quote(folder.absolute())}",
+    ]
+
+
+def expand_sweep(folder: Path, saved: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The command of a sweep that goes on.
+
+    Raises:
+        ConfigError: the command line asks for something else beside it.
+    """
+    others = [item for item in others if item not in ("-m", "--multirun")]
+    changed = [item for item in others if not item.startswith(FREE) and item not in saved]
+    if changed:
+        raise ConfigError(
+            f"resume: expected the sweep of {folder} as it was ({' '.join(saved)}), found "
+            f"{' '.join(changed)} beside it. Leave that out, or start a new sweep."
+        )
+    refuse_code(folder, saved, others)
+    free = [item for item in others if item.startswith(FREE)]
+    place = quote(folder.absolute())
+    return ["-m", *saved, *free, f"hydra.sweep.dir={place}", f"resume={place}"]
+
+
+def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> None:
+    """Refuse a run folder whose command names code to run, unless the user names it as well.
+
+    The folder may be a stranger's: going on with it must not be a way to run his programs here.
+
+    Raises:
+        ConfigError: it does.
+    """
+    code = [item for item in saved if re.search(r"_target_|searchpath", item)]
+    unseen = [item for item in code if item not in others]
+    if unseen:
+        raise ConfigError(
+            f"resume: expected a command of plain values in {folder}, found one that runs code "
+            f"of its own choice: {' '.join(unseen)}. If it is yours, repeat that beside resume."
+        )
+
+
+def quote(path: Path) -> str:
+    """A path as Hydra's command line takes it: in quotes, where it has more than plain letters."""
+    text = str(path)
+    if re.fullmatch(r"[\w./-]+", text, re.ASCII):
+        return text
+    text = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def read_sweep(folder: Path) -> list[str] | None:
+    """The command of a sweep, as overrides; None if ``folder`` holds none.
+
+    Raises:
+        ConfigError: its record cannot be read.
+    """
+    path = folder / "multirun.yaml"
+    if not path.is_file() or not (folder / JOBS).is_file():
+        return None
+    try:
+        saved = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["overrides"]
+        own = ("hydra.sweep.dir=", "hydra.mode=")
+        return [*saved["task"], *(item for item in saved["hydra"] if not item.startswith(own))]
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: expected Hydra's record of a sweep, found: {error!r}. Start a new sweep."
+        ) from error
+
+
+def read_overrides(folder: Path) -> list[str] | None:
+    """The overrides that a run was started with, None if ``folder`` is no run."""
+    path = folder / ".hydra" / "overrides.yaml"
+    try:
+        items = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, ValueError, OmegaConfBaseException, yaml.YAMLError):
+        return None
+    if not isinstance(items, list):
+        return None
+    return [str(item) for item in items if not str(item).startswith(FREE)]
+
+
+def find_unfinished(overrides: Sequence[str]) -> Path | None:
+    """The newest run of this command that was cut off, where its runs are put by default.
+
+    Args:
+        overrides: of the command, without ``resume``.
+    """
+    plain = [item for item in overrides if not item.startswith("-")]
+    try:
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+            cfg = hydra.compose("train", overrides=plain, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)  # the folder's name asks it for the dataset
+        runs = Path(cfg.hydra.run.dir).parent
+    except (HydraException, OmegaConfBaseException):
+        return None  # the program itself explains what is wrong with the overrides
+    finally:
+        HydraConfig.instance().cfg = None
+    if not runs.is_dir():
+        return None
+    wanted = sorted(item for item in plain if not item.startswith(FREE))
+    for folder in sorted(runs.iterdir(), reverse=True):  # named after their start
+        saved = read_overrides(folder)
+        if saved is not None and sorted(saved) == wanted and not (folder / FINISHED).is_file():
+            return folder
+    return None

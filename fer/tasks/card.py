@@ -1,0 +1,60 @@
+"""The model card of a study: ``python -m fer card outputs/study/fer2013_rafdb``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fer.core.errors import DataError, FerError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the card.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m fer card",
+        description="Write the model card of a study, from its results alone.",
+    )
+    parser.add_argument(
+        "study", type=Path, help="folder of a study, or its study.json: outputs/study/A_B"
+    )
+    parser.add_argument("--output", type=Path, default=Path("MODEL_CARD.md"), help="%(default)s")
+    options = parser.parse_args(arguments)
+    try:
+        print(write_card(options.study, options.output))
+    except FerError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def write_card(study: Path, output: Path) -> Path:
+    """Write the card of a study to ``output``, atomically.
+
+    Args:
+        study: its folder, or the file with its results.
+        output: the Markdown file.
+
+    Raises:
+        FerError: there are no results of a study, or huggingface_hub is missing.
+    """
+    from fer.core.files import read_json, write_text
+    from fer.report.model_card import render_card
+    from fer.report.study_page import RESULTS
+
+    path = study / RESULTS if study.is_dir() else study
+    if not path.is_file():
+        raise DataError(
+            f"fer.tasks.card: expected the results of a study at {path}, found none. Run it first: "
+            "python -m fer study"
+        )
+    return write_text(output, render_card(read_json(path)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

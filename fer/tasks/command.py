@@ -1,0 +1,149 @@
+"""The commands: ``fer COMMAND …``, ``python -m fer COMMAND …`` and ``python train.py …``.
+
+A command's code is imported when it runs: help and mistyped options are answered without torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer import __version__
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command runs."""
+
+    summary: str
+    target: str
+    """``module:function``, called with the composed configuration and the run folder."""
+    config: str | None = None
+    """Name of its configuration in ``conf/``; None for a function that parses its arguments."""
+    expand: str | None = None
+    """``module:function`` that replaces arguments before anything is composed."""
+
+
+COMMANDS = {
+    "train": Command(
+        "train a network on one dataset and measure it on the test split",
+        "fer.tasks.train:train",
+        "train",
+        "fer.runs.resume:expand",
+    ),
+    "evaluate": Command(
+        "measure a checkpoint on one split: scores, robustness, saliency, mistakes",
+        "fer.tasks.evaluate:evaluate",
+        "evaluate",
+    ),
+    "prepare": Command(
+        "read and check a raw dataset and write it as train/, val/ and test/",
+        "fer.tasks.prepare:prepare_task",
+        "prepare",
+    ),
+    "study": Command(
+        "train on each of two datasets, measure on both, and write one page",
+        "fer.tasks.study:study_task",
+        "study",
+        "fer.runs.plan:expand",
+    ),
+    "predict": Command(
+        "find the faces in pictures and say which emotion each shows",
+        "fer.tasks.predict:main",
+    ),
+    "export": Command(
+        "write a network as ONNX, TorchScript or safetensors",
+        "fer.tasks.export:export_task",
+        "export",
+    ),
+    "card": Command("write the model card of a study", "fer.tasks.card:main"),
+}
+
+
+def load(target: str) -> Callable[..., Any]:
+    """The function that ``module:function`` names."""
+    module, _, name = target.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def run_task(target: str, cfg: DictConfig, folder: Path) -> object:
+    """Import a command's function and call it. At the module's top, for launchers that pickle."""
+    return load(target)(cfg, folder)
+
+
+def evaluated_dataset(choice: str | None, checkpoint: str | None) -> str:
+    """The dataset's name in an evaluation's run folder: the one chosen, or the checkpoint's own."""
+    if choice is not None:
+        return choice
+    from fer.core.errors import CheckpointError
+    from fer.evaluation.inference import load_checkpoint
+
+    try:
+        return str(load_checkpoint(checkpoint or "").extras["dataset"]["choice"])
+    except CheckpointError:
+        return "unknown"  # the task itself explains what is wrong with the checkpoint
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Run a command; returns its exit code, or ends the program as Hydra does."""
+    command = COMMANDS[name]
+    if command.config is None:
+        return int(load(command.target)(list(arguments)))
+    from omegaconf import OmegaConf
+
+    from fer.core.application import run
+
+    OmegaConf.register_new_resolver("evaluated_dataset", evaluated_dataset, replace=True)
+    sys.argv[1:] = arguments
+    task = functools.partial(run_task, command.target)
+    run(task, command.config, None if command.expand is None else load(command.expand))
+    return 0
+
+
+def usage() -> str:
+    """What ``fer --help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Facial emotion recognition: fer COMMAND [option=value …]",
+            "",
+            *lines,
+            "",
+            "fer COMMAND --help lists a command's options.",
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``fer COMMAND …``; returns the exit code."""
+    name, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if name == "--version":
+        print(f"fer-lab {__version__}")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        print(
+            f"Error: expected a command ({', '.join(COMMANDS)}), found {name!r}.{hint}",
+            file=sys.stderr,
+        )
+        return 2
+    # A module in the folder where the command is given is found, as with python -m.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    sys.argv[0] = f"fer {name}"  # the command as run.json records it
+    return run_command(name, rest)

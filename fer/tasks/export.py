@@ -1,0 +1,282 @@
+"""The task of exporting: a trained network as ONNX, TorchScript or safetensors.
+
+ONNX and TorchScript hold everything from pixels to probabilities. Both take images
+``(N, C, size, size)`` uint8, gray or RGB, and give probabilities ``(N, 7)`` float32 in the order of
+:data:`fer.core.labels.EMOTIONS`. What is exported is compared with the network before it is
+written.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from safetensors.torch import save
+
+from fer import __version__
+from fer.core import labels
+from fer.core.errors import ConfigError, ExportError
+from fer.core.files import write_atomic
+from fer.core.options import check_options
+from fer.data.drawn.faces import STYLE_A, draw_face
+from fer.data.images import decode, to_input
+from fer.data.readers.base import is_image, list_files
+from fer.evaluation.inference import Checkpoint, load_checkpoint, predict
+
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
+DESCRIPTION = "fer.json"
+"""Name of the description among a TorchScript file's extra files."""
+OPSET = 17
+"""Of ONNX: read by ONNX Runtime from 1.12 on."""
+TOLERANCE = 1e-4
+"""By how much a probability of the exported network may differ."""
+COMPARED = 64
+"""Images at most that it is compared on."""
+
+
+def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) -> float:
+    """Write a network; an existing file is replaced, and kept if anything fails.
+
+    Args:
+        checkpoint: what to export.
+        form: ``onnx``, ``torchscript`` or ``safetensors``.
+        output: the file.
+        images: ``(N, size, size, C)`` uint8 at the network's input size, to compare on.
+
+    Returns:
+        The largest difference of a probability between the file and the network.
+
+    Raises:
+        ConfigError: a package is missing.
+        ExportError: they differ by more than :data:`TOLERANCE`.
+    """
+    make: Callable[[Checkpoint], bytes]
+    run: Callable[[bytes, np.ndarray], np.ndarray]
+    make, run = {
+        "onnx": (to_onnx, run_onnx),
+        "torchscript": (to_torchscript, run_torchscript),
+        "safetensors": (to_safetensors, run_safetensors),
+    }[form]
+    data = make(checkpoint)
+    expected = predict(checkpoint.network, images)
+    # In two batches of different sizes: the number of images must be free.
+    parts = [images[:1], images[1:]]
+    found = np.concatenate([run(data, part) for part in parts if len(part)])
+    difference = float(np.abs(found - expected).max())
+    if not difference <= TOLERANCE:  # NaN is refused too
+        raise ExportError(
+            f"{form}: expected the probabilities of the network, found a difference of "
+            f"{difference:.2g} on {len(images)} images. Nothing was written; try other versions of "
+            "torch and onnxruntime, and report it."
+        )
+    write_atomic(output, lambda file: file.write(data))
+    return difference
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, str]:
+    """What every exported file says of itself, each value a text.
+
+    ``fer`` is the checkpoint's own description as JSON; the others are for people and programs that
+    only run the network.
+    """
+    network = checkpoint.network
+    trained_on = checkpoint.extras["dataset"]
+    return {
+        "labels": json.dumps(list(labels.EMOTIONS)),
+        "image_size": str(network.image_size),
+        "in_channels": str(network.in_channels),
+        "mean": json.dumps(network.mean.tolist()),
+        "std": json.dumps(network.std.tolist()),
+        "normalisation": "(pixel / 255 - mean) / std, inside the network",
+        "resize": "bilinear with anti-aliasing, ITU-R 601 luma for gray",
+        "dataset": str(trained_on["name"]),
+        "fingerprint": str(trained_on["fingerprint"]),
+        "epoch": str(checkpoint.epoch),
+        "fer_version": __version__,
+        "fer": json.dumps(checkpoint.extras),
+    }
+
+
+def whole_network(checkpoint: Checkpoint) -> torch.nn.Module:
+    """From pixels to probabilities, with BatchNorm folded, on the CPU."""
+
+    class Whole(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = checkpoint.network.cpu().folded()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            probabilities: torch.Tensor = self.network(images).softmax(dim=1)
+            return probabilities
+
+    # Who runs it elsewhere does not train it: its answers are plain values.
+    return Whole().eval().requires_grad_(False)
+
+
+def example_input(checkpoint: Checkpoint) -> torch.Tensor:
+    """Two black images, to follow the network's computation on."""
+    network = checkpoint.network
+    shape = (2, network.in_channels, network.image_size, network.image_size)
+    return torch.zeros(shape, dtype=torch.uint8)
+
+
+def to_onnx(checkpoint: Checkpoint) -> bytes:
+    """The network as an ONNX model: input ``images``, output ``probabilities``.
+
+    Raises:
+        ConfigError: onnx or onnxruntime is missing.
+    """
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401  (asked for before the work, not after it)
+    except ImportError as error:
+        raise ConfigError(
+            f"format=onnx: expected the packages onnx and onnxruntime, found {error.name} missing. "
+            'Install them: pip install "fer-lab[export]"'
+        ) from error
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        # The exporter that follows the computation needs no further package (the newer one needs
+        # onnxscript), and exists in every version of torch that is supported here.
+        warnings.filterwarnings("ignore", message="You are using the legacy TorchScript-based")
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
+        torch.onnx.export(
+            whole_network(checkpoint),
+            (example_input(checkpoint),),
+            Path(folder) / "network.onnx",
+            input_names=["images"],
+            output_names=["probabilities"],
+            dynamic_axes={"images": {0: "batch"}, "probabilities": {0: "batch"}},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        model = onnx.load(Path(folder) / "network.onnx")
+    model.producer_name, model.producer_version = "fer-lab", __version__
+    onnx.helper.set_model_props(model, describe(checkpoint))
+    onnx.checker.check_model(model, full_check=True)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def run_onnx(data: bytes, images: np.ndarray) -> np.ndarray:
+    """Probabilities ``(N, 7)`` from ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    (probabilities,) = session.run(None, {"images": channels_first(images)})
+    found: np.ndarray = probabilities
+    return found
+
+
+def to_torchscript(checkpoint: Checkpoint) -> bytes:
+    """The network as a TorchScript module, with :func:`describe` as :data:`DESCRIPTION` in it."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
+        traced = torch.jit.trace(whole_network(checkpoint), example_input(checkpoint))
+        extra = {DESCRIPTION: json.dumps(describe(checkpoint))}
+        torch.jit.save(traced, buffer, _extra_files=extra)
+    return buffer.getvalue()
+
+
+def run_torchscript(data: bytes, images: np.ndarray) -> np.ndarray:
+    """Probabilities ``(N, 7)`` of a TorchScript module."""
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
+        module = torch.jit.load(io.BytesIO(data), map_location="cpu")
+        found: np.ndarray = module(torch.from_numpy(channels_first(images))).numpy()
+    return found
+
+
+def to_safetensors(checkpoint: Checkpoint) -> bytes:
+    """The weights as they were trained, BatchNorm apart: evaluation folds it by itself."""
+    state = {key: value.contiguous() for key, value in checkpoint.network.state_dict().items()}
+    data: bytes = save(state, metadata=describe(checkpoint))
+    return data
+
+
+def run_safetensors(data: bytes, images: np.ndarray) -> np.ndarray:
+    """Probabilities ``(N, 7)`` of a safetensors checkpoint, loaded as evaluation does."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.safetensors"
+        path.write_bytes(data)
+        return predict(load_checkpoint(path).network, images)
+
+
+def channels_first(images: np.ndarray) -> np.ndarray:
+    """``(N, H, W, C)`` as a contiguous ``(N, C, H, W)``."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def images_to_compare(checkpoint: Checkpoint, data: Path) -> tuple[np.ndarray, str]:
+    """Images ``(N, size, size, C)`` uint8 to compare on, and what they are.
+
+    Test images of the checkpoint's own dataset if it is prepared below ``data``, else drawn faces.
+    """
+    network = checkpoint.network
+    name = str(checkpoint.extras["dataset"]["name"])
+    folder = data / name / "test"
+    files = [file for file in list_files(folder) if is_image(file)] if folder.is_dir() else []
+    if files:
+        # Evenly over the list, which is sorted by emotion.
+        files = files[:: max(1, len(files) // COMPARED)][:COMPARED]
+        pictures = [decode((folder / file).read_bytes(), str(folder / file)) for file in files]
+        what = f"test images of {name}"
+    else:
+        rng = np.random.default_rng(0)
+        pictures = [
+            draw_face(labels.EMOTIONS[i % labels.NUM_CLASSES], STYLE_A, rng).image
+            for i in range(COMPARED)
+        ]
+        what = "drawn faces"
+    size, channels = network.image_size, network.in_channels
+    return np.stack([to_input(picture, size, channels) for picture in pictures]), what
+
+
+def output_path(checkpoint: Path, form: str, output: str | None) -> Path:
+    """Where to write: ``output``, or beside the checkpoint.
+
+    Raises:
+        ConfigError: the file would be no such file by its name, is a folder or the checkpoint
+            itself.
+    """
+    suffix = SUFFIXES[form]
+    path = checkpoint.with_suffix(suffix) if output is None else Path(output)
+    if path.suffix != suffix:
+        raise ConfigError(
+            f"output: expected a name that ends in {suffix} for format={form}, found {path.name!r}."
+        )
+    if path.is_dir() or path.resolve() == checkpoint.resolve():
+        found = "a folder" if path.is_dir() else "the checkpoint itself"
+        raise ConfigError(
+            f"output: expected a file to write, found {found} at {path}. Give another name: "
+            f"output=NAME{suffix}"
+        )
+    return path
+
+
+def export_task(cfg: DictConfig, _: Path) -> None:
+    """Export a network and print where it is.
+
+    Args:
+        cfg: composed from ``conf/export.yaml``.
+
+    Raises:
+        FerError: something that the user can correct, in a message that says how.
+    """
+    check_options(cfg)
+    checkpoint = load_checkpoint(cfg.checkpoint)
+    path = output_path(checkpoint.path, cfg.format, cfg.output)
+    images, what = images_to_compare(checkpoint, Path(cfg.paths.data))
+    difference = export(checkpoint, cfg.format, path, images)
+    print(
+        f"{path}: {path.stat().st_size:,} bytes; probabilities differ by at most "
+        f"{difference:.1e} on {len(images)} {what}."
+    )

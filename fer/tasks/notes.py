@@ -1,0 +1,63 @@
+"""What a reader of results must know about the data and the network."""
+
+from __future__ import annotations
+
+from fer.data.audit.integrity import data_notes
+from fer.data.datamodule import EmotionDataModule
+from fer.evaluation.inference import Checkpoint
+
+
+def notes_on(data: EmotionDataModule) -> list[str]:
+    """What a reader of the results must know about the data."""
+    notes = [
+        *data_notes(data.prepared.integrity),
+        *describe_left_out(data),
+        *data.prepared.integrity["warnings"],
+    ]
+    if data.prepared.integrity["matches_official_counts"] is False:
+        notes.insert(
+            0,
+            f"This copy of {data.dataset_name} does not have the official number of images: "
+            "results are not comparable with published ones.",
+        )
+    if data.generator is not None:
+        notes.insert(0, "These faces are drawn. Scores on them say nothing about human faces.")
+    return notes
+
+
+def describe_left_out(data: EmotionDataModule) -> list[str]:
+    """Of each option that leaves images out: how many, and what that means for the results."""
+    lines = []
+    for why, counts in data.left_out.items():
+        shown = ", ".join(f"{n:,} of {split}" for split, n in counts.items())
+        protocol = " The test split is then not the official one." if counts["test"] else ""
+        lines.append(f"Left out because {why}: {shown}.{protocol}")
+    return lines
+
+
+def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
+    """Notes on how the evaluated data differ from what the checkpoint was trained on."""
+    trained_on = checkpoint.extras["dataset"]
+    if trained_on["name"] != data.dataset_name:
+        return [
+            f"The network was trained on {trained_on['name']} and is measured on "
+            f"{data.dataset_name}."
+        ]
+    notes = []
+    saved = trained_on.get("options") or {}
+    own = {"leaks": data.leaks, "blank": data.blank, "conflicts": data.conflicts}
+    different = [key for key, value in own.items() if saved.get(key, value) != value]
+    if different:
+        notes.append(
+            "Images were left out in another way than in training: "
+            + ", ".join(f"dataset.{key}={own[key]}, then {saved[key]}" for key in different)
+            + "."
+        )
+    if trained_on["fingerprint"] != data.prepared.integrity["fingerprint"]:
+        notes.append(
+            f"This is not the copy of {data.dataset_name} that the network was trained on "
+            f"(fingerprint {trained_on['fingerprint'][:16]}, here "
+            f"{data.prepared.integrity['fingerprint'][:16]}): test images may have been seen in "
+            "training."
+        )
+    return notes

@@ -1,0 +1,303 @@
+"""``python -m fer predict``: the emotions of the faces in pictures. See ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer.core import labels
+from fer.core.errors import DataError, FerError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fer.evaluation.detection import Prediction
+
+COLUMNS = (
+    "image", "status", "face", "x", "y", "width", "height", "emotion", "confidence",
+    *(f"p_{emotion}" for emotion in labels.EMOTIONS),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found in one picture."""
+
+    path: Path
+    faces: list[Prediction] = field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``no face`` or ``error``."""
+        if self.error is not None:
+            return "error"
+        return "ok" if self.faces else "no face"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fer predict",
+        description="Find the faces in pictures and say which emotion each shows.",
+        epilog="Exit code: 0 if every picture was read (a picture without a face is no mistake), "
+        "1 if one was not or nothing could be done, 2 for a mistaken command line.",
+    )
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE|FOLDER",
+        help="picture, or folder whose pictures are taken, those in its subfolders too",
+    )  # fmt: skip
+    parser.add_argument(
+        "--checkpoint", default="pretrained", metavar="PATH",
+        help="checkpoint of train.py or fer.tasks.export (.safetensors); default: %(default)s, the "
+        "network that comes with the package",
+    )  # fmt: skip
+    parser.add_argument(
+        "--whole", action="store_true",
+        help="take each picture for one cropped face; needs no detector",
+    )  # fmt: skip
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table, a row per face")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    parser.add_argument(
+        "--annotate", type=Path, metavar="DIR",
+        help="write a copy of each picture there, with box, emotion and percentage (PNG)",
+    )  # fmt: skip
+    faces = parser.add_argument_group("finding faces")
+    faces.add_argument(
+        "--margin", type=float, default=0.0, metavar="SHARE",
+        help="added around each face, as a share of its box; default: 0, as in FER2013's crops",
+    )  # fmt: skip
+    faces.add_argument(
+        "--min-size", type=float, default=0.1, metavar="SHARE",
+        help="smallest face, as a share of the picture's shorter side; half of it takes four "
+        "times as long; default: %(default)s",
+    )  # fmt: skip
+    faces.add_argument(
+        "--neighbours", type=int, default=12, metavar="N",
+        help="windows that must agree on a face: more for fewer false faces; default: %(default)s",
+    )  # fmt: skip
+    parser.add_argument(
+        "--accelerator", default="auto", metavar="NAME",
+        help="auto, cpu, gpu or mps; default: %(default)s",
+    )  # fmt: skip
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.csv is not None and options.csv.is_dir():
+        parser.error(f"--csv: expected a file, found the folder {shown(options.csv)}")
+    if options.annotate is not None and options.annotate.exists() and not options.annotate.is_dir():
+        parser.error(f"--annotate: expected a folder, found the file {shown(options.annotate)}")
+    try:
+        return run(options)
+    except FerError as error:
+        print(f"Error: {shown(error)}", file=sys.stderr)
+    except OSError as error:  # a result that cannot be written
+        print(f"Error: {shown(error)}. Nothing more was written.", file=sys.stderr)
+    return 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """Predict, print and write; returns the exit code.
+
+    Raises:
+        FerError: nothing can be done; what is wrong with one picture is printed instead.
+    """
+    from fer.core.files import write_csv
+
+    paths, missing = collect(options.images, options.annotate)
+    recognise = make_recogniser(options) if paths else None
+    results = []
+    names = Names(options.annotate, paths)
+    for path in paths:
+        assert recognise is not None
+        try:
+            pixels, faces = recognise(path)
+        except DataError as error:
+            result = Result(path, error=str(error))
+        else:
+            result = Result(path, faces)
+            if options.annotate is not None:
+                write_annotated(names.next(path), pixels, faces)
+        if not options.json:
+            print_result(result)
+        results.append(result)
+    for result in missing:
+        if not options.json:
+            print_result(result)
+        results.append(result)
+    if options.csv is not None:
+        write_csv(options.csv, COLUMNS, rows(results))
+    if options.json:
+        print(json.dumps([describe(result) for result in results], indent=2))
+    elif any(result.status == "no face" for result in results):
+        print(
+            "No face was found in some pictures. If a picture is itself one cropped face, add "
+            "--whole; for smaller faces a lower --min-size.",
+            file=sys.stderr,
+        )
+    return int(any(result.error is not None for result in results))
+
+
+def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], list[Result]]:
+    """The pictures to look at, and what is wrong with those of ``given`` that have none.
+
+    Pictures in the folder ``annotated`` are left out where it lies in one that is searched: an
+    earlier run wrote them.
+    """
+    from fer.data.readers.base import is_image, list_files
+
+    paths: list[Path] = []
+    missing = []
+    for path in given:
+        if not path.is_dir():
+            paths.append(path)  # whatever is wrong with it is said when it is read
+            continue
+        try:
+            files = [path / name for name in list_files(path) if is_image(name)]
+        except DataError as error:
+            missing.append(Result(path, error=str(error)))
+            continue
+        ours = None if annotated is None else annotated.resolve()
+        if ours is not None and path.resolve() in ours.parents:
+            files = [file for file in files if ours not in file.resolve().parents]
+        if not files:
+            missing.append(
+                Result(path, error=f"{path}: expected pictures in this folder, found none.")
+            )
+        paths += files
+    return list(dict.fromkeys(paths)), missing
+
+
+def make_recogniser(
+    options: argparse.Namespace,
+) -> Callable[[Path], tuple[np.ndarray, list[Prediction]]]:
+    """What reads a picture and gives its pixels and faces.
+
+    Raises:
+        FerError: the checkpoint or an option cannot be used.
+    """
+    from fer.core.hardware import Computing
+    from fer.evaluation.detection import FaceDetector
+    from fer.evaluation.inference import load_checkpoint
+    from fer.evaluation.predictor import Predictor, read_file
+
+    detector = FaceDetector(options.min_size, options.neighbours)
+    computing = Computing.find(options.accelerator, "auto")
+    checkpoint = load_checkpoint(options.checkpoint)
+    if checkpoint.extras["dataset"]["generator"] is not None:
+        print(
+            "This network was trained on drawn faces: what it says of human faces means nothing.",
+            file=sys.stderr,
+        )
+    predictor = Predictor(checkpoint.network, computing, detector, options.margin)
+
+    def recognise(path: Path) -> tuple[np.ndarray, list[Prediction]]:
+        pixels = read_file(path)
+        return pixels, [predictor(pixels)] if options.whole else predictor.find(pixels)
+
+    return recognise
+
+
+class Names:
+    """Names for annotated copies: no two alike, and none that is a picture itself."""
+
+    def __init__(self, folder: Path | None, pictures: Sequence[Path]) -> None:
+        self.folder = folder
+        self.taken = {path.resolve() for path in pictures}
+
+    def next(self, picture: Path) -> Path:
+        """Where the copy of ``picture`` goes."""
+        assert self.folder is not None
+        number = 1
+        while True:
+            suffix = "" if number == 1 else f"_{number}"
+            path = self.folder / f"{picture.stem}{suffix}.png"
+            if path.resolve() not in self.taken:
+                self.taken.add(path.resolve())
+                return path
+            number += 1
+
+
+def write_annotated(path: Path, pixels: np.ndarray, faces: Sequence[Prediction]) -> None:
+    """Write the picture with its faces marked."""
+    from fer.core.files import write_atomic
+    from fer.data.images import encode_png
+    from fer.report.annotation import annotate
+
+    data = encode_png(annotate(pixels, faces))
+    write_atomic(path, lambda file: file.write(data))
+
+
+def print_result(result: Result) -> None:
+    """One line for the picture and one for each face; what is wrong goes to standard error."""
+    if result.error is not None:
+        print(f"Error: {shown(result.error)}", file=sys.stderr, flush=True)
+        return
+    name = shown(result.path)
+    if not result.faces:
+        print(f"{name}: no face found")
+    for number, face in enumerate(result.faces, start=1):
+        where = ""
+        if face.box is not None:
+            x, y, width, height = face.box
+            where = f", face {number} at ({x}, {y}), {width} × {height}"
+        ordered = sorted(face.probabilities.items(), key=lambda item: -item[1])
+        text = ", ".join(f"{emotion} {100 * p:.1f} %" for emotion, p in ordered)
+        print(f"{name}{where}: {text}")
+
+
+def shown(text: object) -> str:
+    """``text`` for the terminal: control characters and broken bytes as their escapes."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
+        for c in str(text)
+    )
+
+
+def describe(result: Result) -> dict[str, Any]:
+    """A picture's result as plain data, an element of what ``--json`` prints."""
+    return {
+        "image": str(result.path),
+        "status": result.status,
+        "error": result.error,
+        "faces": [
+            {
+                "box": None if face.box is None else list(face.box),
+                "emotion": face.emotion,
+                "confidence": face.confidence,
+                "probabilities": face.probabilities,
+            }
+            for face in result.faces
+        ],
+    }
+
+
+def rows(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
+    """The table's rows: one per face, and one without numbers for a picture that has none."""
+    for result in results:
+        picture = {"image": str(result.path), "status": result.status}
+        if not result.faces:
+            yield picture
+        for number, face in enumerate(result.faces, start=1):
+            box = face.box or ("", "", "", "")
+            yield {
+                **picture,
+                "face": number,
+                **dict(zip(("x", "y", "width", "height"), box, strict=True)),
+                "emotion": face.emotion,
+                "confidence": f"{face.confidence:.9g}",
+                **{f"p_{emotion}": f"{p:.9g}" for emotion, p in face.probabilities.items()},
+            }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,406 @@
+"""The task of training a network and measuring it: build, fit, measure, write."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import DictConfig, OmegaConf
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from fer.core import errors
+from fer.core.application import instantiate
+from fer.core.errors import CheckpointError, FerError
+from fer.core.files import remove_leftovers, write_json
+from fer.core.hardware import Computing, check_processes, keep_freed_memory
+from fer.core.options import Guard, check_options
+from fer.data.datamodule import EmotionDataModule
+from fer.evaluation.inference import load_checkpoint, measure_network
+from fer.evaluation.metrics import SCALARS, SplitResult, describe_empty
+from fer.model.callbacks import (
+    AtomicCheckpointIO,
+    History,
+    Quiet,
+    Watch,
+    make_checkpoints,
+    quieten_lightning,
+    vanished,
+)
+from fer.model.checkpoint import CutOff, read_progress
+from fer.model.mixing import Mixing
+from fer.model.module import EmotionModule
+from fer.model.shared_cnn import SharedCNN
+from fer.report import figures
+from fer.report.run_figures import draw_run, pick_grid
+from fer.report.run_page import write_run_report
+from fer.report.terminal import print_summary
+from fer.runs.provenance import describe_run
+from fer.runs.resume import BEST, LAST, PRUNED
+from fer.tasks.assembly import (
+    describe_checkpoint,
+    hyper_parameters,
+    make_callbacks,
+    make_data,
+    make_logger,
+    measuring,
+    resolved,
+)
+from fer.tasks.notes import describe_left_out, notes_on
+
+log = logging.getLogger(__name__)
+
+OWN = ("accelerator", "devices", "precision", "max_epochs", "progress_bar", "compile")
+"""Keys below ``trainer`` that are not passed on to Lightning as they are."""
+
+
+@dataclass
+class Run:
+    """The objects of one training."""
+
+    cfg: DictConfig
+    folder: Path
+    computing: Computing
+    data: EmotionDataModule
+    module: EmotionModule
+    trainer: pl.Trainer
+    history: History
+    logger: Logger | None
+    cut_off: CutOff | None
+    """How far an earlier process came, if it was cut off."""
+    begun: datetime
+    started: float
+    """Clock in seconds, for durations."""
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether a search has asked for it."""
+        return self.cfg.optuna.trial is not None
+
+
+def train(cfg: DictConfig, folder: Path) -> float:
+    """Train as ``cfg`` says, then measure the best checkpoint once on the test split.
+
+    With ``test=false`` the test split is left alone and validation is reported: for a search.
+
+    Args:
+        cfg: composed from ``conf/train.yaml``.
+        folder: of the run; everything is written there.
+
+    Returns:
+        The best validation macro-F1, a fraction: what a sweep may optimise. Of a trial that a
+        search ends early, the best until then; it leaves ``pruned.json`` and is not measured.
+
+    Raises:
+        FerError: something that the user can correct, in a message that says how.
+    """
+    run = build(cfg, folder)
+    fit_or_go_on(run)
+    trained = time.perf_counter() - run.started
+    if run.is_trial and read_progress(folder / LAST).pruned:
+        return record_pruned(folder, run.history, int(cfg.optuna.trial), trained)
+    results = measure(run)
+    write(run, results, trained)
+    return float(results[0].metrics["macro_f1"])
+
+
+def build(cfg: DictConfig, folder: Path) -> Run:
+    """Everything that the training needs, checked before it begins."""
+    started = time.perf_counter()
+    begun = datetime.now(timezone.utc)
+    check_options(cfg)
+    quieten_lightning()
+    set_up_torch(cfg.seed)
+    computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
+    processes = int(cfg.trainer.devices)
+    check_processes(processes, computing.device)
+    network: SharedCNN = instantiate(cfg.model)
+    data = make_data(cfg, device=computing.device)
+    data.prepare_data()
+    data.setup()
+    data.check_accepted()
+    data.check_shares(processes)
+    network.set_normalisation(*data.normalisation())
+    network.to(memory_format=torch.channels_last)
+    if cfg.trainer.compile:
+        network.compile()
+    module = EmotionModule(
+        network,
+        instantiate(cfg.loss, class_counts=data.datasets["train"].class_counts()),
+        Guard(instantiate(cfg.optimizer), "optimizer"),
+        Guard(instantiate(cfg.scheduler), "scheduler"),
+        checkpoint_extras=describe_checkpoint(cfg, data),
+        mixing=Mixing(**cfg.mixing),
+    )
+    remove_leftovers(folder)  # of a run that was killed while it wrote
+    cut_off = load_cut_off(cfg, folder, data)
+    history = History(folder / "history.csv")
+    logger = make_logger(cfg, folder, cut_off)
+    trainer = make_trainer(cfg, folder, computing, logger, history)
+    log.info(
+        "Training %s (%s parameters) on %s: %s images, %s%s, %s",
+        type(network).__name__,
+        f"{sum(p.numel() for p in network.parameters()):,}",
+        data.dataset_name,
+        f"{len(data.datasets['train']):,}",
+        computing.device,
+        "" if processes == 1 else f" in {processes} processes",
+        computing.precision,
+    )
+    return Run(
+        cfg, folder, computing, data, module, trainer, history, logger, cut_off, begun, started
+    )
+
+
+def set_up_torch(seed: int) -> None:
+    """Seed every generator and ask for operations that give the same bits each time."""
+    pl.seed_everything(seed, workers=True, verbose=False)
+    # Warn rather than fail: an operation without a deterministic version on some device should
+    # not stop a run there.
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # That also fills memory before an operation overwrites it, which nothing here needs.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    keep_freed_memory()
+
+
+def make_trainer(
+    cfg: DictConfig, folder: Path, computing: Computing, logger: Logger | None, history: History
+) -> pl.Trainer:
+    """Lightning's trainer with the callbacks of every run and those that ``cfg`` asks for."""
+    best, last = make_checkpoints(folder / "checkpoints")
+    processes = int(cfg.trainer.devices)
+    trainer: pl.Trainer = Guard(pl.Trainer, "trainer")(
+        accelerator="gpu" if computing.device.type == "cuda" else computing.device.type,
+        devices=processes,
+        precision=computing.precision,
+        max_epochs=cfg.trainer.max_epochs,
+        logger=logger or False,
+        callbacks=[Quiet(), Watch(folder), history, *make_callbacks(cfg), best, last],
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,  # the data module shares out the images, and repeats none
+        num_sanity_val_steps=0,  # it would only cost time and count in the metrics
+        enable_progress_bar=cfg.trainer.progress_bar,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        log_every_n_steps=1,
+        # Anything else below trainer is Lightning's: +trainer.gradient_clip_val=1.0
+        **{
+            **(in_processes() if processes > 1 else {}),
+            **{key: value for key, value in resolved(cfg)["trainer"].items() if key not in OWN},
+        },
+    )
+    return trainer
+
+
+def fit_or_go_on(run: Run) -> None:
+    """Train from the beginning or from where the run was cut off; not at all if it is trained."""
+    cut_off, folder = run.cut_off, run.folder
+    if cut_off is not None:
+        log.info("Going on after epoch %s of %s", cut_off.epochs - 1, folder)
+    if cut_off is not None and (
+        cut_off.is_trained(run.cfg.trainer.max_epochs) or (run.is_trial and cut_off.pruned)
+    ):
+        run.history.load_state_dict({"rows": cut_off.rows})
+    else:
+        fit(run.trainer, run.module, run.data, None if cut_off is None else cut_off.path)
+        if run.trainer.world_size > 1:  # the history was written in another process
+            run.history.load_state_dict({"rows": read_progress(folder / LAST).rows})
+    if run.trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def measure(run: Run) -> list[SplitResult]:
+    """The best checkpoint on val and, unless ``test=false``, once on test."""
+    network = load_checkpoint(run.folder / BEST).network
+    splits = ("val", "test") if run.cfg.test else ("val",)
+    return [
+        measure_network(network, run.data, split, run.computing, **measuring(run.cfg))
+        for split in splits
+    ]
+
+
+def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
+    """Numbers, figures and, last, the page: a run that has its page is finished.
+
+    Args:
+        run: that has been trained.
+        results: of val, and of test where it was measured.
+        trained: seconds that training took.
+    """
+    cfg, folder, data, history = run.cfg, run.folder, run.data, run.history
+    val, result = results[0], results[-1]
+    notes = notes_on(data)
+    if not cfg.test:
+        notes.insert(
+            0,
+            "The test split was left alone (test=false). The best epoch was chosen on the "
+            "validation images that these figures are of: they flatter it.",
+        )
+    empty = describe_empty(result.metrics)
+    if empty is not None:
+        notes.insert(0, empty)
+    write_json(folder / "metrics.json", result.metrics)
+    record = {
+        **describe_run(resolved(cfg), data, run.computing, notes),
+        "started": run.begun.isoformat(timespec="seconds"),
+        "resumed_after_epochs": None if run.cut_off is None else run.cut_off.epochs,
+        "best_epoch": history.best_epoch,
+        "epochs": len(history.rows),
+        "validation": {name: val.metrics[name] for name in SCALARS},
+        "images_per_second": float(np.median([row["images_per_second"] for row in history.rows])),
+        "training_seconds": round(trained, 1),
+        "wall_seconds": round(time.perf_counter() - run.started, 1),
+    }
+    write_json(folder / "run.json", record)
+    counts = data.prepared.integrity["counts"]
+    drawn = draw_run(folder, counts, results, history.rows, history.best_epoch)
+    if isinstance(run.logger, TensorBoardLogger):
+        log_to_tensorboard(run.logger, hyper_parameters(cfg), results)
+    write_run_report(
+        folder / "report.html",
+        title=f"{data.dataset_name}: {type(run.module.network).__name__}",
+        subtitle=f"Best of {len(history.rows)} epochs on validation macro-F1, measured on "
+        f"the {len(result.target):,} {result.metrics['split']} images.",
+        notes=notes,
+        metrics=result.metrics,
+        figures=drawn,
+        provenance={key: value for key, value in record.items() if key != "config"},
+        config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
+        history=history.rows,
+        extra_splits={"val": val.metrics} if cfg.test else None,
+        data=data.prepared.integrity,
+        left_out=describe_left_out(data),
+    )
+    print_summary(folder, result, val if cfg.test else None, notes)
+
+
+def in_processes() -> dict[str, Any]:
+    """Lightning's options for several processes.
+
+    They are spawned by the one that Hydra started, which measures the test split when they have
+    ended: no second process composes a configuration or makes a run folder, in a sweep either.
+    """
+    # Named, since inside a job of Slurm Lightning would wait for Slurm to start the processes.
+    return {
+        "strategy": DDPStrategy(cluster_environment=LightningEnvironment(), start_method="spawn")
+    }
+
+
+def fit(
+    trainer: pl.Trainer, module: EmotionModule, data: EmotionDataModule, path: Path | None
+) -> None:
+    """Train; an error of one of several processes is raised as its own kind.
+
+    Raises:
+        FerError: as the process raised it.
+        CheckpointError: ``path`` is not one that this training can go on from.
+    """
+    try:
+        trainer.fit(module, data, ckpt_path=None if path is None else str(path))
+    except FerError:
+        raise
+    except FileNotFoundError as error:  # TensorBoard's writer may be the first to notice
+        if Path(trainer.default_root_dir).is_dir():
+            raise
+        raise vanished(Path(trainer.default_root_dir), trainer.current_epoch) from error
+    except ProcessRaisedException as error:
+        found = re.findall(r"^fer\.core\.errors\.(\w+): (.*)", str(error), re.DOTALL | re.MULTILINE)
+        if not found:
+            raise
+        name, message = found[-1]
+        raise getattr(errors, name)(message.strip()) from error
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        if path is None or module.begun:
+            raise
+        raise CheckpointError(
+            f"{path}: expected the state of a training with these options, found another: "
+            f"{error!r}. Start a new run without resume."
+        ) from error
+
+
+def record_pruned(folder: Path, history: History, trial: int, seconds: float) -> float:
+    """Write ``pruned.json``, the scores of a trial that was ended early.
+
+    Returns:
+        Its best validation macro-F1, a fraction.
+    """
+    assert history.best_epoch is not None
+    best = history.rows[history.best_epoch]
+    write_json(
+        folder / PRUNED,
+        {
+            "best_epoch": history.best_epoch,
+            "epochs": len(history.rows),
+            "validation": {name: best[f"val_{name}"] for name in ("accuracy", "macro_f1")},
+            "wall_seconds": round(seconds, 1),
+        },
+    )
+    log.info(
+        "Trial %s was ended after %s epochs with a best validation macro-F1 of %.2f %%: below the "
+        "median of the trials before it",
+        trial,
+        len(history.rows),
+        100 * best["val_macro_f1"],
+    )
+    return best["val_macro_f1"]
+
+
+def load_cut_off(cfg: DictConfig, folder: Path, data: EmotionDataModule) -> CutOff | None:
+    """What a run that is resumed has left in ``folder``; None if it has not finished an epoch.
+
+    Raises:
+        CheckpointError: the last checkpoint is not one of this run.
+    """
+    path = folder / LAST
+    if cfg.resume in (None, "auto") or not path.is_file():
+        return None
+    trained_on = load_checkpoint(path).extras["dataset"]
+    if trained_on["fingerprint"] != data.prepared.integrity["fingerprint"]:
+        raise CheckpointError(
+            f"{path}: expected a run on this copy of {data.dataset_name} (fingerprint "
+            f"{data.prepared.integrity['fingerprint'][:16]}), found one on another "
+            f"({trained_on['fingerprint'][:16]}). Give it the data that it was started with, or "
+            "start a new run without resume."
+        )
+    return read_progress(path)
+
+
+def log_to_tensorboard(
+    logger: TensorBoardLogger, parameters: Mapping[str, Any], results: Sequence[SplitResult]
+) -> None:
+    """Figures as images, and hyper-parameters beside the metrics that they led to."""
+    writer = logger.experiment
+    for result in results:
+        split = result.metrics["split"]
+        matrix = figures.confusion_matrix(
+            np.array(result.metrics["confusion_matrix"]), title=f"Confusion matrix ({split})"
+        )
+        writer.add_image(f"confusion_matrix/{split}", figures.to_image(matrix), dataformats="HWC")
+    val = results[0]
+    grid = pick_grid(val)
+    sample = figures.prediction_grid(
+        val.images[grid],
+        val.target[grid],
+        val.preds[grid],
+        val.probabilities.max(axis=1)[grid],
+        title="Validation images",
+    )
+    writer.add_image("predictions/val", figures.to_image(sample), dataformats="HWC")
+    best = {
+        f"best/{result.metrics['split']}_{name}": result.metrics[name]
+        for result in results
+        for name in ("accuracy", "macro_f1")
+    }
+    logger.log_hyperparams(dict(parameters), best)
+    logger.finalize("success")

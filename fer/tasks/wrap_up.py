@@ -1,0 +1,92 @@
+"""What a command with several jobs does at its end: their table, figures and page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from fer.core.application import CommandError
+from fer.core.errors import FerError
+from fer.runs import sweep
+
+log = logging.getLogger(__name__)
+
+
+class SideBySide(Callback):
+    """What ``evaluate.py -m`` does at its end: put its jobs side by side."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Collect the jobs in the sweep's folder, if they are at least two."""
+        try:
+            page = put_side_by_side(Path(config.hydra.sweep.dir))
+        except FerError as error:
+            log.error("Error: %s", error)
+        else:
+            if page is not None:
+                log.info("Side by side: %s", page)
+
+
+def put_side_by_side(folder: Path) -> Path | None:
+    """Write the tables and the page of the evaluations below ``folder``.
+
+    Returns:
+        The page, or None where there are not two finished evaluations.
+
+    Raises:
+        DataError: a file of an evaluation cannot be read.
+    """
+    from fer.report.side_by_side_page import write_side_by_side_page
+    from fer.runs.side_by_side import collect
+
+    collection = collect(folder)
+    return None if collection is None else write_side_by_side_page(folder, collection)
+
+
+RETRY = (
+    "The others are complete. When the cause is gone, run what is missing: "
+    "python train.py resume={folder}"
+)
+"""What to do about jobs that have failed."""
+
+
+def finish_sweep(
+    folder: Path,
+    overrides: Sequence[Sequence[str]],
+    keys: Sequence[str] | None = None,
+    advice: str = RETRY,
+) -> None:
+    """Put the jobs side by side: ``sweep.csv``, ``best.yaml``, a figure, a table on the terminal.
+
+    Args:
+        folder: of the sweep.
+        overrides: of each job.
+        keys: what was swept; None for what differs among the jobs.
+        advice: what to do about jobs that have failed.
+
+    Raises:
+        CommandError: a job has failed.
+    """
+    # Drawing takes a second to import: when there is something to draw.
+    from fer.report.sweep_figure import draw_sweep
+    from fer.report.terminal import print_jobs
+
+    jobs = [sweep.read_job(folder, number, own) for number, own in enumerate(overrides)]
+    keys = sweep.swept_keys(jobs) if keys is None else keys
+    sweep.write_table(folder / "sweep.csv", jobs, keys)
+    best = sweep.best_job(jobs)
+    if best is not None:
+        sweep.write_best(folder / "best.yaml", best)
+        draw_sweep(folder, jobs, keys)
+    print_jobs(folder, jobs, keys, best)
+    failed = [job for job in jobs if job.status == "failed"]
+    if failed:
+        first = failed[0].error.splitlines()[0] if failed[0].error else "no message"
+        raise CommandError(
+            f"Error: {len(failed)} of {len(jobs)} jobs failed, job {failed[0].number} first: "
+            f"{first}. {advice.format(folder=folder)}"
+        )

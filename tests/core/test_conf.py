@@ -1,0 +1,220 @@
+"""Configurations: every choice composes and can be built, and Exp-B is Exp-A on other data."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from fer.core.application import config_folder, instantiate
+from fer.core.options import check_options
+from fer.model.shared_cnn import SharedCNN
+from tests.conftest import ROOT
+
+
+def compose(*overrides: str, config: str = "train") -> DictConfig:
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        return hydra.compose(config, overrides=list(overrides))
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+
+
+CHOICES = [
+    (folder.name, option)
+    for folder in sorted(config_folder().iterdir())
+    if folder.is_dir()
+    for option in options(folder.name)
+]
+
+
+@pytest.mark.parametrize(("group", "option"), CHOICES)
+def test_every_choice_composes(group: str, option: str) -> None:
+    config = "evaluate" if group in ("perturbation", "saliency") else "train"
+    cfg = compose(f"{group}={option}", *(["checkpoint=x"] * (config == "evaluate")), config=config)
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+GROUPS = ("dataset", "augmentation", "model", "loss", "optimizer", "scheduler", "trainer", "logger",
+          "experiment", "launcher", "sweep")  # fmt: skip
+
+
+def covering() -> list[dict[str, str]]:
+    """Combinations of an option of every group in which each two options meet at least once."""
+    values = {group: options(group) for group in GROUPS}
+    for group in ("experiment", "launcher", "sweep"):
+        values[group] = ["", *values[group]]  # none
+    pairs = {
+        ((first, one), (second, other))
+        for first, second in itertools.combinations(GROUPS, 2)
+        for one, other in itertools.product(values[first], values[second])
+    }
+    rng = random.Random(0)
+    rows = []
+    while pairs:
+        drawn = [{group: rng.choice(values[group]) for group in GROUPS} for _ in range(100)]
+        best = max(drawn, key=lambda row: len(pairs & {*itertools.combinations(row.items(), 2)}))
+        pairs -= {*itertools.combinations(best.items(), 2)}
+        rows.append(best)
+    return rows
+
+
+def test_choices_compose_with_each_other() -> None:
+    """No option changes what another group chose, but for an experiment its dataset."""
+
+    def plain(node: Any) -> Any:
+        return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+
+    alone = functools.cache(lambda group, option: plain(compose(f"{group}={option}")[group]))
+    for row in covering():
+        cfg = compose(*(f"{group}={option}" for group, option in row.items() if option))
+        check_options(cfg, optional=["launcher", "sweep", "experiment"])
+        for group in ("dataset", "augmentation", "model", "loss", "optimizer", "trainer"):
+            assert plain(cfg[group]) == alone(group, row[group]), row
+
+
+@pytest.mark.parametrize("option", options("model"))
+def test_every_model_can_be_built(option: str) -> None:
+    assert isinstance(instantiate(compose(f"model={option}").model), SharedCNN)
+
+
+@pytest.mark.parametrize("option", options("loss"))
+def test_every_loss_can_be_built(option: str) -> None:
+    loss = instantiate(compose(f"loss={option}").loss, class_counts=[3] * 7)
+    assert torch.isfinite(loss(torch.randn(4, 7), torch.tensor([0, 1, 2, 6])))
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+@pytest.mark.parametrize("scheduler", options("scheduler"))
+def test_every_schedule_works_with_every_optimizer(optimizer: str, scheduler: str) -> None:
+    cfg = compose(f"optimizer={optimizer}", f"scheduler={scheduler}")
+    made = instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(2, 2))])
+    schedule = instantiate(cfg.scheduler)(made, total_steps=10)
+    made.step()
+    schedule.step(*([0.5] if scheduler == "plateau" else []))
+
+
+@pytest.mark.parametrize("option", options("augmentation"))
+def test_every_augmentation_can_be_built(option: str) -> None:
+    import numpy as np
+
+    from fer.data.augmentation import Augmentation
+    from fer.tasks.assembly import make_transforms
+
+    transforms = make_transforms(compose(f"augmentation={option}").augmentation)
+    image = np.full((64, 64, 1), 100, np.uint8)
+    for index in range(20):
+        augmented = Augmentation(transforms, seed=0)(image, epoch=0, index=index)
+        assert augmented.shape == image.shape and augmented.dtype == np.uint8
+
+
+@pytest.mark.parametrize("option", options("dataset"))
+def test_every_dataset_can_be_built(option: str, tmp_path: Path) -> None:
+    from fer.tasks.assembly import make_data
+
+    data = make_data(compose(f"dataset={option}", f"paths.data={tmp_path}"))
+    assert data.folder == tmp_path / option
+    assert (data.image_size, data.in_channels, data.batch_size) == (48, 1, 64)
+
+
+def without_dataset(cfg: DictConfig) -> dict[str, Any]:
+    content = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(content, dict)
+    content.pop("dataset")
+    return content  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("experiment=exp_a", "experiment=exp_b"),
+        ("dataset=synthetic_a", "dataset=synthetic_b"),
+    ],
+)
+def test_exp_b_is_exp_a_with_another_dataset(a: str, b: str) -> None:
+    first, second = compose(a), compose(b)
+    assert without_dataset(first) == without_dataset(second)
+    assert first.dataset.name != second.dataset.name
+    # The one recipe value that a dataset may carry is the number of epochs: equal here.
+    assert first.trainer.max_epochs == second.trainer.max_epochs
+
+
+def test_the_experiments_are_the_two_real_datasets() -> None:
+    assert compose("experiment=exp_a").dataset.name == "fer2013"
+    assert compose("experiment=exp_b").dataset.name == "rafdb"
+
+
+def test_an_experiment_runs_on_the_synthetic_pair_by_one_override() -> None:
+    assert compose("experiment=exp_a", "dataset=synthetic_a").dataset.name == "synthetic_a"
+
+
+def readme_block(language: str, after: str) -> str:
+    text = (ROOT / "README.md").read_text()
+    return text.split(after)[1].split(f"```{language}\n")[1].split("```")[0]
+
+
+def test_the_readmes_own_dataset_has_every_key() -> None:
+    block = readme_block("yaml", "conf/dataset/mine.yaml")
+    assert set(OmegaConf.create(block)) == set(compose("dataset=fer2013").dataset)
+
+
+def test_the_readmes_own_reader_prepares_a_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fer.core import labels
+    from fer.data.preparation import prepare
+
+    (tmp_path / "my_package").mkdir()
+    code = readme_block("python", "my_package/__init__.py")
+    (tmp_path / "my_package/__init__.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    for split in ("train", "test"):
+        for number, emotion in enumerate(labels.EMOTIONS):
+            for image in range(3):
+                path = tmp_path / f"raw/{split}/{number:02d}_{emotion}/{image:04d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (20, 20), (number, image, len(split))).save(path)
+    node = OmegaConf.create(readme_block("yaml", "conf/dataset/mine.yaml")).reader
+    reader = hydra.utils.instantiate(node)
+    prepared = prepare("mine", tmp_path / "d", reader, raw=tmp_path / "raw")
+    sizes = {split: sum(row.values()) for split, row in prepared.integrity["counts"].items()}
+    assert sizes == {"train": 14, "val": 7, "test": 21}
+    for index, entry in enumerate(prepared.entries):
+        assert labels.EMOTIONS[int(prepared.read(index)[0, 0, 0])] == entry.emotion
+
+
+def test_the_readmes_own_perturbation_damages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+    from hydra.utils import get_method
+
+    from fer.evaluation.perturbations import make_settings
+
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package/damage.py").write_text(readme_block("python", "`my_package/damage.py`"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_package", raising=False)  # that of the reader above
+    node = OmegaConf.create(readme_block("yaml", "conf/perturbation/dead_rows.yaml"))
+    settings = make_settings(OmegaConf.to_container(node), None, get_method)  # type: ignore[arg-type]
+    images = np.full((3, 20, 20, 1), 100, np.uint8)
+    black = [setting(images, ["a", "b", "c"], seed=0) == 0 for setting in settings]
+    assert [rows.mean() for rows in black] == [0.05, 0.1, 0.2, 0.3, 0.5]
+    assert all((weak <= strong).all() for weak, strong in itertools.pairwise(black))
+
+
+def test_numbers_in_the_files_are_numbers() -> None:
+    """YAML reads 3e-3 as text unless the loader knows better."""
+    for optimizer in options("optimizer"):
+        cfg = compose(f"optimizer={optimizer}").optimizer
+        assert isinstance(cfg.lr, float) and isinstance(cfg.weight_decay, float)

@@ -1,0 +1,768 @@
+"""Anybody's own faces: class folders with or without splits, archives, and tables of labels."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import tempfile
+import unicodedata
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fer.core import labels
+from fer.core.application import config_folder
+from fer.core.errors import ConfigError, DataError
+from fer.core.options import check_options
+from fer.data.preparation import Prepared, prepare
+from fer.data.readers.base import RawDataset, make_ids, safe_id
+from fer.data.readers.folder import FolderReader
+from tests.conftest import run_program, to_png
+from tests.data.test_images import MODES
+
+SPLITS = ("train", "val", "test")
+SPOKEN = {
+    "angry": "Anger", "disgust": "Disgusted", "fear": "Fearful", "happy": "Happiness",
+    "sad": "Sadness", "surprise": "Surprised", "neutral": "Neutral",
+}  # fmt: skip
+
+
+def write(folder: Path, names: Iterable[str]) -> Path:
+    """An image, different from every other, at each name."""
+    rng = np.random.default_rng(0)
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(to_png(rng.integers(0, 256, (8, 8), dtype=np.uint8)))
+    return folder
+
+
+def class_names(per_class: int = 10, classes: Iterable[str] = labels.EMOTIONS) -> list[str]:
+    return [f"{name}/{number}.png" for name in classes for number in range(per_class)]
+
+
+def split_names(splits: Mapping[str, int], classes: Iterable[str] = labels.EMOTIONS) -> list[str]:
+    """``train/happy/3.png``, so many for each class of each split."""
+    return [f"{split}/{name}" for split, n in splits.items() for name in class_names(n, classes)]
+
+
+FULL = split_names({"train": 4, "val": 2, "test": 2})
+
+
+def write_table(path: Path, rows: Iterable[Sequence[str]], header: str = "image,label") -> Path:
+    path.write_text("\n".join([header, *(",".join(row) for row in rows)]) + "\n")
+    return path
+
+
+def table_rows(per_class: int = 10) -> list[list[str]]:
+    return [[f"images/{n}_{e}.png", e] for e in labels.EMOTIONS for n in range(per_class)]
+
+
+def read(raw: Path, **options: Any) -> RawDataset:
+    return FolderReader(**options).list(raw)
+
+
+def counts(dataset: RawDataset) -> dict[str, set[int]]:
+    """For each split the sizes of its classes."""
+    found = Counter((record.split, record.emotion) for record in dataset.records)
+    return {split: {found[split, emotion] for emotion in labels.EMOTIONS} for split in SPLITS}
+
+
+def splits_of(dataset: RawDataset) -> dict[str, str]:
+    return {str(record.location): record.split for record in dataset.records}
+
+
+# --- class folders -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("around", ["", "dataset/", "archive/My Faces/"])
+@pytest.mark.parametrize(
+    "names", [SPLITS, ("Training", "Validation", "Testing"), ("TRAIN", "valid", "PrivateTest")]
+)
+def test_split_folders_are_taken_as_they_are(
+    tmp_path: Path, names: tuple[str, ...], around: str
+) -> None:
+    sizes = dict(zip(names, (3, 2, 1), strict=True))
+    raw = write(tmp_path / "raw", (around + name for name in split_names(sizes)))
+    dataset = read(raw)
+    assert counts(dataset) == {"train": {3}, "val": {2}, "test": {1}}
+    assert dataset.warnings == [] and dataset.excluded == {} and not dataset.official_protocol
+    for record in dataset.records:
+        assert record.emotion in str(record.location)
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected", "message"),
+    [
+        (["train", "val", "test"], {"train": {10}, "val": {10}, "test": {10}}, None),
+        (["train", "test"], {"train": {9}, "val": {1}, "test": {10}}, r"no val split: .*10% of tr"),
+        (["train", "val"], {"train": {8}, "val": {10}, "test": {2}}, r"no test split: .*20% of tr"),
+        (
+            ["train"],
+            {"train": {7}, "val": {1}, "test": {2}},
+            r"no test and no val split: .*20% of train as test and then 10% of the rest as val "
+            r"\(seed 0\)\. This is not an official protocol",
+        ),
+        ([""], {"train": {7}, "val": {1}, "test": {2}}, r"no test and no val split"),
+    ],
+    ids=["all", "no val", "no test", "train alone", "classes alone"],
+)
+def test_a_missing_split_is_held_out_of_train_and_said_so(
+    tmp_path: Path, splits: list[str], expected: dict[str, set[int]], message: str | None
+) -> None:
+    raw = write(tmp_path, (f"{s}/{name}".lstrip("/") for s in splits for name in class_names()))
+    dataset = read(raw)
+    assert counts(dataset) == expected
+    if message is None:
+        assert dataset.warnings == []
+    else:
+        (warning,) = dataset.warnings
+        with pytest.raises(DataError, match=message):
+            raise DataError(warning)
+
+
+def test_the_hold_out_does_not_depend_on_folder_archive_or_what_is_around(tmp_path: Path) -> None:
+    names = class_names()
+    plain = splits_of(read(write(tmp_path / "a", names)))
+    around = splits_of(read(write(tmp_path / "b", (f"x/{name}" for name in names))))
+    assert {f"x/{name}": split for name, split in plain.items()} == around
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for name in random.Random(0).sample(names, len(names)):
+            archive.write(tmp_path / "a" / name, name)
+    assert splits_of(read(tmp_path / "faces.zip")) == plain
+    assert splits_of(read(tmp_path / "a", split_seed=1)) != plain
+
+
+def test_an_image_stays_where_it_is_when_the_options_of_the_other_split_change(
+    tmp_path: Path,
+) -> None:
+    raw = write(tmp_path, class_names(20))
+    few, many = (splits_of(read(raw, val_fraction=share)) for share in (0.1, 0.4))
+    assert [n for n in few if few[n] == "test"] == [n for n in many if many[n] == "test"]
+
+
+def test_accents_are_ranked_alike_in_both_ways_to_store_them(tmp_path: Path) -> None:
+    names = [f"{e}/Zoé_{n}.png" for e in labels.EMOTIONS for n in range(6)]
+    results = []
+    for form in ("NFC", "NFD"):
+        raw = write(tmp_path / form, (unicodedata.normalize(form, name) for name in names))
+        dataset = read(raw)
+        results.append({record.id: record.split for record in dataset.records})
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+@pytest.mark.parametrize("images", [3, 4, 50])
+def test_no_share_empties_a_split(tmp_path: Path, share: float, images: int) -> None:
+    raw = write(tmp_path, class_names(images, ["happy"]) + class_names(3, labels.EMOTIONS))
+    for sizes in counts(read(raw, val_fraction=share, test_fraction=share)).values():
+        assert 0 not in sizes
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            [*class_names(5, labels.EMOTIONS[:1] + labels.EMOTIONS[2:]), "disgust/1.png"],
+            r"at least 3 training images .*to hold test and val out of, found 1 of 'disgust'",
+        ),
+        (
+            split_names({"train": 1, "test": 3}),
+            r"at least 2 training images .*hold val out of, found 1 of 'angry', 1 of 'disgust'",
+        ),
+        (class_names(5, labels.EMOTIONS[:6]), r"all seven emotions in 'train', found none of 'neu"),
+        (split_names({"val": 3, "test": 3}), r"found none for 'train'"),
+        (split_names({"train": 3, "val": 3, "test": 3}, ["happy"]), r"none of 'angry', 'disgust'"),
+    ],
+    ids=["1 of a class", "1 of each", "class missing", "no train", "one class"],
+)
+def test_too_few_images_are_answered_with_how_many_are_needed(
+    tmp_path: Path, names: list[str], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path, names))
+
+
+def test_spellings_of_one_emotion_are_merged(tmp_path: Path) -> None:
+    raw = write(tmp_path, class_names(3, SPOKEN.values()) + class_names(3))
+    dataset = read(raw)
+    assert set(Counter(record.emotion for record in dataset.records).values()) == {6}
+    assert len({record.id for record in dataset.records}) == 42
+
+
+def test_images_may_lie_in_subfolders_of_their_class(tmp_path: Path) -> None:
+    names = [f"{e}/person {p}/{n}.png" for e in labels.EMOTIONS for p in (1, 2) for n in (1, 2, 3)]
+    dataset = read(write(tmp_path, names))
+    assert len({record.id for record in dataset.records}) == len(names)
+    assert set(Counter(record.emotion for record in dataset.records).values()) == {6}
+
+
+def test_a_class_beyond_the_seven_is_an_error_with_both_remedies(tmp_path: Path) -> None:
+    raw = write(tmp_path, FULL + class_names(3, ["train/Contempt"]) + ["val/contempt/1.png"])
+    with pytest.raises(
+        DataError, match=r"'contempt' \(4 images\).*drop_unknown=true.*synonyms={NAME: EMOTION}"
+    ):
+        read(raw)
+    dataset = read(raw, drop_unknown=True)
+    assert dataset.excluded == {"their class 'contempt' is not one of the seven emotions": 4}
+    assert len(dataset.records) == len(FULL)
+    merged = read(raw, synonyms={"CONTEMPT": "disgust"})
+    assert Counter(r.emotion for r in merged.records)["disgust"] == 8 + 4
+
+
+@pytest.mark.parametrize("drop_unknown", [False, True])
+def test_numbers_as_classes_ask_for_names(tmp_path: Path, drop_unknown: bool) -> None:
+    raw = write(tmp_path, class_names(3, "1234567"))
+    with pytest.raises(DataError, match=r"class '1' \(3 images\). Numbers mean.*{1: surprise"):
+        read(raw, drop_unknown=drop_unknown)
+    meaning: dict[Any, str] = dict(enumerate(labels.EMOTIONS, start=1))
+    assert len(read(raw, synonyms=meaning).records) == 21
+
+
+@pytest.mark.parametrize(
+    ("extra", "excluded", "warning"),
+    [
+        (["train/loose.png", "loose.png"], {"they are in no class folder": 2}, None),
+        (["train/happy/notes.txt", "readme.md"], {}, r"2 files are not images .*\(the first: "),
+        (["train/happy/.hidden.png", "__MACOSX/train/happy/1.png", ".git/x"], {}, None),
+        (["train/happy/Thumbs.db"], {}, None),
+    ],
+)
+def test_what_is_left_out_is_counted(
+    tmp_path: Path, extra: list[str], excluded: dict[str, int], warning: str | None
+) -> None:
+    dataset = read(write(tmp_path, FULL + extra))
+    assert len(dataset.records) == len(FULL)
+    assert dataset.excluded == excluded
+    assert len(dataset.warnings) == (warning is not None)
+    if warning is not None:
+        assert dataset.warnings[0].startswith("2 files are not images and were left out")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], r"found 0 files, 0 of them images, and the folders none"),
+        (["1.png", "2.png"], r"found 2 files, 2 of them images, and the folders none"),
+        (["a/1.png", "b/1.png"], r"the folders 'a', 'b'. Rename the folders"),
+        (["happy/readme.txt"], r"found 1 files, 0 of them images"),
+        ([*FULL, "Valdation/happy/1.png"], r"splits beside 'test', found 'Valdation' with 1 im"),
+        ([*FULL, "happy/1.png"], r"splits beside 'test', found 'happy' with 1 images"),
+    ],
+)
+def test_a_folder_of_another_form_is_answered_with_the_forms(
+    tmp_path: Path, names: list[str], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path, names))
+
+
+def test_a_file_of_another_kind_is_answered_with_the_forms(tmp_path: Path) -> None:
+    path = tmp_path / "faces.rar"
+    path.touch()
+    with pytest.raises(DataError, match=r"(?s)a .zip or a table .csv, found .*'.rar'.*<class>"):
+        read(path)
+
+
+def test_links_are_followed_and_loops_refused(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere", FULL)
+    (tmp_path / "raw").mkdir()
+    for split in SPLITS:
+        (tmp_path / "raw" / split).symlink_to(tmp_path / "elsewhere" / split)
+    assert len(read(tmp_path / "raw").records) == len(FULL)
+    (tmp_path / "raw" / "again").symlink_to(tmp_path / "raw")
+    with pytest.raises(DataError, match="leads back to"):
+        read(tmp_path / "raw")
+
+
+ODD_NAMES = ["x" * 246, "y" * 300 if os.name == "nt" else "ы" * 125, "😀 smile", "con", "AUX.face",
+             "a b", "a_b", "A_b", "trailing.", "ناس", 'quote"s', "comma, semi;colon", "line\nend",
+             "back\\slash", os.fsdecode(b"caf\xe9")]  # fmt: skip
+
+
+def test_odd_names_are_prepared(tmp_path: Path) -> None:
+    names = [f"happy/{name}.png" for name in ODD_NAMES] + class_names(4)
+    raw = tmp_path / "raw"
+    try:
+        write(raw, names)
+    except (OSError, UnicodeError):
+        pytest.skip("this file system refuses such names")
+    prepared = prepare("folder", tmp_path / "d", FolderReader(), raw=raw)
+    assert len(prepared.entries) == len(names)
+    assert len({entry.id.casefold() for entry in prepared.entries}) == len(names)
+    again = prepare("folder", tmp_path / "d", FolderReader(), raw=raw)
+    assert again.integrity == prepared.integrity
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        for name in names:
+            if name.isprintable() and "\\" not in name:
+                archive.write(raw / name, name)
+    assert len(prepare("z", tmp_path / "z", FolderReader(), raw=tmp_path / "odd.zip").entries) > 30
+
+
+def test_names_that_differ_only_in_how_accents_are_stored_are_refused(tmp_path: Path) -> None:
+    both = [f"happy/{unicodedata.normalize(form, 'é')}.png" for form in ("NFC", "NFD")]
+    raw = write(tmp_path, class_names(3) + both)
+    if len(list((raw / "happy").iterdir())) < 5:
+        pytest.skip("this file system takes the two for one")
+    with pytest.raises(DataError, match=r"differ only in how accents are stored"):
+        read(raw)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "an empty file"), (b"not an image", "no known format")],
+)
+def test_an_image_that_does_not_decode_is_named(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    raw = write(tmp_path / "raw", FULL)
+    (raw / "train/happy/0.png").write_bytes(content)
+    with pytest.raises(DataError, match=rf"train/happy/0\.png: expected an image .*{message}"):
+        prepare("folder", tmp_path / "d", FolderReader(), raw=raw)
+    prepared = prepare("folder", tmp_path / "d", FolderReader(), raw=raw, undecodable="drop")
+    assert len(prepared.entries) == len(FULL) - 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(min_size=1, max_size=150), min_size=1, max_size=8, unique=True))
+def test_ids_are_unique_safe_and_independent_of_the_order(texts: list[str]) -> None:
+    stems = dict.fromkeys(unicodedata.normalize("NFC", t).replace("/", "_") for t in texts)
+    names = [f"train/happy/{stem}.png" for stem in stems]
+    ids = make_ids(names, ["happy"] * len(names))
+    assert len({name.casefold() for name in ids}) == len(names)
+    assert all(len(name.encode()) <= 120 and safe_id(name) == name for name in ids)
+    back = make_ids(names[::-1], ["happy"] * len(names))
+    assert back[::-1] == ids
+
+
+# --- archives ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [FULL, class_names(3)], ids=["splits", "classes"])
+def test_an_archive_prepares_to_the_same_as_its_folder(tmp_path: Path, names: list[str]) -> None:
+    raw = write(tmp_path / "raw", names)
+    path = tmp_path / "in" / "faces.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.write(raw / name, f"faces/{name}")
+    one = prepare("folder", tmp_path / "a", FolderReader(), raw=raw)
+    two = prepare("folder", tmp_path / "b", FolderReader(), raw=path)
+    three = prepare("folder", tmp_path / "c", FolderReader(), raw=path.parent)
+    prints = {prepared.integrity["fingerprint"] for prepared in (one, two, three)}
+    assert len(prints) == 1
+    assert "(zip)" in three.integrity["source"]["form"]
+
+
+def test_raw_data_is_found_below_the_prepared_folder(tmp_path: Path) -> None:
+    reader = FolderReader()
+    assert reader.find(tmp_path / "raw") is None
+    (tmp_path / "raw").mkdir()
+    assert reader.find(tmp_path / "raw") is None
+    write(tmp_path / "raw", FULL)
+    assert reader.find(tmp_path / "raw") == tmp_path / "raw"
+    assert len(prepare("folder", tmp_path, reader).entries) == len(FULL)
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def faces(tmp_path: Path) -> Path:
+    """Images that :func:`table_rows` names; the table is still to be written."""
+    return write(tmp_path / "faces", (row[0] for row in table_rows()))
+
+
+def with_split(rows: list[list[str]]) -> list[list[str]]:
+    return [[*row, ("train", "Validation", "test")[n % 3]] for n, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize("given", ["table", "folder"])
+def test_a_table_is_read_from_its_own_path_or_its_folder(faces: Path, given: str) -> None:
+    table = write_table(faces / "labels.csv", table_rows())
+    dataset = read(table if given == "table" else faces)
+    assert dataset.form == "table (labels.csv)"
+    assert counts(dataset) == {"train": {7}, "val": {1}, "test": {2}}
+    assert dataset.excluded == {} and len(dataset.warnings) == 1
+    for record in dataset.records:
+        assert record.emotion in str(record.location)
+
+
+FORMS = {
+    "commas": "image,label,split\n{}",
+    "any case and space": " Image , LABEL ,Split\n{}",
+    "byte order mark": "\ufeffimage,label,split\n{}",
+    "empty lines": "\n\nimage,label,split\n\n{}\n\n,,\n",
+}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["unix", "windows", "old mac"])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_way_to_write_a_table_is_read_alike(faces: Path, form: str, end: str) -> None:
+    rows = with_split(table_rows())
+    text = form.format("\n".join(",".join(row) for row in rows))
+    (faces / "labels.csv").write_bytes(text.replace("\n", end).encode())
+    splits = {"train": "train", "Validation": "val", "test": "test"}
+    assert splits_of(read(faces)) == {row[0]: splits[row[2]] for row in rows}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_delimiters_columns_and_quotes(faces: Path, delimiter: str) -> None:
+    write(faces, ['images/a,b;c "d".png'])
+    lines = [["split", "note", "label", "image"]]
+    lines += [[s, "n", e, i] for i, e, s in with_split(table_rows())]
+    lines += [["train", '"two\nlines"', "joy", '"images/a,b;c ""d"".png"']]
+    (faces / "labels.csv").write_text("\n".join(delimiter.join(line) for line in lines))
+    dataset = read(faces)
+    assert len(dataset.records) == 71
+    assert 'images/a,b;c "d".png' in splits_of(dataset)
+
+
+@pytest.mark.parametrize(
+    "write_path",
+    [
+        lambda name: f"./{name}",
+        lambda name: name.replace("/", "//"),
+        lambda name: name.replace("/", "\\"),
+        lambda name: unicodedata.normalize("NFD", name),
+    ],
+    ids=["dot", "two slashes", "windows", "decomposed"],
+)
+def test_paths_are_found_however_they_are_written(tmp_path: Path, write_path: Any) -> None:
+    rows = [[f"é/{n}_{e}.png", e] for e in labels.EMOTIONS for n in range(3)]
+    raw = write(tmp_path, (row[0] for row in rows))
+    write_table(raw / "labels.csv", ([write_path(name), e] for name, e in rows))
+    assert splits_of(read(raw)).keys() == {row[0] for row in rows}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_any_order_of_the_table_gives_the_same_split_and_ids(shuffle: random.Random) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        rows = table_rows(5)
+        raw = write(Path(place), (row[0] for row in rows))
+        first = read(write_table(raw / "labels.csv", rows))
+        shuffle.shuffle(rows)
+        second = read(write_table(raw / "labels.csv", rows))
+    assert first.records == second.records
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.text(
+            st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="/\\:"),
+            min_size=1,
+            max_size=40,
+        ).map(lambda name: unicodedata.normalize("NFC", name.strip(" .")).strip()),
+        min_size=1,
+        max_size=5,
+        unique_by=str.casefold,
+    )
+)
+def test_names_in_a_table_round_trip(stems: list[str]) -> None:
+    import csv
+
+    names = [f"faces/{number}{stem}.png" for number, stem in enumerate(stems)]
+    with tempfile.TemporaryDirectory() as place:
+        raw = write(Path(place), names + class_names(3))
+        with (raw / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["image", "label"])
+            table.writerows([name, "happy"] for name in names)
+            table.writerows([name, name.split("/")[0]] for name in class_names(3))
+        dataset = read(raw)
+    assert set(splits_of(dataset)) == {*names, *class_names(3)}
+
+
+def test_attributes_travel_to_the_manifest(faces: Path, tmp_path: Path) -> None:
+    rows = [[*row, "female", "Asian", " 20-39"] for row in table_rows()]
+    write_table(faces / "labels.csv", rows, "image,label,Gender,race,AGE")
+    prepared = prepare("folder", tmp_path / "d", FolderReader(), raw=faces)
+    assert {(e.gender, e.race, e.age) for e in prepared.entries} == {("female", "Asian", "20-39")}
+
+
+def test_what_the_table_does_not_name_or_names_twice_is_counted(faces: Path) -> None:
+    write(faces, ["images/extra 1.png", "extra 2.jpg", "notes.txt", "landmarks.csv"])
+    rows = table_rows()
+    write_table(faces / "labels.csv", [*rows, rows[3], [rows[4][0], "Anger"]])
+    dataset = read(faces)
+    assert len(dataset.records) == len(rows)
+    assert dataset.excluded == {
+        "labels.csv does not name them": 2,
+        "labels.csv names them again, in the same way": 2,
+    }
+    assert dataset.warnings[1].startswith("2 files are not images")
+
+
+def test_classes_beyond_the_seven_are_left_out_of_a_table_with_or_without_a_file(
+    faces: Path,
+) -> None:
+    write(faces, ["images/c.png"])
+    extra = [["images/c.png", "contempt"], ["images/no such.png", "contempt"]]
+    table = write_table(faces / "labels.csv", table_rows() + extra)
+    dataset = read(table, drop_unknown=True)
+    assert dataset.excluded == {"their class 'contempt' is not one of the seven emotions": 2}
+    write_table(table, table_rows() + extra[:1])
+    with pytest.raises(DataError, match=r"'contempt' \(1 images\)"):
+        read(table)
+
+
+BAD_TABLES = {
+    "no file": (["images/x.png,happy", "y.png,sad"], r"row 72: .*x.png, found no such .*\(2 such"),
+    "other case": (["images/0_HAPPY.png,happy"], r"row 72: .*case does"),
+    "hidden": ([".x.png,happy"], r"row 72: .*hidden files do not count"),
+    "folder": (["images,happy"], r"row 72: expected the image .*images, found no such file"),
+    "two labels": (
+        ["images/0_happy.png,sad"],
+        r"rows 32 and 72: expected one label for 'images/0_happy.png', found 'happy' and 'sad'",
+    ),
+    "label and class": (["images/0_happy.png,contempt"], r"rows 32 and 72: .*and 'contempt'"),
+    "outside": (["../x.png,happy"], r"row 72: expected an image below the table's folder"),
+    "absolute": (["/etc/x.png,happy"], r"row 72: .*found '/etc/x.png'"),
+    "drive": (["C:\\x.png,happy"], r"row 72: expected an image below"),
+    "outside, windows": (["..\\x.png,happy"], r"row 72: expected an image below"),
+    "no label": (["images/0_sad.png,"], r"row 72: .*found 'images/0_sad.png' and ''"),
+    "no image": ([",sad"], r"row 72: expected an image and a label"),
+    "too many cells": (["images/0_sad.png,sad,x"], r"row 72: expected 2 cells .*found 3"),
+    "too few cells": (["images/0_sad.png"], r"row 72: expected 2 cells .*found 1"),
+    "open quote": (['"images/0_sad.png,sad'], r"row 72: .*a quote that opens must close"),
+    "number": (["images/0_sad.png,4"], r"expected one label|the class '4'"),
+}
+
+
+@pytest.mark.parametrize(("lines", "message"), BAD_TABLES.values(), ids=BAD_TABLES)
+def test_a_wrong_row_is_named(faces: Path, lines: list[str], message: str) -> None:
+    table = write_table(faces / "labels.csv", table_rows())
+    table.write_text(table.read_text() + "\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=message):
+        read(table)
+
+
+def test_numbers_in_a_table_ask_for_names(faces: Path) -> None:
+    rows = [[name, str(labels.INDEX[emotion])] for name, emotion in table_rows()]
+    table = write_table(faces / "labels.csv", rows)
+    with pytest.raises(
+        DataError, match=r"class '0' \(10 images\). Numbers mean different emotions"
+    ):
+        read(table)
+    meaning: dict[Any, str] = dict(enumerate(labels.EMOTIONS))
+    assert len(read(table, synonyms=meaning).records) == 70
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[5].__setitem__(2, ""), r"row 7: .*found none in 1 of 70 rows"),
+        (lambda rows: rows[5].__setitem__(2, "dev"), r"row 7: expected a split .*found 'dev'"),
+        (
+            lambda rows: rows.append([*rows[0][:2], "test"]),
+            r"rows 2 and 72: expected one split for .*found 'train' and 'test'",
+        ),
+    ],
+)
+def test_a_wrong_split_is_named(faces: Path, change: Any, message: str) -> None:
+    rows = with_split(table_rows())
+    change(rows)
+    with pytest.raises(DataError, match=message):
+        read(write_table(faces / "labels.csv", rows, "image,label,split"))
+
+
+def test_an_empty_split_column_is_as_good_as_none(faces: Path) -> None:
+    rows = [[*row, ""] for row in table_rows()]
+    dataset = read(write_table(faces / "labels.csv", rows, "image,label,split"))
+    assert splits_of(dataset) == splits_of(read(write_table(faces / "labels.csv", table_rows())))
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("file,emotion", r"expected the columns image and label .*found 'file,emotion'"),
+        ("image label", r"separated by commas, semicolons or tabs"),
+        ("image,label,Image", r"expected the column image once, found it 2 times"),
+        ("", r"expected the columns image and label"),
+    ],
+)
+def test_a_header_without_the_columns_is_shown(faces: Path, header: str, message: str) -> None:
+    path = faces / "labels.csv"
+    path.write_text(header)
+    with pytest.raises(DataError, match=message):
+        read(path)
+
+
+def test_a_table_in_utf_16_asks_for_utf_8(faces: Path) -> None:
+    (faces / "labels.csv").write_bytes("image,label\na.png,happy\n".encode("utf-16"))
+    with pytest.raises(DataError, match=r"save the table as UTF-8"):
+        read(faces / "labels.csv")
+
+
+def test_two_tables_of_labels_in_a_folder_ask_for_one(faces: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        write_table(faces / name, table_rows())
+    with pytest.raises(DataError, match=r"expected one table .*found a.csv, b.csv"):
+        read(faces)
+    assert read(faces / "a.csv").records
+
+
+def test_a_table_of_something_else_beside_class_folders_is_no_table(tmp_path: Path) -> None:
+    raw = write(tmp_path, FULL)
+    write_table(raw / "landmarks.csv", [["1", "2"]], "x,y")
+    dataset = read(raw)
+    assert len(dataset.records) == len(FULL) and len(dataset.warnings) == 1
+
+
+# --- options -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"test_fraction": 1.0}, r"test_fraction: expected a share"),
+        ({"val_fraction": 0.0}, r"val_fraction: expected a share"),
+        ({"synonyms": {"Angry": "sad"}}, r"expected 'angry' to mean 'angry' alone, found 'sad'"),
+        ({"synonyms": {"mad": "anger"}}, r"expected one of angry, .*for 'mad', found 'anger'"),
+        ({"synonyms": {"Mad": "angry", "mad": "sad"}}, r"'mad' to mean 'angry' alone"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        FolderReader(**options)
+
+
+def test_synonyms_in_another_order_or_case_are_the_same_preparation(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", FULL)
+    first: dict[Any, str] = {"mad": "angry", 1: "sad"}
+    second = {"1": "sad", "MAD": "angry"}
+    made: list[Prepared] = []
+    for synonyms in (first, second):
+        reader = FolderReader(synonyms=synonyms)
+        made.append(prepare("folder", tmp_path / "d", reader, raw=raw))
+        stamp = (tmp_path / "d" / "manifest.csv").stat().st_mtime_ns
+    assert made[0].integrity == made[1].integrity
+    prepare("folder", tmp_path / "d", FolderReader(synonyms=second), raw=raw)
+    assert (tmp_path / "d" / "manifest.csv").stat().st_mtime_ns == stamp
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ([], {}),
+        (["dataset.synonyms={}"], {}),
+        (["dataset.synonyms={Mad: angry, 1: surprise}"], {"1": "surprise", "mad": "angry"}),
+        (["dataset.synonyms={very sad: sad}"], {"very sad": "sad"}),
+    ],
+)
+def test_the_command_line_reaches_the_reader(override: list[str], expected: dict[str, str]) -> None:
+    from fer.tasks.assembly import make_data
+
+    overrides = ["dataset=folder", "dataset.drop_unknown=true", "dataset.name=mine", *override]
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        cfg = hydra.compose("train", overrides=overrides)
+    check_options(cfg)
+    data = make_data(cfg)
+    assert data.reader == FolderReader(drop_unknown=True, synonyms=expected)
+    assert data.folder.name == data.dataset_name == "mine"
+    assert cfg.dataset.reader.drop_unknown is True  # the configuration itself stays whole
+
+
+def test_wrong_synonyms_are_refused_on_the_command_line() -> None:
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        cfg = hydra.compose("train", ["dataset=folder", "dataset.synonyms={mad: furious}"])
+    with pytest.raises(ConfigError, match=r"dataset.synonyms: expected names of classes"):
+        check_options(cfg)
+
+
+def test_preparation_takes_own_names_from_the_command_line(tmp_path: Path) -> None:
+    own = ["mad", "contempt", "2", *labels.EMOTIONS[2:]]
+    raw = write(tmp_path / "raw", split_names({"train": 3, "test": 2}, own))
+    command = [
+        "-m", "fer", "prepare", "dataset=folder", f"dataset.raw={raw}", "dataset.name=mine",
+        "dataset.synonyms={MAD: angry, 2: disgust}",
+    ]  # fmt: skip
+    refused = run_program(*command, cwd=tmp_path, check=False)
+    assert refused.returncode != 0 and "Traceback" not in refused.stderr
+    assert "'contempt' (5 images)" in refused.stderr
+    done = run_program(*command, "dataset.drop_unknown=true", cwd=tmp_path)
+    assert "mine: 35 images" in done.stdout
+    integrity = json.loads((tmp_path / "data" / "mine" / "integrity.json").read_text())
+    assert integrity["counts"]["test"] == dict.fromkeys(labels.EMOTIONS, 2)
+    assert sum(integrity["excluded"].values()) == 5
+
+
+def test_own_faces_of_every_kind_train(tmp_path: Path) -> None:
+    """From a folder with every image mode and a class beyond the seven to complete metrics."""
+    raw = tmp_path / "raw"
+    kinds = [data for data, _ in MODES.values()]
+    number = 0
+    for split, count in (("train", 7), ("test", 3)):
+        for name in ("contempt", *SPOKEN.values()):
+            for _ in range(count):
+                number += 1
+                path = raw / split / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(kinds[number % len(kinds)])
+    run = tmp_path / "run"
+    run_program(
+        "train.py", "dataset=folder", f"dataset.raw={raw}", "dataset.drop_unknown=true",
+        f"hydra.run.dir={run}", "model.widths=[4,8,8,8]", "model.image_size=32",
+        "trainer.max_epochs=1", "loader.batch_size=7", "metrics.resamples=100", cwd=tmp_path,
+    )  # fmt: skip
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["dataset"], metrics["split"], metrics["samples"]) == ("folder", "test", 21)
+    assert {row["support"] for row in metrics["per_class"].values()} == {3}
+    assert metrics.keys() >= {
+        "accuracy", "macro_f1", "micro_f1", "balanced_accuracy", "expected_calibration_error",
+        "confidence_intervals", "confusion_matrix", "without_leaks",
+    }  # fmt: skip
+    notes = json.loads((run / "run.json").read_text())["notes"]
+    assert any("10 images were left out: their class 'contempt'" in note for note in notes)
+    assert any("no val split" in note for note in notes)
+
+
+def test_a_checkpoint_remembers_the_name_and_synonyms_of_own_faces(tmp_path: Path) -> None:
+    own = ["mad", "contempt", *labels.EMOTIONS[1:]]
+    raw = write(tmp_path / "raw", split_names({"train": 3, "val": 1, "test": 1}, own))
+    run_program(
+        "train.py", "dataset=folder", f"dataset.raw={raw}", "dataset.name=mine",
+        "dataset.drop_unknown=true", "dataset.synonyms={mad: angry}", "hydra.run.dir=run",
+        "model.widths=[4,8,8,8]", "model.image_size=32", "trainer.max_epochs=1",
+        "loader.batch_size=7", "metrics.resamples=100", cwd=tmp_path,
+    )  # fmt: skip
+    run_program(
+        "evaluate.py", "checkpoint=run/checkpoints/best.ckpt", "hydra.run.dir=again",
+        "metrics.resamples=100", cwd=tmp_path,
+    )  # fmt: skip
+    first, again = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "again")
+    )
+    assert first == again and first["dataset"] == "mine" and first["samples"] == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("labels.csv", "image,label\nhappy/0.png,sad\n".encode("utf-16")),
+        ("labels.csv", b"sep=,\nimage,label\nhappy/0.png,sad\n"),
+        ("labels.tsv", b"image\tlabel\nhappy/0.png\tsad\n"),
+        ("labels.csv", b"filename|emotion\n0.png|sad\n"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_named_and_not_passed_over(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    raw = write(tmp_path / "raw", [f"{e}/{n}.png" for e in labels.EMOTIONS for n in range(4)])
+    assert FolderReader().list(raw).records  # a note about landmarks would not matter
+    (raw / "notes.txt").write_text("taken by a friend")
+    assert FolderReader().list(raw).records
+    (raw / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: expected a table \*.csv as UTF-8 text"):
+        FolderReader().list(raw)

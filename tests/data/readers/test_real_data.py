@@ -1,0 +1,208 @@
+"""The reader on the real FER2013 archive; runs where ``FER_SHARED_DATA`` points to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fer.core import labels
+from fer.data.audit.appearance import Appearance, Looks
+from fer.data.audit.reference import Reference, load_reference
+from fer.data.audit.verdict import Verdict, compare_splits, judge
+from fer.data.manifest import fingerprint, pixel_hash
+from fer.data.preparation import Prepared, prepare
+from fer.data.readers.fer2013 import OFFICIAL_COUNTS, TABLE_EMOTIONS, FER2013Reader
+from tests.conftest import decode, to_jpeg
+
+# Measured once on the public archive with `python -m fer prepare dataset=fer2013`.
+FINGERPRINT = "046377511a0537b08cf77f4298a42d3e084d4abf730b6f44f4c9a0c12eb02caa"
+
+
+@pytest.fixture(scope="module")
+def real(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    archive = shared_data / "fer2013" / "archive.zip"
+    return prepare("fer2013", tmp_path_factory.mktemp("real"), FER2013Reader(), raw=archive)
+
+
+def test_the_archive_is_the_reference_copy(real: Prepared) -> None:
+    assert real.integrity["counts"] == OFFICIAL_COUNTS
+    assert real.integrity["matches_official_counts"] is True
+    assert real.integrity["fingerprint"] == FINGERPRINT
+    published = {"train": (129.47, 65.04), "val": (128.98, 65.02), "test": (129.08, 65.37)}
+    for split, (mean, std) in published.items():
+        assert real.integrity["pixels"][split]["mean"] == pytest.approx(mean, abs=0.005)
+        assert real.integrity["pixels"][split]["std"] == pytest.approx(std, abs=0.005)
+
+
+def test_the_archives_faults_are_counted(real: Prepared) -> None:
+    # Measured once with `python -m fer prepare dataset=fer2013`; images never change.
+    found = real.integrity
+    assert found["verdict"] == "reference copy" and found["findings"] == []
+    assert found["compared_with_reference"]["identical"] == 35_887
+    assert found["official_protocol"] is True
+    duplicates = found["duplicates"]
+    assert (duplicates["groups"], duplicates["images"]) == (1516, 3369)
+    assert duplicates["groups_across_splits"] == 557
+    assert duplicates["groups_with_conflicting_labels"] == 57
+    assert found["leaks"] == {
+        "train_in_val_or_test": 703,
+        "val_in_train": 280,
+        "test_in_train_or_val": 314,
+    }
+    assert len(found["blank"]) == 13
+    # A bit of a hash may fall differently with another version of OpenCV.
+    near = found["near_duplicates"]
+    assert near["groups"] == pytest.approx(1006, rel=0.02)
+    assert near["groups_across_splits"] == pytest.approx(378, rel=0.02)
+
+
+def test_duplicates_and_blanks_are_surfaced(real: Prepared) -> None:
+    duplicates = real.integrity["duplicates"]
+    assert duplicates["groups"] > duplicates["groups_across_splits"] > 0
+    assert duplicates["groups_with_conflicting_labels"] > 0
+    assert real.integrity["blank"]
+
+
+def test_a_table_of_the_same_images_prepares_to_the_same_fingerprint(
+    real: Prepared, tmp_path: Path
+) -> None:
+    usage = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
+    chosen = range(0, len(real.entries), 12)
+    table = tmp_path / "icml_face_data.csv"
+
+    def row(index: int) -> str:
+        entry = real.entries[index]
+        pixels = " ".join(map(str, real.read(index).ravel()))
+        return f"{TABLE_EMOTIONS.index(entry.emotion)}, {usage[entry.split]},{pixels}\n"
+
+    with table.open("w") as file:
+        file.write("emotion, Usage, pixels\n")
+        file.writelines(map(row, chosen))
+    prepared = prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=table)
+    expected = fingerprint([real.entries[index] for index in chosen])
+    assert prepared.integrity["fingerprint"] == expected
+    assert list(labels.EMOTIONS) == list(prepared.integrity["counts"]["test"])
+    # A part of the archive is that, and nothing worse.
+    assert [finding["kind"] for finding in prepared.integrity["findings"]] == ["missing"]
+
+
+# --- copies of it that were altered --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def looks(real: Prepared) -> Looks:
+    return Looks.stack([Appearance.of(real.read(i), 48) for i in range(len(real.entries))])
+
+
+def test_the_shipped_reference_is_made_from_the_archive(real: Prepared, looks: Looks) -> None:
+    shipped = load_reference("fer2013")
+    made = Reference.of(real.entries, looks)
+    assert shipped is not None
+    np.testing.assert_array_equal(shipped.cells, made.cells)
+    np.testing.assert_array_equal(shipped.checksums, made.checksums)
+    assert (shipped.hashes == made.hashes).all(axis=1).mean() > 0.99
+    np.testing.assert_allclose(shipped.bands, made.bands, atol=0.02)
+
+
+def test_the_official_splits_look_alike(real: Prepared, looks: Looks) -> None:
+    limits = {"sharpness": 0.01, "contrast": 0.02, "brightness": 3.0}
+    for row in compare_splits(real.entries, looks, held_out=False):
+        assert abs(row["difference"]) < limits[row["measure"]] and abs(row["z"]) < 3
+
+
+def altered(
+    real: Prepared, looks: Looks, split: str, change: Callable[[np.ndarray], np.ndarray]
+) -> Verdict:
+    """The verdict on the archive with one split changed."""
+    entries = list(real.entries)
+    appearances: dict[int, Appearance] = {}
+    for index, entry in enumerate(entries):
+        if entry.split == split:
+            image = change(real.read(index))
+            entries[index] = replace(entry, sha256=pixel_hash(image))
+            appearances[index] = Appearance.of(image, 48)
+    rows = list(appearances)
+    part = Looks.stack(list(appearances.values()))
+    changed = {}
+    for name in Looks.__dataclass_fields__:
+        array = np.array(getattr(looks, name))
+        array[rows] = getattr(part, name)
+        changed[name] = array
+    return judge(
+        entries,
+        Looks(**changed),
+        reference=load_reference("fer2013"),
+        official_counts=OFFICIAL_COUNTS,
+        expected_size=48,
+    )
+
+
+def jpeg(quality: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda image: decode(to_jpeg(image, quality))
+
+
+@pytest.mark.parametrize("qualities", [(95,), (90,), (75,), (50,), (75, 50), (60, 50)])
+def test_the_archive_encoded_anew_is_not_accused(
+    real: Prepared, looks: Looks, qualities: tuple[int, ...]
+) -> None:
+    def encode(image: np.ndarray) -> np.ndarray:
+        for quality in qualities:
+            image = decode(to_jpeg(image, quality))
+        return image
+
+    verdict = altered(real, looks, "val", encode)
+    assert verdict.verdict == "reference copy", verdict.findings
+
+
+@pytest.mark.parametrize(
+    "swap",
+    [{"fear": "sad", "sad": "fear"}, {"angry": "disgust", "disgust": "fear", "fear": "angry"}],
+)
+def test_exchanged_labels_are_not_taken_for_another_split(
+    real: Prepared, looks: Looks, swap: dict[str, str]
+) -> None:
+    entries = [replace(e, emotion=swap.get(e.emotion, e.emotion)) for e in real.entries]
+    verdict = judge(
+        entries,
+        looks,
+        reference=load_reference("fer2013"),
+        official_counts=OFFICIAL_COUNTS,
+        expected_size=48,
+    )
+    assert [finding.kind for finding in verdict.findings] == ["relabelled"]
+
+
+SHARP_KERNEL = np.array([[0, -1, 0], [-1, 5, -1], [0, -1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("smoothed", lambda x: cv2.GaussianBlur(x, (0, 0), 0.4)),
+        ("smoothed", lambda x: cv2.medianBlur(x, 3)),
+        ("smoothed", lambda x: cv2.fastNlMeansDenoising(x, None, 5, 3, 9)),
+        ("sharpened", lambda x: cv2.addWeighted(x, 1.3, cv2.GaussianBlur(x, (0, 0), 1), -0.3, 0)),
+        ("contrast", lambda x: np.clip((x - 128.0) * 0.9 + 128, 0, 255).astype(np.uint8)),
+        ("smoothed", lambda x: cv2.GaussianBlur(x, (0, 0), 3)),
+        ("sharpened", lambda x: cv2.filter2D(x, -1, SHARP_KERNEL)),
+        ("posterised", lambda x: x // 16 * 16),
+        ("contrast", lambda x: np.clip((x - 128.0) * 1.1 + 128, 0, 255).astype(np.uint8)),
+        ("upscaled", lambda x: cv2.resize(x, (96, 96), interpolation=cv2.INTER_CUBIC)),
+        ("compressed", jpeg(20)),
+        ("mirrored", lambda x: np.ascontiguousarray(x[:, ::-1])),
+        ("unrecognised", lambda x: cv2.resize(x[6:42, 6:42], (48, 48))),
+    ],
+)
+def test_a_slight_change_of_one_split_is_named(
+    real: Prepared, looks: Looks, kind: str, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    verdict = altered(real, looks, "test", change)
+    assert verdict.verdict == "altered copy"
+    assert {finding.kind for finding in verdict.findings} == {kind}, verdict.findings
+    assert {finding.split for finding in verdict.findings} == {"test"}
+    assert verdict.findings[0].images > 0.7 * 3589

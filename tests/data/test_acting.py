@@ -1,0 +1,176 @@
+"""What a user can do about a dataset's faults: leave images out, or accept an altered copy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fer.core.errors import ConfigError, DataError
+from fer.data import FER2013DataModule
+from tests.conftest import Row, run_program, write_folder, write_zip
+from tests.tasks.test_train import TINY
+
+
+def faulty(rows: list[Row]) -> list[Row]:
+    """The tiny FER2013 with a leak, a conflict within train, and a blank image in test."""
+    blank = np.full((48, 48), 7, np.uint8)
+    return [
+        *rows,
+        ("PrivateTest", "angry", rows[0][2]),  # rows[0] and [4] are training images
+        ("Training", "sad", rows[4][2]),
+        ("PrivateTest", "happy", blank),
+    ]
+
+
+def module(tmp_path: Path, rows: list[Row], **options: Any) -> FER2013DataModule:
+    raw = write_zip(tmp_path / "archive.zip", faulty(rows))
+    data = FER2013DataModule(tmp_path / "d", raw=raw, image_size=32, batch_size=4, **options)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def sizes(data: FER2013DataModule) -> dict[str, int]:
+    return {split: len(dataset) for split, dataset in data.datasets.items()}
+
+
+def test_the_default_keeps_the_official_protocol(tmp_path: Path, rows: list[Row]) -> None:
+    data = module(tmp_path, rows)
+    assert sizes(data) == {"train": 29, "val": 14, "test": 16}
+    assert data.left_out == {}
+    assert data.leaked("test").sum() == 1
+
+
+def test_leaks_can_be_dropped_from_train(tmp_path: Path, rows: list[Row]) -> None:
+    data = module(tmp_path, rows, leaks="drop_from_train")
+    assert sizes(data) == {"train": 28, "val": 14, "test": 16}
+    assert data.left_out == {"they stand again in val or test": {"train": 1, "val": 0, "test": 0}}
+    assert data.leaked("test").sum() == 0  # nothing of the test was learned
+
+
+def test_blank_images_can_be_dropped(tmp_path: Path, rows: list[Row]) -> None:
+    data = module(tmp_path, rows, blank="drop")
+    assert sizes(data) == {"train": 29, "val": 14, "test": 15}
+    assert data.datasets["test"].images.reshape(15, -1).std(axis=1).min() > 2
+
+
+def test_conflicting_copies_can_be_dropped_all_of_them(tmp_path: Path, rows: list[Row]) -> None:
+    data = module(tmp_path, rows, conflicts="drop")
+    assert sizes(data) == {"train": 27, "val": 14, "test": 16}
+
+
+def test_images_targets_and_ids_stay_together_when_some_are_dropped(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    from fer.core import labels
+    from fer.data.images import to_input
+
+    data = module(tmp_path, rows, leaks="drop_from_train", blank="drop", conflicts="drop")
+    at = {entry.id: index for index, entry in enumerate(data.prepared.entries)}
+    for dataset in data.datasets.values():
+        for image, target, name in zip(dataset.images, dataset.targets, dataset.ids, strict=True):
+            entry = data.prepared.entries[at[name]]
+            assert labels.EMOTIONS[target] == entry.emotion
+            np.testing.assert_array_equal(image, to_input(data.prepared.read(at[name]), 32, 1))
+
+
+@pytest.mark.parametrize("option", ["leaks", "blank", "conflicts"])
+def test_an_unknown_way_to_act_is_refused(tmp_path: Path, rows: list[Row], option: str) -> None:
+    with pytest.raises(ConfigError, match=rf"dataset.{option}: expected one of keep, "):
+        module(tmp_path, rows, **{option: "remove"})
+
+
+def test_a_run_says_what_it_left_out_and_its_evaluation_leaves_out_the_same(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    raw = write_zip(tmp_path / "archive.zip", faulty(rows))
+    run_program(
+        "train.py", "dataset=fer2013", f"dataset.raw={raw}", "dataset.leaks=drop_from_train",
+        "dataset.blank=drop", "hydra.run.dir=run", *TINY, cwd=tmp_path,
+    )  # fmt: skip
+    run = json.loads((tmp_path / "run/run.json").read_text())
+    assert run["dataset"]["images"] == {"train": 28, "val": 14, "test": 15}
+    assert run["dataset"]["left_out"]["they show nothing"] == {"train": 0, "val": 0, "test": 1}
+    notes = " ".join(run["notes"])
+    assert "1 of train" in notes and "the test split is then not the official one" in notes.lower()
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["left_out"] == run["dataset"]["left_out"]
+    assert metrics["samples"] == 15 and metrics["without_leaks"]["samples"] == 15
+    run_program(
+        "evaluate.py", "checkpoint=run/checkpoints/best.ckpt", "hydra.run.dir=again",
+        "metrics.resamples=100", cwd=tmp_path,
+    )  # fmt: skip
+    assert json.loads((tmp_path / "again/metrics.json").read_text()) == metrics
+
+
+def test_options_that_leave_a_class_empty_are_named(tmp_path: Path, rows: list[Row]) -> None:
+    twins = [(usage, "sad" if emotion == "happy" else emotion, image)
+             for usage, emotion, image in rows if emotion == "happy"]  # fmt: skip
+    raw = write_zip(tmp_path / "archive.zip", [*rows, *twins])
+    data = FER2013DataModule(tmp_path / "d", raw=raw, conflicts="drop")
+    data.prepare_data()
+    with pytest.raises(DataError, match=r"none of happy in train, .*dataset.conflicts.*to keep"):
+        data.setup()
+
+
+# --- altered copies ------------------------------------------------------------------------------
+
+
+def altered(tmp_path: Path, rows: list[Row]) -> Path:
+    """A copy in which somebody moved files between the folders: their names betray it."""
+    raw = write_folder(tmp_path / "raw", rows)
+    for name in sorted(path.name for path in (raw / "train/happy").iterdir())[:2]:
+        (raw / "train/happy" / name).rename(raw / "test/happy" / name)
+    return raw
+
+
+def test_an_altered_copy_trains_only_when_it_is_accepted(tmp_path: Path, rows: list[Row]) -> None:
+    raw = altered(tmp_path, rows)
+    data = FER2013DataModule(tmp_path / "d", raw=raw, image_size=32)
+    data.prepare_data()
+    data.setup()
+    assert data.prepared.integrity["verdict"] == "altered copy"
+    with pytest.raises(DataError, match=r"(?s)Re-split: 2 files.*dataset.accept_altered=true"):
+        data.train_dataloader()
+    assert len(data.split("test")) == 14
+    data.accept_altered = True
+    assert len(data.train_dataloader()) > 0
+
+
+def test_every_result_from_an_altered_copy_says_so(tmp_path: Path, rows: list[Row]) -> None:
+    raw = altered(tmp_path, rows)
+    command = ["train.py", "dataset=fer2013", f"dataset.raw={raw}", "hydra.run.dir=run", *TINY]
+    refused = run_program(*command, cwd=tmp_path, check=False)
+    assert refused.returncode != 0 and "Traceback" not in refused.stderr
+    for words in ("altered", "Re-split: 2 files", "dataset.accept_altered=true"):
+        assert words in refused.stderr
+    assert not (tmp_path / "run/metrics.json").exists()
+    done = run_program(*command, "dataset.accept_altered=true", cwd=tmp_path)
+    assert "altered copy" in done.stdout
+    run_program(
+        "evaluate.py", "checkpoint=run/checkpoints/best.ckpt", "hydra.run.dir=again",
+        "metrics.resamples=100", cwd=tmp_path,
+    )  # fmt: skip
+    for folder in ("run", "again"):
+        metrics = json.loads((tmp_path / folder / "metrics.json").read_text())
+        assert "Re-split: 2 files" in metrics["altered_copy"][0]
+        run = json.loads((tmp_path / folder / "run.json").read_text())
+        assert run["dataset"]["verdict"] == "altered copy"
+        assert run["dataset"]["official_protocol"] is False
+        assert any("from an altered copy" in note for note in run["notes"])
+        assert "Altered copy" in (tmp_path / folder / "report.html").read_text()
+
+
+def test_an_unaltered_copy_has_no_such_mark(tmp_path: Path, rows: list[Row]) -> None:
+    from fer.core.hardware import Computing
+    from fer.evaluation.inference import measure_network
+    from fer.model.shared_cnn import SharedCNN
+
+    data = module(tmp_path, rows)
+    network = SharedCNN(widths=[4, 4], image_size=32)
+    found = measure_network(network, data, "test", Computing.find("cpu", "32-true"), resamples=100)
+    assert "altered_copy" not in found.metrics

@@ -1,0 +1,754 @@
+"""The report of a preparation: its verdict, numbers and pictures, on one safe page."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
+from matplotlib.ft2font import FT2Font
+from matplotlib.image import AxesImage
+from PIL import Image
+
+from fer.core import labels, words
+from fer.core.errors import DataError
+from fer.data.manifest import Entry, pixel_hash
+from fer.data.readers.base import SPLITS
+from fer.report import dataset_figures, dataset_pictures, figures
+from fer.report.dataset_figures import Face, Group
+from fer.report.dataset_page import dataset_section, write_dataset_report
+from fer.report.run_page import write_run_report
+from tests.report.test_report import Page, assert_texts_inside, figure_texts, make_metrics
+
+ATTACK = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
+
+# --- a made-up dataset -------------------------------------------------------------------------
+
+
+def make_images() -> tuple[list[Entry], list[np.ndarray]]:
+    """Three images of each emotion and split, gray and colour, of several sizes.
+
+    The first angry one of train stands in test too, as sad; the first happy one of val twice. The
+    last sad one of train is blank.
+    """
+    rng = np.random.default_rng(0)
+    images: list[np.ndarray] = []
+    entries: list[Entry] = []
+    for split in SPLITS:
+        for emotion in labels.EMOTIONS:
+            for number in range(3):
+                shape = ((48, 48), (20, 48, 3), (600, 300))[number]
+                image = rng.integers(0, 256, shape, dtype=np.uint8)
+                name = f"{split}_{emotion}_{number}"
+                if name == "test_sad_0":
+                    image = images[0]
+                elif name == "val_happy_1":
+                    image = images[-1]
+                elif name == "train_sad_2":
+                    image = np.zeros((48, 48), np.uint8)
+                images.append(image)
+                entries.append(Entry(name, emotion, split, f"raw/{name}.jpg", pixel_hash(image)))
+    return entries, images
+
+
+def members(*ids: str) -> list[dict[str, str]]:
+    return [
+        {"id": name, "split": name.split("_")[0], "emotion": name.split("_")[1]} for name in ids
+    ]
+
+
+def make_integrity(**changes: Any) -> dict[str, Any]:
+    """A report with every number different, so that each can be looked for on the page."""
+
+    def counts(first: int) -> dict[str, int]:
+        return {emotion: first + i for i, emotion in enumerate(labels.EMOTIONS)}
+
+    pixels = {
+        split: {
+            "mean": 120.25 + i,
+            "std": 60.5 + i,
+            "contrast": 50.1 + i,
+            "sharpness": 0.201 + i / 1000,
+        }
+        for i, split in enumerate(SPLITS)
+    }
+    return {
+        "dataset": "faces",
+        "images": 4231,
+        "verdict": "reference copy",
+        "verdict_text": "Every image is the reference's.",
+        "findings": [],
+        "warnings": ["Mind the gap."],
+        "source": {
+            "form": "image archive (zip)",
+            "given": {"path": "/data/a.zip", "files": 1, "bytes": 98765, "modified_ns": 1},
+            "signature": "5e1f",
+        },
+        "origin": {
+            "reader": {"class": "FacesReader", "val_fraction": 0.1},
+            "generator": None,
+            "undecodable": "error",
+        },
+        "official_protocol": True,
+        "counts": {"train": counts(301), "val": counts(401), "test": counts(501)},
+        "official_counts": {"train": counts(301), "val": counts(401), "test": counts(501)},
+        "matches_official_counts": True,
+        "sizes": {"48x48": 1410, "48x20": 1409, "300x600": 1411},
+        "expected_size": None,
+        "odd_sizes": {"images": 0, "ids": []},
+        "pixels": pixels,
+        "reference_pixels": pixels,
+        "splits_compared": [
+            {"splits": ["train", "test"], "measure": measure, "difference": 0.1, "z": z}
+            for measure, z in (("sharpness", 61.1), ("contrast", 62.2), ("brightness", -63.3))
+        ],
+        "compared_with_reference": {
+            "identical": 4217,
+            "recognised": 4218,
+            "unrecognised": 0,
+            "missing": 0,
+            "moved": 0,
+            "relabelled": 0,
+        },
+        "duplicates": {
+            "groups": 1017,
+            "images": 2035,
+            "groups_across_splits": 733,
+            "images_across_splits": 1467,
+            "groups_with_conflicting_labels": 617,
+            "images_with_conflicting_labels": 1235,
+            "conflicts": [members("train_angry_0", "test_sad_0")],
+        },
+        "leaks": {
+            "train_in_val_or_test": 731,
+            "val_in_train": 227,
+            "test_in_train_or_val": 229,
+        },
+        "near_duplicates": {
+            "distance": 6,
+            "bits": 128,
+            "groups": 1801,
+            "images": 3605,
+            "groups_across_splits": 919,
+            "groups_with_conflicting_labels": 821,
+            "listed": [
+                members("train_fear_0", "train_fear_1"),
+                members("train_happy_0", "val_happy_2", "test_happy_0"),
+            ],
+        },
+        "blank": ["train_sad_2"],
+        "excluded": {},
+        "undecodable": [],
+        "fingerprint": "f1f2f3",
+        **changes,
+    }
+
+
+ALTERED: dict[str, Any] = {
+    "verdict": "altered copy",
+    "verdict_text": "Training images were smoothed.",
+    "findings": [
+        {
+            "kind": "smoothed",
+            "split": "train",
+            "emotion": "disgust",
+            "images": 2149,
+            "text": "train/disgust: edges are weak.",
+        },
+        {"kind": "odd size", "split": None, "emotion": None, "images": 1, "text": "One is large."},
+    ],
+}
+NOTHING: dict[str, Any] = {
+    "duplicates": {
+        "groups": 0,
+        "images": 0,
+        "groups_across_splits": 0,
+        "images_across_splits": 0,
+        "groups_with_conflicting_labels": 0,
+        "images_with_conflicting_labels": 0,
+        "conflicts": [],
+    },
+    "leaks": {"train_in_val_or_test": 0, "val_in_train": 0, "test_in_train_or_val": 0},
+    "near_duplicates": {
+        "distance": 6,
+        "bits": 128,
+        "groups": 0,
+        "images": 0,
+        "groups_across_splits": 0,
+        "groups_with_conflicting_labels": 0,
+        "listed": [],
+    },
+    "blank": [],
+}
+
+
+def write(
+    folder: Path,
+    integrity: Mapping[str, Any] | None = None,
+    entries: Sequence[Entry] | None = None,
+) -> str:
+    made, images = make_images()
+    path = write_dataset_report(
+        folder,
+        made if entries is None else entries,
+        make_integrity() if integrity is None else integrity,
+        images.__getitem__,
+    )
+    assert path == folder / "report.html"
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of words and numbers: figures are not painted, which takes the time."""
+
+    def save(figure: Figure, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 3)).save(path)
+        return path
+
+    monkeypatch.setattr(figures, "save", save)
+
+
+def rows_of(page: Page, table: str) -> dict[str, list[str]]:
+    """The rows of a table by their first cell, without the small print."""
+    return {row[0].split(" | ")[0]: row[1:] for row in page.tables[table]}
+
+
+# --- the page ----------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quick")
+def test_every_number_of_the_integrity_report_stands_on_the_page(tmp_path: Path) -> None:
+    integrity = make_integrity()
+    page = Page(write(tmp_path, integrity))
+    shown = page.text.replace(",", "")
+
+    def check(value: object) -> None:
+        if isinstance(value, Mapping):
+            for item in value.values():
+                check(item)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            assert re.search(rf"(?<![\d.]){value}(?!\d)", shown), value
+
+    for key in (
+        "images",
+        "counts",
+        "sizes",
+        "compared_with_reference",
+        "duplicates",
+        "leaks",
+        "near_duplicates",
+    ):
+        check(integrity[key])
+    cells = [cell for row in page.tables["pixels"] for cell in row]
+    for i in range(3):
+        assert f"{120.25 + i:.2f} | reference {120.25 + i:.2f} (±0.0 %)" in cells
+        assert f"{0.201 + i / 1000:.3f} | reference {0.201 + i / 1000:.3f} (±0.0 %)" in cells
+    for text in ("98765", "/data/a.zip", "FacesReader", "f1f2f3", "5e1f", "Mind the gap."):
+        assert text in page.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_splits_stand_beside_each_other(tmp_path: Path) -> None:
+    rows = rows_of(Page(write(tmp_path)), "splits-compared")
+    assert rows["train → test"] == [
+        "+10.5 % | z +61.1",  # logarithms: exp(0.1)
+        "+10.5 % | z +62.2",
+        "+0.1 gray levels | z −63.3",
+    ]
+
+
+@pytest.mark.usefixtures("quick")
+def test_near_duplicates_that_were_not_searched_are_not_called_none(tmp_path: Path) -> None:
+    page = Page(write(tmp_path, make_integrity(near_duplicates=None)))
+    assert rows_of(page, "copies")["Near duplicates"] == ["–", "–"]
+    assert "not searched: too many images" in page.text
+    assert "No near duplicates." not in page.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_counts_stand_beside_the_official_ones_and_what_differs_is_marked(tmp_path: Path) -> None:
+    integrity = make_integrity(matches_official_counts=False)
+    integrity["official_counts"]["val"] = {**integrity["counts"]["val"], "fear": 400}
+    source = write(tmp_path, integrity)
+    rows = rows_of(Page(source), "counts")
+    assert rows["Emotion"] == ["train", "val", "test", "all"]
+    assert rows["fear"] == [
+        "303 | = official",
+        "403 | official 400 (+3)",
+        "503 | = official",
+        "1,209",
+    ]
+    assert rows["all"][1] == "2,828 | official 2,825 (+3)"
+    assert re.findall(r'differs"[^>]*>([\d,]+)<', source) == ["403", "2,828"]
+    assert "These are not the official counts" in source
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_official_train_without_val_is_compared_with_both(tmp_path: Path) -> None:
+    integrity = make_integrity()
+    counts = integrity["counts"]
+    integrity["official_counts"] = {
+        "train": {e: counts["train"][e] + counts["val"][e] for e in labels.EMOTIONS},
+        "test": counts["test"],
+    }
+    page = Page(write(tmp_path, integrity))
+    rows = rows_of(page, "counts")
+    assert rows["Emotion"] == ["train", "val", "train + val", "test", "all"]
+    assert rows["angry"] == ["301", "401", "702 | = official", "501 | = official", "1,203"]
+    assert "held out of train" in page.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_official_counts_the_page_says_so(tmp_path: Path) -> None:
+    page = Page(write(tmp_path, make_integrity(official_counts=None, matches_official_counts=None)))
+    assert rows_of(page, "counts")["angry"] == ["301", "401", "501", "1,203"]
+    assert "no official counts" in page.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_altered_copy_is_called_so_first_with_its_findings_and_the_remedy(
+    tmp_path: Path,
+) -> None:
+    source = write(tmp_path, make_integrity(**ALTERED))
+    page = Page(source)
+    text = " ".join(page.text.split())
+    order = [
+        "faces: the data",
+        "! Altered copy",
+        "Training images were smoothed.",
+        "smoothed train disgust 2,149 images train/disgust: edges are weak.",
+        "odd size 1 image One is large.",
+        "Get the reference copy",
+        "dataset.raw=PATH",
+        "dataset.accept_altered=true",
+        "Images per split and emotion",
+    ]
+    places = [text.index(part) for part in order]
+    assert places == sorted(places)
+    assert 'class="verdict bad"' in source
+    assert "can be trained on as it is" not in text
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("verdict", "look", "word"),
+    [("reference copy", "good", "✓ Reference copy"), ("unknown", "open", "? Unknown copy")],
+)
+def test_other_verdicts_have_their_own_look_sign_and_word(
+    tmp_path: Path, verdict: str, look: str, word: str
+) -> None:
+    source = write(tmp_path, make_integrity(verdict=verdict))
+    text = " ".join(Page(source).text.split())
+    assert f'class="verdict {look}"' in source
+    assert word in text
+    assert "can be trained on as it is" in text
+    assert "The checks of this copy found nothing." in text
+    assert "accept_altered" not in text
+    assert ("before you trust the labels" in text) == (verdict == "unknown")
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_unknown_verdict_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"reference copy, altered copy.*found 'fine'"):
+        write(tmp_path, make_integrity(verdict="fine"))
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_copies_and_leaks_stand_with_the_options_that_act_on_them(tmp_path: Path) -> None:
+    page = Page(write(tmp_path))
+    rows = page.tables["copies"]
+    cells = {row[0]: row[1:] for row in rows}
+    found = {
+        option: next(values for name, values in cells.items() if option in name)
+        for option in ("dataset.conflicts=drop", "dataset.leaks=drop_from_train", "dataset.blank=")
+    }
+    assert list(found.values()) == [["617", "1,235"], ["–", "731"], ["–", "1"]]
+    assert "at most 6 of 128 bits" in page.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_empty_galleries_are_left_out_and_said_in_words(tmp_path: Path) -> None:
+    entries, _ = make_images()
+    kept = [entry for entry in entries if entry.split == "train"]
+    source = write(tmp_path, make_integrity(**NOTHING), kept)
+    names = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert names == {"class_balance", "samples", "pixels"}
+    assert (
+        "No exact duplicates. No exact duplicates with different emotions. No near duplicates. "
+        "No blank images." in source
+    )
+    assert "<code>" not in source  # nothing to act on, no option
+    assert "every image of the raw copy is in the prepared dataset" in source
+
+
+def test_figures_are_embedded_as_they_stand_in_their_files_and_linked(tmp_path: Path) -> None:
+    source = write(tmp_path)
+    files = sorted((tmp_path / "figures").iterdir())
+    assert len(files) == 7
+    page = Page(source)
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 7
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    for file in files:
+        assert f"figures/{file.name}" in links
+    for image in images:
+        assert str(image["src"]).startswith("data:image/png;base64,")
+    with Image.open(tmp_path / "figures" / "class_balance.png") as picture:
+        assert (images[0]["width"], images[0]["height"]) == tuple(map(str, picture.size))
+
+
+@pytest.mark.usefixtures("quick")
+def test_links_lead_to_what_stands_beside_the_page_and_nowhere_else(tmp_path: Path) -> None:
+    entries, _ = make_images()
+    shown = tmp_path / entries[0].file
+    shown.parent.mkdir(parents=True)
+    shown.touch()
+    (tmp_path / "manifest.csv").touch()
+    source = write(tmp_path)
+    links = {str(a["href"]) for tag, a in Page(source).tags if tag == "a"}
+    assert {"manifest.csv", "train/angry/train_angry_0.png"} <= links
+    assert "integrity.json" not in links
+    assert all((tmp_path / unquote(link)).exists() for link in links)
+    assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest", source)
+    loads = [a["src"] for _, a in Page(source).tags if "src" in a]
+    assert all(str(value).startswith("data:") for value in loads)
+    assert "default-src 'none'" in source
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_list_of_images_names_the_groups_as_the_picture_does(tmp_path: Path) -> None:
+    page = Page(write(tmp_path))
+    header, *rows = page.tables["duplicates-files"]
+    assert header == ["Group", "Split", "Emotion", "Image", "From"]
+    assert rows[0] == ["1", "train", "angry", "train_angry_0", "raw/train_angry_0.jpg"]
+    assert rows[1][:4] == ["1", "test", "sad", "test_sad_0"]  # crosses splits: first
+    assert [row[0] for row in rows] == ["1", "1", "2", "2"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_was_left_out_is_listed(tmp_path: Path) -> None:
+    failures = [{"source": f"bad{i}.jpg", "error": "cut off"} for i in range(60)]
+    integrity = make_integrity(
+        excluded={"they show nobody": 12, "never": 0},
+        undecodable=failures,
+        expected_size=48,
+        odd_sizes={"images": 73, "ids": [f"odd{i}" for i in range(73)]},
+    )
+    page = Page(write(tmp_path, integrity))
+    assert page.tables["excluded"][1:] == [["they show nobody", "12"]]
+    assert page.tables["undecodable"][1] == ["bad0.jpg", "cut off"]
+    assert "60 files of the raw copy did not decode" in page.text
+    assert "And 10 more" in page.text
+    assert "odd49 and 23 more" in page.text
+    assert "73 images" in page.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_subgroups_are_counted_in_the_order_of_their_values(tmp_path: Path) -> None:
+    entries, _ = make_images()
+    ages = ("40-69", "4-19", "70+")
+    entries = [
+        dataclasses.replace(entry, age=ages[i % 3], gender="female" if i else "")
+        for i, entry in enumerate(entries)
+    ]
+    page = Page(write(tmp_path, entries=entries))
+    assert page.tables["by-age"] == [
+        ["Age", "train", "val", "test", "all"],
+        ["4-19", "7", "7", "7", "21"],
+        ["40-69", "7", "7", "7", "21"],
+        ["70+", "7", "7", "7", "21"],
+    ]
+    assert page.tables["by-gender"][1:] == [
+        ["female", "20", "21", "21", "62"],
+        ["not annotated", "1", "0", "0", "1"],
+    ]
+    assert "by-race" not in page.tables
+
+
+@pytest.mark.usefixtures("quick")
+def test_nothing_from_outside_becomes_html(tmp_path: Path) -> None:
+    def tags(source: str) -> list[str]:
+        return [tag for tag, _ in Page(source).tags if tag in ("script", "img", "style")]
+
+    changes: dict[str, Any] = {
+        "findings": [dict.fromkeys(("kind", "split", "emotion", "text"), ATTACK) | {"images": 1}],
+        "warnings": [ATTACK],
+        "excluded": {ATTACK: 1},
+        "undecodable": [{"source": ATTACK, "error": ATTACK}],
+        "expected_size": 48,
+        "odd_sizes": {"images": 1, "ids": [ATTACK]},
+    }
+    honest = write(tmp_path / "a")
+    entries, _ = make_images()
+    entries[0] = dataclasses.replace(entries[0], source=ATTACK, race=ATTACK)
+    integrity = make_integrity(dataset=ATTACK, verdict_text=ATTACK, **changes)
+    integrity["source"]["given"]["path"] = ATTACK
+    source = write(tmp_path / "b", integrity, entries)
+    assert tags(source) == tags(honest)
+    page = Page(source)
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert page.text.count(ATTACK) >= 10
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_file_name_that_is_not_utf8_is_written_as_its_bytes(tmp_path: Path) -> None:
+    entries, _ = make_images()
+    entries[0] = dataclasses.replace(entries[0], source="raw/\udcff.jpg")
+    integrity = make_integrity(dataset="f\udcff")
+    integrity["source"]["given"]["path"] = "/data/\udcfe.zip"
+    page = Page(write(tmp_path, integrity, entries))
+    assert "/data/\\udcfe.zip" in page.text
+    assert "raw/\\udcff.jpg" in page.text
+
+
+def test_equal_input_gives_equal_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name)
+    for file in sorted((tmp_path / "a").rglob("*")):
+        if file.is_file():
+            other = tmp_path / "b" / file.relative_to(tmp_path / "a")
+            assert file.read_bytes() == other.read_bytes(), file.name
+
+
+@pytest.mark.usefixtures("quick")
+def test_only_the_images_shown_are_decoded(tmp_path: Path) -> None:
+    entries, images = make_images()
+    many = entries + [
+        dataclasses.replace(entries[1], id=f"more_{i}", sha256=f"{i:064x}") for i in range(5000)
+    ]
+    asked: list[int] = []
+
+    def read(index: int) -> np.ndarray:
+        asked.append(index)
+        return images[min(index, len(images) - 1)]
+
+    write_dataset_report(tmp_path, many, make_integrity(), read)
+    assert len(asked) < 100
+
+
+def test_a_dataset_of_one_image_has_a_report(tmp_path: Path) -> None:
+    entries, _ = make_images()
+    counts: dict[str, dict[str, int]] = {"train": {}, "val": {}, "test": {"happy": 1}}
+    integrity = make_integrity(
+        **NOTHING,
+        images=1,
+        counts=counts,
+        official_counts=None,
+        matches_official_counts=None,
+        sizes={"48x48": 1},
+        pixels={"test": make_integrity()["pixels"]["test"]},
+        reference_pixels=None,
+        compared_with_reference=None,
+    )
+    one = dataclasses.replace(entries[0], split="test", emotion="happy")
+    page = Page(write(tmp_path, integrity, [one]))
+    assert "1 image ·" in page.text
+    assert "Images of each emotion (test)" in page.text
+    assert "compared" not in page.tables
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_report_without_images_or_of_another_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected images"):
+        write(tmp_path, entries=[])
+    with pytest.raises(DataError, match="'elsewhere'"):
+        write(tmp_path, make_integrity(blank=["elsewhere"]))
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_reporting_changes_no_global_state(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    write(tmp_path)
+    assert dict(matplotlib.rcParams) == before
+
+
+# --- the section of a run's report -------------------------------------------------------------
+
+
+def write_run(folder: Path, **changes: Any) -> str:
+    path = write_run_report(
+        folder / "report.html",
+        title="t",
+        subtitle="s",
+        notes=[],
+        metrics=make_metrics(),
+        figures=[],
+        provenance={"seed": 1},
+        config_yaml="seed: 1",
+        **changes,
+    )
+    return path.read_text(encoding="utf-8")
+
+
+def test_a_runs_report_says_what_its_data_is_and_what_was_left_out(tmp_path: Path) -> None:
+    integrity = make_integrity(**ALTERED)
+    page = Page(write_run(tmp_path, data=integrity, left_out=[f"731 images {ATTACK}"]))
+    text = " ".join(page.text.split())
+    assert "The data ! Altered copy Training images were smoothed." in text
+    assert "train/disgust: edges are weak." in text
+    assert f"731 images {ATTACK}" in text
+    assert rows_of(page, "counts")["angry"][0] == "301 | = official"
+    assert rows_of(page, "copies")["Test images in train or val"] == ["–", "229"]
+
+
+def test_a_runs_report_without_data_has_no_such_section(tmp_path: Path) -> None:
+    source = write_run(tmp_path)
+    assert "The data" not in Page(source).text
+
+
+def test_the_section_is_plain_data() -> None:
+    section = dataset_section(make_integrity(), ["none"])
+    assert section["verdict"]["word"] == "Reference copy"
+    assert section["left_out"] == ["none"]
+    assert section["counts"].columns == ["Emotion", *SPLITS, "all"]
+
+
+# --- the figures -------------------------------------------------------------------------------
+
+
+def drawn(figure: Figure) -> list[AxesImage]:
+    return list(figure.axes[0].images)
+
+
+def test_a_sample_grid_has_a_row_for_each_emotion_with_its_number_of_images() -> None:
+    _, images = make_images()
+    figure = dataset_figures.sample_grid(
+        {"angry": images[:3], "sad": images[3:4]},
+        {"angry": 3995, "sad": 1},
+        title="t",
+        subtitle="s",
+    )
+    assert len(drawn(figure)) == 4
+    texts = figure_texts(figure)
+    assert [text for text in texts if text in labels.EMOTIONS] == list(labels.EMOTIONS)
+    assert {"3,995 images", "1 image", "0 images"} <= set(texts)
+    assert_texts_inside(figure)
+
+
+@pytest.mark.parametrize("sizes", [[1], [2] * 5, [1, 30, 2, 3, 2, 1]])
+def test_a_gallery_frames_each_group_apart_from_the_others(sizes: list[int]) -> None:
+    _, images = make_images()
+    groups = [
+        Group(
+            f"group {n}: " + "long words " * (n % 3),
+            [Face(images[n], ("train", "surprise"))] * size,
+        )
+        for n, size in enumerate(sizes)
+    ]
+    figure = dataset_figures.gallery(groups, title="Copies " * 20, subtitle="s")
+    axis = figure.axes[0]
+    assert len(drawn(figure)) == sum(sizes)
+    frames = [patch.get_bbox() for patch in axis.patches if patch.get_linewidth() == 1]  # type: ignore[attr-defined]
+    assert len(frames) == len(sizes)
+    for i, frame in enumerate(frames):
+        assert frame.x0 >= 0 and frame.x1 <= axis.get_xlim()[1]
+        assert not any(frame.overlaps(other) for other in frames[:i])
+    assert_texts_inside(figure)
+
+
+def test_a_marked_group_has_a_thick_frame_in_another_colour() -> None:
+    _, images = make_images()
+    faces = [Face(images[0])]
+    figure = dataset_figures.gallery(
+        [Group("a", faces, marked=True), Group("b", faces)], title="t", subtitle="s"
+    )
+    frames = [p for p in figure.axes[0].patches if p.get_linewidth() != 0.8]
+    assert frames[0].get_linewidth() > frames[1].get_linewidth()
+    assert frames[0].get_edgecolor() != frames[1].get_edgecolor()
+
+
+@pytest.mark.parametrize(
+    "shape", [(48, 48), (48, 48, 1), (48, 48, 3), (1, 1), (20, 300), (3000, 20, 3)]
+)
+def test_an_image_of_any_size_is_drawn_in_its_own_proportions(shape: tuple[int, ...]) -> None:
+    image = np.full(shape, 30, np.uint8)
+    figure = dataset_figures.face_wall([Face(image, ["x" * 40])], title="t", subtitle="s")
+    (picture,) = drawn(figure)
+    left, right, bottom, top = picture.get_extent()
+    width, height = right - left, bottom - top
+    assert max(width, height) == pytest.approx(dataset_figures.FACE)
+    assert width / height == pytest.approx(shape[1] / shape[0])
+    array = np.asarray(picture.get_array())
+    assert max(array.shape[:2]) <= max(256, 48)
+    if array.ndim == 2:  # a dark picture must stay dark: no stretching to its own range
+        assert picture.get_clim() == (0, 255)
+    assert_texts_inside(figure)
+
+
+def test_a_smoothed_split_is_hatched_and_its_difference_named() -> None:
+    pixels = make_integrity()["pixels"]
+    smoothed = {**pixels, "train": {**pixels["train"], "sharpness": 0.1}}
+    for reference in (pixels, None):  # with a reference copy, and among the splits alone
+        figure = dataset_figures.pixel_statistics(smoothed, reference, title="t")
+        hatched = {
+            (axis.get_title(), position)
+            for axis in figure.axes
+            for position, bar in enumerate(axis.patches)
+            if bar.get_hatch()
+        }
+        assert hatched == {("sharpness", 0)}
+        against = 0.201 if reference else 0.202
+        assert words.change(0.1, against) in figure_texts(figure)
+        assert_texts_inside(figure)
+    plain = dataset_figures.pixel_statistics(pixels, pixels, title="t")
+    assert not any(bar.get_hatch() for axis in plain.axes for bar in axis.patches)
+
+
+def test_one_split_is_compared_with_nothing() -> None:
+    pixels = {"test": make_integrity()["pixels"]["test"]}
+    texts = figure_texts(dataset_figures.pixel_statistics(pixels, None, title="t"))
+    assert any("nothing to compare it with" in text for text in texts)
+    assert not any("±" in text for text in texts)
+
+
+def test_what_is_no_gallery_is_refused() -> None:
+    for call in (
+        lambda: dataset_figures.gallery([], title="t", subtitle="s"),
+        lambda: dataset_figures.gallery([Group("a", [])], title="t", subtitle="s"),
+        lambda: dataset_figures.face_wall([], title="t", subtitle="s"),
+        lambda: dataset_figures.face_wall([Face(np.zeros((4, 4)))], title="t", subtitle="s"),
+        lambda: dataset_figures.sample_grid({}, {}, title="t", subtitle="s"),
+        lambda: dataset_figures.sample_grid(
+            {"bored": [np.zeros((4, 4), np.uint8)]}, {}, title="t", subtitle="s"
+        ),
+        lambda: dataset_figures.pixel_statistics({}, None, title="t"),
+        lambda: dataset_figures.pixel_statistics({"test": {"mean": 1.0}}, None, title="t"),
+    ):
+        with pytest.raises(DataError, match="expected"):
+            call()
+
+
+def test_a_group_of_many_copies_shows_each_split_and_emotion(tmp_path: Path) -> None:
+    """Ten copies in train, then one in test with another emotion: the few shown have both."""
+    entries, images = make_images()
+    copies = [dataclasses.replace(entries[0], id=f"copy_{i}") for i in range(9)]
+    shown = dataset_pictures.Shown(
+        tmp_path,
+        "faces",
+        [entries[0], *copies, dataclasses.replace(entries[0], id="t", split="test", emotion="sad")],
+        make_integrity(blank=[]),
+        lambda index: images[0],
+    )
+    picture = dataset_pictures.draw_conflicts(shown)
+    assert picture is not None
+    texts = figure_texts(picture.figure)
+    assert f"1: angry / sad · {dataset_pictures.PER_GROUP} of 11 shown" in texts
+    assert {"train", "test", "angry", "sad"} <= set(texts)
+
+
+def test_the_font_has_every_sign_of_the_datasets_figures() -> None:
+    glyphs = FT2Font(findfont("DejaVu Sans")).get_charmap()
+    for module in (dataset_figures, dataset_pictures, words):
+        source = Path(str(module.__file__)).read_text(encoding="utf-8")
+        assert all(ord(sign) in glyphs for sign in {*source} - {"\n"})

@@ -1,0 +1,732 @@
+"""Figures say what is in the data; the HTML report is one safe file with the run's numbers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont
+from matplotlib.ft2font import FT2Font
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from PIL import Image
+
+from fer.core import labels
+from fer.core.errors import DataError
+from fer.core.words import percent
+from fer.evaluation.metrics import measure_split
+from fer.report import figures
+from fer.report.page import FigureEntry
+from fer.report.run_page import interval_text, write_run_report
+
+# --- made-up data ------------------------------------------------------------------------------
+
+
+def make_history(epochs: int) -> list[dict[str, float]]:
+    """Rows of ``history.csv``; validation macro-F1 is highest in the last epoch but one."""
+    rows = []
+    for epoch in range(epochs):
+        score = 0.3 + 0.4 * (epoch + 1) / epochs
+        rows.append(
+            {
+                "epoch": epoch,
+                "train_loss": 1.9 - score,
+                "val_loss": 1.95 - score,
+                "train_accuracy": score + 0.05,
+                "val_accuracy": score,
+                "train_macro_f1": score,
+                "val_macro_f1": 0.1 if epoch == epochs - 1 and epochs > 1 else score - 0.02,
+                "learning_rate": 0.001 * (1 - epoch / epochs),
+                "seconds": 12.34,
+                "images_per_second": 2331.0,
+            }
+        )
+    return rows
+
+
+def make_matrix() -> np.ndarray:
+    """40, 41, … right; 10, 20, … mistaken for the next emotion. Rows and columns differ in sum."""
+    matrix = np.diag(np.arange(40, 47))
+    for row in range(labels.NUM_CLASSES):
+        matrix[row, (row + 1) % labels.NUM_CLASSES] = 10 * (row + 1)
+    return matrix
+
+
+def make_metrics(split: str = "test", leaks: int = 5) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, 7, 200)
+    probabilities = rng.dirichlet(np.ones(7), 200)
+    probabilities[np.arange(150), target[:150]] += 1
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    leaked = np.arange(200) < leaks
+    return measure_split("faces", split, target, probabilities, leaked, resamples=100)
+
+
+def make_grid(n: int, *channels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Images, targets, predictions (the first is right, the others wrong) and confidences."""
+    images = np.random.default_rng(0).integers(0, 100, (n, 24, 20, *channels), dtype=np.uint8)
+    target = np.arange(n) % 7
+    preds = np.where(np.arange(n) == 0, target, (target + 1) % 7)
+    return images, target, preds, np.linspace(0.9, 0.3, n)
+
+
+def figure_texts(figure: Figure) -> list[str]:
+    """Every visible, non-empty text of a figure, tick labels included, as drawn."""
+    figure.draw_without_rendering()
+    found = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible())
+    return [text.get_text() for text in found if isinstance(text, Text) and text.get_text()]
+
+
+def panel(figure: Figure, title: str) -> Axes:
+    return next(axis for axis in figure.axes if axis.get_title().startswith(title))
+
+
+def x_of(line: Line2D) -> list[float]:
+    return [float(x) for x in np.asarray(line.get_xdata())]
+
+
+def tick_labels(labelled: Sequence[Text]) -> list[str]:
+    return [label.get_text() for label in labelled]
+
+
+def assert_texts_inside(figure: Figure) -> None:
+    """No text is cut off by the figure's edge."""
+    figure.draw_without_rendering()
+    width, height = figure.bbox.width, figure.bbox.height
+    undrawn = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in axis.get_major_ticks()
+        for label in (tick.label1, tick.label2)
+        if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())
+    }
+    for text in figure.findobj(Text):
+        assert isinstance(text, Text)
+        if text.get_visible() and text.get_text() and text not in undrawn:
+            box = text.get_window_extent()
+            inside = -1 <= box.x0 <= box.x1 <= width + 1 and -1 <= box.y0 <= box.y1 <= height + 1
+            assert inside, text.get_text()
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+def test_training_curves_show_both_splits_in_percent_and_mark_the_best_epoch() -> None:
+    history = make_history(30)
+    figure = figures.training_curves(history, 28)
+    accuracy = panel(figure, "accuracy")
+    assert accuracy.get_ylabel() == "accuracy (%)"
+    assert accuracy.get_xlabel() == "epoch (the first is 0)"
+    lines = {line.get_label(): line for line in accuracy.get_lines()}
+    np.testing.assert_allclose(
+        np.asarray(lines["val_accuracy"].get_ydata(), float),
+        [100 * row["val_accuracy"] for row in history],
+    )
+    assert lines["train_accuracy"].get_color() == figures.SPLIT_COLORS["train"]
+    assert lines["val_accuracy"].get_color() == figures.SPLIT_COLORS["val"]
+    # Told apart without colours too.
+    assert lines["train_accuracy"].get_linestyle() != lines["val_accuracy"].get_linestyle()
+    assert panel(figure, "macro-F1").get_ylim() == accuracy.get_ylim()
+    for axis in figure.axes:
+        assert any(x_of(line) == [28, 28] for line in axis.get_lines())
+    texts = figure_texts(figure)
+    assert {"train", "validation", "best epoch 28"} <= set(texts)
+    best = 100 * history[28]["val_macro_f1"]
+    assert f"30 epochs · best epoch 28, validation macro-F1 {best:.1f} % (dotted line)" in texts
+    assert_texts_inside(figure)
+
+
+def test_training_curves_of_one_epoch_show_points() -> None:
+    figure = figures.training_curves(make_history(1), 0)
+    for axis in figure.axes:
+        curves = [line for line in axis.get_lines() if not str(line.get_label()).startswith("_")]
+        assert curves
+        assert all(line.get_marker() == "o" and x_of(line) == [0] for line in curves)
+        low, high = axis.get_xlim()
+        assert low < 0 < high
+        shown = [tick for tick in axis.get_xticks() if low <= tick <= high]
+        assert shown == [0]
+    assert_texts_inside(figure)
+
+
+def test_training_curves_draw_over_gaps_and_name_what_is_absent() -> None:
+    history: list[dict[str, float | None]] = [dict(row) for row in make_history(200)]
+    for row in history:
+        row["learning_rate"] = None
+        if row["epoch"] not in (4, 104):
+            row["val_loss"] = math.nan
+        del row["train_accuracy"]
+    figure = figures.training_curves(history, None)
+    validation = {line.get_label(): line for line in panel(figure, "loss").get_lines()}["val_loss"]
+    assert x_of(validation) == [4, 104]
+    assert validation.get_marker() == "o"
+    assert [text.get_text() for text in panel(figure, "learning rate").texts] == ["not recorded"]
+    assert not any("best" in text for text in figure_texts(figure))
+    assert "train_accuracy" not in [
+        str(x.get_label()) for x in panel(figure, "accuracy").get_lines()
+    ]
+
+
+def test_confusion_matrix_shows_row_percent_count_and_support() -> None:
+    figure = figures.confusion_matrix(make_matrix(), title="Faces, test split")
+    axis = figure.axes[0]
+    texts = [text.get_text() for text in axis.texts]
+    assert texts[:4] == ["80.0 %", "40", "20.0 %", "10"]
+    assert tick_labels(axis.get_yticklabels())[0] == "angry\n(50)"
+    assert tick_labels(axis.get_yticklabels())[6] == "neutral\n(116)"
+    assert tick_labels(axis.get_xticklabels())[0] == "angry\n(110)"
+    assert tick_labels(axis.get_xticklabels())[1] == "disgust\n(51)"
+    assert axis.get_xlabel().startswith("predicted")
+    assert axis.get_ylabel().startswith("true")
+    percents = np.asarray(axis.images[0].get_array())
+    assert percents[2, 3] == pytest.approx(100 * 30 / 72)
+    headers = [text.get_text() for text in figure.texts]
+    assert headers[0] == "Faces, test split"
+    assert headers[1].startswith("581 images · 51.8 % correct")
+    assert_texts_inside(figure)
+
+
+def test_confusion_matrix_says_no_images_for_an_empty_row() -> None:
+    matrix = make_matrix()
+    matrix[1] = 0
+    texts = figure_texts(figures.confusion_matrix(matrix, title="t"))
+    assert texts.count("no images") == 1
+    assert "disgust\n(0)" in texts
+    assert not any("nan" in text for text in texts)
+    empty = figure_texts(figures.confusion_matrix(np.zeros((7, 7), int), title="t"))
+    assert empty.count("no images") == 7
+    assert not any("nan" in text or "correct" in text for text in empty)
+
+
+def test_confusion_matrix_writes_readably_on_every_color() -> None:
+    """At least 3:1, the WCAG minimum for large text, from an empty to a full cell."""
+    for correct in range(0, 101, 5):
+        matrix = np.full((7, 7), 0)
+        matrix[:, 0] = 100 - correct
+        matrix += np.diag(np.full(7, correct))
+        axis = figures.confusion_matrix(matrix, title="t").axes[0]
+        background = axis.images[0].to_rgba(np.array([100 - correct]), norm=True)[0, :3]
+        label = next(t for t in axis.texts if t.get_position() == (0, 1 - 0.1))
+        ink = matplotlib.colors.to_rgb(label.get_color())
+        dark, light = sorted((luminance(background), luminance(ink)))
+        assert (light + 0.05) / (dark + 0.05) >= 3
+
+
+def luminance(rgb: Sequence[float] | np.ndarray) -> float:
+    """Relative luminance, WCAG 2.2."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in map(float, rgb)]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_class_balance_shows_counts_and_percent_of_each_split() -> None:
+    counts = {
+        "train": dict(zip(labels.EMOTIONS, [1000, 0, 1000, 3000, 1000, 2000, 2000], strict=True)),
+        "val": {"happy": 1},
+        "test": {},
+    }
+    figure = figures.class_balance(counts, title="Faces")
+    train = panel(figure, "train")
+    assert train.get_title() == "train: 10,000 images"
+    texts = [text.get_text() for text in train.texts]
+    assert texts[3] == "3,000 (30.0 %)"
+    assert texts[1] == "0 (0.0 %)"
+    assert tick_labels(train.get_yticklabels()) == list(labels.EMOTIONS)
+    assert train.get_xlabel() == "share of the split (%)"
+    assert [bar.get_width() for bar in train.patches][3] == pytest.approx(30)  # type: ignore[attr-defined]
+    assert panel(figure, "val").get_title() == "val: 1 image"
+    assert [text.get_text() for text in panel(figure, "test").texts] == ["no images"]
+    assert figure.texts[1].get_text().startswith("10,001 images")
+    assert max(train.get_xticks()) <= 100
+    assert_texts_inside(figure)
+
+
+def test_emotions_have_seven_distinct_colors() -> None:
+    assert list(figures.EMOTION_COLORS) == list(labels.EMOTIONS)
+    assert len(set(figures.EMOTION_COLORS.values())) == 7
+    bars = figures.class_balance({"test": {"happy": 2}}, title="t").axes[0].patches
+    found = [matplotlib.colors.to_hex(bar.get_facecolor()).upper() for bar in bars]
+    assert found == list(figures.EMOTION_COLORS.values())
+
+
+def test_per_class_shows_three_scores_and_the_support() -> None:
+    scores = {
+        e: {"precision": 0.5, "recall": 0.25, "f1": 1.0, "support": 7} for e in labels.EMOTIONS
+    }
+    scores["fear"] = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    figure = figures.per_class(scores, title="Faces, test split")
+    axis = figure.axes[0]
+    assert axis.get_ylabel() == "score (%)"
+    assert tick_labels(axis.get_xticklabels())[:3] == [
+        "angry\n7 images",
+        "disgust\n7 images",
+        "fear\n0 images",
+    ]
+    values = [text.get_text() for text in axis.texts]
+    assert values[:7] == ["50"] * 2 + ["0"] + ["50"] * 4  # precision
+    assert values[7:14] == ["25"] * 2 + ["–"] + ["25"] * 4  # recall of no images: not defined
+    assert {"precision", "recall", "F1"} <= set(figure_texts(figure))
+    assert figure.texts[1].get_text().startswith("42 images")
+    assert_texts_inside(figure)
+
+
+@pytest.mark.parametrize(("n", "channels"), [(1, ()), (1, (1,)), (11, (3,)), (9, ())])
+def test_prediction_grid_marks_right_and_wrong_by_sign_and_color(
+    n: int, channels: tuple[int, ...]
+) -> None:
+    images, target, preds, confidence = make_grid(n, *channels)
+    figure = figures.prediction_grid(images, target, preds, confidence, title="Faces")
+    axis = figure.axes[0]
+    assert len(axis.images) == n
+    texts = [text.get_text() for text in axis.texts]
+    assert texts[:2] == ["true: angry", "✓ angry 90 %"]
+    assert axis.texts[1].get_color() == figures.CORRECT
+    if n > 1:
+        assert texts[-2:] == [
+            f"true: {labels.EMOTIONS[target[-1]]}",
+            f"✗ {labels.EMOTIONS[preds[-1]]} 30 %",
+        ]
+        assert axis.texts[-1].get_color() == figures.WRONG
+    assert f"✓ blue: 1 correct · ✗ orange: {n - 1} wrong" in " ".join(
+        figure.texts[1].get_text().split()
+    )
+    assert_texts_inside(figure)
+    gray = np.asarray(axis.images[0].get_array())
+    assert gray.shape == ((24, 20, 3) if channels == (3,) else (24, 20))
+    if channels != (3,):  # a dark picture must stay dark: no stretching to its own range
+        assert axis.images[0].get_clim() == (0, 255)
+
+
+def test_the_font_has_every_sign_that_figures_use() -> None:
+    glyphs = FT2Font(findfont("DejaVu Sans")).get_charmap()
+    source = Path(figures.__file__).read_text(encoding="utf-8")
+    assert all(ord(sign) in glyphs for sign in {*source} - {"\n"})
+
+
+GRID = make_grid(3)
+WRONG_INPUT: dict[str, tuple[Callable[[], Figure], str]] = {
+    "no epoch": (lambda: figures.training_curves([], None), "at least one epoch"),
+    "epoch without a number": (
+        lambda: figures.training_curves([{"train_loss": 1.0}], None),
+        "an epoch number",
+    ),
+    "matrix of another shape": (
+        lambda: figures.confusion_matrix(np.zeros((6, 7), int), title="t"),
+        r"expected \(7, 7\) counts, found \(6, 7\)",
+    ),
+    "shares instead of counts": (
+        lambda: figures.confusion_matrix(np.full((7, 7), 0.5), title="t"),
+        "Give counts",
+    ),
+    "negative counts": (
+        lambda: figures.confusion_matrix(np.full((7, 7), -1), title="t"),
+        "from -1 to -1",
+    ),
+    "no split": (lambda: figures.class_balance({}, title="t"), "at least one split"),
+    "unknown emotion": (
+        lambda: figures.class_balance({"test": {"bored": 1}}, title="t"),
+        "bored",
+    ),
+    "missing score": (lambda: figures.per_class({"angry": {"f1": 1.0}}, title="t"), "no precision"),
+    "no image": (
+        lambda: figures.prediction_grid(*(x[:0] for x in GRID), title="t"),
+        r"found \(0, 24, 20\) uint8",
+    ),
+    "float images": (
+        lambda: figures.prediction_grid(GRID[0] / 255, *GRID[1:], title="t"),
+        "float64",
+    ),
+    "two channels": (
+        lambda: figures.prediction_grid(np.zeros((3, 8, 8, 2), np.uint8), *GRID[1:], title="t"),
+        r"\(3, 8, 8, 2\)",
+    ),
+    "fewer targets": (
+        lambda: figures.prediction_grid(GRID[0], GRID[1][:2], *GRID[2:], title="t"),
+        r"target of shape \(3,\).*found \(2,\)",
+    ),
+    "emotion 7": (
+        lambda: figures.prediction_grid(GRID[0], GRID[1], GRID[2] + 5, GRID[3], title="t"),
+        "preds to be integers 0–6",
+    ),
+    "confidence in percent": (
+        lambda: figures.prediction_grid(*GRID[:3], GRID[3] * 100, title="t"),
+        "probabilities 0–1",
+    ),
+    "no column": (lambda: figures.prediction_grid(*GRID, title="t", columns=0), "one column"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_INPUT)
+def test_what_cannot_be_drawn_is_refused_with_what_was_expected(case: str) -> None:
+    draw, message = WRONG_INPUT[case]
+    with pytest.raises(DataError, match=message):
+        draw()
+
+
+def test_long_and_odd_titles_are_written_as_they_are_and_fit() -> None:
+    title = "costs $1 and $2_x " + "a long name of a checkpoint " * 6 + "\udcff"
+    figure = figures.confusion_matrix(make_matrix(), title=title)
+    shown = figure.texts[0].get_text()
+    assert shown.replace("\n", " ").startswith("costs $1 and $2_x a long name")
+    assert shown.endswith("\\udcff")
+    assert not figure.texts[0].get_parse_math()
+    assert_texts_inside(figure)
+    header, body = figure.texts[1].get_window_extent(), figure.axes[0].get_window_extent()
+    assert header.y0 > body.y1
+
+
+def test_save_gives_equal_bytes_without_metadata_and_leaves_no_temporary_file(
+    tmp_path: Path,
+) -> None:
+    def draw() -> Figure:
+        return figures.per_class(make_metrics()["per_class"], title="Faces")
+
+    figure = draw()
+    first = figures.save(figure, tmp_path / "new" / "a.png")
+    again = figures.save(figure, tmp_path / "new" / "b.png")
+    other = figures.save(draw(), tmp_path / "new" / "c.png")
+    assert first == tmp_path / "new" / "a.png"
+    assert first.read_bytes() == again.read_bytes() == other.read_bytes()
+    assert sorted(path.name for path in first.parent.iterdir()) == ["a.png", "b.png", "c.png"]
+    with Image.open(first) as image:
+        assert set(image.info) <= {"dpi"}
+        assert image.info["dpi"][0] == pytest.approx(figures.DPI, abs=0.1)
+
+
+def test_save_that_fails_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+
+    def fail(self: Figure, file: io.BytesIO, **options: Any) -> None:
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        figures.save(Figure(), path)
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_to_image_gives_the_pixels_of_the_saved_file(tmp_path: Path) -> None:
+    figure = figures.class_balance({"test": {"happy": 3}}, title="Faces")
+    pixels = figures.to_image(figure)
+    assert pixels.dtype == np.uint8
+    with Image.open(figures.save(figure, tmp_path / "a.png")) as image:
+        np.testing.assert_array_equal(pixels, np.asarray(image.convert("RGB")))
+
+
+def test_drawing_changes_no_global_state_and_ignores_the_users_style(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    plain = figures.to_image(figures.confusion_matrix(make_matrix(), title="t"))
+    assert dict(matplotlib.rcParams) == before
+    dark = {"figure.facecolor": "black", "text.color": "white", "font.size": 20.0}
+    with matplotlib.rc_context(dark):  # type: ignore[arg-type]
+        styled = figures.to_image(figures.confusion_matrix(make_matrix(), title="t"))
+    np.testing.assert_array_equal(plain, styled)
+
+
+def test_the_report_stage_imports_neither_pyplot_nor_torch() -> None:
+    code = (
+        "import sys, fer.report.figures, fer.report.run_page; "
+        "print([m for m in ('matplotlib.pyplot', 'torch', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- the HTML report ---------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a browser would find: tags with their attributes, text, and tables as rows of cells.
+
+    A cell's text does not contain that of a table inside it; its small print follows " | ".
+    """
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.tables: dict[str, list[list[str]]] = {}
+        self._hidden = False
+        self._open_tables: list[list[list[str]]] = []
+        self._open_rows: list[list[str]] = []  # of the cells that are open, innermost last
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Open a table, row or cell."""
+        attributes = dict(attrs)
+        self.tags.append((tag, attributes))
+        self._hidden = tag in ("style", "script")
+        if tag == "table":
+            rows: list[list[str]] = []
+            self.tables[attributes.get("id") or f"table {len(self.tables)}"] = rows
+            self._open_tables.append(rows)
+        elif tag == "tr":
+            self._open_tables[-1].append([])
+        elif tag in ("td", "th"):
+            self._open_rows.append(self._open_tables[-1][-1])
+            self._open_rows[-1].append("")
+        elif tag == "small" and self._open_rows:
+            self._open_rows[-1][-1] += " | "
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close what was opened."""
+        self._hidden = False
+        if tag == "table":
+            self._open_tables.pop()
+        elif tag in ("td", "th"):
+            self._open_rows.pop()
+
+    def handle_data(self, data: str) -> None:
+        """Add to the page's text and to the innermost cell's."""
+        if self._hidden:
+            return
+        self.text += data
+        if self._open_rows:
+            self._open_rows[-1][-1] += data.strip()
+
+
+@pytest.fixture
+def figure_file(tmp_path: Path) -> Path:
+    path = tmp_path / "figures" / "a.png"
+    path.parent.mkdir()
+    Image.new("RGB", (4, 3), "red").save(path)
+    return path
+
+
+def make_report(folder: Path, figures: Sequence[FigureEntry] = (), **changes: Any) -> str:
+    options: dict[str, Any] = {
+        "title": "faces: SharedCNN",
+        "subtitle": "Measured once.",
+        "notes": ["Scores on drawn faces say nothing about human faces."],
+        "metrics": make_metrics(),
+        "figures": figures,
+        "provenance": {
+            "command": "python train.py dataset=faces",
+            "git": {"commit": "3f1c2a9", "dirty": True},
+            "dataset": {
+                "counts": {"train": {"angry": 31, "happy": 41}, "test": {"angry": 59, "happy": 26}}
+            },
+            "seed": 42,
+            "device_name": None,
+            "notes": ["one", "two"],
+        },
+        "config_yaml": "seed: 42\noptimizer:\n  lr: 0.001\n",
+        "history": make_history(3),
+        "extra_splits": {"val": make_metrics("val", leaks=0)},
+        **changes,
+    }
+    path = write_run_report(folder / "out" / "report.html", **options)
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+    return path.read_text(encoding="utf-8")
+
+
+def test_report_is_self_contained(tmp_path: Path, figure_file: Path) -> None:
+    source = make_report(tmp_path, [FigureEntry(figure_file, "Red", "A red card.")])
+    page = Page(source)
+    loads = [
+        value
+        for _, attributes in page.tags
+        for name, value in attributes.items()
+        if name in ("src", "href", "srcset", "action", "data", "poster")
+    ]
+    assert len(loads) == 2  # the icon, which is empty, and the figure
+    assert all(value and value.startswith("data:") for value in loads)
+    assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest", source)
+    policies = [a["content"] for t, a in page.tags if "Content-Security-Policy" in a.values()]
+    assert [str(policy).split(";")[0] for policy in policies] == ["default-src 'none'"]
+
+
+def test_report_embeds_the_figure_itself(tmp_path: Path, figure_file: Path) -> None:
+    source = make_report(tmp_path, [FigureEntry(figure_file, "Red", "A red card.")])
+    images = [attributes for tag, attributes in Page(source).tags if tag == "img"]
+    assert [image["alt"] for image in images] == ["Red"]
+    encoded = str(images[0]["src"]).removeprefix("data:image/png;base64,")
+    assert base64.b64decode(encoded) == figure_file.read_bytes()
+    assert "A red card." in Page(source).text
+
+
+def test_report_shows_the_scores_with_their_intervals(tmp_path: Path) -> None:
+    metrics = make_metrics()
+    page = Page(make_report(tmp_path, metrics=metrics))
+    rows = {row[0].split(" | ")[0]: row[1:] for row in page.tables["headline"]}
+    assert rows["Metric"] == ["test", "test, without leaks", "val"]
+    low, high = metrics["confidence_intervals"]["macro_f1"]
+    clean = metrics["without_leaks"]
+    assert rows["Macro-F1"][0] == (
+        f"{100 * metrics['macro_f1']:.1f} % | {100 * low:.1f}–{100 * high:.1f} %"
+    )
+    assert rows["Accuracy"][1].startswith(f"{100 * clean['accuracy']:.1f} % | ")
+    assert set(rows) == {
+        "Metric",
+        "Accuracy",
+        "Macro-F1",
+        "Micro-F1",
+        "Balanced accuracy",
+        "Calibration error",
+        "Images",
+    }
+    assert rows["Images"] == ["200", "195", "200"]
+    assert "5 of 200 (2.5 %)" in page.text
+    low, high = metrics["confidence_intervals"]["accuracy"]
+    assert f"95 % CI {100 * low:.1f}–{100 * high:.1f} %" in page.text  # on its card
+
+
+def test_report_shows_each_emotion_and_what_it_is_taken_for(tmp_path: Path) -> None:
+    metrics = make_metrics()
+    metrics["confusion_matrix"] = make_matrix().tolist()
+    page = Page(make_report(tmp_path, metrics=metrics))
+    header, *rows = page.tables["per-class"]
+    assert header == [
+        "Emotion",
+        "Precision",
+        "Recall",
+        "F1",
+        "Images",
+        "Most often taken for",
+        "F1 (val)",
+    ]
+    assert [row[0] for row in rows] == list(labels.EMOTIONS)
+    angry = metrics["per_class"]["angry"]
+    assert rows[0][1] == f"{100 * angry['precision']:.1f} %"
+    assert rows[0][4:6] == [str(angry["support"]), "disgust (20.0 %)"]
+    assert rows[6][5] == "angry (60.3 %)"
+
+
+def test_report_sorts_by_the_numbers_not_by_their_text(tmp_path: Path) -> None:
+    source = make_report(tmp_path)
+    table = source[source.index('id="per-class"') :]
+    keys = re.findall(r'data-sort="([^"]*)"', table[: table.index("</table>")])
+    f1 = make_metrics()["per_class"]["angry"]["f1"]
+    assert float(keys[3]) == f1
+    assert all(math.isfinite(float(key)) for key in keys)
+
+
+def test_report_shows_a_dash_for_what_is_absent(tmp_path: Path) -> None:
+    metrics = make_metrics()
+    metrics |= {"without_leaks": None, "confidence_intervals": None, "macro_f1": math.nan}
+    del metrics["micro_f1"]
+    metrics["per_class"]["fear"] = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    source = make_report(tmp_path, metrics=metrics, history=None, extra_splits=None, notes=[])
+    page = Page(source)
+    rows = {row[0].split(" | ")[0]: row[1:] for row in page.tables["headline"]}
+    assert rows["Macro-F1"] == ["–", "–"]
+    assert rows["Micro-F1"] == ["–", "–"]
+    assert rows["Accuracy"] == [f"{100 * metrics['accuracy']:.1f} %", "–"]
+    assert page.tables["per-class"][3][:5] == ["fear", "0.0 %", "–", "–", "0"]
+    assert "there is no such measurement" in page.text
+    assert "epochs" not in page.tables
+    assert not re.search(r"\bnan\b|\bNone\b|95 % CI \d", page.text, re.IGNORECASE)
+    assert not any(attributes.get("class") == "notes" for _, attributes in page.tags)
+
+
+def test_report_says_so_when_nothing_leaked(tmp_path: Path) -> None:
+    page = Page(make_report(tmp_path, metrics=make_metrics(leaks=0)))
+    assert "this split has none" in page.text
+
+
+def test_report_lists_the_epochs_and_marks_the_best(tmp_path: Path) -> None:
+    history: list[dict[str, Any]] = [dict(row) for row in make_history(3)]
+    history[0]["val_loss"] = ""  # as csv.DictReader gives what is absent
+    history[1]["train_loss"] = "1.25"
+    source = make_report(tmp_path, history=history)
+    page = Page(source)
+    header, *rows = page.tables["epochs"]
+    assert header[:2] == ["Epoch", "Train loss"]
+    assert rows[0][2] == "–"
+    assert rows[1][:2] == ["1", "1.2500"]
+    assert rows[1][4] == f"{100 * history[1]['val_accuracy']:.1f} %"
+    assert rows[1][-1] == "2,331"
+    marked = [a.get("class") for t, a in page.tags if t == "tr" and a.get("class")]
+    assert marked == ["best"]
+    assert source[source.index('<tr class="best">') :].split("</td>")[0].endswith(">1")
+    assert "Epochs (3)" in page.text
+
+
+def test_report_shows_where_the_run_comes_from(tmp_path: Path) -> None:
+    page = Page(make_report(tmp_path))
+    cells = [row for table in page.tables.values() for row in table]
+    assert ["commit", "3f1c2a9"] in cells
+    assert ["dirty", "yes"] in cells
+    assert ["", "angry", "happy"] in cells
+    assert ["train", "31", "41"] in cells
+    assert ["seed", "42"] in cells
+    assert ["device_name", "–"] in cells
+    assert ["notes", "one, two"] in cells
+    assert "optimizer:\n  lr: 0.001" in page.text
+
+
+def test_report_escapes_everything_that_comes_from_outside(
+    tmp_path: Path, figure_file: Path
+) -> None:
+    attack = "\"'><script>alert(1)</script><img src=x onerror=alert(1)>"
+    honest = Page(make_report(tmp_path, [FigureEntry(figure_file, "t", "c")]))
+    page = Page(
+        make_report(
+            tmp_path,
+            [FigureEntry(figure_file, attack, attack)],
+            title=attack,
+            subtitle=attack,
+            notes=[attack],
+            provenance={
+                attack: attack,
+                "table": {attack: {attack: 1}, "b": {attack: 2}},
+                "list": [{attack: [attack]}],
+            },
+            config_yaml=f"name: {attack}</pre>",
+            metrics={**make_metrics(), "dataset": attack, "split": attack},
+            extra_splits={attack: {**make_metrics(), "split": "val"}},
+            history=[{attack: 1, "epoch": attack}],
+        )
+    )
+    for tag in ("script", "img", "style"):
+        count = [name for name, _ in page.tags].count(tag)
+        assert count == [name for name, _ in honest.tags].count(tag), tag
+    assert not any("onerror" in attributes for _, attributes in page.tags)
+    assert page.text.count(attack) >= 12
+    assert [a["alt"] for t, a in page.tags if t == "img"] == [attack]
+
+
+def test_report_survives_a_file_name_that_is_not_utf8(tmp_path: Path) -> None:
+    page = Page(make_report(tmp_path, provenance={"command": "python train.py raw=\udcff.zip"}))
+    assert "raw=\\udcff.zip" in page.text
+
+
+def test_report_refuses_a_figure_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.png"):
+        make_report(tmp_path, [FigureEntry(tmp_path / "absent.png", "t", "c")])
+    (tmp_path / "a.svg").write_text("<svg onload='alert(1)'/>")
+    with pytest.raises(DataError, match="PNG"):
+        make_report(tmp_path, [FigureEntry(tmp_path / "a.svg", "t", "c")])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.66, "66.0 %"), ("0.5", "50.0 %"), (0, "0.0 %"), (1, "100.0 %")]
+    + [(absent, "–") for absent in (None, "", math.nan, math.inf, True, [0.5])],
+)
+def test_percent_has_one_decimal_and_a_dash_for_what_is_no_number(value: Any, shown: str) -> None:
+    assert percent(value) == shown
+
+
+@pytest.mark.parametrize("bounds", [None, [], [0.1], [0.1, None], [math.nan, 0.2], 0.3])
+def test_interval_is_none_where_there_is_none(bounds: Any) -> None:
+    assert interval_text(bounds) is None

@@ -1,0 +1,102 @@
+"""A run that was cut off and goes on ends like one that was not."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from fer.core.errors import ConfigError
+from fer.runs.resume import expand, find_unfinished
+from tests.conftest import ROOT, run_program, tiny_rows, write_zip
+
+OPTIONS = ["dataset=fer2013", "model.widths=[4,8,8,8]", "model.image_size=32",
+           "trainer.max_epochs=8", "loader.batch_size=7", "metrics.resamples=100",
+           "trainer.progress_bar=false"]  # fmt: skip
+
+
+def history_of(run: Path) -> list[dict[str, str]]:
+    """Without the columns that measure time."""
+    with (run / "history.csv").open() as file:
+        return [
+            {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["ema.decay=0.9", "mixing.mixup=0.2", "mixing.cutmix=1.0"],
+        [
+            *("scheduler=plateau", "scheduler.patience=0", "early_stopping.patience=4"),
+            "loader.on_device=true",
+        ],
+    ],
+    ids=["one_cycle_averaged_mixed", "plateau_on_device"],
+)
+def test_a_killed_moved_and_resumed_run_ends_bit_for_bit_like_another(
+    tmp_path: Path, options: list[str]
+) -> None:
+    raw = write_zip(tmp_path / "archive.zip", tiny_rows())
+    env = {"FER_DATA": str(tmp_path / "data")}
+    command = ["train.py", *OPTIONS, f"dataset.raw={raw}", *options]
+    whole, killed, moved = tmp_path / "whole", tmp_path / "killed", tmp_path / "moved"
+    run_program(*command, f"hydra.run.dir={whole}", cwd=tmp_path, env=env)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *command[1:], f"hydra.run.dir={killed}"],
+        cwd=tmp_path, env={**os.environ, **env}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while process.poll() is None:
+        if (killed / "history.csv").exists() and len(history_of(killed)) >= 3:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    assert process.wait() == -signal.SIGKILL
+    killed.rename(moved)  # the checkpoints remember where they were
+    run_program("train.py", f"resume={moved}", cwd=tmp_path, env=env)
+    assert not killed.exists()
+    for name in ("best", "last"):
+        one, two = (
+            torch.load(run / f"checkpoints/{name}.ckpt", weights_only=True)["state_dict"]
+            for run in (whole, moved)
+        )
+        assert all(torch.equal(one[key], two[key]) for key in one)
+    assert history_of(whole) == history_of(moved)
+    assert (whole / "metrics.json").read_bytes() == (moved / "metrics.json").read_bytes()
+
+
+def test_auto_finds_the_newest_unfinished_run_of_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for day, seed in ((1, 1), (2, 1), (3, 1), (4, 2)):
+        folder = tmp_path / f"outputs/train/fer2013/2026-01-0{day}_00-00-00"
+        (folder / ".hydra").mkdir(parents=True)
+        (folder / ".hydra/overrides.yaml").write_text(f"[dataset=fer2013, seed={seed}]")
+        if day == 3:
+            (folder / "report.html").write_text("")
+    found = find_unfinished(["seed=1", "dataset=fer2013"])
+    assert found is not None and found.name == "2026-01-02_00-00-00"
+    assert expand(["seed=3", "resume=auto"]) == ["seed=3", "resume=auto"]
+
+
+def test_a_resume_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/overrides.yaml").write_text("- seed=1")
+    assert expand([f"resume={tmp_path}"])[0] == "seed=1"
+    with pytest.raises(ConfigError, match=r"as it was \(seed=1\), found seed=2 beside it"):
+        expand(["seed=2", f"resume={tmp_path}"])
+    with pytest.raises(ConfigError, match="expected the folder of a run"):
+        expand([f"resume={tmp_path / 'nowhere'}"])
+    (tmp_path / "report.html").write_text("")
+    with pytest.raises(ConfigError, match="found a finished one"):
+        expand([f"resume={tmp_path}"])

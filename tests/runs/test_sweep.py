@@ -1,0 +1,282 @@
+"""Sweeps: failures are contained, a sweep that was killed goes on, its jobs stand side by side."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fer.core.application import CommandError
+from fer.core.errors import ConfigError
+from fer.report import sweep_figure as drawing
+from fer.report.figures import to_image
+from fer.runs import sweep
+from fer.runs.resume import FINISHED, expand, quote
+from fer.runs.sweep import Job
+from hydra_plugins.fer_ray.launcher import ClusterLauncher, choose_resources
+from tests.conftest import ROOT, run_program, tiny_rows, write_zip
+from tests.runs.test_resume import OPTIONS
+
+GRID = ["optimizer.lr=1e-3,1e-2", "model.dropout=0.2,0.5"]
+SHORT = [*OPTIONS, "trainer.max_epochs=2", "logger=none"]
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    """Of ``sweep.csv``, without how long the jobs took."""
+    with (folder / "sweep.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny dataset and a sweep of four jobs in ``whole``."""
+    folder = tmp_path_factory.mktemp("sweep")
+    write_zip(folder / "archive.zip", tiny_rows())
+    run_program(
+        "train.py", "-m", *SHORT, "dataset.raw=archive.zip", *GRID, "hydra.sweep.dir=whole",
+        cwd=folder, env={"FER_DATA": str(folder / "data")},
+    )  # fmt: skip
+    return folder
+
+
+def test_a_sweep_leaves_its_table_its_best_job_and_a_figure(place: Path) -> None:
+    rows = rows_of(place / "whole")
+    assert [row["optimizer.lr"] for row in rows] == ["0.001", "0.001", "0.01", "0.01"]
+    assert [row["model.dropout"] for row in rows] == ["0.2", "0.5", "0.2", "0.5"]
+    assert {row["status"] for row in rows} == {"finished"}
+    for row in rows:
+        run = json.loads((place / "whole" / row["run"] / "run.json").read_text())
+        metrics = json.loads((place / "whole" / row["run"] / "metrics.json").read_text())
+        assert float(row["val_macro_f1"]) == run["validation"]["macro_f1"]
+        assert float(row["test_accuracy"]) == metrics["accuracy"]
+    best = yaml.safe_load((place / "whole/best.yaml").read_text())
+    assert best["validation"]["macro_f1"] == max(float(row["val_macro_f1"]) for row in rows)
+    assert f"optimizer.lr={rows[best['job']]['optimizer.lr']}" in best["overrides"]
+    assert (place / "whole/figures/sweep.png").stat().st_size > 0
+
+
+def times_of(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_a_killed_sweep_goes_on_and_ends_like_one_that_was_not(place: Path) -> None:
+    command = [*SHORT, "dataset.raw=archive.zip", *GRID, "hydra.sweep.dir=killed"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "-m", *command],
+        cwd=place, env={**os.environ, "FER_DATA": str(place / "data")},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    # Killed as soon as the third job has a folder.
+    while process.poll() is None and not (place / "killed/2/.hydra").exists():
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert (place / "killed/1" / FINISHED).is_file()
+    assert not (place / "killed/2" / FINISHED).is_file()
+    assert not (place / "killed/sweep.csv").exists()
+    before = times_of(place / "killed/0") | times_of(place / "killed/1")
+    run_program("train.py", "resume=killed", cwd=place, env={"FER_DATA": str(place / "data")})
+    assert rows_of(place / "killed") == rows_of(place / "whole")
+    assert times_of(place / "killed/0") | times_of(place / "killed/1") == before
+    one, other = (
+        yaml.safe_load((place / f / "best.yaml").read_text()) for f in ("killed", "whole")
+    )
+    assert one == other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "local"])
+def test_other_launchers_give_the_same_jobs(place: Path, launcher: str) -> None:
+    run_program(
+        "train.py", "-m", *SHORT, "dataset.raw=archive.zip", *GRID, f"launcher={launcher}",
+        f"hydra.sweep.dir={launcher}", cwd=place, env={"FER_DATA": str(place / "data")},
+    )  # fmt: skip
+    assert rows_of(place / launcher) == rows_of(place / "whole")
+
+
+def test_a_failure_is_recorded_and_the_others_go_on(place: Path) -> None:
+    done = run_program(
+        "train.py", "-m", *SHORT, "dataset.raw=archive.zip", "model.dropout=1.5,0.2",
+        "hydra.sweep.dir=failing", cwd=place, check=False, env={"FER_DATA": str(place / "data")},
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "1 of 2 jobs failed, job 0 first: model.dropout: expected a probability" in done.stderr
+    first, second = rows_of(place / "failing")
+    assert (first["status"], second["status"]) == ("failed", "finished")
+    assert "found 1.5" in first["error"] and first["val_macro_f1"] == ""
+    assert (place / "failing/best.yaml").exists()
+
+
+def test_a_folder_with_a_sweep_is_not_written_over(place: Path) -> None:
+    before = times_of(place / "whole")
+    done = run_program(
+        "train.py", "-m", *SHORT, "dataset.raw=archive.zip", "seed=1,2", "hydra.sweep.dir=whole",
+        cwd=place, check=False, env={"FER_DATA": str(place / "data")},
+    )  # fmt: skip
+    assert done.returncode == 1 and "expected a folder without a sweep" in done.stderr
+    assert times_of(place / "whole") == before
+
+
+def test_resume_refuses_what_is_no_sweep_or_has_changed(place: Path) -> None:
+    whole = place / "whole"
+    assert expand([f"resume={whole}"])[0] == "-m"
+    assert f"resume={quote(whole)}" in expand([f"resume={whole}", "-m"])
+    with pytest.raises(ConfigError, match=r"expected the sweep of .* as it was"):
+        expand([f"resume={whole}", "optimizer.lr=1"])
+    with pytest.raises(ConfigError, match="expected the folder of a run"):
+        expand([f"resume={place}"])
+    with pytest.raises(ConfigError, match="expected the folder of a sweep"):
+        expand(["-m", "resume=auto", "seed=1,2"])
+    jobs = [["optimizer.lr=1"]]
+    with pytest.raises(CommandError, match="expected the 4 jobs"):
+        sweep.claim(whole, jobs, resuming=True)
+
+
+def test_neighbours_are_launched_together_under_their_own_numbers(tmp_path: Path) -> None:
+    jobs = [[f"seed={n}"] for n in range(6)]
+    for number in (0, 3):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / FINISHED).touch()
+    assert sweep.groups_to_run(tmp_path, jobs) == [
+        (1, [["seed=1"], ["seed=2"]]),
+        (4, [["seed=4"], ["seed=5"]]),
+    ]
+    assert sweep.groups_to_run(tmp_path / "new", jobs) == [(0, jobs)]
+
+
+def made_up(**values: list[Any]) -> list[Job]:
+    """Jobs of a grid, better the further down the list."""
+    import itertools
+
+    jobs = []
+    for number, choice in enumerate(itertools.product(*values.values())):
+        overrides = [f"{key}={value}" for key, value in zip(values, choice, strict=True)]
+        scores = {"macro_f1": 0.4 + 0.01 * number, "accuracy": 0.5}
+        run = {"validation": scores, "wall_seconds": 1, "best_epoch": 0, "epochs": 1, "seed": 0}
+        metrics = {"split": "val", **scores}
+        jobs.append(Job(number, overrides, "finished", run=run, metrics=metrics))
+    return jobs
+
+
+GRIDS: list[dict[str, list[Any]]] = [
+    {"seed": [0, 1, 2]},
+    {"lr": ["1e-2", "1e-3"]},
+    {"lr": ["1e-2", "1e-3"], "seed": [0, 1]},
+    {"lr": ["1e-2", "1e-3"], "dropout": [0.1, 0.2, 0.5], "seed": [0, 1]},
+    {"lr": ["1e-2", "1e-3"], "dropout": [0.1, 0.2], "loss": ["focal", "cross_entropy"]},
+]
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_every_grid_has_a_figure(grid: dict[str, list[Any]], tmp_path: Path) -> None:
+    jobs = made_up(**grid)
+    keys = sweep.swept_keys(jobs)
+    assert keys == list(grid)
+    path = drawing.draw_sweep(tmp_path, jobs, keys)
+    assert path is not None and path.stat().st_size > 0
+
+
+def test_a_heat_map_shows_the_mean_over_seeds_and_orders_numbers_by_size() -> None:
+    jobs = made_up(lr=["1e-2", "2e-3"], dropout=[0.1, 0.5], seed=[0, 1])
+    figure = drawing.heat_map(jobs, "lr", "dropout")
+    axis = figure.axes[0]
+    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["2e-3", "1e-2"]
+    texts = [text.get_text() for text in axis.texts]
+    assert texts == ["44.5 ± 0.7", "46.5 ± 0.7", "40.5 ± 0.7", "42.5 ± 0.7"]
+    assert to_image(figure).std() > 0
+
+
+def test_validation_chooses_the_best_job_and_the_first_of_equals() -> None:
+    jobs = made_up(lr=[1, 2, 3])
+    assert sweep.best_job(jobs) is jobs[2]
+    assert sweep.best_job([jobs[0], jobs[0]]) is jobs[0]
+    assert sweep.best_job([Job(0, [], "failed")]) is None
+    assert jobs[0].score("test", "accuracy") is None  # the test split was left alone
+
+
+def test_the_preset_is_a_sweep_without_being_asked(tmp_path: Path) -> None:
+    done = run_program("train.py", "sweep=lr_dropout", "nope=1", cwd=tmp_path, check=False)
+    assert done.returncode != 0 and "nope" in done.stderr
+    import hydra
+
+    from fer.core.application import config_folder
+
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        cfg = hydra.compose("train", ["sweep=lr_dropout"], return_hydra_config=True)
+    assert str(cfg.hydra.mode) == "RunMode.MULTIRUN"
+    assert set(cfg.hydra.sweeper.params) == {"optimizer.lr", "model.dropout"}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a Ray cluster of two cores, of this test alone, in another folder."""
+    pytest.importorskip("ray")
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    # A token of its own: neither open to others nor dependent on one of the user's.
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    log = tmp_path / "ray.log"
+    # A socket's path may have 107 characters, which those of pytest's folders come close to.
+    with tempfile.TemporaryDirectory(prefix="ray") as short, log.open("w") as output:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
+                *("--port", address.partition(":")[2], "--num-cpus=2", "--temp-dir", short),
+                *("--include-dashboard=false", "--disable-usage-stats"),
+            ],
+            cwd=tmp_path, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+        try:
+            until = time.monotonic() + 60
+            while "Ray runtime started" not in log.read_text() and process.poll() is None:
+                assert time.monotonic() < until, log.read_text()
+                time.sleep(0.1)
+            assert process.poll() is None, log.read_text()
+            yield address
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_same_jobs(place: Path, cluster: str) -> None:
+    run_program(
+        "train.py", "-m", *SHORT, "dataset.raw=archive.zip", *GRID, "launcher=ray",
+        f"hydra.launcher.address='{cluster}'", "hydra.sweep.dir=ray", cwd=place,
+        env={"FER_DATA": "data"},
+    )  # fmt: skip
+    assert rows_of(place / "ray") == rows_of(place / "whole")
+
+
+def test_an_address_without_a_cluster_is_answered_at_once() -> None:
+    pytest.importorskip("ray")
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher")
+    launcher = ClusterLauncher("127.0.0.1:1", cpus=1, gpus=None, show_output=False)
+    with pytest.raises(CommandError, match=r"found none at 127\.0\.0\.1:1 that"):
+        launcher.launch([["seed=1"]], 0)
+
+
+def test_a_cluster_that_cannot_run_a_job_is_refused_and_a_gpu_is_taken_where_there_is_one() -> None:
+    nodes = [{"CPU": 8.0}, {"CPU": 4.0, "GPU": 2.0}]
+    assert choose_resources(nodes, 4, None) == {"CPU": 4, "GPU": 1}
+    assert choose_resources(nodes, 8, 0) == {"CPU": 8, "GPU": 0}
+    assert choose_resources(nodes[:1], 1, None) == {"CPU": 1, "GPU": 0}
+    with pytest.raises(CommandError, match=r"cores and GPUs: 8 and 0, 4 and 2\), found 8 and 1"):
+        choose_resources(nodes, 8, None)

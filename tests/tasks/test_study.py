@@ -1,0 +1,210 @@
+"""The whole study in one command: planned, cut off, gone on with, and not done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+
+from fer.core.application import compose
+from fer.core.errors import ConfigError
+from fer.report.study_page import summarise
+from fer.runs.plan import Stage, Study, check_same, expand, make_study
+from fer.tasks.study import count_images, count_passes, run_stages
+from tests.conftest import ROOT, run_program, tiny_rows, write_zip
+
+TINY = ["train.model.widths=[4,8,8,8]", "train.model.image_size=32", "train.trainer.max_epochs=2",
+        "train.loader.batch_size=7", "train.metrics.resamples=100",
+        "train.trainer.progress_bar=false", "train.logger=none", "evaluate=['perturbation=blur']",
+        "a=fer2013", "raw.a=archive.zip", "b=folder", "raw.b=faces"]  # fmt: skip
+
+
+def configure(*options: str) -> DictConfig:
+    return compose("study", expand(options))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the raw data of two tiny datasets, and a study that was killed and goes on."""
+    folder = tmp_path_factory.mktemp("study")
+    write_zip(folder / "archive.zip", tiny_rows())
+    with zipfile.ZipFile(folder / "archive.zip") as archive:
+        archive.extractall(folder / "faces")
+    command = [sys.executable, "-m", "fer", "study", *TINY]
+    env = {"FER_DATA": str(folder / "data"), "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        command, cwd=folder, env={**os.environ, **env}, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    first = folder / "outputs/study/fer2013_folder/train/fer2013-seed0"
+    while process.poll() is None and not (first / "checkpoints/last.ckpt").exists():
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (first / "report.html").exists()
+    done = run_program("-m", "fer", "study", *TINY, cwd=folder, env=env)
+    assert "goes on   train on fer2013, seed 0" in done.stdout
+    assert "done      prepare fer2013" in done.stdout
+    return folder
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_to_its_page(place: Path) -> None:
+    study = place / "outputs/study/fer2013_folder"
+    results = json.loads((study / "study.json").read_text())
+    assert [(row["train_dataset"], row["test_dataset"]) for row in results["summary"]] == [
+        ("fer2013", "fer2013"), ("fer2013", "folder"),
+        ("folder", "fer2013"), ("folder", "folder"),
+    ]  # fmt: skip
+    for row in results["evaluations"]:
+        metrics = json.loads((study / row["folder"] / "metrics.json").read_text())
+        assert row["metrics"] == metrics and metrics["split"] == "test"
+        assert ("robustness" in row) == (row["train_dataset"] == row["test_dataset"])
+    for row in results["trainings"]:
+        # The training itself leaves the test split alone.
+        assert json.loads((study / row["folder"] / "metrics.json").read_text())["split"] == "val"
+    recipes = [row["config"] for row in results["trainings"]]
+    for recipe in recipes:
+        recipe["trainer"].pop("progress_bar")
+    assert recipes[0] == recipes[1]
+    assert str(place) not in json.dumps(results)
+    page = (study / "report.html").read_text()
+    for row in results["summary"]:
+        assert f"{100 * row['accuracy']['mean']:.1f} %" in page
+    assert (study / "evaluate/cross_dataset.csv").is_file()
+
+
+@pytest.mark.slow
+def test_a_complete_study_is_not_done_again(place: Path) -> None:
+    study = place / "outputs/study/fer2013_folder"
+    before = {path: path.stat().st_mtime_ns for path in study.rglob("*")}
+    done = run_program(
+        "-m", "fer", "study", *TINY, cwd=place,
+        env={"FER_DATA": str(place / "data"), "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert "Nothing to do: all 8 stages are complete" in done.stdout
+    assert {path: path.stat().st_mtime_ns for path in study.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_a_folder_of_another_recipe_or_other_data_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("FER_DATA", str(place / "data"))
+    check_same(make_study(configure(*TINY)))
+    with pytest.raises(ConfigError, match=r"with optimizer\.lr=0\.5, found one with .*folder=PATH"):
+        check_same(make_study(configure(*TINY, "train.optimizer.lr=0.5")))
+    integrity = place / "data/folder/integrity.json"
+    content = integrity.read_text()
+    monkeypatch.setattr(
+        "fer.tasks.study.read_json",
+        lambda path: (
+            {"fingerprint": "f" * 64} if path == integrity else json.loads(path.read_text())
+        ),
+    )
+    with pytest.raises(ConfigError, match="on the copy of folder that is prepared now"):
+        check_same(make_study(configure(*TINY)))
+    assert integrity.read_text() == content
+
+
+def test_a_stage_that_fails_leaves_out_what_needs_it_alone(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def stage(name: str, *needs: str, fails: bool = False) -> Stage:
+        code = f"open({str(tmp_path / name)!r}, 'w').close(); raise SystemExit({3 * fails})"
+        return Stage(name, ["-c", code], tmp_path / name / "never", needs=needs)
+
+    stages = [
+        stage("prepare"), stage("train a", "prepare", fails=True), stage("train b", "prepare"),
+        stage("measure a", "train a"), stage("measure b", "train b"),
+    ]  # fmt: skip
+    study = Study(tmp_path, ("a", "b"), (0,), (), (), stages, {}, [])
+    failed = run_stages(study)
+    assert [(one.name, code) for one, code in failed] == [("train a", 3), ("measure a", -1)]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "prepare", "train a", "train b", "measure b",
+    }  # fmt: skip
+    assert "left out: it needs a stage that failed" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["a=fer2014"], r"a: expected a dataset \(fer2013, folder, .*found 'fer2014'"),
+        (["b=synthetic_a"], "b: expected another dataset"),
+        (["seeds=[]"], "seeds: expected a list"),
+        (["seeds=[0,0]"], "seeds: expected a list"),
+        (["seeds=[-1]"], "seeds: expected a list"),
+        (["seeds=3"], "seeds: expected a list"),
+        (["train.seed=3"], "train: expected options of the recipe, found seed=3"),
+        (["train.dataset=fer2013"], "train: expected options of the recipe, found dataset"),
+        (["train.hydra.run.dir=x"], r"train: expected options of the recipe, found hydra\.run"),
+        (["train=3"], "train: expected options"),
+        (["train=[x]"], "train: expected options"),
+    ],
+)
+def test_what_cannot_work_is_refused(options: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_study(configure(*options))
+
+
+def test_the_plan_names_every_command(tmp_path: Path) -> None:
+    study = make_study(
+        configure("a=fer2013", "b=null", "seeds=[3,5]", f"folder={tmp_path}", "train.model=x")
+    )
+    assert [stage.name for stage in study.stages] == [
+        "prepare fer2013",
+        "train on fer2013, seed 3",
+        "train on fer2013, seed 5",
+        "measure fer2013, seed 3, on fer2013",
+        "measure fer2013, seed 5, on fer2013",
+    ]
+    command = study.stages[2].command
+    assert command[3:7] == ["dataset=fer2013", "seed=5", "test=false", "model=x"]
+    # Before it is prepared, the numbers are those that its authors state.
+    study = make_study(configure("a=fer2013", "b=rafdb", f"paths.data={tmp_path}"))
+    assert count_images(study, "fer2013") == {"train": 28_709, "val": 3_589, "test": 3_589}
+    assert sum((count_images(study, "rafdb") or {}).values()) == 15_339
+
+
+def test_options_of_the_evaluations_replace_the_studys_own() -> None:
+    (found,) = expand(["evaluate.perturbation=blur"])
+    assert found.startswith("evaluate=['saliency=standard'") and "stress" not in found
+    settings, maps, steps = count_passes([])
+    assert (settings, maps, steps) == (0, 0, 0)
+    settings, maps, steps = count_passes(["perturbation=stress", "saliency=standard"])
+    assert settings == 15
+    assert maps == (7 * 16 + 21 * 5 + 4 * 2) * (1 + 16 + 16 + 1)
+    assert steps == 64 * 16 * 2 * 5
+
+
+def test_scores_are_averaged_over_seeds_with_their_spread() -> None:
+    def metrics(value: float) -> dict[str, Any]:
+        names = (
+            "accuracy", "macro_f1", "micro_f1", "balanced_accuracy", "expected_calibration_error",
+        )  # fmt: skip
+        return {
+            "metrics": {
+                "samples": 10,
+                **dict.fromkeys(names, value),
+                "confidence_intervals": {key: [value - 0.1, value + 0.1] for key in names},
+            }
+        }
+
+    found = summarise([metrics(0.6), metrics(0.7), metrics(0.8)])
+    assert found["accuracy"]["mean"] == pytest.approx(0.7)
+    assert found["accuracy"]["sd"] == pytest.approx(0.1)
+    assert found["accuracy"]["interval"] is None
+    alone = summarise([metrics(0.6)])
+    assert alone["accuracy"]["sd"] is None
+    assert alone["accuracy"]["interval"] == [0.5, 0.7]
