@@ -21,8 +21,8 @@ import onnxruntime
 import torch
 
 from fer.core.hardware import find_precision
-from fer.evaluation.inference import PRETRAINED, load_checkpoint
 from fer.evaluation.predictor import Predictor
+from fer.model.checkpoint import PRETRAINED, load_checkpoint
 from fer.tasks.export import channels_first, to_onnx, to_torchscript
 
 

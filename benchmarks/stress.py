@@ -8,19 +8,18 @@ the share of each perturbation. Weights are those of a new network: they do not 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import time
 from collections import defaultdict
 
 import hydra
 
-from fer.core.application import config_folder, instantiate
+from fer.core.application import config_folder, locate
 from fer.core.hardware import Computing
 from fer.evaluation.inference import predict
 from fer.evaluation.perturbations import make_settings
-from fer.model.shared_cnn import SharedCNN
-from fer.tasks.assembly import make_data, resolved
-from fer.tasks.evaluate import load_function
+from fer.tasks.assembly import make_data, make_model, resolved
 
 
 def main() -> None:
@@ -32,8 +31,8 @@ def main() -> None:
         cfg = hydra.compose("train", overrides=options.overrides)
         damage = hydra.compose("evaluate", overrides=["checkpoint=x", "perturbation=stress"])
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
-    network: SharedCNN = instantiate(cfg.model)
-    data = make_data(cfg)
+    network = make_model(cfg.model)
+    data = make_data(cfg, network)
     data.prepare_data()
     data.setup()
     test = data.split("test")
@@ -47,7 +46,9 @@ def main() -> None:
     classify(images)
     clean, damaged = classify(images), classify(images)  # the sixteenth pass of each
     parts: dict[str, float] = defaultdict(float)
-    for setting in make_settings(resolved(damage.perturbation), None, load_function):
+    for setting in make_settings(
+        resolved(damage.perturbation), None, functools.partial(locate, "perturbation")
+    ):
         clean += classify(images)
         started = time.perf_counter()
         worse = setting(images, test.ids, 0)

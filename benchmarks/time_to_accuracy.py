@@ -23,10 +23,11 @@ from pathlib import Path
 import hydra
 import plain
 import torch
+from omegaconf import OmegaConf
 from training import TRAIN
 
-from fer.core.application import config_folder, instantiate
-from fer.tasks.assembly import make_data
+from fer.core.application import config_folder
+from fer.tasks.assembly import make_data, make_model
 
 
 def first_reached(rows: list[tuple[float, float]], target: float) -> dict[str, float | int | None]:
@@ -67,8 +68,8 @@ def main() -> None:
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         cfg = hydra.compose("train", overrides=options.overrides)
     torch.manual_seed(0)
-    place = make_data(cfg).folder
-    network = instantiate(cfg.model, in_channels=3, image_size=64)
+    place = make_data(cfg, make_model(cfg.model)).folder
+    network = make_model(OmegaConf.create({**cfg.model, "in_channels": 3, "image_size": 64}))
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     training = plain.loader(place / "train", 64, 3, 32, augment=True)
     validation = plain.loader(place / "val", 64, 3, 256, augment=False)

@@ -29,11 +29,10 @@ import torch
 from omegaconf import DictConfig
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer.core.application import config_folder, instantiate
+from fer.core.application import config_folder
 from fer.core.hardware import Computing, autocast_dtype, keep_freed_memory
-from fer.model.module import parameter_groups
-from fer.model.shared_cnn import SharedCNN
-from fer.tasks.assembly import make_data
+from fer.model.module import make_loss, parameter_groups
+from fer.tasks.assembly import make_data, make_later, make_model
 
 HERE = Path(__file__).resolve().parent
 TRAIN = HERE.parent / "train.py"
@@ -46,10 +45,10 @@ def bare_step(cfg: DictConfig, computing: Computing) -> Callable[[], None]:
     """The training step of a configuration, on one batch that stays in memory."""
     torch.manual_seed(0)
     device = computing.device
-    network: SharedCNN = instantiate(cfg.model)
+    network = make_model(cfg.model)
     network.to(device).to(memory_format=torch.channels_last)
-    loss = instantiate(cfg.loss, class_counts=[1] * 7).to(device)
-    optimizer = instantiate(cfg.optimizer)(parameter_groups(network.parameters()))
+    loss = make_loss(make_later(cfg.loss), [1] * 7).to(device)
+    optimizer = make_later(cfg.optimizer)(parameter_groups(network.parameters()))
     size, channels, n = cfg.model.image_size, cfg.model.in_channels, cfg.loader.batch_size
     batch = torch.randint(0, 256, (n, channels, size, size), dtype=torch.uint8)
     batch = batch.to(device, memory_format=torch.channels_last)
@@ -128,7 +127,7 @@ def main() -> None:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
             cfg = hydra.compose("train", overrides=overrides)
         computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
-        data = make_data(cfg)
+        data = make_data(cfg, make_model(cfg.model))
         data.prepare_data()
         size, n = cfg.model.image_size, cfg.loader.batch_size
         rounds = []
@@ -137,7 +136,7 @@ def main() -> None:
             product = matmul_peak(computing)
             flops = count_flops(bare_step(cfg, computing)) // n
             speeds = in_turn(overrides, options.images, n)
-            network: SharedCNN = instantiate(cfg.model)
+            network = make_model(cfg.model)
             usual = plain.throughput(
                 network, data.folder / "train", size, cfg.model.in_channels, n, options.images
             )

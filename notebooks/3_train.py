@@ -43,7 +43,7 @@ from helpers import (
 )
 from omegaconf import OmegaConf
 
-from fer.core.application import instantiate
+from fer.tasks.assembly import make_model
 
 DATASETS = setting("DATASET", "synthetic_a,synthetic_b").split(",")  # "fer2013,rafdb": real faces
 QUICK = setting("QUICK", "0") == "1"  # a tiny network on a handful of images
@@ -55,14 +55,14 @@ TRAIN = setting("TRAIN", "").split()  # more options of train.py, such as "model
 # `SharedCNN` (in `fer/model/shared_cnn.py`, readable in one sitting) has four blocks of
 # convolution, batch normalisation, pooling and ReLU. Each block halves height and width and widens
 # the channels. What is left is averaged over the image, so that the last layer has few parameters,
-# and goes through dropout into seven logits, one for each emotion. Normalisation of the input is
-# part of the network.
+# and goes through dropout into seven logits, one for each emotion. Normalisation of the input
+# stands around it and travels with the weights.
 
 # %%
 size = size_of(DATASETS[0], quick=QUICK)
 recipe = compose("train", f"dataset={DATASETS[0]}", *size.data, *size.training, *TRAIN)
 show(
-    layer_table(instantiate(recipe.model)),
+    layer_table(make_model(recipe.model)),
     caption="Each layer with the shape of its output for one image (channels × height × width) "
     "and its learned parameters. Most of them are in the last convolution.",
 )

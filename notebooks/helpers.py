@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from fer.data.datamodule import EmotionDataModule
-    from fer.model.shared_cnn import SharedCNN
+    from fer.model.network import NormalisedNetwork
 
 SCORES = {
     "accuracy": "Accuracy",
@@ -366,9 +366,9 @@ def compose(program: str, *overrides: str) -> DictConfig:
 
 def load_data(cfg: DictConfig) -> EmotionDataModule:
     """The dataset of a training's configuration, prepared and loaded."""
-    from fer.tasks.assembly import make_data
+    from fer.tasks.assembly import make_data, make_model
 
-    data = make_data(cfg)
+    data = make_data(cfg, make_model(cfg.model))
     data.prepare_data()
     data.setup()
     return data
@@ -443,15 +443,14 @@ def policy_table(cfg: DictConfig) -> Table:
 # --- model and runs ----------------------------------------------------------------------------
 
 
-def layer_table(network: SharedCNN) -> Table:
+def layer_table(network: NormalisedNetwork) -> Table:
     """Each layer with the shape that leaves it for one image, and its parameters."""
     import torch
     from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 
     from fer.model.module import EmotionModule
 
-    # The summary is of what Lightning trains; loss and optimizer do not show in it.
-    module = EmotionModule(network, torch.nn.CrossEntropyLoss(), torch.optim.AdamW, lambda _: None)
+    module = EmotionModule(network)
     size = network.image_size
     module.example_input_array = torch.zeros(1, network.in_channels, size, size, dtype=torch.uint8)
     summary = ModelSummary(module, max_depth=-1)
@@ -461,10 +460,10 @@ def layer_table(network: SharedCNN) -> Table:
         names, summary.layer_types, summary.out_sizes, summary.param_nums, strict=True
     ):
         is_leaf = not any(other.startswith(f"{name}.") for other in names)
-        if name.startswith("network.") and is_leaf:
+        if name.startswith("network.network.") and is_leaf:
             shape = " × ".join(map(str, out[1:]))
-            rows.append([name.removeprefix("network."), kind, shape, parameters])
-    rows.append(["all", "", "", sum(p.numel() for p in network.parameters())])
+            rows.append([name.removeprefix("network.network."), kind, shape, parameters])
+    rows.append(["all", "", "", network.count_parameters()])
     return table("layers", ["Layer", "Kind", "Output", "Parameters"], rows)
 
 
@@ -497,7 +496,7 @@ def score_table(runs: Mapping[str, Path]) -> Table:
 
 def training_table(runs: Mapping[str, Path]) -> Table:
     """How each training went, and what its best checkpoint holds."""
-    from fer.evaluation.inference import load_checkpoint
+    from fer.model.checkpoint import load_checkpoint
 
     rows = []
     for name, folder in runs.items():

@@ -49,7 +49,8 @@ from fer.data.readers.base import RawDataset, check_records
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.data.readers.folder import FolderReader
 from fer.data.readers.rafdb import RAFDBReader
-from fer.evaluation.inference import load_checkpoint
+from fer.model.checkpoint import load_checkpoint
+from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
 from tests.conftest import tiny_rows, to_jpeg, to_png, write_annotation, write_zip
 
@@ -241,10 +242,11 @@ class Kinds:
     def make_checkpoint(self) -> tuple[bytes, bytes]:
         """One as training writes it, as far as evaluation reads it, and as export writes it."""
         options: dict[str, Any] = {"widths": [2, 2], "in_channels": 1, "image_size": 16}
-        state = SharedCNN(**options).state_dict()
+        network = NormalisedNetwork(SharedCNN(**options))
+        state = network.state_dict()
         dataset = {"choice": "fer2013", "name": "fer2013", "fingerprint": "0"}
         extras = {
-            "model": {"class": "SharedCNN", **options},
+            "model": network.describe(),
             "labels": list(labels.EMOTIONS),
             "dataset": {**dataset, "generator": None, "reader": {}, "options": {}},
             "seed": 0,

@@ -9,6 +9,7 @@ import errno
 import gc
 import logging
 import os
+import pydoc
 import re
 import sys
 import traceback
@@ -180,10 +181,41 @@ def instantiate(node: DictConfig, **values: Any) -> Any:
             cause = cause.__cause__
             if isinstance(cause, FerError):
                 raise cause from error
+        if isinstance(cause, ImportError):
+            raise ConfigError(
+                f"{node._get_full_key('') or 'configuration'}: expected the package that "
+                f"{node.get('_target_')} needs, found none: {cause}. Install it with pip, or "
+                "choose another option."
+            ) from error
         raise ConfigError(
             f"{node._get_full_key('') or 'configuration'}: {node.get('_target_')} does not accept "
             f"these values: {cause}. Correct them in conf/ or on the command line."
         ) from error
+
+
+def locate(key: str, target: str | None) -> Callable[..., Any]:
+    """The class or function of a dotted name.
+
+    Args:
+        key: of the configuration, for messages.
+        target: its ``_target_``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        found: object = pydoc.locate(str(target))
+    except pydoc.ErrorDuringImport as error:
+        raise ConfigError(
+            f"{key}: expected a module that can be imported for {target!r}, found: {error.value!r}."
+        ) from error
+    if not callable(found):
+        raise ConfigError(
+            f"{key}: expected the dotted name of a class or function, found {target!r}, which is "
+            f"{'none' if found is None else type(found).__name__}. Its module must be on the path: "
+            "PYTHONPATH=FOLDER"
+        )
+    return found
 
 
 def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:

@@ -30,3 +30,9 @@ class CheckpointError(FerError, ValueError):
 
 class ExportError(FerError, RuntimeError):
     """An exported network does not say what the network itself says."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's code says, without the lines of its inside."""
+    lines = str(error).splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -103,22 +103,6 @@ CHECKS: dict[str, Check] = {
     "augmentation": GROUP,
     "augmentation.transforms": GROUP,
     "model": GROUP,
-    "model.widths": (
-        "a list of channels per block",
-        lambda value: (
-            isinstance(value, Sequence)
-            and not isinstance(value, str)
-            and len(value) > 0
-            and all(whole(1)[1](width) for width in value)
-        ),
-    ),
-    "model.in_channels": ("1 (gray) or 3 (RGB)", lambda value: value in (1, 3)),
-    "model.image_size": whole(1, 1024),
-    "model.dropout": number("a probability from 0 to below 1", lambda value: 0 <= value < 1),
-    "model.num_classes": (
-        f"{NUM_CLASSES}, the emotions of the schema",
-        lambda value: value == NUM_CLASSES,
-    ),
     "loss": GROUP,
     "optimizer": GROUP,
     "optimizer.lr": number("a number above 0", lambda value: value > 0),
@@ -130,6 +114,7 @@ CHECKS: dict[str, Check] = {
     "trainer.progress_bar": SWITCH,
     "trainer.compile": SWITCH,
     "logger": GROUP,
+    "callbacks": GROUP,
     "seed": SEED,
     "test": SWITCH,
     "resume": or_null(TEXT, "for a new run"),
@@ -189,6 +174,17 @@ CHECKS: dict[str, Check] = {
 """Every value that a user may set and that no other place checks before it is needed."""
 
 
+def check_value(key: str, value: Any, rule: Check) -> None:
+    """Check one value: for the constructor that takes it.
+
+    Raises:
+        ConfigError: it is not what ``key`` expects.
+    """
+    words, accept = rule
+    if not accept(value):
+        raise ConfigError(f"{key}: expected {words}, found {value!r}. Set it: {key}=VALUE")
+
+
 def check_options(cfg: DictConfig, optional: Sequence[str] = ()) -> None:
     """Check the values of a composed configuration.
 
@@ -228,6 +224,11 @@ class Guard:
 
     make: Callable[..., Any]
     key: str
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        """What its signature is asked of."""
+        return self.make
 
     def __call__(self, *positional: Any, **named: Any) -> Any:
         """What ``make`` makes.

@@ -131,6 +131,7 @@ class EmotionDataModule(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.seed = seed
+        self.choice = name
         self.prepared: Prepared
         self.left_out: dict[str, dict[str, int]] = {}
         """Why images are left out of the splits, in words: how many of each split."""
@@ -292,6 +293,24 @@ class EmotionDataModule(LightningDataModule):
             collate_fn=keep,
             generator=own_generator(),
         )
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint says of its data, as plain values."""
+        options = ("undecodable", "leaks", "blank", "conflicts", "accept_altered")
+        reader = dict(vars(self.reader))
+        extra = {key: reader[key] for key in ("drop_unknown", "synonyms") if key in reader}
+        return {
+            "choice": self.choice,
+            "name": self.dataset_name,
+            "generator": None if self.generator is None else dict(self.generator.keywords),
+            "reader": reader,
+            "options": {**{key: getattr(self, key) for key in options}, **extra},
+            "fingerprint": self.prepared.integrity["fingerprint"],
+        }
+
+    def class_counts(self) -> list[int]:
+        """Training images of each emotion, in the schema's order."""
+        return self.datasets["train"].class_counts()
 
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of the training images per channel, as fractions of 255."""

@@ -19,7 +19,8 @@ from fer.core.errors import ConfigError, DataError
 from fer.core.hardware import Computing
 from fer.data.images import decode, to_input, to_pixels
 from fer.evaluation.detection import Box, Detector, FaceDetector, Prediction, crop
-from fer.evaluation.inference import for_inference, load_checkpoint, predict
+from fer.evaluation.inference import for_inference, predict
+from fer.model.checkpoint import load_checkpoint
 
 Array = np.ndarray | torch.Tensor
 """Array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` uint8 RGB, ``(N, H, W, C)`` for several; tensor

@@ -39,6 +39,7 @@ from fer.evaluation.regions import (
     region_shares,
     standard_regions,
 )
+from fer.model.network import NormalisedNetwork
 
 METHODS = ("gradient", "smoothgrad", "integrated_gradients", "grad_cam")
 RESAMPLES = 2000
@@ -49,7 +50,7 @@ RESAMPLES = 2000
 
 
 def attributions(
-    network: nn.Module,
+    network: NormalisedNetwork,
     images: np.ndarray,
     targets: np.ndarray,
     method: str,
@@ -66,7 +67,7 @@ def attributions(
 
     Args:
         network: gives logits ``(N, 7)`` of images ``(N, C, H, W)``, float 0–1; left as it is.
-            Grad-CAM looks at what ``network.blocks[-1]`` gives.
+            Grad-CAM looks at its feature maps.
         images: ``(N, H, W, C)`` uint8.
         targets: ``(N,)`` int, the emotion of each image that is explained.
         method: one of :data:`METHODS`.
@@ -79,7 +80,7 @@ def attributions(
         seed: of the noise, which depends on the image's content besides.
 
     Raises:
-        ConfigError: the method is unknown, or the network has no blocks for Grad-CAM.
+        ConfigError: the method is unknown, or the network has no feature maps for Grad-CAM.
         DataError: shapes or values other than these.
     """
     if method not in METHODS:
@@ -88,7 +89,7 @@ def attributions(
         )
     _check_images(images, targets)
     if method == "grad_cam":
-        _stages(network)
+        _feature_maps(network)
     if len(images) == 0:
         return np.empty(images.shape[:3], np.float32)
     if len(images) == 1:  # see _batches
@@ -125,7 +126,7 @@ def attributions(
                 start = _tensor(blurred(images[batch], blur) / 255, device)
                 found = IntegratedGradients(network).attribute(x, start, y, n_steps=steps)
             else:
-                cam = LayerGradCam(network, _stages(network)[1][1])
+                cam = LayerGradCam(network, _feature_maps(network))
                 coarse = cam.attribute(x, y, relu_attributions=True)
                 found = nn.functional.interpolate(coarse, x.shape[2:], mode="bilinear")
             parts.append(found.detach().sum(dim=1).float().cpu().numpy())
@@ -133,7 +134,7 @@ def attributions(
 
 
 def saliency_maps(
-    network: nn.Module, images: np.ndarray, targets: np.ndarray, method: str, **options: Any
+    network: NormalisedNetwork, images: np.ndarray, targets: np.ndarray, method: str, **options: Any
 ) -> np.ndarray:
     """Maps ``(N, H, W)`` float32 of how much each pixel bears on an emotion, from 0, sum 1.
 
@@ -144,7 +145,7 @@ def saliency_maps(
 
 
 def _smoothgrad(
-    network: nn.Module,
+    network: NormalisedNetwork,
     images: np.ndarray,
     pixels: np.ndarray,
     targets: np.ndarray,
@@ -175,7 +176,7 @@ def _smoothgrad(
     return (total / samples).astype(np.float32)
 
 
-def _own(network: nn.Module, device: torch.device) -> nn.Module:
+def _own(network: NormalisedNetwork, device: torch.device) -> NormalisedNetwork:
     """A copy in evaluation mode, whose weights have no gradients and take none.
 
     It is needed besides: weights that moved while torch was in inference mode, as in
@@ -243,16 +244,14 @@ def _indices(targets: np.ndarray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.array(targets, np.int64)).to(device)
 
 
-def _stages(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Parts of the network from the last to the first, with their names."""
-    blocks, head = getattr(network, "blocks", None), getattr(network, "head", None)
-    if not isinstance(blocks, nn.Sequential) or not len(blocks) or not isinstance(head, nn.Module):
+def _feature_maps(network: NormalisedNetwork) -> nn.Module:
+    layer = network.feature_maps()
+    if layer is None:
         raise ConfigError(
-            "saliency: expected a network with blocks and a head, found "
-            f"{type(network).__name__}. Grad-CAM and the check with random weights need them."
+            f"saliency.methods: expected methods without grad_cam for {network.title}, which has "
+            f"no feature maps, found it. Leave it out: saliency.methods=[{', '.join(METHODS[:3])}]"
         )
-    named = [(f"block {number}", block) for number, block in enumerate(blocks, start=1)]
-    return [("head", head), *reversed(named)]
+    return layer
 
 
 def _check_images(images: np.ndarray, targets: np.ndarray) -> None:
@@ -302,7 +301,7 @@ def _area(curves: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def deletion_insertion(
-    network: nn.Module,
+    network: NormalisedNetwork,
     images: np.ndarray,
     targets: np.ndarray,
     maps: np.ndarray,
@@ -405,29 +404,30 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return np.asarray((last - (counts - 1) / 2)[inverse.reshape(-1)])
 
 
-def randomised(network: nn.Module, stages: int, seed: int) -> nn.Module:
+def randomised(network: NormalisedNetwork, stages: int, seed: int) -> NormalisedNetwork:
     """A copy whose last ``stages`` parts (head, last block, …) have random weights.
 
     The weights of a part do not depend on how many parts are random.
 
-    Raises:
-        ConfigError: the network has no blocks and head.
     """
     other = copy.deepcopy(network).cpu()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for _, part in _stages(other)[:stages]:
+        for _, part in reversed(other.stages()[-stages:]):
             for module in part.modules():
                 reset = getattr(module, "reset_parameters", None)
                 if callable(reset):
                     reset()
+                else:  # weights that a layer of somebody's own holds
+                    for parameter in module.parameters(recurse=False):
+                        nn.init.normal_(parameter, std=float(parameter.detach().std(correction=0)))
                 if isinstance(module, nn.Conv2d):  # as SharedCNN begins
                     nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return other
 
 
 def randomisation_check(
-    network: nn.Module,
+    network: NormalisedNetwork,
     images: np.ndarray,
     targets: np.ndarray,
     maps: Mapping[str, np.ndarray],
@@ -442,7 +442,7 @@ def randomisation_check(
     A map that shows what the network has learned changes; one that stays shows edges of the image.
 
     Args:
-        network: trained, with blocks and a head; left as it is.
+        network: trained; left as it is.
         images: ``(N, H, W, C)`` uint8.
         targets: ``(N,)`` int.
         maps: of each method, ``(N, H, W)``, of the trained network.
@@ -456,9 +456,9 @@ def randomisation_check(
         the mean rank correlation over the images at each stage, None where no map has contrast.
 
     Raises:
-        ConfigError: a method is unknown, or the network has no blocks and head.
+        ConfigError: a method is unknown.
     """
-    stages = _stages(network)
+    stages = network.stages()[::-1]
     copies = [randomised(network, k, seed) for k in range(1, len(stages) + 1)]
     found: dict[str, Any] = {"images": len(images), "stages": ["trained", *dict(stages)]}
     for method, trained in maps.items():
@@ -491,7 +491,7 @@ def _flat(maps: np.ndarray) -> np.ndarray:
 
 
 def explain(
-    network: nn.Module,
+    network: NormalisedNetwork,
     images: np.ndarray,
     target: np.ndarray,
     probabilities: np.ndarray,
@@ -516,7 +516,7 @@ def explain(
     Which images are looked at depends on their ids and the seed, not on their order.
 
     Args:
-        network: gives logits ``(N, 7)``, with blocks and a head; left as it is.
+        network: left as it is.
         images: ``(N, H, W, C)`` uint8, H = W, the network's input.
         target: ``(N,)`` int64.
         probabilities: ``(N, 7)``, what the network says of the images.
@@ -543,6 +543,12 @@ def explain(
         confusions,
     )
     _check_images(images, target)
+    notes = []
+    if "grad_cam" in methods and network.feature_maps() is None:
+        methods = [method for method in methods if method != "grad_cam"]
+        notes.append(f"{network.title} has no feature maps: there is no Grad-CAM of it.")
+        if not methods:
+            _feature_maps(network)  # says why
     masks = standard_regions(images.shape[1], regions)
     if probabilities.shape != (len(images), labels.NUM_CLASSES) or len(ids) != len(images):
         raise DataError(
@@ -568,7 +574,7 @@ def explain(
             f"saliency: expected an image that the network recognises, found none among "
             f"{len(images)}. Maps of wrong answers alone say little; train it for longer."
         )
-    notes = [
+    notes += [
         f"No image of {emotion} was recognised: there is no map of it."
         for emotion, indices in zip(labels.EMOTIONS, by_class, strict=True)
         if not indices
@@ -701,7 +707,7 @@ def _check_options(
 
 
 def _confusions(
-    network: nn.Module,
+    network: NormalisedNetwork,
     images: np.ndarray,
     target: np.ndarray,
     probabilities: np.ndarray,
@@ -797,7 +803,7 @@ def _region_report(
 
 
 def _faithfulness(
-    network: nn.Module,
+    network: NormalisedNetwork,
     images: np.ndarray,
     targets: np.ndarray,
     maps: Mapping[str, np.ndarray],

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from torch.nn.parameter import is_lazy
 
-from fer.core.errors import CheckpointError, ConfigError
-from fer.core.options import CHECKS
-from fer.model.shared_cnn import SharedCNN
+from fer.core import labels
+from fer.core.errors import CheckpointError, ConfigError, first_line
+from fer.core.options import NAME
+from fer.core.values import is_plain
+from fer.model import shared_cnn  # noqa: F401  (registers its name)
+from fer.model.network import NormalisedNetwork, find_network, make_network
 
-MAX_VALUES = 100_000
-"""In the description of a training, which has about a hundred."""
+PREFIX = "network."
+"""Of the network's weights among those of the Lightning module."""
+PRETRAINED = "pretrained"
+"""What stands for the network that comes with the package, in place of a checkpoint's path."""
+PRETRAINED_FILE = Path(__file__).resolve().parent.parent / "pretrained" / "fer2013.safetensors"
+SAFETENSORS = ".safetensors"
+"""Ends the name of a checkpoint in that format; all others are read as PyTorch's own."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -53,84 +65,237 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def is_plain(value: object) -> bool:
-    """Whether a value is text, numbers, lists and dictionaries of such, and not too many of them.
-
-    What refers to itself, or to one list a thousand times, has too many.
-    """
-    waiting = [value]
-    for _ in range(MAX_VALUES):
-        if not waiting:
-            return True
-        item = waiting.pop()
-        if isinstance(item, Mapping):
-            waiting += [*item.keys(), *item.values()]
-        elif isinstance(item, list):
-            waiting += item
-        elif item is not None and not isinstance(item, str | int | float | bool):
-            return False
-        if len(waiting) > MAX_VALUES:
-            return False
-    return not waiting
-
-
-def build_network(path: Path, options: Mapping[str, Any], content: Mapping[str, Any]) -> SharedCNN:
-    """The network of a checkpoint.
+def rebuild_network(
+    path: Path, model: Mapping[str, Any], state: Mapping[str, Any]
+) -> NormalisedNetwork:
+    """The network of a checkpoint, with its weights.
 
     Args:
         path: of the file, for messages.
-        options: of :class:`SharedCNN`, plain values.
-        content: of the file's ``state_dict``.
+        model: as of :meth:`~fer.model.network.NormalisedNetwork.describe`.
+        state: of the network, by name.
 
     Raises:
-        CheckpointError: the options are none of a network, or the weights are not those of it, or
-            not finite.
+        CheckpointError: no such network is registered, it does not accept the options, or the
+            weights are not those of it, or not finite.
     """
+    name, own = str(model["network"]), dict(model["options"])
+    shape = {"image_size": model["image_size"], "in_channels": model["in_channels"]}
 
     def refuse(found: object) -> CheckpointError:
+        options = ", ".join(f"{key}={value!r}" for key, value in (own or shape).items())
         return CheckpointError(
-            f"{path}: expected weights of {SharedCNN.__name__}({dict(options)}), found others: "
-            f"{found}. Use a checkpoint that train.py wrote."
+            f"{path}: expected weights of {name}({options}), found others: {found}. Use a "
+            "checkpoint that train.py wrote."
         )
 
-    for key, value in options.items():
-        known = CHECKS.get(f"model.{key}")
-        if known is not None and not known[1](value):
-            raise CheckpointError(
-                f"{path}: expected as the network's {key} {known[0]}, found {value!r}. Use a "
-                "checkpoint that train.py wrote."
-            )
-    prefix = "network."
-    state = {
-        key.removeprefix(prefix): value
-        for key, value in content.items()
-        if isinstance(key, str) and key.startswith(prefix)
-    }
     try:
-        with torch.device("meta"):  # shapes alone: they may ask for more memory than there is
-            expected = SharedCNN(**options).state_dict()
-    except (RuntimeError, TypeError, ConfigError) as error:
-        raise refuse(error) from error
+        make = find_network(name)
+        expected = on_meta(make, {**own, **shape})
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except (RuntimeError, OverflowError) as error:
+        raise refuse(first_line(error)) from error
     missing, more = expected.keys() - state.keys(), state.keys() - expected.keys()
     if missing or more:
-        name = min(missing or more)
-        raise refuse(f"{'no ' if missing else ''}{name} (of {len(missing) + len(more)} such)")
-    for name, wanted in expected.items():
-        value = state[name]
-        if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
-            raise refuse(f"{name} is no tensor")
-        if value.shape != wanted.shape:
-            raise refuse(f"{name} has shape {tuple(value.shape)} instead of {tuple(wanted.shape)}")
-        if value.untyped_storage().nbytes() < value.numel() * value.element_size():
-            raise refuse(f"{name} repeats a few numbers")
-        if value.is_complex() or not torch.isfinite(value).all():
-            raise CheckpointError(
-                f"{path}: expected finite weights, found others in {name}: that training had "
-                "diverged. Use an earlier checkpoint, or train again with a lower optimizer.lr."
-            )
-    network = SharedCNN(**options)
-    network.load_state_dict(state)
+        part = min(missing or more)
+        raise refuse(f"{'no ' if missing else ''}{part} (of {len(missing) + len(more)} such)")
+    for part, wanted in expected.items():
+        check_tensor(path, part, state[part], wanted, refuse)
+    network = make_network(make, {**own, **shape})
+    make_lazy(network)
+    network.load_state_dict(dict(state))
+    network.is_normalised = True
     return network
+
+
+def on_meta(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights that such a network has, without the memory for them, which may be too much.
+
+    A network that computes with numbers while it is made cannot be made so, and is made as it is.
+
+    Raises:
+        ConfigError: it does not accept the options.
+    """
+    try:
+        with torch.device("meta"):
+            network = make_network(make, options)
+            make_lazy(network)
+    except (ConfigError, RuntimeError, NotImplementedError) as error:
+        if "meta tensor" not in str(error):
+            raise
+        network = make_network(make, options)
+        make_lazy(network)
+    # With the parameters themselves, which say what is adjusted and what a buffer.
+    return network.state_dict(keep_vars=True)
+
+
+def make_lazy(network: NormalisedNetwork) -> None:
+    """Let layers that learn their size from an input see one."""
+    if any(is_lazy(parameter) for parameter in network.parameters()):
+        network.check_output()
+
+
+def check_tensor(
+    path: Path,
+    name: str,
+    value: object,
+    wanted: torch.Tensor,
+    refuse: Callable[[object], CheckpointError],
+) -> None:
+    """Check one tensor of a file against the one that the network has.
+
+    Raises:
+        CheckpointError: it has another shape, holds fewer numbers than it says, or one that a
+            training that went well does not leave.
+    """
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        raise refuse(f"{name} is no tensor")
+    if value.shape != wanted.shape:
+        raise refuse(f"{name} has shape {tuple(value.shape)} instead of {tuple(wanted.shape)}")
+    if value.untyped_storage().nbytes() < value.numel() * value.element_size():
+        raise refuse(f"{name} repeats a few numbers")
+    # A buffer may hold infinity on purpose: the mask of an attention.
+    is_mask = not wanted.requires_grad and "running_" not in name and name not in ("mean", "std")
+    bad = value.isnan() if is_mask and not value.is_complex() else ~torch.isfinite(value)
+    if value.is_complex() or bad.any():
+        raise CheckpointError(
+            f"{path}: expected finite weights, found others in {name}: that training had "
+            "diverged. Use an earlier checkpoint, or train again with a lower optimizer.lr."
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what it was trained on."""
+
+    path: Path
+    network: NormalisedNetwork
+    extras: dict[str, Any]
+    """``model``, ``labels``, ``dataset`` (name, choice, options, fingerprint), ``seed``."""
+    epoch: int
+
+
+def find_checkpoint(checkpoint: Path | str) -> Path:
+    """The file that ``checkpoint`` names: a path, or :data:`PRETRAINED`.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if checkpoint == PRETRAINED:
+        if not PRETRAINED_FILE.is_file():
+            raise CheckpointError(
+                f"checkpoint={PRETRAINED}: expected the network of this package, found none at "
+                f"{PRETRAINED_FILE}. Name a checkpoint of your own, or make this one of it: python "
+                f"-m fer export checkpoint=PATH format=safetensors output={PRETRAINED_FILE}"
+            )
+        return PRETRAINED_FILE
+    path = Path(checkpoint)
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise CheckpointError(
+            f"checkpoint: expected a file such as <run>/checkpoints/best.ckpt, found {found} at "
+            f"{path.absolute()}."
+        )
+    return path
+
+
+def read_safetensors(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint in the safetensors format, as in PyTorch's own.
+
+    Raises:
+        CheckpointError: it cannot be read, or its description is not JSON.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {f"network.{key}": file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        description = json.loads(metadata.get("fer", "null"))
+        return {"fer": description, "epoch": int(metadata.get("epoch", 0)), "state_dict": state}
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path}: expected a safetensors file that python -m fer export wrote, found one that "
+            f"cannot be read: {error}. Export it again."
+        ) from error
+
+
+def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
+    """Load a checkpoint of this program as data: nothing in it is ever executed.
+
+    Args:
+        checkpoint: path of a file that ``train.py`` or ``fer export`` (``.safetensors``) wrote,
+            or :data:`PRETRAINED`.
+
+    Raises:
+        CheckpointError: there is none, it is not one of this program, its emotions differ, or its
+            weights do not fit the network that it names.
+    """
+    path = find_checkpoint(checkpoint)
+    content = read_safetensors(path) if path.suffix == SAFETENSORS else read_checkpoint(path)
+    extras = content.get("fer")
+    if not isinstance(extras, dict) or "state_dict" not in content:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint that train.py wrote, found one without its "
+            "description. Use <run>/checkpoints/best.ckpt."
+        )
+    model, trained_on = extras.get("model"), extras.get("dataset")
+    if (
+        not isinstance(model, dict)
+        or not isinstance(trained_on, dict)
+        or not {"generator", "reader"} <= trained_on.keys()
+        # The first is part of the run folder's path when no other dataset is chosen.
+        or not all(NAME[1](trained_on.get(key)) for key in ("choice", "name", "fingerprint"))
+        or not isinstance(extras.get("labels"), list)
+        or "seed" not in extras
+        or not isinstance(content["state_dict"], dict)
+        or not isinstance(content.get("epoch"), int)
+        or not is_plain(extras)
+    ):
+        raise CheckpointError(
+            f"{path}: expected the model, dataset, labels and seed of a training, found an "
+            "incomplete description. Use <run>/checkpoints/best.ckpt."
+        )
+    if extras["labels"] != list(labels.EMOTIONS):
+        raise CheckpointError(
+            f"{path}: expected the emotions {', '.join(labels.EMOTIONS)}, found "
+            f"{', '.join(map(str, extras['labels']))}. It was trained with another schema."
+        )
+    state = {
+        key.removeprefix(PREFIX): value
+        for key, value in content["state_dict"].items()
+        if isinstance(key, str) and key.startswith(PREFIX)
+    }
+    if "class" in model:
+        model, state = upgrade(model, state)
+    if (
+        set(model) != {"network", "image_size", "in_channels", "options"}
+        or not isinstance(model["options"], dict)
+        or not all(isinstance(model[key], int) for key in ("image_size", "in_channels"))
+    ):
+        raise CheckpointError(
+            f"{path}: expected a network's name, image_size, in_channels and options, found "
+            f"{', '.join(map(str, model)) or 'nothing'}. Use <run>/checkpoints/best.ckpt."
+        )
+    network = rebuild_network(path, model, state)
+    return Checkpoint(path, network, extras, content["epoch"])
+
+
+def upgrade(
+    model: Mapping[str, Any], state: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Description and weights as they are written now, of a checkpoint of version 0.1.
+
+    There a network was named by its class, and normalised its images itself.
+    """
+    options = {key: value for key, value in model.items() if key != "class"}
+    described = {
+        "network": "shared_cnn" if model["class"] == "SharedCNN" else model["class"],
+        "image_size": options.get("image_size", 64),
+        "in_channels": options.get("in_channels", 1),
+        "options": options,
+    }
+    own = ("mean", "std")
+    return described, {key if key in own else f"network.{key}": v for key, v in state.items()}
 
 
 @dataclass(frozen=True)

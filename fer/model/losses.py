@@ -13,7 +13,7 @@ from fer.core.errors import ConfigError
 WEIGHTINGS = (None, "balanced", "sqrt_balanced")
 
 
-def class_weights(counts: Sequence[int], weighting: str | None) -> torch.Tensor | None:
+def class_weights(counts: Sequence[int] | None, weighting: str | None) -> torch.Tensor | None:
     """Weights ``(C,)`` that make rare classes count more.
 
     ``balanced`` is n / (C * n_c) (King & Zeng, "Logistic Regression in Rare Events Data", 2001; as
@@ -26,6 +26,12 @@ def class_weights(counts: Sequence[int], weighting: str | None) -> torch.Tensor 
     """
     if weighting is None:
         return None
+    if counts is None:
+        raise ConfigError(
+            f"loss.class_weight: expected the images of each class beside {weighting!r}, found "
+            "none. Pass class_counts, or let the module make the loss where it meets its data: "
+            "EmotionModule(network, partial(CrossEntropyLoss, class_weight='balanced'))"
+        )
     n = torch.tensor(counts, dtype=torch.float64)
     weights = torch.where(n > 0, n.sum() / (len(counts) * n.clamp(min=1)), 0.0)
     if weighting == "sqrt_balanced":
@@ -43,7 +49,7 @@ class CrossEntropyLoss(nn.Module):
     """Cross-entropy with label smoothing and class weights.
 
     Args:
-        class_counts: training images per class, for the weights.
+        class_counts: training images per class, for the weights; None where there are none.
         label_smoothing: share of the target spread evenly over the classes, 0 <= s < 1 (Szegedy
             et al., arXiv 1512.00567).
         class_weight: None, ``balanced`` or ``sqrt_balanced`` (see :func:`class_weights`).
@@ -53,7 +59,7 @@ class CrossEntropyLoss(nn.Module):
 
     def __init__(
         self,
-        class_counts: Sequence[int],
+        class_counts: Sequence[int] | None = None,
         label_smoothing: float = 0.1,
         class_weight: str | None = None,
     ) -> None:
@@ -79,7 +85,8 @@ class FocalLoss(nn.Module):
     Lin et al., "Focal Loss for Dense Object Detection", arXiv 1708.02002, in its multi-class form.
 
     Args:
-        class_counts: training images per class, for the weights (the paper's alpha).
+        class_counts: training images per class, for the weights (the paper's alpha); None where
+            there are none.
         gamma: 0 is cross-entropy; larger values look away from easy images.
         class_weight: None, ``balanced`` or ``sqrt_balanced`` (see :func:`class_weights`).
     """
@@ -87,7 +94,10 @@ class FocalLoss(nn.Module):
     weight: torch.Tensor | None
 
     def __init__(
-        self, class_counts: Sequence[int], gamma: float = 2.0, class_weight: str | None = None
+        self,
+        class_counts: Sequence[int] | None = None,
+        gamma: float = 2.0,
+        class_weight: str | None = None,
     ) -> None:
         super().__init__()
         if gamma < 0:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from fer.core import labels
+from fer.core.errors import ConfigError, first_line
+from fer.model.checkpoint import load_checkpoint
+from fer.model.losses import CrossEntropyLoss
 from fer.model.mixing import Mixing
+from fer.model.network import NormalisedNetwork
+from fer.model.schedules import one_cycle
 
 MONITOR = "val/macro_f1"
 """What early stopping, the plateau schedule and the best checkpoint look at; higher is better."""
@@ -69,45 +77,89 @@ class Seen(nn.Module):
 
 
 class EmotionModule(LightningModule):
-    """Trains a network on batches of images ``(N, C, H, W)`` uint8 and targets ``(N,)``.
+    """Trains a network on batches of images ``(N, C, H, W)`` uint8 and targets ``(N,)`` int64.
+
+    Where it meets the data module (``trainer.fit(module, data)``) it takes from it what it needs:
+    mean and standard deviation of the training images, and the counts of the classes if the loss
+    asks for them. The defaults are the recipe's.
 
     Args:
-        network: gives logits ``(N, num_classes)``.
-        loss: of logits and targets.
-        optimizer: makes the optimizer of parameter groups.
-        scheduler: makes the schedule of (optimizer, total_steps).
-        checkpoint_extras: plain values that every checkpoint carries under the key ``fer``.
-        num_classes: number of emotions.
+        network: gives logits ``(N, 7)``; registered: see :mod:`fer.model.network`.
+        loss: of logits and targets, a scalar; or what makes it, called with ``class_counts`` if its
+            signature asks for them. None for cross-entropy with label smoothing.
+        optimizer: makes the optimizer of parameters or parameter groups. None for AdamW.
+        scheduler: makes the schedule of an optimizer. With ``total_steps`` in its signature it gets
+            them and advances with every step, else with every epoch. None for one cycle.
         mixing: makes one image of two; None for none.
+
+    Example::
+
+        module = EmotionModule(SharedCNN())
+        Trainer(max_epochs=70).fit(module, FER2013DataModule(raw="archive.zip"))
     """
 
     def __init__(
         self,
         network: nn.Module,
-        loss: nn.Module,
-        optimizer: Callable[..., torch.optim.Optimizer],
-        scheduler: Callable[..., Any],
-        checkpoint_extras: dict[str, Any] | None = None,
-        num_classes: int = labels.NUM_CLASSES,
+        loss: nn.Module | Callable[..., nn.Module] | None = None,
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., Any] | None = None,
         mixing: Mixing | None = None,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.loss = loss
-        self.make_optimizer = optimizer
-        self.make_scheduler = scheduler
-        self.checkpoint_extras = checkpoint_extras or {}
+        whole = network if isinstance(network, NormalisedNetwork) else NormalisedNetwork(network)
+        self.network: NormalisedNetwork = whole.to(memory_format=torch.channels_last)
+        self.loss: Any = loss or CrossEntropyLoss()
+        self.make_optimizer = optimizer or functools.partial(
+            torch.optim.AdamW, lr=5e-3, weight_decay=1e-2
+        )
+        self.make_scheduler: Callable[..., Any] = scheduler or one_cycle
         self.mixing = mixing or Mixing()
-        self.seen_train = Seen(num_classes, "train/")
-        self.seen_val = Seen(num_classes, "val/")
-        self.plateau: ReduceLROnPlateau | None = None
-        """A schedule that follows validation; the others are Lightning's to step."""
+        self.seen_train = Seen(labels.NUM_CLASSES, "train/")
+        self.seen_val = Seen(labels.NUM_CLASSES, "val/")
+        self.seen_test = Seen(labels.NUM_CLASSES, "test/")
+        self.epoch_scheduler: LRScheduler | None = None
+        """A schedule that advances with the epochs; the others are Lightning's to step."""
         self.progress: dict[str, Any] | None = None
         self.begun = False
         """Whether a step was taken: before that, what fails is what was restored."""
 
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: Path | str, map_location: Any = None, **options: Any
+    ) -> EmotionModule:
+        """The module with the network of a checkpoint, read as data: nothing in it is executed.
+
+        Args:
+            checkpoint_path: of a file that a training of this module wrote.
+            map_location: device of the network; None for the CPU.
+            options: loss, optimizer and scheduler, as of the constructor.
+
+        Raises:
+            CheckpointError: it cannot be used.
+        """
+        module = cls(load_checkpoint(checkpoint_path).network, **options)
+        return module if map_location is None else module.to(map_location)
+
+    def setup(self, stage: str) -> None:
+        """Take from the data what training needs, and refuse what could not be used afterwards.
+
+        Raises:
+            ConfigError: the network is not registered, or does not give logits ``(N, 7)``.
+        """
+        if stage != "fit":
+            return
+        self.network.describe()
+        self.network.check_output()
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not self.network.is_normalised and hasattr(data, "normalisation"):
+            self.network.set_normalisation(*data.normalisation())
+        if not isinstance(self.loss, nn.Module):
+            counts = data.class_counts() if hasattr(data, "class_counts") else None
+            self.loss = make_loss(self.loss, counts)
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits ``(N, num_classes)``."""
+        """Logits ``(N, 7)`` of images ``(N, C, H, W)``: uint8 0–255, or float 0–1."""
         logits: torch.Tensor = self.network(images)
         return logits
 
@@ -118,23 +170,48 @@ class EmotionModule(LightningModule):
         images, target = batch
         mixed = self.mixing(images)
         logits = self(images if mixed is None else mixed.images)
-        loss: torch.Tensor = self.loss(logits, target)
+        loss = self.loss_of(logits, target)
         if mixed is not None:
-            other = self.loss(logits, target[mixed.partner])
+            other = self.loss_of(logits, target[mixed.partner])
             loss = mixed.share * loss + (1 - mixed.share) * other
         self.seen_train.add(logits, target, loss)
         return loss
 
+    def loss_of(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss in single precision, a scalar."""
+        loss: torch.Tensor = self.loss(logits.float(), target)
+        return loss
+
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
         """Answers of one batch."""
+        self._measure(self.seen_val, batch)
+
+    def test_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
+        """Answers of one batch."""
+        self._measure(self.seen_test, batch)
+
+    def _measure(self, seen: Seen, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         images, target = batch
         logits = self(images)
-        self.seen_val.add(logits, target, self.loss(logits, target))
+        seen.add(logits, target, self.loss_of(logits, target))
+
+    def predict_step(
+        self, batch: torch.Tensor | tuple[torch.Tensor, torch.Tensor], batch_idx: int
+    ) -> torch.Tensor:
+        """Probabilities ``(N, 7)`` of images, or of the images of a batch."""
+        images = batch if isinstance(batch, torch.Tensor) else batch[0]
+        probabilities: torch.Tensor = self(images).float().softmax(dim=1)
+        return probabilities
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's metrics. Lightning validates before it ends the training epoch."""
         self.log_dict(self.seen_val.compute(), prog_bar=True)
         self.seen_val.reset()
+
+    def on_test_epoch_end(self) -> None:
+        """Log accuracy, macro-F1 and loss of the test images."""
+        self.log_dict(self.seen_test.compute())
+        self.seen_test.reset()
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch's metrics, measured on the augmented images as they went by."""
@@ -143,18 +220,32 @@ class EmotionModule(LightningModule):
         self.log_dict(values)
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         self.seen_train.reset()
-        if self.plateau is not None:
-            self.plateau.step(self.trainer.callback_metrics[MONITOR].item())
+        if isinstance(self.epoch_scheduler, ReduceLROnPlateau):
+            watched = MONITOR if self.epoch_scheduler.mode == "max" else "val/loss"
+            self.epoch_scheduler.step(self.trainer.callback_metrics[watched].item())
+        elif self.epoch_scheduler is not None:
+            self.epoch_scheduler.step()
+
+    def describe(self) -> dict[str, Any]:
+        """What it takes to use the weights without this run's configuration, as plain values."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        return {
+            "model": self.network.describe(),
+            "labels": list(labels.EMOTIONS),
+            "dataset": data.describe() if hasattr(data, "describe") else UNKNOWN_DATASET,
+            "seed": getattr(data, "seed", 0),
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what it takes to use the weights without this run's configuration, and to go on."""
-        checkpoint["fer"] = self.checkpoint_extras
+        """Add what it takes to use the weights, and to go on."""
+        checkpoint["fer"] = self.describe()
+        schedule = self.epoch_scheduler
         checkpoint["fer_progress"] = {
             "epochs": self.trainer.current_epoch + 1,
             "stopped": self.trainer.should_stop,  # by early stopping
             "cpu_random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "plateau": None if self.plateau is None else self.plateau.state_dict(),
+            "epoch_scheduler": None if schedule is None else schedule.state_dict(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -176,7 +267,8 @@ class EmotionModule(LightningModule):
             self.progress = None
         if self.trainer.world_size > 1:
             # All were started with the same: dropout would hide the same units in each.
-            place = [self.checkpoint_extras.get("seed", 0), self.current_epoch, self.global_rank]
+            seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
+            place = [seed, self.current_epoch, self.global_rank]
             torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -189,23 +281,70 @@ class EmotionModule(LightningModule):
         states = progress["cuda_random"]
         if torch.cuda.is_available() and len(states) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(states)
-        if self.plateau is not None:
-            self.plateau.load_state_dict(progress["plateau"])
+        if self.epoch_scheduler is not None:
+            self.epoch_scheduler.load_state_dict(progress["epoch_scheduler"])
 
     def configure_optimizers(self) -> Any:
         """Weight decay for weight matrices only; biases and BatchNorm are left free."""
-        optimizer = self.make_optimizer(parameter_groups(self.network.parameters()))
-        total_steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = self.make_scheduler(optimizer, total_steps=total_steps)
-        if isinstance(scheduler, ReduceLROnPlateau):
-            # Lightning would step it after the checkpoint of the epoch is written, so that a
-            # training that goes on from there would lack that step.
-            self.plateau = scheduler
-            return optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        parameters = list(self.network.parameters())
+        # An optimizer without weight decay may know no groups at all, as torch's LBFGS.
+        groups = asks_for(self.make_optimizer, "weight_decay")
+        optimizer = self.make_optimizer(parameter_groups(parameters) if groups else parameters)
+        if asks_for(self.make_scheduler, "total_steps"):
+            steps = int(self.trainer.estimated_stepping_batches)
+            scheduler = self.make_scheduler(optimizer, total_steps=steps)
+            return {
+                "optimizer": optimizer,
+                "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            }
+        # Lightning would step it after the checkpoint of the epoch is written, so that a training
+        # that goes on from there would lack that step.
+        self.epoch_scheduler = self.make_scheduler(optimizer)
+        return optimizer
+
+
+UNKNOWN_DATASET: dict[str, Any] = {
+    "choice": "unknown",
+    "name": "unknown",
+    "generator": None,
+    "reader": {},
+    "options": {},
+    "fingerprint": "unknown",
+}
+"""What a checkpoint says of images that came from other loaders than a data module of ours."""
+
+
+def asks_for(make: Callable[..., Any], name: str) -> bool:
+    """Whether the signature of ``make`` has this argument.
+
+    >>> asks_for(torch.optim.lr_scheduler.OneCycleLR, "total_steps")
+    True
+    """
+    return name in inspect.signature(make).parameters
+
+
+def make_loss(make: Callable[..., nn.Module], class_counts: Sequence[int] | None) -> nn.Module:
+    """A loss, which gets the training images per class if its signature asks for them.
+
+    Raises:
+        ConfigError: it is no scalar, or cannot be computed of logits and targets.
+    """
+    wanted = {"class_counts": class_counts} if asks_for(make, "class_counts") else {}
+    loss = make(**wanted)
+    try:
+        found = loss(torch.zeros(2, labels.NUM_CLASSES), torch.tensor([0, 1]))
+    except Exception as error:  # of somebody's loss, that may be anything
+        raise ConfigError(
+            f"loss: expected {type(loss).__name__} to compare logits (N, {labels.NUM_CLASSES}) "
+            f"with targets (N,), found that it fails: {first_line(error)}. Choose another loss."
+        ) from error
+    if not isinstance(found, torch.Tensor) or found.numel() != 1:
+        what = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise ConfigError(
+            f"loss: expected {type(loss).__name__} to give one number, found {what} for two "
+            "images. Let it give the mean: loss.reduction=mean"
+        )
+    return loss
 
 
 def _relocate(state: dict[str, Any], old: str, new: str) -> None:

@@ -1,4 +1,8 @@
-"""Learning-rate schedules. Each is made from (optimizer, total_steps)."""
+"""Learning-rate schedules beside torch's own.
+
+One whose signature asks for ``total_steps`` gets them and advances with every step; any other, such
+as torch's ``StepLR``, advances with every epoch.
+"""
 
 from __future__ import annotations
 
@@ -70,13 +74,12 @@ def cosine(
 
 
 def plateau(
-    optimizer: torch.optim.Optimizer, total_steps: int, factor: float = 0.5, patience: int = 3
+    optimizer: torch.optim.Optimizer, factor: float = 0.5, patience: int = 3
 ) -> lr_scheduler.ReduceLROnPlateau:
     """Multiply the learning rate by ``factor`` when validation macro-F1 stops rising.
 
     Args:
         optimizer: its learning rate is the first.
-        total_steps: not used; the schedule follows validation.
         factor: of each reduction, 0 < factor < 1.
         patience: epochs without a rise before a reduction.
     """
@@ -86,11 +89,10 @@ def plateau(
     return lr_scheduler.ReduceLROnPlateau(optimizer, **options)
 
 
-def constant(optimizer: torch.optim.Optimizer, total_steps: int) -> lr_scheduler.LambdaLR:
+def constant(optimizer: torch.optim.Optimizer) -> lr_scheduler.LambdaLR:
     """The optimizer's learning rate from the first step to the last.
 
     Args:
         optimizer: its learning rate is kept.
-        total_steps: not used.
     """
     return lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)

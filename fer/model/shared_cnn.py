@@ -11,13 +11,29 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fer.core import labels
 from fer.core.errors import ConfigError
+from fer.core.options import Check, check_value, number, whole
+from fer.model.network import register_network, to_fractions
+
+CHANNELS: Check = ("1 (gray) or 3 (RGB)", lambda value: value in (1, 3))
+CLASSES: Check = (
+    f"{labels.NUM_CLASSES}, the emotions of the schema",
+    lambda value: value == labels.NUM_CLASSES,
+)
+PROBABILITY = number("a probability from 0 to below 1", lambda value: 0 <= value < 1)
+WIDTHS: Check = (
+    "a list of channels per block",
+    lambda value: (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and len(value) > 0
+        and all(map(whole(1)[1], value))
+    ),
+)
 
 
+@register_network("shared_cnn")
 class SharedCNN(nn.Module):
     """Blocks of Conv 3x3 → BatchNorm → ReLU → MaxPool, then average pooling, dropout and Linear.
-
-    Normalisation is part of the network: mean and standard deviation of the training images are
-    buffers, so that they travel with the weights.
 
     Args:
         widths: channels of each block; one block halves height and width.
@@ -29,30 +45,24 @@ class SharedCNN(nn.Module):
     Raises:
         ConfigError: a value that cannot work.
 
-    >>> SharedCNN(widths=[8, 16])(torch.zeros(2, 1, 64, 64, dtype=torch.uint8)).shape
+    >>> SharedCNN(widths=[8, 16])(torch.zeros(2, 1, 48, 48)).shape
     torch.Size([2, 7])
     """
-
-    mean: torch.Tensor
-    std: torch.Tensor
 
     def __init__(
         self,
         widths: Sequence[int] = (64, 128, 256, 512),
         in_channels: int = 1,
-        image_size: int = 64,
+        image_size: int = 48,
         dropout: float = 0.3,
         num_classes: int = labels.NUM_CLASSES,
     ) -> None:
         super().__init__()
-        if not widths or any(width < 1 for width in widths):
-            raise ConfigError(f"model.widths: expected channels per block, found {list(widths)}.")
-        if in_channels not in (1, 3):
-            raise ConfigError(f"model.in_channels: expected 1 or 3, found {in_channels}.")
-        if not 0 <= dropout < 1:
-            raise ConfigError(
-                f"model.dropout: expected a probability from 0 to below 1, found {dropout}."
-            )
+        check_value("model.widths", widths, WIDTHS)
+        check_value("model.in_channels", in_channels, CHANNELS)
+        check_value("model.dropout", dropout, PROBABILITY)
+        check_value("model.image_size", image_size, whole(1, 1024))
+        check_value("model.num_classes", num_classes, CLASSES)
         if image_size < 2 ** len(widths):
             raise ConfigError(
                 f"model.image_size: expected at least {2 ** len(widths)} pixels for "
@@ -60,8 +70,6 @@ class SharedCNN(nn.Module):
             )
         self.image_size = image_size
         self.in_channels = in_channels
-        self.register_buffer("mean", torch.zeros(in_channels))
-        self.register_buffer("std", torch.ones(in_channels))
         blocks = []
         channels = in_channels
         for width in widths:
@@ -83,11 +91,6 @@ class SharedCNN(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Set mean and standard deviation per channel, as fractions of 255."""
-        self.mean.copy_(torch.tensor(mean))
-        self.std.copy_(torch.tensor(std))
-
     @property
     def is_folded(self) -> bool:
         """Whether BatchNorm is part of the convolutions."""
@@ -99,6 +102,8 @@ class SharedCNN(nn.Module):
         The sums are taken in another order, so that logits differ in the last digits.
         """
         copy = deepcopy(self).eval()
+        if self.is_folded:
+            return copy
         for block in copy.blocks:
             assert isinstance(block, nn.Sequential)
             convolution, norm = block[0], block[1]
@@ -106,11 +111,18 @@ class SharedCNN(nn.Module):
             block[0], block[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
         return copy
 
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """The blocks and the head, with their names."""
+        named = [(f"block {number}", block) for number, block in enumerate(self.blocks, start=1)]
+        return [*named, ("head", self.head)]
+
+    def feature_maps(self) -> nn.Module:
+        """The last block, whose output Grad-CAM looks at."""
+        return self.blocks[-1]
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits ``(N, 7)`` of images ``(N, C, H, W)``: uint8 0–255, or float 0–1."""
-        x = images if images.is_floating_point() else images.float() / 255
-        x = (x - self.mean[:, None, None]) / self.std[:, None, None]
-        x = self.blocks(x)  # (N, widths[-1], H / 16, W / 16) for four blocks
+        """Logits ``(N, 7)`` of images ``(N, C, H, W)``: float, or uint8 0–255."""
+        x = self.blocks(to_fractions(images))  # (N, widths[-1], H / 16, W / 16) for four blocks
         x = x.mean(dim=(2, 3))  # (N, widths[-1])
         logits: torch.Tensor = self.head(self.dropout(x))  # (N, 7)
         return logits

@@ -69,6 +69,18 @@ def render_card(results: Mapping[str, Any]) -> str:
     return text.rstrip("\n") + "\n"
 
 
+def describe_architecture(model: Mapping[str, Any]) -> str:
+    """The network in a line: of the shared CNN its blocks, of another its class and options."""
+    if model["_target_"].endswith(".SharedCNN"):
+        widths = "-".join(map(str, model["widths"]))
+        return (
+            f"{len(model['widths'])} blocks of 3×3 convolution, BatchNorm, ReLU and max pooling\n"
+            f"  (channels {widths}), global average pooling, dropout, a linear layer"
+        )
+    options = ", ".join(f"{key}={value}" for key, value in model.items() if key != "_target_")
+    return f"`{model['_target_'].rpartition('.')[2]}({options})`"
+
+
 def describe(results: Mapping[str, Any]) -> dict[str, Any]:
     """What the template draws."""
     names = list(results["datasets"])
@@ -76,7 +88,6 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
     model = config["model"]
     alone = len(results["seeds"]) == 1
     homes = {name: _home(results, name) for name in names}
-    size = model["image_size"]
     return {
         "metadata": make_metadata(results),
         "title": f"Shared CNN for seven facial expressions: {' and '.join(names)}",
@@ -84,11 +95,10 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
         f"{how_many(results['parameters'], 'parameter')} that names one of seven "
         "expressions of a face. The same recipe was trained on "
         f"{' and on '.join(names)}, with {how_many(len(results['seeds']), 'seed')}.",
-        "blocks": len(model["widths"]),
-        "widths": "-".join(map(str, model["widths"])),
+        "architecture": describe_architecture(model),
         "parameters": results["parameters"],
-        "size": size,
-        "channels": model["in_channels"],
+        "size": model.get("image_size", 48),
+        "channels": model.get("in_channels", 1),
         "emotions": labels.EMOTIONS,
         "recipe": describe_recipe(config),
         "data": [_describe_data(name, results["data"][name]) for name in names],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +13,46 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from fer.core import labels
-from fer.core.application import compose, config_folder, instantiate
+from fer.core.application import compose, config_folder, instantiate, locate
 from fer.core.errors import CheckpointError, ConfigError
-from fer.core.options import CHECKS, NAME, check_options
+from fer.core.options import CHECKS, NAME, Guard, check_options
 from fer.data.datamodule import EmotionDataModule
-from fer.evaluation.inference import Checkpoint
 from fer.model.callbacks import ProgressBar
-from fer.model.checkpoint import CutOff
+from fer.model.checkpoint import Checkpoint, CutOff
 from fer.model.module import MONITOR
-from fer.model.shared_cnn import SharedCNN
+from fer.model.network import NormalisedNetwork, make_network
 from fer.report.dataset_page import write_dataset_report
 from fer.runs.pruning import Pruning
 
 
+def make_model(node: DictConfig) -> NormalisedNetwork:
+    """The network that ``model`` describes, with normalisation around it, tried on two images.
+
+    Raises:
+        ConfigError: there is no such network, it does not accept its options, is not registered or
+            gives something else than logits ``(N, 7)``.
+    """
+    options = resolved(node)
+    network = make_network(locate("model", options.pop("_target_", None)), options)
+    network.describe()
+    network.check_output()
+    return network
+
+
 def make_data(
-    cfg: DictConfig, network: SharedCNN | None = None, device: torch.device | None = None
+    cfg: DictConfig, network: NormalisedNetwork, device: torch.device | None = None
 ) -> EmotionDataModule:
-    """The data module, at the input size of the configured model or of ``network``.
+    """The data module, at the input size of ``network``.
 
     ``device`` is where training images are kept if ``loader.on_device`` asks for that.
     """
-    size: Mapping[str, int] = cfg.model if network is None else vars(network)
     options: dict[str, Any] = {
-        "image_size": size["image_size"],
-        "in_channels": size["in_channels"],
+        "image_size": network.image_size,
+        "in_channels": network.in_channels,
         **OmegaConf.to_container(cfg.loader, resolve=True),  # type: ignore[dict-item]
     }
     options["on_device"] = device if options.get("on_device") else None
-    if network is None:
+    if "augmentation" in cfg:  # of a training
         options["transforms"] = make_transforms(cfg.augmentation)
         options["seed"] = cfg.seed
     node = cfg.dataset.copy()
@@ -62,22 +73,48 @@ def make_transforms(augmentation: DictConfig) -> list[Any]:
     return [instantiate(node) for node in augmentation.transforms.values()]
 
 
-def make_logger(cfg: DictConfig, folder: Path, cut_off: CutOff | None = None) -> Logger | None:
-    """The experiment logger, writing into the run folder."""
-    if cfg.logger._target_ is None:
-        return None
-    options: dict[str, Any] = {}
-    if cut_off is not None and cfg.logger._target_.endswith(".TensorBoardLogger"):
-        # What was logged after the checkpoint is logged again: TensorBoard drops the first.
-        options["purge_step"] = cut_off.steps
-    logger: Logger = instantiate(
-        cfg.logger, save_dir=folder, name="", version="tensorboard", **options
-    )
-    return logger
+def make_loggers(cfg: DictConfig, folder: Path, cut_off: CutOff | None = None) -> list[Logger]:
+    """The experiment loggers that ``logger`` names.
+
+    Each gets the run folder as ``save_dir`` if it takes one; a ``name`` or ``run_name`` that is
+    null in its configuration is the run's own.
+
+    Raises:
+        ConfigError: one cannot be made; its package may be missing.
+    """
+    loggers = []
+    for key, node in several(cfg.logger).items():
+        taken = inspect.signature(locate(f"logger.{key}", node.get("_target_"))).parameters
+        own: dict[str, Any] = {}
+        if "save_dir" in taken and "save_dir" not in node:
+            own["save_dir"] = folder
+        for name in ("name", "run_name"):
+            if name in node and node[name] is None:
+                own[name] = "/".join(folder.absolute().parts[-2:])
+        if cut_off is not None and node._target_.endswith(".TensorBoardLogger"):
+            # What was logged after the checkpoint is logged again: TensorBoard drops the first.
+            own["purge_step"] = cut_off.steps
+        loggers.append(instantiate(node, **own))
+    return loggers
+
+
+def make_later(node: DictConfig) -> Guard:
+    """What makes the object of a node once its first arguments are there.
+
+    torch's own classes need nothing beside their name and values.
+    """
+    return Guard(instantiate(node, _partial_=True), str(node._key()))
+
+
+def several(node: DictConfig | None) -> dict[str, DictConfig]:
+    """Nodes with a ``_target_`` by name, of a mapping of such or of a single one."""
+    if not node:
+        return {}
+    return {"own": node} if "_target_" in node else {str(key): one for key, one in node.items()}
 
 
 def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
-    """Early stopping, pruning, averaged weights, progress bar: what the configuration asks for."""
+    """Early stopping, pruning, averaged weights, progress bar, and those of ``callbacks``."""
     callbacks: list[pl.Callback] = []
     if cfg.early_stopping.patience is not None:
         callbacks.append(
@@ -96,36 +133,7 @@ def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
         callbacks.append(EMAWeightAveraging(decay=cfg.ema.decay))
     if cfg.trainer.progress_bar:
         callbacks.append(ProgressBar())
-    return callbacks
-
-
-def describe_checkpoint(cfg: DictConfig, data: EmotionDataModule) -> dict[str, Any]:
-    """What a checkpoint carries beside its weights: plain values only, so that it loads as data."""
-    model = OmegaConf.to_container(cfg.model, resolve=True)
-    assert isinstance(model, dict)
-    target = str(model.pop("_target_"))
-    generator = cfg.dataset.generator
-    return {
-        "model": {"class": target.rpartition(".")[2], **model},
-        "labels": list(labels.EMOTIONS),
-        "dataset": {
-            "choice": HydraConfig.get().runtime.choices["dataset"],
-            "name": data.dataset_name,
-            "generator": None
-            if generator is None
-            else {key: value for key, value in generator.items() if not str(key).startswith("_")},
-            "reader": {
-                key: value
-                for key, value in resolved(cfg.dataset.reader).items()
-                if not key.startswith("_")
-            },
-            "options": {
-                key: value for key, value in resolved(cfg.dataset).items() if key in DATA_OPTIONS
-            },
-            "fingerprint": data.prepared.integrity["fingerprint"],
-        },
-        "seed": cfg.seed,
-    }
+    return callbacks + [instantiate(node) for node in several(cfg.callbacks).values()]
 
 
 DATA_OPTIONS = (

@@ -86,7 +86,7 @@ def evaluated_dataset(choice: str | None, checkpoint: str | None) -> str:
     if choice is not None:
         return choice
     from fer.core.errors import CheckpointError
-    from fer.evaluation.inference import load_checkpoint
+    from fer.model.checkpoint import load_checkpoint
 
     try:
         return str(load_checkpoint(checkpoint or "").extras["dataset"]["choice"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Sequence
@@ -9,10 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import cv2
-import hydra
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from fer.core.application import locate
 from fer.core.errors import ConfigError
 from fer.core.files import write_csv, write_json
 from fer.core.hardware import Computing, keep_freed_memory
@@ -21,12 +22,13 @@ from fer.core.progress import progress_bar
 from fer.data.datamodule import EmotionDataModule
 from fer.data.images import to_input
 from fer.evaluation.calibration import calibrate
-from fer.evaluation.inference import load_checkpoint, measure_network, predict
+from fer.evaluation.inference import measure_network, predict
 from fer.evaluation.metrics import SplitResult, describe_empty, measure_subgroups
 from fer.evaluation.mistakes import write_predictions
-from fer.evaluation.perturbations import Function, Setting, make_settings
+from fer.evaluation.perturbations import Setting, make_settings
 from fer.evaluation.robustness import COLUMNS, Robustness, measure_robustness
-from fer.model.shared_cnn import SharedCNN
+from fer.model.checkpoint import load_checkpoint
+from fer.model.network import NormalisedNetwork
 from fer.report.evaluation_sections import (
     calibration_section,
     error_rows,
@@ -127,8 +129,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     write_json(folder / "run.json", run)
     write_run_report(
         folder / "report.html",
-        title=f"{type(network).__name__}: {checkpoint.extras['dataset']['name']} → "
-        f"{data.dataset_name}",
+        title=f"{network.title}: {checkpoint.extras['dataset']['name']} → {data.dataset_name}",
         subtitle=f"{checkpoint.path.name} measured on the {len(result.target):,} images of "
         f"{data.dataset_name}'s {cfg.split} split.",
         notes=notes,
@@ -160,31 +161,15 @@ def configured_settings(cfg: DictConfig) -> list[Setting]:
     return make_settings(
         resolved(cfg.perturbation),
         None if severities is None else list(severities),
-        load_function,
+        functools.partial(locate, "perturbation"),
     )
-
-
-def load_function(name: str) -> Function:
-    """The function of a dotted name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    try:
-        function: Function = hydra.utils.get_method(name)
-    except Exception as error:  # Hydra raises what importing raises
-        raise ConfigError(
-            f"perturbation: expected the dotted name of a function, found {name!r}: {error}. "
-            "See fer/evaluation/perturbations.py for those at hand."
-        ) from error
-    return function
 
 
 def evaluate_robustness(
     cfg: DictConfig,
     folder: Path,
     settings: list[Setting],
-    network: SharedCNN,
+    network: NormalisedNetwork,
     data: EmotionDataModule,
     computing: Computing,
     result: SplitResult,
@@ -251,7 +236,7 @@ def fit_input(images: np.ndarray, size: int) -> np.ndarray:
 def evaluate_mistakes(
     cfg: DictConfig,
     folder: Path,
-    network: SharedCNN,
+    network: NormalisedNetwork,
     computing: Computing,
     result: SplitResult,
     shown: str,
@@ -278,7 +263,8 @@ def evaluate_mistakes(
     )
     write_json(folder / "saliency.json", explanation.summary)
     preferred = "integrated_gradients"  # the sharpest of those that every pixel has a value in
-    method = preferred if preferred in options["methods"] else options["methods"][0]
+    methods = explanation.summary["methods"]
+    method = preferred if preferred in methods else methods[0]
     rows = np.unique(np.concatenate([*(part for _, part in confusions), confident])).astype(int)
     maps: dict[int, np.ndarray] | None = None
     if len(rows):

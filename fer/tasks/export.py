@@ -22,13 +22,15 @@ from safetensors.torch import save
 
 from fer import __version__
 from fer.core import labels
-from fer.core.errors import ConfigError, ExportError
+from fer.core.errors import ConfigError, ExportError, FerError, first_line
 from fer.core.files import write_atomic
 from fer.core.options import check_options
 from fer.data.drawn.faces import STYLE_A, draw_face
 from fer.data.images import decode, to_input
 from fer.data.readers.base import is_image, list_files
-from fer.evaluation.inference import Checkpoint, load_checkpoint, predict
+from fer.evaluation.inference import predict
+from fer.model.checkpoint import Checkpoint, load_checkpoint
+from fer.model.network import NormalisedNetwork
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
 DESCRIPTION = "fer.json"
@@ -64,7 +66,16 @@ def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) 
         "torchscript": (to_torchscript, run_torchscript),
         "safetensors": (to_safetensors, run_safetensors),
     }[form]
-    data = make(checkpoint)
+    try:
+        data = make(checkpoint)
+    except FerError:
+        raise
+    except Exception as error:  # an exporter meets whatever a network computes with
+        raise ExportError(
+            f"format={form}: expected a network that torch can export, found that "
+            f"{checkpoint.network.title} is not: {first_line(error)}. Try format=safetensors, or use "
+            "other operations in it."
+        ) from error
     expected = predict(checkpoint.network, images)
     # In two batches of different sizes: the number of images must be free.
     parts = [images[:1], images[1:]]
@@ -104,20 +115,22 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
     }
 
 
-def whole_network(checkpoint: Checkpoint) -> torch.nn.Module:
-    """From pixels to probabilities, with BatchNorm folded, on the CPU."""
+class Whole(torch.nn.Module):
+    """From pixels to probabilities, with BatchNorm folded, on the CPU.
 
-    class Whole(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = checkpoint.network.cpu().folded()
+    Args:
+        network: gives logits; who runs the file does not train it, so that it takes no gradients.
+    """
 
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            probabilities: torch.Tensor = self.network(images).softmax(dim=1)
-            return probabilities
+    def __init__(self, network: NormalisedNetwork) -> None:
+        super().__init__()
+        self.network = network.cpu().eval().folded()
+        self.eval().requires_grad_(False)
 
-    # Who runs it elsewhere does not train it: its answers are plain values.
-    return Whole().eval().requires_grad_(False)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Probabilities ``(N, 7)`` of images ``(N, C, H, W)`` uint8."""
+        probabilities: torch.Tensor = self.network(images).softmax(dim=1)
+        return probabilities
 
 
 def example_input(checkpoint: Checkpoint) -> torch.Tensor:
@@ -148,7 +161,7 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
         torch.onnx.export(
-            whole_network(checkpoint),
+            Whole(checkpoint.network),
             (example_input(checkpoint),),
             Path(folder) / "network.onnx",
             input_names=["images"],
@@ -180,7 +193,7 @@ def to_torchscript(checkpoint: Checkpoint) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
-        traced = torch.jit.trace(whole_network(checkpoint), example_input(checkpoint))
+        traced = torch.jit.trace(Whole(checkpoint.network), example_input(checkpoint))
         extra = {DESCRIPTION: json.dumps(describe(checkpoint))}
         torch.jit.save(traced, buffer, _extra_files=extra)
     return buffer.getvalue()
@@ -197,7 +210,9 @@ def run_torchscript(data: bytes, images: np.ndarray) -> np.ndarray:
 
 def to_safetensors(checkpoint: Checkpoint) -> bytes:
     """The weights as they were trained, BatchNorm apart: evaluation folds it by itself."""
-    state = {key: value.contiguous() for key, value in checkpoint.network.state_dict().items()}
+    # Copies: the format refuses weights that two layers share.
+    state = {key: value.clone() for key, value in checkpoint.network.state_dict().items()}
+    state = {key: value.contiguous() for key, value in state.items()}
     data: bytes = save(state, metadata=describe(checkpoint))
     return data
 

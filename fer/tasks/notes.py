@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fer.data.audit.integrity import data_notes
 from fer.data.datamodule import EmotionDataModule
-from fer.evaluation.inference import Checkpoint
+from fer.model.checkpoint import Checkpoint
 
 
 def notes_on(data: EmotionDataModule) -> list[str]:

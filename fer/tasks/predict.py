@@ -187,8 +187,8 @@ def make_recogniser(
     """
     from fer.core.hardware import Computing
     from fer.evaluation.detection import FaceDetector
-    from fer.evaluation.inference import load_checkpoint
     from fer.evaluation.predictor import Predictor, read_file
+    from fer.model.checkpoint import load_checkpoint
 
     detector = FaceDetector(options.min_size, options.neighbours)
     computing = Computing.find(options.accelerator, "auto")

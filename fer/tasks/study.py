@@ -21,7 +21,7 @@ from fer.runs.resume import BEST
 from fer.tasks.wrap_up import put_side_by_side
 
 if TYPE_CHECKING:
-    from fer.model.shared_cnn import SharedCNN
+    from fer.model.network import NormalisedNetwork
 
 STARTING = 8.0
 """Seconds that a command takes before it computes, and for its figures; roughly."""
@@ -33,6 +33,7 @@ STARTING = 8.0
 def estimate(study: Study) -> dict[str, float | None]:
     """Seconds that each stage takes, roughly, from a few measured steps; None: not known."""
     rates: tuple[float, float] | None = None
+    stages = 0
     counts = {name: count_images(study, name) for name in study.datasets}
     seconds: dict[str, float | None] = {}
     for stage, name in zip(study.stages, study.datasets, strict=False):
@@ -41,7 +42,11 @@ def estimate(study: Study) -> dict[str, float | None]:
         seconds[stage.name] = None if total is None else STARTING + sum(total.values()) / 1500
     left = [stage for stage in study.stages[len(study.datasets) :] if not stage.done]
     if left:
-        rates = measure_rates(study)
+        from fer.tasks.assembly import make_model  # imports torch, which a finished study needs not
+
+        network = make_model(compose("train", list(study.options)).model)
+        stages = len(network.stages())
+        rates = measure_rates(study, network)
     for (name, seed), stage in study.trainings.items():
         own = counts[name]
         if stage.done or own is None or rates is None:
@@ -60,14 +65,18 @@ def estimate(study: Study) -> dict[str, float | None]:
         if one.stage.done or own is None or rates is None:
             seconds[one.stage.name] = None
             continue
-        settings, maps, steps = count_passes(study.measured if one.at_home else ())
+        settings, maps, steps = count_passes(study.measured if one.at_home else (), stages)
         took = own["test"] * (1 + settings) / rates[1] + maps / rates[0] + steps / rates[1]
         seconds[one.stage.name] = STARTING + took
     return seconds
 
 
-def count_passes(options: Sequence[str]) -> tuple[int, int, int]:
+def count_passes(options: Sequence[str], stages: int) -> tuple[int, int, int]:
     """What an evaluation asks of the network.
+
+    Args:
+        options: of ``evaluate.py``.
+        stages: parts of the network whose weights the sanity check randomises.
 
     Returns:
         Damaged versions of each image; images that go forward and back for saliency maps, and
@@ -83,10 +92,9 @@ def count_passes(options: Sequence[str]) -> tuple[int, int, int]:
     each = {"smoothgrad": asked.smoothgrad.samples}
     each |= {"integrated_gradients": asked.integrated_gradients.steps}
     a_map = sum(each.get(method, 1) for method in asked.methods)
-    layers = len(compose("train", []).model.widths) + 1
     images = (
         labels.NUM_CLASSES * asked.images_per_class
-        + asked.sanity.images * layers
+        + asked.sanity.images * stages
         + asked.confusions.pairs * asked.confusions.examples
     )
     # Deletion and insertion, by each method and by random maps.
@@ -113,7 +121,7 @@ def count_images(study: Study, name: str) -> dict[str, int] | None:
     return counts
 
 
-def measure_rates(study: Study) -> tuple[float, float]:
+def measure_rates(study: Study, network: NormalisedNetwork) -> tuple[float, float]:
     """Images per second of a training step and of prediction, from a second of each."""
     import torch
 
@@ -123,7 +131,6 @@ def measure_rates(study: Study) -> tuple[float, float]:
     keep_freed_memory()  # as the runs do
     cfg = compose("train", [f"dataset={study.datasets[0]}", *study.options])
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
-    network: SharedCNN = instantiate(cfg.model)
     network.to(computing.device).to(memory_format=torch.channels_last)
     shape = (cfg.loader.batch_size, network.image_size, network.image_size, network.in_channels)
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
@@ -198,15 +205,14 @@ def study_task(cfg: DictConfig, _: Path) -> None:
             "cause is gone, the same command goes on."
         )
     # Measuring and drawing: imported when there is something to draw.
-    from fer.evaluation.inference import load_checkpoint
+    from fer.model.checkpoint import load_checkpoint
     from fer.report.study_page import write_study
 
     put_side_by_side(study.folder / "evaluate")
     networks = {
         load_checkpoint(stage.done_by.parent / BEST).network for stage in study.trainings.values()
     }
-    sizes = {sum(parameter.numel() for parameter in network.parameters()) for network in networks}
-    page = write_study(study, sizes.pop())
+    page = write_study(study, networks.pop().count_parameters())
     print(f"The study: {page}")
 
 

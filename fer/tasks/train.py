@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,20 +14,20 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from fer.core import errors
-from fer.core.application import instantiate
 from fer.core.errors import CheckpointError, FerError
 from fer.core.files import remove_leftovers, write_json
 from fer.core.hardware import Computing, check_processes, keep_freed_memory
 from fer.core.options import Guard, check_options
 from fer.data.datamodule import EmotionDataModule
-from fer.evaluation.inference import load_checkpoint, measure_network
+from fer.evaluation.inference import measure_network
 from fer.evaluation.metrics import SCALARS, SplitResult, describe_empty
 from fer.model.callbacks import (
     AtomicCheckpointIO,
@@ -38,25 +38,25 @@ from fer.model.callbacks import (
     quieten_lightning,
     vanished,
 )
-from fer.model.checkpoint import CutOff, read_progress
+from fer.model.checkpoint import CutOff, load_checkpoint, read_progress
 from fer.model.mixing import Mixing
-from fer.model.module import EmotionModule
-from fer.model.shared_cnn import SharedCNN
-from fer.report import figures
-from fer.report.run_figures import draw_run, pick_grid
+from fer.model.module import EmotionModule, make_loss
+from fer.report.run_figures import draw_run
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.provenance import describe_run
 from fer.runs.resume import BEST, LAST, PRUNED
 from fer.tasks.assembly import (
-    describe_checkpoint,
     hyper_parameters,
     make_callbacks,
     make_data,
-    make_logger,
+    make_later,
+    make_loggers,
+    make_model,
     measuring,
     resolved,
 )
+from fer.tasks.logging_results import close, log_results
 from fer.tasks.notes import describe_left_out, notes_on
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ class Run:
     module: EmotionModule
     trainer: pl.Trainer
     history: History
-    logger: Logger | None
+    loggers: list[Logger]
     cut_off: CutOff | None
     """How far an earlier process came, if it was cut off."""
     begun: datetime
@@ -106,13 +106,20 @@ def train(cfg: DictConfig, folder: Path) -> float:
         FerError: something that the user can correct, in a message that says how.
     """
     run = build(cfg, folder)
-    fit_or_go_on(run)
-    trained = time.perf_counter() - run.started
-    if run.is_trial and read_progress(folder / LAST).pruned:
-        return record_pruned(folder, run.history, int(cfg.optuna.trial), trained)
-    results = measure(run)
-    write(run, results, trained)
-    return float(results[0].metrics["macro_f1"])
+    status = "failed"
+    try:
+        fit_or_go_on(run)
+        trained = time.perf_counter() - run.started
+        if run.is_trial and read_progress(folder / LAST).pruned:
+            score = record_pruned(folder, run.history, int(cfg.optuna.trial), trained)
+        else:
+            results = measure(run)
+            write(run, results, trained)
+            score = float(results[0].metrics["macro_f1"])
+        status = "success"
+    finally:
+        close(run.loggers, status)  # the next job of a sweep is a run of its own
+    return score
 
 
 def build(cfg: DictConfig, folder: Path) -> Run:
@@ -125,33 +132,32 @@ def build(cfg: DictConfig, folder: Path) -> Run:
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     processes = int(cfg.trainer.devices)
     check_processes(processes, computing.device)
-    network: SharedCNN = instantiate(cfg.model)
-    data = make_data(cfg, device=computing.device)
+    network = make_model(cfg.model)
+    data = make_data(cfg, network, device=computing.device)
+    data.choice = HydraConfig.get().runtime.choices["dataset"]
     data.prepare_data()
     data.setup()
     data.check_accepted()
     data.check_shares(processes)
     network.set_normalisation(*data.normalisation())
-    network.to(memory_format=torch.channels_last)
-    if cfg.trainer.compile:
-        network.compile()
     module = EmotionModule(
         network,
-        instantiate(cfg.loss, class_counts=data.datasets["train"].class_counts()),
-        Guard(instantiate(cfg.optimizer), "optimizer"),
-        Guard(instantiate(cfg.scheduler), "scheduler"),
-        checkpoint_extras=describe_checkpoint(cfg, data),
+        make_loss(make_later(cfg.loss), data.class_counts()),
+        make_later(cfg.optimizer),
+        make_later(cfg.scheduler),
         mixing=Mixing(**cfg.mixing),
     )
+    if cfg.trainer.compile:
+        network.compile()
     remove_leftovers(folder)  # of a run that was killed while it wrote
     cut_off = load_cut_off(cfg, folder, data)
     history = History(folder / "history.csv")
-    logger = make_logger(cfg, folder, cut_off)
-    trainer = make_trainer(cfg, folder, computing, logger, history)
+    loggers = make_loggers(cfg, folder, cut_off)
+    trainer = make_trainer(cfg, folder, computing, loggers, history)
     log.info(
         "Training %s (%s parameters) on %s: %s images, %s%s, %s",
-        type(network).__name__,
-        f"{sum(p.numel() for p in network.parameters()):,}",
+        network.title,
+        f"{network.count_parameters():,}",
         data.dataset_name,
         f"{len(data.datasets['train']):,}",
         computing.device,
@@ -159,7 +165,7 @@ def build(cfg: DictConfig, folder: Path) -> Run:
         computing.precision,
     )
     return Run(
-        cfg, folder, computing, data, module, trainer, history, logger, cut_off, begun, started
+        cfg, folder, computing, data, module, trainer, history, loggers, cut_off, begun, started
     )
 
 
@@ -175,7 +181,7 @@ def set_up_torch(seed: int) -> None:
 
 
 def make_trainer(
-    cfg: DictConfig, folder: Path, computing: Computing, logger: Logger | None, history: History
+    cfg: DictConfig, folder: Path, computing: Computing, loggers: list[Logger], history: History
 ) -> pl.Trainer:
     """Lightning's trainer with the callbacks of every run and those that ``cfg`` asks for."""
     best, last = make_checkpoints(folder / "checkpoints")
@@ -185,7 +191,7 @@ def make_trainer(
         devices=processes,
         precision=computing.precision,
         max_epochs=cfg.trainer.max_epochs,
-        logger=logger or False,
+        logger=loggers or False,
         callbacks=[Quiet(), Watch(folder), history, *make_callbacks(cfg), best, last],
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,  # the data module shares out the images, and repeats none
@@ -265,11 +271,10 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     write_json(folder / "run.json", record)
     counts = data.prepared.integrity["counts"]
     drawn = draw_run(folder, counts, results, history.rows, history.best_epoch)
-    if isinstance(run.logger, TensorBoardLogger):
-        log_to_tensorboard(run.logger, hyper_parameters(cfg), results)
+    log_results(run.loggers, hyper_parameters(cfg), results)
     write_run_report(
         folder / "report.html",
-        title=f"{data.dataset_name}: {type(run.module.network).__name__}",
+        title=f"{data.dataset_name}: {run.module.network.title}",
         subtitle=f"Best of {len(history.rows)} epochs on validation macro-F1, measured on "
         f"the {len(result.target):,} {result.metrics['split']} images.",
         notes=notes,
@@ -374,33 +379,3 @@ def load_cut_off(cfg: DictConfig, folder: Path, data: EmotionDataModule) -> CutO
             "start a new run without resume."
         )
     return read_progress(path)
-
-
-def log_to_tensorboard(
-    logger: TensorBoardLogger, parameters: Mapping[str, Any], results: Sequence[SplitResult]
-) -> None:
-    """Figures as images, and hyper-parameters beside the metrics that they led to."""
-    writer = logger.experiment
-    for result in results:
-        split = result.metrics["split"]
-        matrix = figures.confusion_matrix(
-            np.array(result.metrics["confusion_matrix"]), title=f"Confusion matrix ({split})"
-        )
-        writer.add_image(f"confusion_matrix/{split}", figures.to_image(matrix), dataformats="HWC")
-    val = results[0]
-    grid = pick_grid(val)
-    sample = figures.prediction_grid(
-        val.images[grid],
-        val.target[grid],
-        val.preds[grid],
-        val.probabilities.max(axis=1)[grid],
-        title="Validation images",
-    )
-    writer.add_image("predictions/val", figures.to_image(sample), dataformats="HWC")
-    best = {
-        f"best/{result.metrics['split']}_{name}": result.metrics[name]
-        for result in results
-        for name in ("accuracy", "macro_f1")
-    }
-    logger.log_hyperparams(dict(parameters), best)
-    logger.finalize("success")

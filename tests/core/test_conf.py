@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from fer.core.application import config_folder, instantiate
+from fer.core.application import config_folder
 from fer.core.options import check_options
 from fer.model.shared_cnn import SharedCNN
 from tests.conftest import ROOT
@@ -85,21 +85,30 @@ def test_choices_compose_with_each_other() -> None:
 
 @pytest.mark.parametrize("option", options("model"))
 def test_every_model_can_be_built(option: str) -> None:
-    assert isinstance(instantiate(compose(f"model={option}").model), SharedCNN)
+    from fer.tasks.assembly import make_model
+
+    assert isinstance(make_model(compose(f"model={option}").model).network, SharedCNN)
 
 
 @pytest.mark.parametrize("option", options("loss"))
 def test_every_loss_can_be_built(option: str) -> None:
-    loss = instantiate(compose(f"loss={option}").loss, class_counts=[3] * 7)
+    from fer.model.module import make_loss
+    from fer.tasks.assembly import make_later
+
+    loss = make_loss(make_later(compose(f"loss={option}").loss), [3] * 7)
     assert torch.isfinite(loss(torch.randn(4, 7), torch.tensor([0, 1, 2, 6])))
 
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))
 @pytest.mark.parametrize("scheduler", options("scheduler"))
 def test_every_schedule_works_with_every_optimizer(optimizer: str, scheduler: str) -> None:
+    from fer.model.module import asks_for
+    from fer.tasks.assembly import make_later
+
     cfg = compose(f"optimizer={optimizer}", f"scheduler={scheduler}")
-    made = instantiate(cfg.optimizer)([torch.nn.Parameter(torch.zeros(2, 2))])
-    schedule = instantiate(cfg.scheduler)(made, total_steps=10)
+    made = make_later(cfg.optimizer)([torch.nn.Parameter(torch.zeros(2, 2))])
+    make = make_later(cfg.scheduler)
+    schedule = make(made, **({"total_steps": 10} if asks_for(make, "total_steps") else {}))
     made.step()
     schedule.step(*([0.5] if scheduler == "plateau" else []))
 
@@ -120,9 +129,10 @@ def test_every_augmentation_can_be_built(option: str) -> None:
 
 @pytest.mark.parametrize("option", options("dataset"))
 def test_every_dataset_can_be_built(option: str, tmp_path: Path) -> None:
-    from fer.tasks.assembly import make_data
+    from fer.tasks.assembly import make_data, make_model
 
-    data = make_data(compose(f"dataset={option}", f"paths.data={tmp_path}"))
+    cfg = compose(f"dataset={option}", f"paths.data={tmp_path}")
+    data = make_data(cfg, make_model(cfg.model))
     assert data.folder == tmp_path / option
     assert (data.image_size, data.in_channels, data.batch_size) == (48, 1, 64)
 

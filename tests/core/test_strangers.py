@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from fer.core import labels
 from fer.core.errors import CheckpointError, ConfigError, DataError, FerError
 from fer.core.files import FORMULA, from_cell, to_cell, write_csv
+from fer.core.values import MAX_VALUES, is_plain
 from fer.data.dataset import load_images
 from fer.data.images import MAX_SIDE, decode
 from fer.data.manifest import Entry, read_manifest, write_manifest
@@ -33,10 +34,10 @@ from fer.data.preparation import prepare
 from fer.data.readers import base as raw_module
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.data.readers.folder import FolderReader
-from fer.evaluation.inference import load_checkpoint
 from fer.evaluation.mistakes import read_predictions, write_predictions
 from fer.model.callbacks import AtomicCheckpointIO
-from fer.model.checkpoint import MAX_VALUES, is_plain
+from fer.model.checkpoint import load_checkpoint
+from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
 from fer.report.dataset_page import write_dataset_report
 from fer.report.page import Section
@@ -64,13 +65,14 @@ class Payload:
 
 def content() -> dict[str, Any]:
     """Of a small checkpoint as training writes it, as far as evaluation reads it."""
-    state = SharedCNN(**OPTIONS).state_dict()
+    network = NormalisedNetwork(SharedCNN(**OPTIONS))
+    state = network.state_dict()
     return {
         "epoch": 1,
         "global_step": 4,
         "state_dict": {f"network.{key}": value for key, value in state.items()},
         "fer": {
-            "model": {"class": "SharedCNN", **OPTIONS},
+            "model": network.describe(),
             "labels": list(labels.EMOTIONS),
             "dataset": {
                 **{"choice": "fer2013", "name": "fer2013", "fingerprint": "0" * 64},
@@ -153,6 +155,21 @@ def set_weight(name: str, value: object) -> Callable[[dict[str, Any]], object]:
     return lambda content: content["state_dict"].update({f"network.{name}": value})
 
 
+BIAS = "network.network.head.bias"
+
+
+def set_bias(value: object) -> Callable[[dict[str, Any]], object]:
+    return lambda content: content["state_dict"].update({BIAS: value})
+
+
+def model(**changes: object) -> Callable[[dict[str, Any]], object]:
+    return lambda content: content["fer"]["model"].update(changes)
+
+
+def options(**changes: object) -> Callable[[dict[str, Any]], object]:
+    return lambda content: content["fer"]["model"]["options"].update(changes)
+
+
 def own_list(content: dict[str, Any]) -> None:
     more: list[Any] = []
     content["fer"]["more"] = more
@@ -170,32 +187,66 @@ NAN = torch.full((7,), torch.nan)
 STRANGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no weights": (lambda c: c.pop("state_dict"), "without its description"),
     "no epoch": (lambda c: c.pop("epoch"), "incomplete description"),
-    "one weight missing": (lambda c: c["state_dict"].pop("network.head.bias"), "no head.bias"),
+    "one weight missing": (
+        lambda c: c["state_dict"].pop(BIAS),
+        "no network.head.bias",
+    ),
     "one weight more": (set_weight("tail", torch.zeros(1)), "found others: tail"),
-    "another shape": (set_weight("head.bias", torch.zeros(8)), r"shape \(8,\) instead of \(7,\)"),
-    "no tensor": (set_weight("head.bias", [0.0] * 7), "head.bias is no tensor"),
-    "sparse": (set_weight("head.bias", torch.zeros(7).to_sparse()), "head.bias is no tensor"),
-    "complex": (set_weight("head.bias", torch.zeros(7, dtype=torch.cfloat)), "finite weights"),
-    "NaN": (set_weight("head.bias", NAN), "expected finite weights, found others in head.bias"),
+    "another shape": (
+        set_bias(torch.zeros(8)),
+        r"shape \(8,\) instead of \(7,\)",
+    ),
+    "no tensor": (set_bias([0.0] * 7), "head.bias is no tensor"),
+    "sparse": (
+        set_bias(torch.zeros(7).to_sparse()),
+        "head.bias is no tensor",
+    ),
+    "complex": (
+        set_bias(torch.zeros(7, dtype=torch.cfloat)),
+        "finite weights",
+    ),
+    "NaN": (
+        set_bias(NAN),
+        "finite weights, found others in network.head.bias",
+    ),
     "infinite": (set_weight("std", torch.tensor([torch.inf])), "others in std"),
     "a number of keys": (lambda c: c["state_dict"].update({3: torch.zeros(1)}), ""),
-    "unknown options": (lambda c: c["fer"]["model"].update(depth=3), "found others"),
-    "too wide": (lambda c: c["fer"]["model"].update(widths=[10**12]), "found others"),
-    "far too wide": (lambda c: c["fer"]["model"].update(widths=[10**30]), "found others"),
+    "unknown options": (options(depth=3), "found .*depth=3"),
+    "too wide": (options(widths=[10**12]), "found others"),
+    "far too wide": (
+        options(widths=[10**30]),
+        "found widths",
+    ),
     "wide out of nothing": (
         lambda c: (
-            c["fer"]["model"].update(widths=[10**9, 2]),
-            set_weight("blocks.0.0.weight", torch.zeros(1).expand(10**9, 1, 3, 3))(c),
+            options(widths=[10**9, 2])(c),
+            set_weight("network.blocks.0.0.weight", torch.zeros(1).expand(10**9, 1, 3, 3))(c),
             *(
-                set_weight(f"blocks.0.1.{name}", torch.zeros(1).expand(10**9))(c)
+                set_weight(f"network.blocks.0.1.{name}", torch.zeros(1).expand(10**9))(c)
                 for name in ("weight", "bias", "running_mean", "running_var")
             ),
-            set_weight("blocks.1.0.weight", torch.zeros(1).expand(2, 10**9, 3, 3))(c),
+            set_weight("network.blocks.1.0.weight", torch.zeros(1).expand(2, 10**9, 3, 3))(c),
         ),
         "repeats a few numbers",
     ),
-    "a huge input": (lambda c: c["fer"]["model"].update(image_size=10**9), "from 1 to 1024"),
-    "widths in words": (lambda c: c["fer"]["model"].update(widths="wide"), "channels per block"),
+    "a huge input": (model(image_size=10**9), "from 1 to 1024"),
+    "widths in words": (
+        options(widths="wide"),
+        "channels per block",
+    ),
+    "a size in words": (
+        model(image_size="48"),
+        "network's name, image",
+    ),
+    "no options": (lambda c: c["fer"]["model"].pop("options"), "network's name, image_size"),
+    "an unknown network": (
+        model(network="resnet"),
+        r"expected a registered network \(.*shared_cnn.*\), found 'resnet'.*FER_PLUGINS",
+    ),
+    "code as its network": (
+        model(network="os.abort"),
+        "found 'os.abort'",
+    ),
     "a path as its dataset": (lambda c: c["fer"]["dataset"].update(choice="../../x"), "incomplete"),
     "a path as its name": (lambda c: c["fer"]["dataset"].update(name="../x"), "incomplete"),
     "a tensor as its seed": (lambda c: c["fer"].update(seed=torch.zeros(2)), "incomplete"),
@@ -294,7 +345,7 @@ def stop(*_: object, **__: object) -> None:
         lambda c: c["callbacks"].update(History={}),
         lambda c: c.update(callbacks={"History": {"rows": []}, "other": None}),
         lambda c: c["fer_progress"].update(cpu_random=torch.zeros(3)),
-        lambda c: c["fer_progress"].pop("plateau"),
+        lambda c: c["fer_progress"].pop("epoch_scheduler"),
         lambda c: c.update(fer_progress=None),
         lambda c: c.update(global_step="many"),
     ],

@@ -44,6 +44,7 @@ from fer.evaluation.saliency import (
     rank_correlation,
     saliency_maps,
 )
+from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
 from fer.report import saliency_sections as pages
 from tests.conftest import ROOT
@@ -116,9 +117,9 @@ def lit_patches(n: int) -> np.ndarray:
     return images
 
 
-def make_network(channels: int = 1) -> SharedCNN:
+def make_network(channels: int = 1) -> NormalisedNetwork:
     torch.manual_seed(0)
-    network = SharedCNN([8, 16], channels, SIZE).eval()
+    network = NormalisedNetwork(SharedCNN([8, 16], channels, SIZE)).eval()
     network.set_normalisation([0.5] * channels, [0.25] * channels)
     return network
 
@@ -145,8 +146,9 @@ def options(**changes: Any) -> dict[str, Any]:
 
 
 def test_gradient_and_smoothgrad_of_a_linear_network_are_its_weights() -> None:
-    network, images, targets = LinearNetwork(), make_images(5, 3), np.arange(5)
-    weight = network.weight.detach().numpy()
+    network = NormalisedNetwork(LinearNetwork(), SIZE, in_channels=3)
+    images, targets = make_images(5, 3), np.arange(5)
+    weight = network.state_dict()["network.weight"].numpy()
     for method in ("gradient", "smoothgrad"):
         found = attributions(network, images, targets, method)
         np.testing.assert_allclose(found, 3 * weight[:5], rtol=1e-5)  # a sum over three channels
@@ -171,7 +173,11 @@ def test_integrated_gradients_add_up_to_the_change_of_the_logit() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_lie_where_the_network_looks_and_beat_random_ones(method: str) -> None:
-    network, images, targets = PatchNetwork(), lit_patches(12), np.full(12, HAPPY)
+    network, images, targets = (
+        NormalisedNetwork(PatchNetwork(), SIZE),
+        lit_patches(12),
+        np.full(12, HAPPY),
+    )
     maps = saliency_maps(network, images, targets, method)
     assert maps.dtype == np.float32
     assert (maps >= 0).all()
@@ -186,7 +192,11 @@ def test_maps_lie_where_the_network_looks_and_beat_random_ones(method: str) -> N
 
 
 def test_random_maps_are_not_better_than_random_maps_and_misleading_ones_are_worse() -> None:
-    network, images, targets = PatchNetwork(), lit_patches(24), np.full(24, HAPPY)
+    network, images, targets = (
+        NormalisedNetwork(PatchNetwork(), SIZE),
+        lit_patches(24),
+        np.full(24, HAPPY),
+    )
 
     def deletion(maps: np.ndarray) -> np.ndarray:
         return deletion_insertion(network, images, targets, maps, steps=8).deletion_auc
@@ -251,7 +261,7 @@ def test_the_network_is_left_as_it_was(method: str) -> None:
 
 
 def test_a_map_of_nothing_is_even() -> None:
-    network = PatchNetwork()
+    network = NormalisedNetwork(PatchNetwork(), SIZE)
     maps = saliency_maps(network, lit_patches(2), np.zeros(2, np.int64), "grad_cam")
     np.testing.assert_allclose(maps, 1 / SIZE**2, rtol=1e-6)  # nothing speaks for anger
     assert saliency_maps(network, make_images(0), np.arange(0), "gradient").shape == (0, 32, 32)
@@ -269,7 +279,11 @@ def test_rank_correlation_is_that_of_scipy() -> None:
 def test_weights_become_random_from_the_head_downwards() -> None:
     network = make_network()
     state = network.state_dict()
-    for stages, parts in ((1, ("head",)), (2, ("head", "blocks.1")), (3, ("head", "blocks"))):
+    for stages, parts in (
+        (1, ("network.head",)),
+        (2, ("network.head", "network.blocks.1")),
+        (3, ("network.head", "network.blocks")),
+    ):
         other = randomised(network, stages, seed=0).state_dict()
         changed = {name for name in state if not torch.equal(state[name], other[name])}
         weights = {name for name in state if name.startswith(parts)}
@@ -484,8 +498,8 @@ def test_input_that_does_not_fit_is_refused() -> None:
     network, images, targets = make_network(), make_images(2), np.arange(2)
     with pytest.raises(ConfigError, match=r"expected one of gradient.*found 'lime'"):
         saliency_maps(network, images, targets, "lime")
-    with pytest.raises(ConfigError, match="blocks and a head"):
-        saliency_maps(LinearNetwork(), images, targets, "grad_cam")
+    with pytest.raises(ConfigError, match="no feature maps"):
+        saliency_maps(NormalisedNetwork(LinearNetwork(), SIZE), images, targets, "grad_cam")
     with pytest.raises(DataError, match="uint8"):
         saliency_maps(network, images / 255, targets, "gradient")
     with pytest.raises(DataError, match="an emotion 0–6 of each of 2 images"):

@@ -12,8 +12,8 @@ import yaml
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.evaluation.inference import load_checkpoint
 from fer.evaluation.metrics import measure_split
+from fer.model.checkpoint import load_checkpoint
 from fer.report.model_card import preferred, render_card
 from fer.report.study_page import summarise
 from fer.tasks.card import main, write_card

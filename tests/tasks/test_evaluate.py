@@ -15,6 +15,7 @@ import torch
 
 from fer.core import labels
 from fer.core.errors import FerError
+from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
 from fer.tasks.evaluate import evaluate as run_evaluation
 from tests.conftest import ROOT, run_program
@@ -180,10 +181,9 @@ def test_class_folders_with_other_names_and_order_give_the_same_figures(
 
 def write_checkpoint(path: Path, **changes: Any) -> Path:
     """A checkpoint of an untrained network, with changes to its description."""
-    network = SharedCNN(widths=[4, 4], image_size=32)
+    network = NormalisedNetwork(SharedCNN(widths=[4, 4], image_size=32))
     extras = {
-        "model": {"class": "SharedCNN", "widths": [4, 4], "image_size": 32, "in_channels": 1,
-                  "dropout": 0.0, "num_classes": 7},
+        "model": network.describe(),
         "labels": list(labels.EMOTIONS),
         "dataset": {"choice": "synthetic_a", "name": "synthetic_a", "generator": None,
                     "reader": {}, "options": {}, "fingerprint": "0"},
@@ -199,14 +199,14 @@ MISTAKES = [
     (["checkpoint=nothing.ckpt"], "found nothing at"),
     (["checkpoint=README.txt"], "expected a checkpoint"),
     (["checkpoint=labels.ckpt"], "expected the emotions angry"),
-    (["checkpoint=other.ckpt"], "expected a SharedCNN, found 'ResNet'"),
+    (["checkpoint=other.ckpt"], r"expected a registered network \(.*\), found \'resnet\'"),
     (["checkpoint=fine.ckpt", "perturbation=blur", "robustness.severities=[6]"], "from 1 to 5"),
     (["checkpoint=fine.ckpt", "perturbation=published", "robustness.severities=[2]"], "1 to 1"),
     (["checkpoint=fine.ckpt", "robustness.severities=[1]"], "expected a perturbation beside it"),
     (["checkpoint=fine.ckpt", "split=validation"], r"one of train, val, test, val\+test"),
     (
         ["checkpoint=fine.ckpt", "+perturbation.fog={_target_: fer.fog, severities: [{}]}"],
-        "dotted name of a function",
+        "dotted name of a class or function",
     ),
 ]
 
@@ -218,7 +218,10 @@ def test_mistakes_are_answered(
     monkeypatch.chdir(tmp_path)
     write_checkpoint(tmp_path / "fine.ckpt")
     write_checkpoint(tmp_path / "labels.ckpt", labels=sorted(labels.EMOTIONS))
-    write_checkpoint(tmp_path / "other.ckpt", model={"class": "ResNet"})
+    write_checkpoint(
+        tmp_path / "other.ckpt",
+        model={**NormalisedNetwork(SharedCNN([4])).describe(), "network": "resnet"},
+    )
     (tmp_path / "README.txt").write_text("no checkpoint")
     with pytest.raises(FerError, match=words):
         run_evaluation(compose(*overrides, config="evaluate"), tmp_path / "run")
@@ -238,7 +241,7 @@ def test_a_split_without_images_is_named(tmp_path: Path) -> None:
 
 def test_folding_does_not_change_what_the_network_says() -> None:
     torch.manual_seed(0)
-    network = SharedCNN(widths=[8, 16, 16], image_size=32)
+    network = NormalisedNetwork(SharedCNN(widths=[8, 16, 16], image_size=32))
     for _ in range(3):  # statistics that are not those of a new network
         network(torch.randint(0, 256, (16, 1, 32, 32), dtype=torch.uint8))
     network.eval()

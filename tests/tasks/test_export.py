@@ -13,10 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import fer.evaluation.inference as checkpoints
+import fer.model.checkpoint as checkpoints
 from fer.core import labels
 from fer.core.errors import CheckpointError, ConfigError, ExportError
-from fer.evaluation.inference import Checkpoint, load_checkpoint, predict
+from fer.evaluation.inference import predict
+from fer.model.checkpoint import Checkpoint, load_checkpoint
+from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
 from fer.tasks import export as exporting
 from fer.tasks.export import DESCRIPTION, export, images_to_compare, output_path
@@ -30,7 +32,7 @@ def make_checkpoint(path: Path, in_channels: int = 1, **changes: Any) -> Checkpo
     """A checkpoint as training writes it; every statistic in it is far from a new network's."""
     torch.manual_seed(0)
     widths = [8, 8]
-    network = SharedCNN(widths, in_channels, SIZE)
+    network = NormalisedNetwork(SharedCNN(widths, in_channels, SIZE))
     network.set_normalisation([0.4] * in_channels, [0.2] * in_channels)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -39,8 +41,7 @@ def make_checkpoint(path: Path, in_channels: int = 1, **changes: Any) -> Checkpo
             torch.nn.init.uniform_(module.weight, 0.5, 2)
             torch.nn.init.normal_(module.bias)
     extras = {
-        "model": {"class": "SharedCNN", "widths": widths, "image_size": SIZE,
-                  "in_channels": in_channels, "dropout": 0.3},
+        "model": network.describe(),
         "labels": list(labels.EMOTIONS),
         "dataset": {"choice": "fer2013", "name": "fer2013", "generator": None, "reader": {},
                     "options": {}, "fingerprint": "0" * 64},
@@ -85,7 +86,7 @@ def check_description(found: dict[str, str], channels: int) -> None:
     assert json.loads(found["mean"]) == pytest.approx([0.4] * channels)
     assert json.loads(found["std"]) == pytest.approx([0.2] * channels)
     assert (found["dataset"], found["fingerprint"], found["epoch"]) == ("fer2013", "0" * 64, "3")
-    assert json.loads(found["fer"])["model"]["widths"] == [8, 8]
+    assert json.loads(found["fer"])["model"]["options"]["widths"] == [8, 8]
 
 
 def test_torchscript_runs_without_this_program(tmp_path: Path) -> None:
@@ -179,15 +180,15 @@ def test_a_file_that_says_something_else_is_not_written(
     if form == "onnx":
         pytest.importorskip("onnxruntime")
     checkpoint = make_checkpoint(tmp_path / "a.ckpt")
-    whole = exporting.whole_network
+    whole = exporting.Whole
 
-    def slightly_wrong(checkpoint: Checkpoint) -> torch.nn.Module:
-        network = whole(checkpoint)
+    def slightly_wrong(inner: NormalisedNetwork) -> torch.nn.Module:
+        network = whole(inner)
         with torch.no_grad():
             next(network.parameters()).mul_(1.01)
         return network
 
-    monkeypatch.setattr(exporting, "whole_network", slightly_wrong)
+    monkeypatch.setattr(exporting, "Whole", slightly_wrong)
     with pytest.raises(ExportError, match=f"{form}: expected the probabilities of the network"):
         export(checkpoint, form, tmp_path / "out", pictures(5, 1))
     assert not (tmp_path / "out").exists()

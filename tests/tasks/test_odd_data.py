@@ -26,8 +26,8 @@ from fer.data import dataset as dataset_module
 from fer.data.dataset import load_images
 from fer.data.preparation import prepare
 from fer.data.readers.fer2013 import FER2013Reader
-from fer.evaluation.inference import load_checkpoint
 from fer.model.callbacks import HISTORY_COLUMNS
+from fer.model.checkpoint import load_checkpoint
 from fer.model.module import EmotionModule
 from fer.tasks import train as experiment
 from tests.conftest import Row, tiny_rows, to_png, write_folder, write_zip

@@ -76,7 +76,7 @@ def test_prepared_images_get_the_probabilities_of_predictions_csv(
 
 
 def checkpoint_of(path: Path) -> Any:
-    from fer.evaluation.inference import load_checkpoint
+    from fer.model.checkpoint import load_checkpoint
 
     return load_checkpoint(path)
 

@@ -180,9 +180,9 @@ def test_the_plan_names_every_command(tmp_path: Path) -> None:
 def test_options_of_the_evaluations_replace_the_studys_own() -> None:
     (found,) = expand(["evaluate.perturbation=blur"])
     assert found.startswith("evaluate=['saliency=standard'") and "stress" not in found
-    settings, maps, steps = count_passes([])
+    settings, maps, steps = count_passes([], stages=5)
     assert (settings, maps, steps) == (0, 0, 0)
-    settings, maps, steps = count_passes(["perturbation=stress", "saliency=standard"])
+    settings, maps, steps = count_passes(["perturbation=stress", "saliency=standard"], stages=5)
     assert settings == 15
     assert maps == (7 * 16 + 21 * 5 + 4 * 2) * (1 + 16 + 16 + 1)
     assert steps == 64 * 16 * 2 * 5

@@ -13,7 +13,7 @@ import torch
 
 from fer.core import labels
 from fer.core.errors import CheckpointError
-from fer.evaluation.inference import load_checkpoint
+from fer.model.checkpoint import load_checkpoint
 from tests.conftest import ROOT, run_program
 
 TINY = ["model.widths=[4,8,8,8]", "model.image_size=32", "trainer.max_epochs=3",
@@ -212,8 +212,11 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_nothing_runs(tmp_path: Path
         (lambda c: c["fer"].pop("seed"), "incomplete description"),
         (lambda c: c["fer"]["dataset"].update(choice=None), "incomplete description"),
         (lambda c: c.update(state_dict=None), "incomplete description"),
-        (lambda c: c["fer"]["model"].update(widths=[4, 8]), "expected weights of SharedCNN"),
-        (lambda c: c["fer"]["model"].update({"class": "ResNet"}), "found 'ResNet'"),
+        (
+            lambda c: c["fer"]["model"]["options"].update(widths=[4, 8]),
+            "expected weights of shared_cnn",
+        ),
+        (lambda c: c["fer"]["model"].update(network="resnet"), "found 'resnet'"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_refused(

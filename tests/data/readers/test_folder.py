@@ -662,13 +662,13 @@ def test_synonyms_in_another_order_or_case_are_the_same_preparation(tmp_path: Pa
     ],
 )
 def test_the_command_line_reaches_the_reader(override: list[str], expected: dict[str, str]) -> None:
-    from fer.tasks.assembly import make_data
+    from fer.tasks.assembly import make_data, make_model
 
     overrides = ["dataset=folder", "dataset.drop_unknown=true", "dataset.name=mine", *override]
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         cfg = hydra.compose("train", overrides=overrides)
     check_options(cfg)
-    data = make_data(cfg)
+    data = make_data(cfg, make_model(cfg.model))
     assert data.reader == FolderReader(drop_unknown=True, synonyms=expected)
     assert data.folder.name == data.dataset_name == "mine"
     assert cfg.dataset.reader.drop_unknown is True  # the configuration itself stays whole

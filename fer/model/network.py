@@ -1,0 +1,372 @@
+"""Networks by name, and what stands around each: the normalisation of its images.
+
+A network is any ``nn.Module`` that gives logits ``(N, 7)`` of images ``(N, C, H, W)``. It is
+registered under a name, and a checkpoint holds that name with the arguments it was made with::
+
+    @register_network("linear")
+    class Linear(nn.Module):
+        def __init__(self, in_channels: int, image_size: int) -> None:
+            super().__init__()
+            self.layer = nn.Linear(in_channels * image_size**2, 7)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.layer(images.flatten(1))
+
+What a network may offer besides is in :class:`Network`; all of it can be left out.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
+
+import torch
+from torch import nn
+
+from fer.core import labels
+from fer.core.errors import ConfigError, first_line
+from fer.core.values import is_plain
+
+Make = TypeVar("Make", bound=Callable[..., nn.Module])
+NETWORKS: dict[str, Callable[..., nn.Module]] = {}
+"""What makes each registered network, by name."""
+RECORD = "registered_as"
+"""The attribute in which a network keeps its :class:`Registered`."""
+IMAGE_SIZE = 48
+"""Side of the input in pixels, of a network that does not say."""
+IN_CHANNELS = 1
+
+
+class Network(Protocol):
+    """What a network may offer beside ``forward``; each part alone, or none.
+
+    ``image_size`` and ``in_channels`` are attributes: the input that it is made for.
+    """
+
+    def folded(self) -> nn.Module:
+        """A copy for inference in which BatchNorm is part of the convolutions."""
+        ...
+
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """Its parts with their names, from the input to the logits; the last one is the head."""
+        ...
+
+    def feature_maps(self) -> nn.Module:
+        """The part whose output ``(N, K, H', W')`` Grad-CAM looks at."""
+        ...
+
+
+@dataclass(frozen=True)
+class Registered:
+    """The name of a network and the arguments that it was made with, as plain values."""
+
+    name: str
+    options: dict[str, Any]
+
+
+def register_network(name: str) -> Callable[[Make], Make]:
+    """Register a class, or a function that makes a network, under ``name``: a decorator.
+
+    Args:
+        name: letters, digits, ``_``, ``.`` and ``-``, the first a letter. It stands in checkpoints.
+
+    Raises:
+        ConfigError: the name cannot be, or is taken by something else.
+    """
+    if not re.fullmatch(r"[A-Za-z][\w.-]*", name):
+        raise ConfigError(
+            "register_network: expected a name of letters, digits, _, . and -, the first a letter, "
+            f"found {name!r}."
+        )
+
+    def register(make: Make) -> Make:
+        known = NETWORKS.get(name)
+        if known is not None and _place(known) != _place(make):
+            raise ConfigError(
+                f"register_network: expected a name that is free, found {name!r}, which "
+                f"{_place(known)} has. Give {_place(make)} another one."
+            )
+        signature = inspect.signature(make)
+        kinds = {parameter.kind for parameter in signature.parameters.values()}
+        if kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY}:
+            raise ConfigError(
+                f"register_network: expected arguments with names, by which {_place(make)} can be "
+                "made again from a checkpoint, found some without. Name them."
+            )
+
+        def record(network: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            bound = signature.bind(*arguments, **named)
+            bound.apply_defaults()
+            options = dict(bound.arguments)
+            for parameter in signature.parameters.values():
+                if parameter.kind is parameter.VAR_KEYWORD:
+                    options |= options.pop(parameter.name)
+            # Not through nn.Module, which is not set up yet where a class is made.
+            network.__dict__[RECORD] = Registered(name, _listed(options))
+
+        made: Any
+        if isinstance(make, type):
+            initialise = make.__init__  # type: ignore[misc]
+
+            @functools.wraps(initialise)
+            def remember(self: nn.Module, *arguments: Any, **named: Any) -> None:
+                if type(self) is make:  # a class derived from it has a name of its own, or none
+                    record(self, arguments, named)
+                initialise(self, *arguments, **named)
+
+            made = make
+            made.__init__ = remember
+        else:
+
+            @functools.wraps(make)
+            def making(*arguments: Any, **named: Any) -> nn.Module:
+                network = make(*arguments, **named)
+                record(network, arguments, named)
+                return network
+
+            made = making
+        NETWORKS[name] = made
+        return cast(Make, made)
+
+    return register
+
+
+def _place(make: Callable[..., Any]) -> str:
+    return f"{make.__module__}.{make.__qualname__}"
+
+
+def _listed(value: Any) -> Any:
+    """``value`` with lists for tuples and other sequences, as a checkpoint gives them back."""
+    if isinstance(value, Mapping):
+        return {key: _listed(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_listed(item) for item in value]
+    return value
+
+
+def find_network(name: str) -> Callable[..., nn.Module]:
+    """What makes the network of this name.
+
+    Raises:
+        ConfigError: none is registered under it.
+    """
+    if name not in NETWORKS:
+        raise ConfigError(
+            f"expected a registered network ({', '.join(sorted(NETWORKS))}), found {name!r}. "
+            "Name the module that registers it in the environment: FER_PLUGINS=my_module; or pass "
+            "the folder with its options: --config-dir FOLDER"
+        )
+    return NETWORKS[name]
+
+
+def make_network(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> NormalisedNetwork:
+    """A network from its options, with normalisation around it.
+
+    ``image_size``, ``in_channels`` and ``num_classes`` are passed on if ``make`` takes them; the
+    input is of that size in any case.
+
+    Args:
+        make: a registered class or function.
+        options: its arguments, and the three besides.
+
+    Raises:
+        ConfigError: it does not accept the options, or what it makes cannot be used.
+    """
+    own = dict(options)
+    shape = {key: own[key] for key in ("image_size", "in_channels") if own.get(key) is not None}
+    taken = inspect.signature(make).parameters
+    for key in ("image_size", "in_channels", "num_classes"):
+        if key not in taken:
+            own.pop(key, None)
+    try:
+        network = make(**own)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise ConfigError(
+            f"model: expected options that {_place(make)} accepts, found "
+            f"{', '.join(f'{key}={value!r}' for key, value in own.items()) or 'none'}: "
+            f"{first_line(error)}. "
+            "Correct them: model.NAME=VALUE"
+        ) from error
+    return NormalisedNetwork(network, **shape)
+
+
+def to_fractions(images: torch.Tensor) -> torch.Tensor:
+    """Images uint8 0–255 as float 0–1; those that are float stay as they are."""
+    return images if images.is_floating_point() else images.float() / 255
+
+
+class NormalisedNetwork(nn.Module):
+    """A network with the normalisation of its images in front.
+
+    Mean and standard deviation of the training images are buffers: they travel with the weights.
+
+    Args:
+        network: gives logits ``(N, 7)`` of normalised images ``(N, C, H, W)``.
+        image_size: side of the input in pixels; None for what the network says, or 48.
+        in_channels: 1 (gray) or 3 (RGB); None for what the network says, or 1.
+
+    Raises:
+        ConfigError: a value that cannot work.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(
+        self, network: nn.Module, image_size: int | None = None, in_channels: int | None = None
+    ) -> None:
+        super().__init__()
+        if not isinstance(network, nn.Module):
+            raise ConfigError(
+                f"model: expected a torch.nn.Module, found {type(network).__name__}. Let the "
+                "registered class or function make one."
+            )
+        own: dict[str, Any] = vars(network)
+        self.image_size = int(image_size or own.get("image_size", IMAGE_SIZE))
+        self.in_channels = int(in_channels or own.get("in_channels", IN_CHANNELS))
+        if self.in_channels not in (1, 3):
+            raise ConfigError(f"model.in_channels: expected 1 or 3, found {self.in_channels}.")
+        if not 1 <= self.image_size <= 1024:
+            raise ConfigError(
+                "model.image_size: expected a whole number from 1 to 1024, found "
+                f"{self.image_size}. Set it: model.image_size=VALUE"
+            )
+        self.network = network
+        self.is_normalised = False
+        """Whether mean and standard deviation are those of some images."""
+        self.register_buffer("mean", torch.zeros(self.in_channels))
+        self.register_buffer("std", torch.ones(self.in_channels))
+
+    @property
+    def title(self) -> str:
+        """The class of the network, for people."""
+        return type(self.network).__name__
+
+    def describe(self) -> dict[str, Any]:
+        """Name, options and input, as plain values, from which a checkpoint makes it again.
+
+        Raises:
+            ConfigError: the network is not registered, or an argument is no plain value.
+        """
+        record = getattr(self.network, RECORD, None)
+        if not isinstance(record, Registered):
+            raise ConfigError(
+                f"model: expected a registered network ({', '.join(sorted(NETWORKS))}), found "
+                f"{_place(type(self.network))}, which no checkpoint could name. Write "
+                '@register_network("NAME") above it; see fer.register_network.'
+            )
+        if not is_plain(record.options):
+            raise ConfigError(
+                f"model: expected plain values (numbers, texts, lists) as arguments of "
+                f"{record.name}, which checkpoints hold, found {record.options!r}."
+            )
+        return {
+            "network": record.name,
+            "image_size": self.image_size,
+            "in_channels": self.in_channels,
+            "options": record.options,
+        }
+
+    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set mean and standard deviation per channel, as fractions of 255."""
+        self.mean.copy_(torch.tensor(mean))
+        self.std.copy_(torch.tensor(std))
+        self.is_normalised = True
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits ``(N, 7)`` of images ``(N, C, H, W)``: uint8 0–255, or float 0–1."""
+        x = to_fractions(images)
+        x = (x - self.mean[:, None, None]) / self.std[:, None, None]
+        logits: torch.Tensor = self.network(x)
+        return logits
+
+    @torch.no_grad()  # not in inference mode: a lazy layer makes its weights here
+    def check_output(self) -> None:
+        """Try the network on two black images.
+
+        Raises:
+            ConfigError: it fails, or gives something else than logits ``(2, 7)``.
+        """
+        shape = (2, self.in_channels, self.image_size, self.image_size)
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                found = self(torch.zeros(shape, dtype=torch.uint8, device=self.mean.device))
+        except Exception as error:  # of somebody's network, that may be anything
+            raise ConfigError(
+                f"model: expected {self.title} to give logits (N, {labels.NUM_CLASSES}) of images "
+                f"(N, {', '.join(map(str, shape[1:]))}), found that it fails: {first_line(error)}. "
+                "Correct its forward, or model.image_size and model.in_channels."
+            ) from error
+        finally:
+            self.train(was_training)
+        if not isinstance(found, torch.Tensor) or found.shape != (2, labels.NUM_CLASSES):
+            what = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise ConfigError(
+                f"model: expected {self.title} to give logits (N, {labels.NUM_CLASSES}), one for "
+                f"each of {', '.join(labels.EMOTIONS)}, found {what} for N = 2. Correct its last "
+                "layer."
+            )
+
+    def folded(self) -> NormalisedNetwork:
+        """For inference: with BatchNorm folded where the network can do that, else itself."""
+        fold = getattr(self.network, "folded", None)
+        if not callable(fold):
+            return self
+        copy = NormalisedNetwork(fold(), self.image_size, self.in_channels)
+        copy.load_state_dict({"mean": self.mean, "std": self.std}, strict=False)
+        return copy.to(self.mean.device).eval()
+
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """The parts of the network with weights, from the input to the logits, with their names.
+
+        Those that the network names, else its children, or those of its only child.
+        """
+        ask = getattr(self.network, "stages", None)
+        if callable(ask):
+            return list(ask())
+        part, prefix = self.network, ""
+        while True:
+            parts = [
+                (prefix + name, child)
+                for name, child in part.named_children()
+                if any(True for _ in child.parameters())
+            ]
+            if len(parts) != 1 or not list(parts[0][1].children()):
+                return parts or [(prefix.rstrip(".") or self.title, part)]
+            prefix, part = f"{parts[0][0]}.", parts[0][1]
+
+    def feature_maps(self) -> nn.Module | None:
+        """The part whose output Grad-CAM looks at; None where the network has no feature maps.
+
+        The one that the network names, else its last convolution whose output is more than a point.
+        """
+        ask = getattr(self.network, "feature_maps", None)
+        if callable(ask):
+            found: nn.Module | None = ask()
+            return found
+        extents: dict[nn.Module, int] = {}
+
+        def note(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
+            extents[layer] = output.shape[2:].numel()
+
+        convolutions = [part for part in self.network.modules() if isinstance(part, nn.Conv2d)]
+        hooks = [layer.register_forward_hook(note) for layer in convolutions]
+        try:
+            self.check_output()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        maps = [layer for layer, extent in extents.items() if extent > 1]
+        return maps[-1] if maps else None
+
+    def count_parameters(self) -> int:
+        """How many numbers training adjusts."""
+        return sum(parameter.numel() for parameter in self.network.parameters())

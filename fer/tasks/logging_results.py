@@ -1,0 +1,88 @@
+"""What experiment loggers get beside the epochs' values: results, figures, and an end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
+
+from fer.evaluation.metrics import SplitResult
+from fer.report import figures
+from fer.report.run_figures import pick_grid
+
+
+def log_results(
+    loggers: Sequence[Logger], parameters: Mapping[str, Any], results: Sequence[SplitResult]
+) -> None:
+    """Log hyper-parameters beside the scores that they led to, and figures as images.
+
+    Args:
+        loggers: of the run. Those that know images get them: TensorBoard, W&B and MLflow.
+        parameters: names and values.
+        results: of val, and of test where it was measured.
+    """
+    if not loggers:
+        return
+    best = {
+        f"best/{result.metrics['split']}_{name}": result.metrics[name]
+        for result in results
+        for name in ("accuracy", "macro_f1")
+    }
+    images = draw_images(results)
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):  # its HParams view wants both in one call
+            logger.log_hyperparams(dict(parameters), best)
+        else:
+            logger.log_hyperparams(dict(parameters))
+            logger.log_metrics(best)
+        for name, image in images.items():
+            log_image(logger, name, image)
+        logger.save()
+
+
+def draw_images(results: Sequence[SplitResult]) -> dict[str, np.ndarray]:
+    """The confusion matrix of each split and validation images, ``(H, W, 3)`` uint8, by name."""
+    images = {}
+    for result in results:
+        split = result.metrics["split"]
+        matrix = figures.confusion_matrix(
+            np.array(result.metrics["confusion_matrix"]), title=f"Confusion matrix ({split})"
+        )
+        images[f"confusion_matrix/{split}"] = figures.to_image(matrix)
+    val = results[0]
+    grid = pick_grid(val)
+    sample = figures.prediction_grid(
+        val.images[grid],
+        val.target[grid],
+        val.preds[grid],
+        val.probabilities.max(axis=1)[grid],
+        title="Validation images",
+    )
+    images["predictions/val"] = figures.to_image(sample)
+    return images
+
+
+def log_image(logger: Logger, name: str, image: np.ndarray) -> None:
+    """Log an image ``(H, W, 3)`` uint8, where the logger knows images."""
+    if isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_image(name, image, dataformats="HWC")
+    elif isinstance(logger, MLFlowLogger):
+        logger.experiment.log_image(logger.run_id, image, f"{name}.png")
+    elif hasattr(logger, "log_image"):  # W&B's, and others of its form
+        logger.log_image(key=name, images=[image])
+
+
+def close(loggers: Sequence[Logger], status: str) -> None:
+    """End the run of each logger; W&B would put the next one of the process into the same run.
+
+    Args:
+        loggers: of the run.
+        status: ``success`` or ``failed``.
+    """
+    for logger in loggers:
+        logger.finalize(status)
+        finish = getattr(getattr(logger, "_experiment", None), "finish", None)
+        if callable(finish):
+            finish()
