@@ -45,7 +45,7 @@ def main() -> None:
     module = torch.jit.load(io.BytesIO(to_torchscript(loaded)))
     precisions = {find_precision("auto", torch.device("cpu")), "32-true"}
     predictors = {
-        precision: Predictor.from_checkpoint(checkpoint, "cpu", precision=precision)
+        precision: Predictor(checkpoint, "cpu", precision=precision)
         for precision in sorted(precisions)
     }
     programs: dict[str, Callable[[np.ndarray], Any]] = {

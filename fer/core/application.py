@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -51,6 +52,35 @@ def config_folder() -> Path:
     package = Path(__file__).resolve().parent.parent
     source = package.parent / "conf"
     return source if (source / "train.yaml").is_file() else package / "conf"
+
+
+def own_folders() -> list[Path]:
+    """Folders with options of the user's own: of ``--config-dir`` and ``hydra.searchpath``.
+
+    In a job they are those that it was composed with, before that those of the command line.
+    """
+    if HydraConfig.initialized():
+        sources = HydraConfig.get().runtime.config_sources
+        return [
+            Path(source.path)
+            for source in sources
+            if source.schema == "file" and source.provider != "main"
+        ]
+    flags, _ = split_flags(sys.argv[1:])
+    folder = flags.config_dir
+    return [] if folder is None else [Path(folder).absolute()]
+
+
+def split_flags(arguments: Sequence[str]) -> tuple[Any, list[str]]:
+    """Hydra's flags of a command line, as its parser gives them, and the overrides."""
+    flags, _ = get_args_parser().parse_known_args(list(arguments))
+    return flags, list(flags.overrides)
+
+
+def options_of(group: str) -> list[str]:
+    """The names that a group can be set to, those of the user's own folders among them."""
+    folders = [config_folder(), *own_folders()]
+    return sorted({path.stem for folder in folders for path in folder.glob(f"{group}/*.yaml")})
 
 
 def run(
@@ -95,7 +125,13 @@ def run(
 def is_group(key: str) -> bool:
     """Whether options are chosen by ``key``, and not a value set."""
     # Not asked of the file system: a key may be longer than it allows.
-    return any(path.name == key and path.is_dir() for path in config_folder().iterdir())
+    folders = [config_folder(), *own_folders()]
+    return any(
+        path.name == key and path.is_dir()
+        for folder in folders
+        if folder.is_dir()
+        for path in folder.iterdir()
+    )
 
 
 def refuse_odd_choices(arguments: Sequence[str]) -> None:
@@ -116,10 +152,12 @@ def refuse_odd_choices(arguments: Sequence[str]) -> None:
         empty = value in ("", None)
         if override.is_delete() and empty:
             continue
-        if empty or not (override.is_sweep_override() or isinstance(value, str)):
+        names = value if isinstance(value, list) else [value]
+        if empty or not (
+            override.is_sweep_override() or all(isinstance(name, str) for name in names)
+        ):
             # Of Hydra's own groups, such as hydra/launcher, the options here are not all.
-            own = [] if "/" in group else config_folder().glob(f"{group}/*.yaml")
-            options = ", ".join(sorted(path.stem for path in own))
+            options = "" if "/" in group else ", ".join(options_of(group))
             sys.exit(
                 f"Error: {item}: expected {f'one of {options}' if options else 'a name'}, found "
                 f"{'none' if empty else repr(value)}. Leave it out for the default."
@@ -218,17 +256,25 @@ def locate(key: str, target: str | None) -> Callable[..., Any]:
     return found
 
 
-def compose(config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """Another configuration, composed beside that of the running job.
+def compose(
+    config_name: str, overrides: Sequence[str], *, return_hydra_config: bool = False
+) -> DictConfig:
+    """Another configuration, composed beside that of the running job, from the same folders.
 
     Raises:
         HydraException: the overrides do not fit.
     """
+    places = ",".join(f"'file://{folder}'" for folder in own_folders())
+    found = [f"hydra.searchpath=[{places}]"] if places else []
     running = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()  # a running job's Hydra refuses a second one beside it
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-            return hydra.compose(config_name, overrides=list(overrides))
+            return hydra.compose(
+                config_name,
+                overrides=[*overrides, *found],
+                return_hydra_config=return_hydra_config,
+            )
     finally:
         GlobalHydra.instance().hydra = running
 
@@ -259,11 +305,10 @@ def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
         if match and not match[1].startswith("hydra"):
             keys[item] = match[1]
     choices = [item for item, key in keys.items() if is_group(key)]
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        try:
-            composed = hydra.compose(config_name, overrides=choices)
-        except HydraException:  # an unknown choice: Hydra has listed the valid ones
-            composed = hydra.compose(config_name)
+    try:
+        composed = compose(config_name, choices)
+    except HydraException:  # an unknown choice: Hydra has listed the valid ones
+        composed = compose(config_name, [])
     for item, key in keys.items():
         if item in choices:
             continue
@@ -275,7 +320,7 @@ def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
                 if not path:
                     known = sorted({*known, *groups_of(config_name)})
                 if not path and part in known:
-                    options = sorted(file.stem for file in (config_folder() / part).glob("*.yaml"))
+                    options = options_of(part)
                     lines.append(
                         f"{key}: expected a choice of {part} first, found none. "
                         f"Add {part}=NAME, one of: {', '.join(options)}."

@@ -20,7 +20,7 @@ from fer.core.hardware import Computing
 from fer.data.images import decode, to_input, to_pixels
 from fer.evaluation.detection import Box, Detector, FaceDetector, Prediction, crop
 from fer.evaluation.inference import for_inference, predict
-from fer.model.checkpoint import load_checkpoint
+from fer.model.checkpoint import PRETRAINED, load_checkpoint
 
 Array = np.ndarray | torch.Tensor
 """Array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` uint8 RGB, ``(N, H, W, C)`` for several; tensor
@@ -35,8 +35,11 @@ class Predictor:
     """Recognises emotions in images of one face each (call it) or in photographs (:meth:`find`).
 
     Args:
-        network: gives logits ``(N, 7)``; has ``image_size`` and ``in_channels``.
-        computing: device and precision.
+        checkpoint: path of a checkpoint, read as data: nothing in it is ever executed;
+            ``"pretrained"`` for the package's own network; or a network that gives logits
+            ``(N, 7)`` and has ``image_size`` and ``in_channels``.
+        accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
+        precision: ``auto``, ``32-true``, ``bf16-mixed`` or ``16-mixed``, as in evaluation.
         detector: finds the faces in a photograph; None for
             :class:`~fer.evaluation.detection.FaceDetector`.
         margin: around a face that was found, as a share of its box on each side. With 0 the boxes
@@ -45,11 +48,12 @@ class Predictor:
             median side of 47.6 of 48 pixels and lie in the middle.
 
     Raises:
-        ConfigError: the margin cannot work.
+        CheckpointError: the checkpoint cannot be used.
+        ConfigError: a value that cannot work, or not on this machine.
 
     Example::
 
-        predictor = Predictor.from_checkpoint("outputs/…/checkpoints/best.ckpt")
+        predictor = Predictor("outputs/…/checkpoints/best.ckpt")
         predictor("face.png").emotion                     # one cropped face
         for face in predictor.find("photograph.jpg"):     # a photograph
             print(face.box, face.emotion, face.confidence)
@@ -57,8 +61,10 @@ class Predictor:
 
     def __init__(
         self,
-        network: torch.nn.Module,
-        computing: Computing,
+        checkpoint: Path | str | torch.nn.Module = PRETRAINED,
+        accelerator: str = "auto",
+        *,
+        precision: str = "auto",
         detector: Detector | None = None,
         margin: float = 0.0,
     ) -> None:
@@ -66,38 +72,17 @@ class Predictor:
             raise ConfigError(
                 f"margin: expected a share of the face's box, above -0.5 to 2, found {margin}."
             )
+        self.computing = Computing.find(accelerator, precision)
+        network = (
+            checkpoint
+            if isinstance(checkpoint, torch.nn.Module)
+            else load_checkpoint(checkpoint).network
+        )
         self.image_size = int(network.image_size)  # type: ignore[arg-type]
         self.in_channels = int(network.in_channels)  # type: ignore[arg-type]
-        self.network = for_inference(network, computing.device)
-        self.computing = computing
+        self.network = for_inference(network, self.computing.device)
         self.detector = detector or FaceDetector()
         self.margin = margin
-
-    @classmethod
-    def from_checkpoint(
-        cls,
-        checkpoint: Path | str,
-        accelerator: str = "auto",
-        *,
-        precision: str = "auto",
-        detector: Detector | None = None,
-        margin: float = 0.0,
-    ) -> Predictor:
-        """Load a checkpoint, as data: nothing in it is ever executed.
-
-        Args:
-            checkpoint: path of a checkpoint, or ``"pretrained"`` for the package's own network.
-            accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
-            precision: ``auto``, ``32-true``, ``bf16-mixed`` or ``16-mixed``, as in evaluation.
-            detector: see :class:`Predictor`.
-            margin: see :class:`Predictor`.
-
-        Raises:
-            CheckpointError: the checkpoint cannot be used.
-            ConfigError: a value that cannot work, or not on this machine.
-        """
-        computing = Computing.find(accelerator, precision)
-        return cls(load_checkpoint(checkpoint).network, computing, detector, margin)
 
     @overload
     def __call__(self, images: File) -> Prediction: ...

@@ -219,16 +219,15 @@ def read_safetensors(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
-    """Load a checkpoint of this program as data: nothing in it is ever executed.
+def read_description(checkpoint: Path | str) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """What a checkpoint says of itself, without its network being made.
 
-    Args:
-        checkpoint: path of a file that ``train.py`` or ``fer export`` (``.safetensors``) wrote,
-            or :data:`PRETRAINED`.
+    Returns:
+        The file, its description (``model``, ``labels``, ``dataset``, ``seed``), and all of its
+        content.
 
     Raises:
-        CheckpointError: there is none, it is not one of this program, its emotions differ, or its
-            weights do not fit the network that it names.
+        CheckpointError: there is none, it is not one of this program, or its emotions differ.
     """
     path = find_checkpoint(checkpoint)
     content = read_safetensors(path) if path.suffix == SAFETENSORS else read_checkpoint(path)
@@ -260,11 +259,27 @@ def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
             f"{path}: expected the emotions {', '.join(labels.EMOTIONS)}, found "
             f"{', '.join(map(str, extras['labels']))}. It was trained with another schema."
         )
+    return path, extras, content
+
+
+def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
+    """Load a checkpoint of this program as data: nothing in it is ever executed.
+
+    Args:
+        checkpoint: path of a file that ``train.py`` or ``fer export`` (``.safetensors``) wrote,
+            or :data:`PRETRAINED`.
+
+    Raises:
+        CheckpointError: as of :func:`read_description`, no such network is registered, or the
+            weights do not fit it.
+    """
+    path, extras, content = read_description(checkpoint)
     state = {
         key.removeprefix(PREFIX): value
         for key, value in content["state_dict"].items()
         if isinstance(key, str) and key.startswith(PREFIX)
     }
+    model: Mapping[str, Any] = extras["model"]
     if "class" in model:
         model, state = upgrade(model, state)
     if (
@@ -276,8 +291,7 @@ def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
             f"{path}: expected a network's name, image_size, in_channels and options, found "
             f"{', '.join(map(str, model)) or 'nothing'}. Use <run>/checkpoints/best.ckpt."
         )
-    network = rebuild_network(path, model, state)
-    return Checkpoint(path, network, extras, content["epoch"])
+    return Checkpoint(path, rebuild_network(path, model, state), extras, content["epoch"])
 
 
 def upgrade(

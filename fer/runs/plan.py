@@ -14,15 +14,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fer.core.application import compose, config_folder
+from fer.core.application import compose, config_folder, options_of, own_folders
 from fer.core.errors import ConfigError
 from fer.core.files import read_json
 from fer.core.options import SEED
 from fer.data.preparation import CACHE
 from fer.runs.resume import BEST, FINISHED, LAST, quote
 
-PROGRAM = ("-m", "fer")
-"""What Python runs; the command follows."""
 OWN = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
 """Options that the study sets itself."""
 PLACES = (
@@ -132,14 +130,14 @@ def make_study(cfg: DictConfig) -> Study:
         add(
             Stage(
                 f"prepare {name}",
-                [*PROGRAM, "prepare", f"dataset={name}", *raw[name], data],
+                [*program("prepare"), f"dataset={name}", *raw[name], data],
                 prepared[name],
             )
         )
     for name in datasets:
         for seed in seeds:
             place = folder / "train" / f"{name}-seed{seed}"
-            command = [*PROGRAM, "train", f"dataset={name}", f"seed={seed}", "test=false"]
+            command = [*program("train"), f"dataset={name}", f"seed={seed}", "test=false"]
             stage = Stage(
                 f"train on {name}, seed {seed}",
                 [*command, *options, *raw[name], data, f"hydra.run.dir={place_of(place)}"],
@@ -148,7 +146,7 @@ def make_study(cfg: DictConfig) -> Study:
                 (f"prepare {name}",),
             )
             if stage.begun:
-                resumed = [*PROGRAM, "train", f"resume={place_of(place)}"]
+                resumed = [*program("train"), f"resume={place_of(place)}"]
                 stage = Stage(stage.name, resumed, stage.done_by, place, stage.needs)
             trainings[name, seed] = add(stage)
     for name, seed in trainings:
@@ -158,8 +156,7 @@ def make_study(cfg: DictConfig) -> Study:
             stage = Stage(
                 f"measure {name}, seed {seed}, on {other}",
                 [
-                    *PROGRAM,
-                    "evaluate",
+                    *program("evaluate"),
                     f"checkpoint={place_of(checkpoint)}",
                     # A dataset that is named would lose the options that it was trained with.
                     *([] if other == name else [f"dataset={other}"]),
@@ -175,6 +172,12 @@ def make_study(cfg: DictConfig) -> Study:
     return Study(folder, datasets, seeds, options, tuple(measured), stages, trainings, evaluations)
 
 
+def program(command: str) -> list[str]:
+    """What Python runs for a command, with the folder of the user's own options."""
+    own = [f"--config-dir={folder}" for folder in own_folders()[:1]]
+    return ["-m", "fer", command, *own]
+
+
 def place_of(path: Path) -> str:
     """A path for a command: relative where it lies below the current folder."""
     here = Path.cwd()
@@ -188,7 +191,7 @@ def check_datasets(cfg: DictConfig) -> list[str]:
     Raises:
         ConfigError: one does not exist, or both are one.
     """
-    known = sorted(path.stem for path in (config_folder() / "dataset").glob("*.yaml"))
+    known = options_of("dataset")
     names = [cfg.a] if cfg.b is None else [cfg.a, cfg.b]
     for key, name in zip("ab", names, strict=False):
         if name not in known:

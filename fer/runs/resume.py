@@ -10,14 +10,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.core.application import config_folder
+from fer.core.application import compose, split_flags
 from fer.core.errors import ConfigError
 
 BEST = "checkpoints/best.ckpt"
@@ -49,8 +48,10 @@ def expand(arguments: Sequence[str]) -> list[str]:
     chosen = [item.partition("=")[2] for item in arguments if item.startswith("resume=")]
     if not chosen or chosen[-1] in ("", "null"):
         return list(arguments)
-    others = [item for item in arguments if not item.startswith("resume=")]
-    if chosen[-1] == "auto" and any(item in ("-m", "--multirun") for item in others):
+    _, overrides = split_flags(arguments)
+    flags = [item for item in arguments if item not in overrides]
+    others = [item for item in overrides if not item.startswith("resume=")]
+    if chosen[-1] == "auto" and any(item in ("-m", "--multirun") for item in flags):
         raise ConfigError(
             "resume: expected the folder of a sweep beside -m, found auto. Pass "
             "resume=outputs/train/multirun/<date>_<time>"
@@ -58,8 +59,9 @@ def expand(arguments: Sequence[str]) -> list[str]:
     if chosen[-1] == "auto":
         folder = find_unfinished(others)
         if folder is None:
-            return [*others, "resume=auto"]
+            return [*flags, *others, "resume=auto"]
         return [
+            *flags,
             *others,
             f"hydra.run.dir={quote(folder.absolute())}",
             f"resume={quote(folder.absolute())}",
@@ -67,7 +69,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
     folder = Path(chosen[-1].strip("'\""))
     sweep = read_sweep(folder)
     if sweep is not None:
-        return expand_sweep(folder, sweep, others)
+        return [*flags, *expand_sweep(folder, sweep, others)]
     saved = read_overrides(folder)
     if saved is None:
         raise ConfigError(
@@ -89,6 +91,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
     refuse_code(folder, saved, others)
     free = [item for item in others if item.startswith(FREE)]
     return [
+        *flags,
         *saved,
         *free,
         f"hydra.run.dir={quote(folder.absolute())}",
@@ -102,7 +105,6 @@ def expand_sweep(folder: Path, saved: Sequence[str], others: Sequence[str]) -> l
     Raises:
         ConfigError: the command line asks for something else beside it.
     """
-    others = [item for item in others if item not in ("-m", "--multirun")]
     changed = [item for item in others if not item.startswith(FREE) and item not in saved]
     if changed:
         raise ConfigError(
@@ -180,8 +182,7 @@ def find_unfinished(overrides: Sequence[str]) -> Path | None:
     """
     plain = [item for item in overrides if not item.startswith("-")]
     try:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-            cfg = hydra.compose("train", overrides=plain, return_hydra_config=True)
+        cfg = compose("train", plain, return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)  # the folder's name asks it for the dataset
         runs = Path(cfg.hydra.run.dir).parent
     except (HydraException, OmegaConfBaseException):

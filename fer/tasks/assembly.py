@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from fer.core.application import compose, config_folder, instantiate, locate
 from fer.core.errors import CheckpointError, ConfigError
 from fer.core.options import CHECKS, NAME, Guard, check_options
+from fer.core.plugins import import_plugin
 from fer.data.datamodule import EmotionDataModule
 from fer.model.callbacks import ProgressBar
 from fer.model.checkpoint import Checkpoint, CutOff
@@ -23,6 +25,22 @@ from fer.model.module import MONITOR
 from fer.model.network import NormalisedNetwork, make_network
 from fer.report.dataset_page import write_dataset_report
 from fer.runs.pruning import Pruning
+
+
+def import_networks(folders: Iterable[Path]) -> None:
+    """Import the modules of the user's own networks, so that checkpoints can name them.
+
+    Args:
+        folders: with the user's own options, ``model/*.yaml`` among them.
+
+    Raises:
+        ConfigError: one cannot be imported.
+    """
+    for folder in folders:
+        for path in sorted(folder.glob("model/*.yaml")):
+            target = OmegaConf.select(OmegaConf.load(path), "_target_")
+            if isinstance(target, str) and "." in target:
+                import_plugin(target.rpartition(".")[0], str(path))
 
 
 def make_model(node: DictConfig) -> NormalisedNetwork:

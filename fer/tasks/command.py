@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer import __version__
+from fer.core.plugins import import_plugins
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -78,6 +79,7 @@ def load(target: str) -> Callable[..., Any]:
 
 def run_task(target: str, cfg: DictConfig, folder: Path) -> object:
     """Import a command's function and call it. At the module's top, for launchers that pickle."""
+    import_plugins()
     return load(target)(cfg, folder)
 
 
@@ -86,10 +88,10 @@ def evaluated_dataset(choice: str | None, checkpoint: str | None) -> str:
     if choice is not None:
         return choice
     from fer.core.errors import CheckpointError
-    from fer.model.checkpoint import load_checkpoint
+    from fer.model.checkpoint import read_description
 
     try:
-        return str(load_checkpoint(checkpoint or "").extras["dataset"]["choice"])
+        return str(read_description(checkpoint or "")[1]["dataset"]["choice"])
     except CheckpointError:
         return "unknown"  # the task itself explains what is wrong with the checkpoint
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from fer.core.application import locate
+from fer.core.application import locate, own_folders
 from fer.core.errors import ConfigError
 from fer.core.files import write_csv, write_json
 from fer.core.hardware import Computing, keep_freed_memory
@@ -42,7 +42,7 @@ from fer.report.run_figures import draw_split
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.provenance import describe_run
-from fer.tasks.assembly import make_data, measuring, resolved, with_dataset_of
+from fer.tasks.assembly import import_networks, make_data, measuring, resolved, with_dataset_of
 from fer.tasks.notes import compare_data, describe_left_out, notes_on
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     begun = datetime.now(timezone.utc)
     check_options(cfg, optional=["dataset"])
     settings = configured_settings(cfg)
+    import_networks(own_folders())
     checkpoint = load_checkpoint(cfg.checkpoint)
     if cfg.trainer.devices != 1:
         raise ConfigError(

@@ -22,6 +22,7 @@ from safetensors.torch import save
 
 from fer import __version__
 from fer.core import labels
+from fer.core.application import own_folders
 from fer.core.errors import ConfigError, ExportError, FerError, first_line
 from fer.core.files import write_atomic
 from fer.core.options import check_options
@@ -31,6 +32,7 @@ from fer.data.readers.base import is_image, list_files
 from fer.evaluation.inference import predict
 from fer.model.checkpoint import Checkpoint, load_checkpoint
 from fer.model.network import NormalisedNetwork
+from fer.tasks.assembly import import_networks
 
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
 DESCRIPTION = "fer.json"
@@ -73,8 +75,8 @@ def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) 
     except Exception as error:  # an exporter meets whatever a network computes with
         raise ExportError(
             f"format={form}: expected a network that torch can export, found that "
-            f"{checkpoint.network.title} is not: {first_line(error)}. Try format=safetensors, or use "
-            "other operations in it."
+            f"{checkpoint.network.title} is not: {first_line(error)}. "
+            "Try format=safetensors, or use other operations in it."
         ) from error
     expected = predict(checkpoint.network, images)
     # In two batches of different sizes: the number of images must be free.
@@ -287,6 +289,7 @@ def export_task(cfg: DictConfig, _: Path) -> None:
         FerError: something that the user can correct, in a message that says how.
     """
     check_options(cfg)
+    import_networks(own_folders())
     checkpoint = load_checkpoint(cfg.checkpoint)
     path = output_path(checkpoint.path, cfg.format, cfg.output)
     images, what = images_to_compare(checkpoint, Path(cfg.paths.data))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer.core import labels
 from fer.core.errors import DataError, FerError
+from fer.core.plugins import import_plugins
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +62,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--whole", action="store_true",
         help="take each picture for one cropped face; needs no detector",
     )  # fmt: skip
+    parser.add_argument(
+        "--config-dir", type=Path, action="append", default=[], metavar="DIR",
+        help="folder with options of your own, for a checkpoint of a network in DIR/model",
+    )  # fmt: skip
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table, a row per face")
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.add_argument(
@@ -97,6 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.annotate is not None and options.annotate.exists() and not options.annotate.is_dir():
         parser.error(f"--annotate: expected a folder, found the file {shown(options.annotate)}")
     try:
+        import_plugins()
+        if options.config_dir:
+            from fer.tasks.assembly import import_networks
+
+            import_networks(options.config_dir)
         return run(options)
     except FerError as error:
         print(f"Error: {shown(error)}", file=sys.stderr)
@@ -185,20 +195,20 @@ def make_recogniser(
     Raises:
         FerError: the checkpoint or an option cannot be used.
     """
-    from fer.core.hardware import Computing
     from fer.evaluation.detection import FaceDetector
     from fer.evaluation.predictor import Predictor, read_file
     from fer.model.checkpoint import load_checkpoint
 
     detector = FaceDetector(options.min_size, options.neighbours)
-    computing = Computing.find(options.accelerator, "auto")
     checkpoint = load_checkpoint(options.checkpoint)
     if checkpoint.extras["dataset"]["generator"] is not None:
         print(
             "This network was trained on drawn faces: what it says of human faces means nothing.",
             file=sys.stderr,
         )
-    predictor = Predictor(checkpoint.network, computing, detector, options.margin)
+    predictor = Predictor(
+        checkpoint.network, options.accelerator, detector=detector, margin=options.margin
+    )
 
     def recognise(path: Path) -> tuple[np.ndarray, list[Prediction]]:
         pixels = read_file(path)

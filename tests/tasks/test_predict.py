@@ -39,7 +39,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def predictor(checkpoint: Path) -> Predictor:
-    return Predictor.from_checkpoint(checkpoint, "cpu", precision="32-true")
+    return Predictor(checkpoint, "cpu", precision="32-true")
 
 
 def values(prediction: Prediction) -> list[float]:
@@ -62,7 +62,7 @@ def test_prepared_images_get_the_probabilities_of_predictions_csv(
     )  # fmt: skip
     with (tmp_path / "run/predictions.csv").open() as file:
         table = list(csv.DictReader(file))
-    predictor = Predictor.from_checkpoint(checkpoint)
+    predictor = Predictor(checkpoint)
     paths = [next((tmp_path / "data/fer2013/test").rglob(f"{row['id']}.png")) for row in table]
     found = predictor(paths)
     assert len(found) == 14
@@ -154,7 +154,7 @@ def stub(image: np.ndarray) -> list[Box]:
 def test_a_face_is_cut_out_with_its_margin_and_recognised_as_that_crop(
     checkpoint: Path, margin: float
 ) -> None:
-    predictor = Predictor.from_checkpoint(checkpoint, "cpu", detector=stub, margin=margin)
+    predictor = Predictor(checkpoint, "cpu", detector=stub, margin=margin)
     found = predictor.find(COLOUR)
     assert [face.box for face in found] == BOXES
     for face, (x, y, side, _) in zip(found, BOXES, strict=True):
@@ -167,7 +167,7 @@ def test_a_face_is_cut_out_with_its_margin_and_recognised_as_that_crop(
 
 
 def test_a_picture_without_a_face_has_an_empty_list(checkpoint: Path) -> None:
-    predictor = Predictor.from_checkpoint(checkpoint, detector=lambda image: [])
+    predictor = Predictor(checkpoint, detector=lambda image: [])
     assert predictor.find(COLOUR) == [] and predictor.find([COLOUR]) == [[]]
 
 
