@@ -220,10 +220,12 @@ def instantiate(node: DictConfig, **values: Any) -> Any:
             if isinstance(cause, FerError):
                 raise cause from error
         if isinstance(cause, ImportError):
+            # Lightning names the requirement in its message alone.
+            named = re.search(r"Requirement '([\w.-]+)", str(cause))
+            package = named[1] if named else cause.name or str(cause)
             raise ConfigError(
-                f"{node._get_full_key('') or 'configuration'}: expected the package that "
-                f"{node.get('_target_')} needs, found none: {cause}. Install it with pip, or "
-                "choose another option."
+                f"{node._get_full_key('') or 'configuration'}: expected the package {package}, "
+                f"which {node.get('_target_')} needs, found none. Install it: pip install {package}"
             ) from error
         raise ConfigError(
             f"{node._get_full_key('') or 'configuration'}: {node.get('_target_')} does not accept "
@@ -275,6 +277,11 @@ def compose(
                 overrides=[*overrides, *found],
                 return_hydra_config=return_hydra_config,
             )
+    except ValueError as error:  # what Hydra says of saliency=null
+        raise ConfigError(
+            f"{config_name}: expected options that fit, found {' '.join(overrides)}: {error}. "
+            "Leave out a choice for its default, or write ~KEY for none."
+        ) from error
     finally:
         GlobalHydra.instance().hydra = running
 

@@ -287,9 +287,11 @@ class EmotionModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Weight decay for weight matrices only; biases and BatchNorm are left free."""
         parameters = list(self.network.parameters())
-        # An optimizer without weight decay may know no groups at all, as torch's LBFGS.
-        groups = asks_for(self.make_optimizer, "weight_decay")
-        optimizer = self.make_optimizer(parameter_groups(parameters) if groups else parameters)
+        if asks_for(self.make_optimizer, "weight_decay"):
+            optimizer = self.make_optimizer(parameter_groups(parameters))
+        else:  # torch's LBFGS knows neither groups nor weights that lie channels-last
+            self.network.to(memory_format=torch.contiguous_format)
+            optimizer = self.make_optimizer(parameters)
         if asks_for(self.make_scheduler, "total_steps"):
             steps = int(self.trainer.estimated_stepping_batches)
             scheduler = self.make_scheduler(optimizer, total_steps=steps)

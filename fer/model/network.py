@@ -36,9 +36,8 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {}
 """What makes each registered network, by name."""
 RECORD = "registered_as"
 """The attribute in which a network keeps its :class:`Registered`."""
-IMAGE_SIZE = 48
-"""Side of the input in pixels, of a network that does not say."""
-IN_CHANNELS = 1
+INPUT = {"image_size": 48, "in_channels": 1, "num_classes": labels.NUM_CLASSES}
+"""What a network gets for arguments of these names that its options do not set."""
 
 
 class Network(Protocol):
@@ -179,9 +178,11 @@ def make_network(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> 
     own = dict(options)
     shape = {key: own[key] for key in ("image_size", "in_channels") if own.get(key) is not None}
     taken = inspect.signature(make).parameters
-    for key in ("image_size", "in_channels", "num_classes"):
+    for key, usual in INPUT.items():
         if key not in taken:
             own.pop(key, None)
+        elif taken[key].default is inspect.Parameter.empty:
+            own.setdefault(key, usual)
     try:
         network = make(**own)
     except ConfigError:
@@ -228,8 +229,8 @@ class NormalisedNetwork(nn.Module):
                 "registered class or function make one."
             )
         own: dict[str, Any] = vars(network)
-        self.image_size = int(image_size or own.get("image_size", IMAGE_SIZE))
-        self.in_channels = int(in_channels or own.get("in_channels", IN_CHANNELS))
+        self.image_size = int(image_size or own.get("image_size", INPUT["image_size"]))
+        self.in_channels = int(in_channels or own.get("in_channels", INPUT["in_channels"]))
         if self.in_channels not in (1, 3):
             raise ConfigError(f"model.in_channels: expected 1 or 3, found {self.in_channels}.")
         if not 1 <= self.image_size <= 1024:
