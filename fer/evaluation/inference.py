@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from fer.core import labels
-from fer.core.errors import CheckpointError, DataError
+from fer.core.errors import CheckpointError
 from fer.core.hardware import Computing, autocast_dtype
 from fer.core.options import NAME
 from fer.data.audit.verdict import ALTERED
@@ -109,18 +109,15 @@ def measure_network(
         batch_size=batch_size,
         tta=tta,
     )
-    try:
-        metrics = measure_split(
-            data.dataset_name,
-            split,
-            dataset.targets,
-            probabilities,
-            data.leaked(split),
-            resamples=resamples,
-            seed=seed,
-        )
-    except DataError as error:
-        raise DataError(f"{data.dataset_name}, split {split}: {error}") from error
+    metrics = measure_split(
+        data.dataset_name,
+        split,
+        dataset.targets,
+        probabilities,
+        data.leaked(split),
+        resamples=resamples,
+        seed=seed,
+    )
     integrity = data.prepared.integrity
     if integrity["verdict"] == ALTERED:  # a number that is copied elsewhere takes this along
         metrics["altered_copy"] = [finding["text"] for finding in integrity["findings"]]
