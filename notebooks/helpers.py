@@ -33,13 +33,6 @@ if TYPE_CHECKING:
     from fer.data.datamodule import EmotionDataModule
     from fer.model.network import NormalisedNetwork
 
-SCORES = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro-F1",
-    "balanced_accuracy": "Balanced accuracy",
-    "expected_calibration_error": "Calibration error",
-}
-"""Heading of each score in the tables of scores."""
 LINES = 12
 """Last lines of a failed command's output that the error repeats."""
 LOOK = """<style>
@@ -479,19 +472,20 @@ def score_table(runs: Mapping[str, Path]) -> Table:
     Args:
         runs: name of a row → run folder.
     """
-    from fer.report.evaluation_sections import score
+    from fer.evaluation.scores import shown_in
+    from fer.report.score_cells import score_cell
 
-    rows = []
+    rows, scores = [], shown_in("cards")
     for name, folder in runs.items():
         found = read_metrics(folder)
         rows.append(
             [
                 Cell(name, None, f"{found['dataset']}, {found['split']}"),
-                *(score(found, key) for key in SCORES),
+                *(score_cell(found, score) for score in scores),
                 Cell(whole(found["samples"])),
             ]
         )
-    return Table("scores", ["Run", *SCORES.values(), "Images"], rows)
+    return Table("scores", ["Run", *(score.title for score in scores), "Images"], rows)
 
 
 def training_table(runs: Mapping[str, Path]) -> Table:
@@ -541,23 +535,25 @@ def file_table(folder: Path) -> Table:
 
 
 def damage_table(runs: Mapping[str, Path]) -> Table:
-    """How much of accuracy and macro-F1 each perturbation leaves."""
-    from fer.report.evaluation_sections import score
+    """How much of the scores each perturbation leaves."""
+    from fer.evaluation.scores import shown_in
+    from fer.report.score_cells import share_cell
 
+    scores = shown_in("robustness")
     areas = {name: read_metrics(folder)["robustness"] for name, folder in runs.items()}
     perturbations = next(iter(areas.values()))["relative_area"]
     rows = [
         [
             Cell(perturbation.replace("_", " ")),
             *(
-                score(found["relative_area"][perturbation], key)
+                share_cell(found["relative_area"][perturbation], score)
                 for found in areas.values()
-                for key in ("accuracy", "macro_f1")
+                for score in scores
             ),
         ]
         for perturbation in perturbations
     ]
-    columns = [f"{name}: {words}" for name in areas for words in ("accuracy left", "macro-F1 left")]
+    columns = [f"{name}: {score.heading} left" for name in areas for score in scores]
     return Table("damage", ["Perturbation", *columns], rows)
 
 
@@ -579,17 +575,21 @@ def read_cross(folder: Path) -> list[dict[str, str]]:
 
 def cross_table(folder: Path) -> Table:
     """Each network on each dataset: scores, and what is lost against its own dataset."""
-    rows = []
+    from fer.evaluation.scores import shown_in
+
+    rows, scores = [], shown_in("comparisons")
     for row in read_cross(folder):
         cells = [Cell(row["network"], words=True), Cell(row["test_dataset"], words=True)]
-        for key in ("accuracy", "macro_f1"):
-            low, high = (float(row[f"{key}_{end}"]) for end in ("low", "high"))
-            cells.append(Cell(percent(row[key]), None, f"{100 * low:.1f}–{100 * high:.1f} %"))
-            drop = row[f"drop_{key}"]
-            cells.append(Cell(signed(-100 * float(drop)) if drop else ABSENT))
+        for score in scores:
+            bounds = [row.get(f"{score.name}_{end}") for end in ("low", "high")]
+            drop = row.get(f"drop_{score.name}")
+            cells += [
+                Cell(score.format.text(row.get(score.name)), None, score.format.interval(bounds)),
+                Cell(score.format.change(-float(drop)) if drop else ABSENT),
+            ]
         rows.append([*cells, Cell(whole(row["samples"]))])
-    columns = ["Trained on", "Measured on", "Accuracy", "Change", "Macro-F1", "Change", "Images"]
-    return Table("cross", columns, rows)
+    measured = [name for score in scores for name in (score.title, "Change")]
+    return Table("cross", ["Trained on", "Measured on", *measured, "Images"], rows)
 
 
 def belief_table(runs: Mapping[str, Path]) -> Table:

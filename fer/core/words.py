@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 ABSENT = "–"
 
@@ -38,14 +40,59 @@ def whole(value: object) -> str:
     return ABSENT if number is None else f"{number:,.0f}"
 
 
+@dataclass(frozen=True)
+class Format:
+    """How the numbers of one kind are written."""
+
+    factor: float
+    decimals: int
+    unit: str
+    """With the space before it."""
+
+    def digits(self, value: float, more: int = 0) -> str:
+        """A number without its unit, with so many ``more`` decimals."""
+        return f"{self.factor * value:.{self.decimals + more}f}"
+
+    def text(self, value: object, more: int = 0) -> str:
+        """A number with its unit, and a dash for what is absent or not a number."""
+        number = to_number(value)
+        return ABSENT if number is None else f"{self.digits(number, more)}{self.unit}"
+
+    def interval(self, bounds: object, more: int = 0) -> str | None:
+        """Two bounds, None where there are none.
+
+        >>> PERCENT.interval([0.64, 0.6799]), NUMBER.interval([0.5, 0.75])
+        ('64.0–68.0 %', '0.500–0.750')
+        """
+        if not isinstance(bounds, Sequence) or len(bounds) != 2:
+            return None
+        low, high = map(to_number, bounds)
+        if low is None or high is None:
+            return None
+        return f"{self.digits(low, more)}–{self.digits(high, more)}{self.unit}"
+
+    def change(self, value: float) -> str:
+        """A difference with its sign; of fractions in percentage points.
+
+        >>> PERCENT.change(-0.012), NUMBER.change(0.5)
+        ('−1.2', '+0.500')
+        """
+        return signed(self.factor * value, self.decimals)
+
+
+PERCENT = Format(100, 1, " %")
+"""Of fractions."""
+NUMBER = Format(1, 3, "")
+"""Of anything else."""
+
+
 def percent(value: object) -> str:
     """A fraction as percent with one decimal, and a dash for what is absent or not a number.
 
     >>> percent(0.66), percent(None), percent(float("nan"))
     ('66.0 %', '–', '–')
     """
-    number = to_number(value)
-    return ABSENT if number is None else f"{100 * number:.1f} %"
+    return PERCENT.text(value)
 
 
 def change(found: float, reference: float) -> str | None:
@@ -59,14 +106,14 @@ def change(found: float, reference: float) -> str | None:
     return f"{signed(100 * (found - reference) / abs(reference))} %"
 
 
-def signed(number: float) -> str:
-    """A number with its sign and one decimal.
+def signed(number: float, decimals: int = 1) -> str:
+    """A number with its sign and so many decimals.
 
     >>> signed(1.25), signed(-0.04), signed(-3)
     ('+1.2', '±0.0', '−3.0')
     """
-    text = f"{number:+.1f}"
-    return "±0.0" if float(text) == 0 else text.replace("-", "−")
+    text = f"{number:+.{decimals}f}"
+    return f"±{text[1:]}" if float(text) == 0 else text.replace("-", "−")
 
 
 def plain(text: str) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fer.evaluation.metrics import expected_calibration_error, measure, reliability
+from fer.evaluation.metrics import bootstrap, reliability
+from fer.evaluation.scores import SCORES
 
 LOWEST, HIGHEST = 0.05, 20.0
 """Temperatures that are tried."""
@@ -79,16 +80,14 @@ def calibrate(
     """
     temperature = fit_temperature(*val)
     scaled = scale(probabilities, temperature)
-    found = measure(target, scaled, resamples=resamples, seed=seed)
-    name = "expected_calibration_error"
+    error = SCORES["expected_calibration_error"]
     return {
         "temperature": temperature,
         "fitted_on": f"val ({len(val[0])} images)",
         "validation_calibration_error": [
-            expected_calibration_error(val[0] == p.argmax(axis=1), p.max(axis=1).astype(float))
-            for p in (val[1], scale(val[1], temperature))
+            error(val[0], p) for p in (val[1], scale(val[1], temperature))
         ],
-        name: found[name],
-        "confidence_intervals": {name: found["confidence_intervals"][name]},
+        error.name: error(target, scaled),
+        "confidence_intervals": bootstrap(target, scaled, [error], resamples=resamples, seed=seed),
         "reliability": reliability(target == scaled.argmax(axis=1), scaled.max(axis=1)),
     }

@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from fer.core import labels
-from fer.evaluation.metrics import (
-    cells_of,
+from fer.evaluation.scores import (
+    accuracy,
     confusion_matrix,
     interval,
+    macro_f1,
+    on_resamples,
     resampling,
-    scalars_of,
+    shown_in,
 )
-
-COMPARED = ("accuracy", "macro_f1", "balanced_accuracy")
 
 
 def compare_paired(
@@ -31,30 +30,31 @@ def compare_paired(
 
     Args:
         target: ``(N,)`` int64.
-        first, second: predictions ``(N,)`` int64 of the two networks.
+        first, second: probabilities ``(N, 7)`` of the two networks.
         resamples: bootstrap resamples for the intervals.
         seed: of the bootstrap.
 
     Returns:
-        ``difference`` and ``confidence_intervals`` of the scalars, and ``mcnemar``: how many
+        ``difference`` and ``confidence_intervals`` of the scores, and ``mcnemar``: how many
         images only the first and only the second gets right, with the exact two-sided p-value
         (McNemar, "Note on the sampling error of the difference between correlated proportions or
         percentages", Psychometrika 12(2), 1947).
     """
-    c = labels.NUM_CLASSES
-    scalars = [scalars_of(confusion_matrix(target, preds)) for preds in (first, second)]
-    cells = [cells_of(target, preds) for preds in (first, second)]
-    draws: dict[str, list[np.ndarray]] = {name: [] for name in COMPARED}
+    scores = shown_in("comparisons")
+    before, after = (on_resamples(scores, target, found) for found in (first, second))
+    draws: dict[str, list[np.ndarray]] = {score.name: [] for score in scores}
     for weights in resampling(len(target), resamples, seed):
-        before, after = (scalars_of((weights @ own).reshape(-1, c, c)) for own in cells)
-        for name in COMPARED:
-            draws[name].append(after[name] - before[name])
-    right = [preds == target for preds in (first, second)]
+        values, other = before(weights), after(weights)
+        for name, parts in draws.items():
+            parts.append(other[name] - values[name])
+    right = [found.argmax(axis=1) == target for found in (first, second)]
     only_first = int((right[0] & ~right[1]).sum())
     only_second = int((right[1] & ~right[0]).sum())
     return {
         "samples": len(target),
-        "difference": {name: float(scalars[1][name] - scalars[0][name]) for name in COMPARED},
+        "difference": {
+            score.name: score(target, second) - score(target, first) for score in scores
+        },
         "confidence_intervals": {
             name: interval(np.concatenate(parts)) for name, parts in draws.items()
         },
@@ -97,14 +97,14 @@ def prior_shift(
     matrix = confusion_matrix(target, probabilities.argmax(axis=1))
     support = matrix.sum(axis=1)
     shares = source / source.sum()
-    accuracy: float | None = None
+    weighted: float | None = None
     if not ((support == 0) & (source > 0)).any():
         recall = np.diagonal(matrix) / np.maximum(support, 1)
-        accuracy = float((shares * recall).sum())
+        weighted = float((shares * recall).sum())
     ratio = np.divide(support / support.sum(), shares, out=np.zeros(len(shares)), where=shares > 0)
-    adjusted = scalars_of(confusion_matrix(target, (probabilities * ratio).argmax(axis=1)))
+    adjusted = confusion_matrix(target, (probabilities * ratio).argmax(axis=1))
     return {
-        "accuracy_source_priors": accuracy,
-        "accuracy_adjusted": float(adjusted["accuracy"]),
-        "macro_f1_adjusted": float(adjusted["macro_f1"]),
+        "accuracy_source_priors": weighted,
+        "accuracy_adjusted": float(accuracy(adjusted)),
+        "macro_f1_adjusted": float(macro_f1(adjusted)),
     }

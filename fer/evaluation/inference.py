@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from fer.core import labels
-from fer.core.errors import DataError
 from fer.core.hardware import Computing, autocast_dtype
 from fer.data.audit.verdict import ALTERED
 from fer.data.datamodule import EmotionDataModule
@@ -95,18 +94,15 @@ def measure_network(
         batch_size=batch_size,
         tta=tta,
     )
-    try:
-        metrics = measure_split(
-            data.dataset_name,
-            split,
-            dataset.targets,
-            probabilities,
-            data.leaked(split),
-            resamples=resamples,
-            seed=seed,
-        )
-    except DataError as error:
-        raise DataError(f"{data.dataset_name}, split {split}: {error}") from error
+    metrics = measure_split(
+        data.dataset_name,
+        split,
+        dataset.targets,
+        probabilities,
+        data.leaked(split),
+        resamples=resamples,
+        seed=seed,
+    )
     integrity = data.prepared.integrity
     if integrity["verdict"] == ALTERED:  # a number that is copied elsewhere takes this along
         metrics["altered_copy"] = [finding["text"] for finding in integrity["findings"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,18 @@ import numpy as np
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
-
-ECE_BINS = 15
-SCALARS = ("accuracy", "macro_f1", "micro_f1", "balanced_accuracy", "expected_calibration_error")
+from fer.evaluation.scores import (
+    ECE_BINS,
+    SCORES,
+    Score,
+    calibration_terms,
+    confusion_matrix,
+    counts_of,
+    interval,
+    on_resamples,
+    ratio,
+    resampling,
+)
 
 
 @dataclass(frozen=True)
@@ -32,43 +41,11 @@ class SplitResult:
         return self.probabilities.argmax(axis=1)
 
 
-def confusion_matrix(target: np.ndarray, preds: np.ndarray) -> np.ndarray:
-    """``(7, 7)`` int64, rows true, columns predicted, in the schema's order."""
-    c = labels.NUM_CLASSES
-    return np.bincount(target * c + preds, minlength=c * c).reshape(c, c)
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """part / whole, and 0 where the whole is 0."""
-    return np.divide(part, whole, out=np.zeros(np.broadcast(part, whole).shape), where=whole > 0)
-
-
-def scalars_of(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """Accuracy, macro- and micro-F1 and balanced accuracy of confusion matrices ``(..., 7, 7)``.
-
-    As in scikit-learn, macro-F1 averages over the emotions that occur among the targets or the
-    predictions, balanced accuracy over those that occur among the targets; with one prediction
-    per image, micro-F1 equals accuracy.
-    """
-    matrix = matrix.astype(np.float64)
-    hits = np.diagonal(matrix, axis1=-2, axis2=-1)  # (..., 7)
-    true = matrix.sum(axis=-1)
-    predicted = matrix.sum(axis=-2)
-    f1 = _ratio(2 * hits, true + predicted)
-    accuracy = _ratio(hits.sum(axis=-1), true.sum(axis=-1))
-    return {
-        "accuracy": accuracy,
-        "macro_f1": _ratio(f1.sum(axis=-1), (true + predicted > 0).sum(axis=-1)),
-        "micro_f1": accuracy,
-        "balanced_accuracy": _ratio(_ratio(hits, true).sum(axis=-1), (true > 0).sum(axis=-1)),
-    }
-
-
 def per_class(matrix: np.ndarray) -> dict[str, dict[str, float]]:
     """Precision, recall, F1 and support of each emotion; 0 where a ratio is not defined."""
-    hits, true, predicted = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
-    precision, recall = _ratio(hits, predicted), _ratio(hits, true)
-    f1 = _ratio(2 * hits, true + predicted)
+    hits, true, predicted = counts_of(matrix)
+    precision, recall = ratio(hits, predicted), ratio(hits, true)
+    f1 = ratio(2 * hits, true + predicted)
     return {
         emotion: {
             "precision": float(precision[i]),
@@ -78,27 +55,6 @@ def per_class(matrix: np.ndarray) -> dict[str, dict[str, float]]:
         }
         for i, emotion in enumerate(labels.EMOTIONS)
     }
-
-
-def _calibration_terms(
-    correct: np.ndarray, confidence: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Each image's bin ``(N,)`` and its confidence minus correctness ``(N,)``."""
-    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
-    return bins, confidence - correct
-
-
-def expected_calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:
-    """Mean gap between confidence and accuracy over 15 bins of equal width.
-
-    Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599, equation 3.
-
-    Args:
-        correct: ``(N,)`` bool.
-        confidence: ``(N,)``, the probability of the predicted emotion.
-    """
-    bins, gap = _calibration_terms(correct, confidence)
-    return float(np.abs(np.bincount(bins, weights=gap, minlength=ECE_BINS)).sum() / len(gap))
 
 
 def reliability(correct: np.ndarray, confidence: np.ndarray) -> list[dict[str, Any]]:
@@ -111,7 +67,7 @@ def reliability(correct: np.ndarray, confidence: np.ndarray) -> list[dict[str, A
     Returns:
         A mapping for each of the 15 bins; its means are None where it has no image.
     """
-    bins, _ = _calibration_terms(correct, confidence)
+    bins, _ = calibration_terms(correct, confidence)
     images = np.bincount(bins, minlength=ECE_BINS)
     sums = [np.bincount(bins, weights=x, minlength=ECE_BINS) for x in (confidence, correct)]
     return [
@@ -126,67 +82,31 @@ def reliability(correct: np.ndarray, confidence: np.ndarray) -> list[dict[str, A
     ]
 
 
-def resampling(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each of ``n`` images is drawn in each bootstrap resample, ``(R, n)`` at a time.
-
-    The same arguments give the same resamples: what is computed on them is paired.
-    """
-    rng = np.random.default_rng(seed)
-    step = max(1, 4_000_000 // n)  # bounds the memory of the weights to 32 MB
-    for start in range(0, resamples, step):
-        size = min(step, resamples - start)
-        yield rng.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
-
-
-def cells_of(target: np.ndarray, preds: np.ndarray) -> np.ndarray:
-    """``(N, 49)``: the cell of the confusion matrix that each image falls into.
-
-    ``weights @ cells_of(...)`` are the confusion matrices of resamples.
-    """
-    cells = np.zeros((len(target), labels.NUM_CLASSES**2))
-    cells[np.arange(len(target)), target * labels.NUM_CLASSES + preds] = 1
-    return cells
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """The 95 % percentile interval ``[low, high]`` of a statistic's resamples ``(R,)``.
-
-    Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
-    """
-    low, high = np.quantile(values, [0.025, 0.975])
-    return [float(low), float(high)]
-
-
 def bootstrap(
     target: np.ndarray,
-    preds: np.ndarray,
-    confidence: np.ndarray,
+    probabilities: np.ndarray,
+    scores: Sequence[Score],
     *,
     resamples: int,
     seed: int,
 ) -> dict[str, list[float]]:
-    """95 % percentile intervals of the scalars, by resampling the images with replacement."""
-    n, c = len(target), labels.NUM_CLASSES
-    bins, gap = _calibration_terms(target == preds, confidence)
-    cells = cells_of(target, preds)
-    gaps = np.zeros((n, ECE_BINS))
-    gaps[np.arange(n), bins] = gap
-    values: dict[str, list[np.ndarray]] = {name: [] for name in SCALARS}
-    for weights in resampling(n, resamples, seed):
-        for name, value in scalars_of((weights @ cells).reshape(-1, c, c)).items():
-            values[name].append(value)
-        values["expected_calibration_error"].append(np.abs(weights @ gaps).sum(axis=1) / n)
-    return {name: interval(np.concatenate(parts)) for name, parts in values.items()}
+    """95 % percentile intervals of scores, by resampling the images with replacement."""
+    values_of = on_resamples(scores, target, probabilities)
+    parts = [values_of(weights) for weights in resampling(len(target), resamples, seed)]
+    return {
+        score.name: interval(np.concatenate([part[score.name] for part in parts]))
+        for score in scores
+    }
 
 
-def measure(
+def measure_scores(
     target: np.ndarray,
     probabilities: np.ndarray,
     *,
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Scalars, intervals, per-class figures and confusion matrix. Fractions, not percent.
+    """Number of images, every score, and their intervals. Fractions, not percent.
 
     Args:
         target: ``(N,)`` int64, 0–6.
@@ -195,7 +115,7 @@ def measure(
         seed: of the bootstrap.
 
     Raises:
-        DataError: there is no image, or a probability is not finite.
+        DataError: there is no image, a probability is not finite, or a metric gives no number.
         ConfigError: too few resamples for an interval.
     """
     if resamples < 100:
@@ -210,19 +130,27 @@ def measure(
             f"expected finite probabilities, found {probabilities[bad].tolist()} for image {bad}. "
             "The weights have diverged; lower the learning rate."
         )
-    preds = probabilities.argmax(axis=1)
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    matrix = confusion_matrix(target, preds)
+    scores = list(SCORES.values())
     return {
         "samples": len(target),
-        **{name: float(value) for name, value in scalars_of(matrix).items()},
-        "expected_calibration_error": expected_calibration_error(target == preds, confidence),
+        **{score.name: score(target, probabilities) for score in scores},
         "confidence_intervals": bootstrap(
-            target, preds, confidence, resamples=resamples, seed=seed
+            target, probabilities, scores, resamples=resamples, seed=seed
         ),
-        "per_class": per_class(matrix),
-        "confusion_matrix": matrix.tolist(),
     }
+
+
+def measure(
+    target: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """As :func:`measure_scores`, with per-class figures and the confusion matrix."""
+    found = measure_scores(target, probabilities, resamples=resamples, seed=seed)
+    matrix = confusion_matrix(target, probabilities.argmax(axis=1))
+    return {**found, "per_class": per_class(matrix), "confusion_matrix": matrix.tolist()}
 
 
 def measure_split(
@@ -245,22 +173,27 @@ def measure_split(
         leaked: ``(N,)`` bool, images that stand again in an earlier split.
         resamples: bootstrap resamples for the intervals.
         seed: of the bootstrap.
+
+    Raises:
+        DataError: as :func:`measure_scores`; the message names dataset and split.
+        ConfigError: too few resamples for an interval.
     """
     options: Mapping[str, int] = {"resamples": resamples, "seed": seed}
-    metrics = {
-        "dataset": dataset,
-        "split": split,
-        **measure(target, probabilities, **options),
-        "without_leaks": None,
-        "reliability": reliability(
-            target == probabilities.argmax(axis=1), probabilities.max(axis=1)
-        ),
-    }
-    if not leaked.all():
-        clean = measure(target[~leaked], probabilities[~leaked], **options)
-        kept: Sequence[str] = ("samples", *SCALARS, "confidence_intervals")
-        metrics["without_leaks"] = {name: clean[name] for name in kept}
-    return metrics
+    kept = ~leaked
+    try:
+        return {
+            "dataset": dataset,
+            "split": split,
+            **measure(target, probabilities, **options),
+            "without_leaks": measure_scores(target[kept], probabilities[kept], **options)
+            if kept.any()
+            else None,
+            "reliability": reliability(
+                target == probabilities.argmax(axis=1), probabilities.max(axis=1)
+            ),
+        }
+    except DataError as error:
+        raise DataError(f"{dataset}, split {split}: {error}") from error
 
 
 def measure_subgroups(
@@ -271,7 +204,7 @@ def measure_subgroups(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Scalars of the images that share an annotated attribute.
+    """Scores of the images that share an annotated attribute.
 
     Args:
         target: ``(N,)`` int64.
@@ -281,16 +214,23 @@ def measure_subgroups(
         seed: of the bootstrap.
 
     Returns:
-        attribute → value → samples, scalars and intervals, in the order of the values.
+        attribute → value → samples, scores and intervals, in the order of the values.
+
+    Raises:
+        DataError: as :func:`measure_scores`; the message names the group.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, column in attributes.items():
         values = np.array(column)
         for value in sorted(set(column) - {""}):
             chosen = values == value
-            group = measure(target[chosen], probabilities[chosen], resamples=resamples, seed=seed)
-            kept = ("samples", *SCALARS, "confidence_intervals")
-            found.setdefault(name, {})[value] = {key: group[key] for key in kept}
+            try:
+                group = measure_scores(
+                    target[chosen], probabilities[chosen], resamples=resamples, seed=seed
+                )
+            except DataError as error:
+                raise DataError(f"{name} {value}: {error}") from error
+            found.setdefault(name, {})[value] = group
     return found
 
 

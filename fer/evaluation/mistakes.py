@@ -12,7 +12,7 @@ import numpy as np
 from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.files import from_cell, write_csv
-from fer.evaluation.metrics import confusion_matrix
+from fer.evaluation.scores import confusion_matrix
 
 PREDICTION_COLUMNS = (
     "id",

@@ -1,4 +1,4 @@
-"""How accuracy and macro-F1 fall as images get worse: ``robustness.json``."""
+"""How scores fall as images get worse: ``robustness.json``."""
 
 from __future__ import annotations
 
@@ -10,24 +10,33 @@ from typing import Any
 import numpy as np
 
 from fer.core import labels
-from fer.evaluation.metrics import cells_of, interval, per_class, resampling, scalars_of
+from fer.evaluation.metrics import per_class
 from fer.evaluation.perturbations import Setting
-
-MEASURED = ("accuracy", "macro_f1")
-COLUMNS = (
-    "perturbation",
-    "severity",
-    "parameters",
-    "samples",
-    *(
-        f"{prefix}{name}{suffix}"
-        for prefix in ("", "delta_")
-        for name in MEASURED
-        for suffix in ("", "_low", "_high")
-    ),
-    *(f"recall_{emotion}" for emotion in labels.EMOTIONS),
+from fer.evaluation.scores import (
+    cells_of,
+    confusion_matrix,
+    interval,
+    on_resamples,
+    resampling,
+    shown_in,
 )
-"""Of ``robustness.csv``."""
+
+TABLE = "robustness"
+"""Where a score must stand to be measured here."""
+
+
+def columns() -> tuple[str, ...]:
+    """Of ``robustness.csv``."""
+    return (
+        *("perturbation", "severity", "parameters", "samples"),
+        *(f"{name}{end}" for name in with_changes() for end in ("", "_low", "_high")),
+        *(f"recall_{emotion}" for emotion in labels.EMOTIONS),
+    )
+
+
+def with_changes() -> list[str]:
+    """The keys of each score of damaged images, and of its difference to the undamaged ones."""
+    return [f"{prefix}{score.name}" for prefix in ("", "delta_") for score in shown_in(TABLE)]
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Robustness:
     """One number per perturbation and over all, for ``metrics.json``."""
 
     def table(self) -> list[dict[str, Any]]:
-        """The rows of ``robustness.csv``, under :data:`COLUMNS`."""
+        """The rows of ``robustness.csv``, under :func:`columns`."""
         return [flatten(row) for row in self.rows]
 
 
@@ -76,19 +85,19 @@ def measure_robustness(
         bootstrap_seed: of the bootstrap.
         progress: called with (done, total) before each pass.
     """
-    preds: dict[tuple[str, int], np.ndarray] = {}
-    undamaged: dict[int | None, np.ndarray] = {None: clean.argmax(axis=1)}
+    found: dict[tuple[str, int], np.ndarray] = {}
+    undamaged: dict[int | None, np.ndarray] = {None: clean}
     for index, setting in enumerate(settings):
         progress(index, len(settings))
         size = setting.image_size
         if size not in undamaged:
-            undamaged[size] = predict(images(size)).argmax(axis=1)
-        preds[setting.perturbation, 0] = undamaged[size]
+            undamaged[size] = predict(images(size))
+        found[setting.perturbation, 0] = undamaged[size]
         damaged = setting(images(size), ids, seed)
-        preds[setting.perturbation, setting.severity] = predict(damaged).argmax(axis=1)
-    resampled = _resample(target, preds, resamples, bootstrap_seed)
+        found[setting.perturbation, setting.severity] = predict(damaged)
+    resampled = _resample(target, found, resamples, bootstrap_seed)
     by_key = {(setting.perturbation, setting.severity): setting for setting in settings}
-    rows = [_row(key, target, preds, resampled, by_key.get(key), dataset) for key in preds]
+    rows = [_row(key, target, found, resampled, by_key.get(key), dataset) for key in found]
     return Robustness(rows, _summarise(rows, resampled))
 
 
@@ -97,21 +106,21 @@ Resampled = Mapping[tuple[str, int], Mapping[str, np.ndarray]]
 
 
 def _resample(
-    target: np.ndarray, preds: Mapping[tuple[str, int], np.ndarray], resamples: int, seed: int
+    target: np.ndarray, found: Mapping[tuple[str, int], np.ndarray], resamples: int, seed: int
 ) -> Resampled:
     c = labels.NUM_CLASSES
-    cells = {key: cells_of(target, found) for key, found in preds.items()}
-    parts: dict[tuple[str, int], dict[str, list[np.ndarray]]] = {key: {} for key in preds}
+    scores = shown_in(TABLE)
+    values_of = {key: on_resamples(scores, target, own) for key, own in found.items()}
+    cells = {key: cells_of(target, own) for key, own in found.items()}
+    parts: dict[tuple[str, int], dict[str, list[np.ndarray]]] = {key: {} for key in found}
     for weights in resampling(len(target), resamples, seed):
         for key, own in cells.items():
             matrices = (weights @ own).reshape(-1, c, c)
-            scalars = scalars_of(matrices)
-            for name in MEASURED:
-                parts[key].setdefault(name, []).append(scalars[name])
             true = matrices.sum(axis=2)
             hits = np.diagonal(matrices, axis1=1, axis2=2)
             recall = np.divide(hits, true, out=np.full(hits.shape, np.nan), where=true > 0)
-            parts[key].setdefault("recall", []).append(recall)
+            for name, values in {**values_of[key](weights), "per_class": recall}.items():
+                parts[key].setdefault(name, []).append(values)
     return {
         key: {name: np.concatenate(values) for name, values in own.items()}
         for key, own in parts.items()
@@ -121,39 +130,34 @@ def _resample(
 def _row(
     key: tuple[str, int],
     target: np.ndarray,
-    preds: Mapping[tuple[str, int], np.ndarray],
+    found: Mapping[tuple[str, int], np.ndarray],
     resampled: Resampled,
     setting: Setting | None,
     dataset: str,
 ) -> dict[str, Any]:
     name, severity = key
-    c = labels.NUM_CLASSES
-    own, clean = (
-        np.bincount(target * c + preds[k], minlength=c * c).reshape(c, c) for k in (key, (name, 0))
-    )
-    scalars, before = scalars_of(own), scalars_of(clean)
-    draws, draws_before = resampled[key], resampled[name, 0]
+    own, clean = found[key], found[name, 0]
+    draws, values = dict(resampled[key]), {}
+    for score in shown_in(TABLE):
+        values[score.name] = score(target, own)
+        values[f"delta_{score.name}"] = values[score.name] - score(target, clean)
+        draws[f"delta_{score.name}"] = draws[score.name] - resampled[name, 0][score.name]
     row: dict[str, Any] = {
         "perturbation": name,
         "severity": severity,
         "parameters": {} if setting is None else setting.parameters,
         "samples": len(target),
-        **{metric: float(scalars[metric]) for metric in MEASURED},
-        **{f"delta_{metric}": float(scalars[metric] - before[metric]) for metric in MEASURED},
-        "confidence_intervals": {
-            **{metric: interval(draws[metric]) for metric in MEASURED},
-            **{
-                f"delta_{metric}": interval(draws[metric] - draws_before[metric])
-                for metric in MEASURED
-            },
-        },
+        **{column: values[column] for column in with_changes()},
+        "confidence_intervals": {column: interval(draws[column]) for column in with_changes()},
         "per_class": {
             emotion: {
                 "recall": scores["recall"] if scores["support"] else None,
                 "f1": scores["f1"],
-                "recall_interval": _interval(draws["recall"][:, index]),
+                "recall_interval": _interval(draws["per_class"][:, index]),
             }
-            for index, (emotion, scores) in enumerate(per_class(own).items())
+            for index, (emotion, scores) in enumerate(
+                per_class(confusion_matrix(target, own.argmax(axis=1))).items()
+            )
         },
     }
     if setting is not None and setting.image_size is not None:
@@ -176,10 +180,11 @@ def _summarise(rows: Sequence[Mapping[str, Any]], resampled: Resampled) -> dict[
         severities.setdefault(row["perturbation"], []).append(row["severity"])
     values = {(row["perturbation"], row["severity"]): row for row in rows}
     by_perturbation: dict[str, dict[str, Any]] = {}
-    draws: dict[str, list[np.ndarray]] = {metric: [] for metric in MEASURED}
+    names = [score.name for score in shown_in(TABLE)]
+    draws: dict[str, list[np.ndarray]] = {metric: [] for metric in names}
     for name, steps in severities.items():
         own: dict[str, Any] = {"confidence_intervals": {}}
-        for metric in MEASURED:
+        for metric in names:
             own[metric] = float(_relative_area(steps, [values[name, s][metric] for s in steps]))
             drawn = _relative_area(steps, [resampled[name, s][metric] for s in steps])
             own["confidence_intervals"][metric] = interval(drawn)
@@ -192,18 +197,18 @@ def _summarise(rows: Sequence[Mapping[str, Any]], resampled: Resampled) -> dict[
         "relative_area_mean": {
             **{
                 metric: float(np.mean([own[metric] for own in by_perturbation.values()]))
-                for metric in MEASURED
+                for metric in names
             },
             "confidence_intervals": {
-                metric: interval(np.mean(draws[metric], axis=0)) for metric in MEASURED
+                metric: interval(np.mean(draws[metric], axis=0)) for metric in names
             },
         },
         "mean_over_settings": {
             "settings": len(damaged),
-            **{metric: float(np.mean([row[metric] for row in damaged])) for metric in MEASURED},
+            **{metric: float(np.mean([row[metric] for row in damaged])) for metric in names},
             "confidence_intervals": {
                 metric: interval(np.mean([resampled[key][metric] for key in keys], axis=0))
-                for metric in MEASURED
+                for metric in names
             },
         },
     }
@@ -226,12 +231,14 @@ def _relative_area(steps: Sequence[int], values: Sequence[Any]) -> Any:
 
 
 def flatten(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of ``robustness.json`` under :data:`COLUMNS`."""
+    """A row of ``robustness.json`` under :func:`columns`; what it has not is left out."""
     flat = {key: row[key] for key in ("perturbation", "severity", "samples")}
     # Compact JSON: a cell that programs can read again.
     flat["parameters"] = json.dumps(row["parameters"], separators=(",", ":"))
-    for name, (low, high) in row["confidence_intervals"].items():
-        flat |= {name: row[name], f"{name}_low": low, f"{name}_high": high}
+    for name in with_changes():
+        if name in row:
+            low, high = row["confidence_intervals"][name]
+            flat |= {name: row[name], f"{name}_low": low, f"{name}_high": high}
     for emotion, scores in row["per_class"].items():
         flat[f"recall_{emotion}"] = scores["recall"]
     return flat

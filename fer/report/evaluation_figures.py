@@ -13,7 +13,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator
 
 from fer.core import labels
-from fer.core.words import how_many, percent, plain
+from fer.core.words import PERCENT, how_many, percent, plain
+from fer.evaluation.scores import Score, shown_in
 from fer.report.figures import (
     CORRECT,
     EMOTION_COLORS,
@@ -121,7 +122,7 @@ def show(axis: Axes, image: np.ndarray, x: float, y: float, side: float) -> None
 def robustness_curves(
     networks: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str, subtitle: str
 ) -> Figure:
-    """Accuracy and macro-F1 against severity, a column for each perturbation.
+    """Scores against severity, a column for each perturbation.
 
     Args:
         networks: name → the rows of its ``robustness.json``. With one network its 95 % interval
@@ -132,29 +133,32 @@ def robustness_curves(
     names = list(dict.fromkeys(row["perturbation"] for rows in networks.values() for row in rows))
     columns = min(4, len(names))
     blocks = math.ceil(len(names) / columns)
+    scores = shown_in("robustness")
+    lines = len(scores) * blocks
     with style():
-        figure = new_figure(max(6.0, 0.9 + 2.55 * columns), 4.9 * blocks + 0.3, title, subtitle)
-        axes = figure.subplots(2 * blocks, columns, squeeze=False, sharey=True)
+        figure = new_figure(max(6.0, 0.9 + 2.55 * columns), 2.45 * lines + 0.3, title, subtitle)
+        axes = figure.subplots(lines, columns, squeeze=False, sharey="row")
         for position, name in enumerate(names):
-            for offset, (metric, ylabel) in enumerate(
-                (("accuracy", "accuracy (%)"), ("macro_f1", "macro-F1 (%)"))
-            ):
-                axis = axes[2 * (position // columns) + offset, position % columns]
+            for offset, score in enumerate(scores):
+                axis = axes[len(scores) * (position // columns) + offset, position % columns]
                 for index, (network, rows) in enumerate(networks.items()):
-                    own = [row for row in rows if row["perturbation"] == name]
+                    own = [r for r in rows if r["perturbation"] == name and score.name in r]
                     if own:
-                        _curve(axis, own, metric, index, network, shaded=len(networks) == 1)
+                        _curve(axis, own, score, index, network, shaded=len(networks) == 1)
                 if offset == 0:
                     axis.set_title(name.replace("_", " "))
-                axis.set(ylim=(0, 100), xlabel="severity (0: clean)")
+                axis.set_xlabel("severity (0: clean)")
                 if position % columns == 0:
-                    axis.set_ylabel(ylabel)
+                    unit = f" ({score.format.unit.strip()})" if score.format.unit else ""
+                    axis.set_ylabel(f"{score.heading}{unit}", parse_math=False)
                 axis.xaxis.set_major_locator(MultipleLocator(1))
-                axis.yaxis.set_major_locator(MultipleLocator(20))
+                if score.format == PERCENT:
+                    axis.set_ylim(0, 100)
+                    axis.yaxis.set_major_locator(MultipleLocator(20))
                 axis.grid(True)
         for spare in range(len(names), blocks * columns):
-            for offset in (0, 1):
-                axes[2 * (spare // columns) + offset, spare % columns].set_visible(False)
+            for offset in range(len(scores)):
+                axes[len(scores) * (spare // columns) + offset, spare % columns].set_visible(False)
         if len(networks) > 1:
             handles, texts = axes[0, 0].get_legend_handles_labels()
             figure.legend(handles, texts, loc="outside lower center", ncols=min(3, len(networks)))
@@ -164,23 +168,24 @@ def robustness_curves(
 def _curve(
     axis: Axes,
     rows: Sequence[Mapping[str, Any]],
-    metric: str,
+    score: Score,
     index: int,
     network: str,
     *,
     shaded: bool,
 ) -> None:
     x = [row["severity"] for row in rows]
-    y = np.array([100 * row[metric] for row in rows])
-    low, high = 100 * np.array([row["confidence_intervals"][metric] for row in rows]).T
+    factor = score.format.factor
+    y = factor * np.array([row[score.name] for row in rows])
+    low, high = factor * np.array([row["confidence_intervals"][score.name] for row in rows]).T
     color, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
     if shaded:
         axis.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
         axis.plot(x, y, color=color, marker=marker, markersize=4.5, label=network)
         for place, value in zip(x, y, strict=True):
             axis.annotate(
-                f"{value:.0f}", (place, value), xytext=(0, 5), textcoords="offset points",
-                ha="center", size=8,
+                f"{value:.{score.format.decimals - 1}f}", (place, value), xytext=(0, 5),
+                textcoords="offset points", ha="center", size=8,
             )  # fmt: skip
     else:
         # The percentile interval may leave out the estimate itself where it is near a bound.
@@ -345,15 +350,15 @@ def _probability_bars(
 def cross_table(
     values: Mapping[tuple[str, str], tuple[float, Sequence[float]]],
     *,
-    metric: str,
+    score: Score,
     title: str,
     subtitle: str,
 ) -> Figure:
-    """Every network on every dataset, as a coloured table.
+    """Every network on every dataset, as a coloured table; the darker, the better.
 
     Args:
-        values: (network, dataset) → a fraction and its 95 % interval.
-        metric: its name.
+        values: (network, dataset) → a value and its 95 % interval.
+        score: what it is a value of.
         title: of the figure.
         subtitle: what is seen.
     """
@@ -364,21 +369,20 @@ def cross_table(
             max(5.6, 2.6 + 1.9 * len(datasets)), 0.9 + 0.95 * len(networks), title, subtitle
         )
         axis = figure.subplots()
-        shares = np.full((len(networks), len(datasets)), np.nan)
-        for (network, dataset), (value, _) in values.items():
-            shares[networks.index(network), datasets.index(dataset)] = 100 * value
-        axis.imshow(np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=100, aspect="auto")
-        for (network, dataset), (value, (low, high)) in values.items():
-            color = "white" if value > 0.55 else INK
+        found = [value for value, _ in values.values()]
+        span = (0, 1) if score.format == PERCENT else (min(found), max(found))
+        shades = np.full((len(networks), len(datasets)), np.nan)
+        for (network, dataset), (value, bounds) in values.items():
             x, y = datasets.index(dataset), networks.index(network)
-            axis.text(x, y - 0.1, percent(value), ha="center", va="center", size=13, color=color)
-            axis.text(
-                x, y + 0.26, f"{100 * low:.1f}–{100 * high:.1f} %", ha="center", va="center",
-                size=8.5, color=color,
-            )  # fmt: skip
+            shades[y, x] = np.interp(value, span, (0, 1) if score.higher_is_better else (1, 0))
+            color = "white" if shades[y, x] > 0.55 else INK
+            text, detail = score.format.text(value), score.format.interval(bounds) or ""
+            axis.text(x, y - 0.1, text, ha="center", va="center", size=13, color=color)
+            axis.text(x, y + 0.26, detail, ha="center", va="center", size=8.5, color=color)
+        axis.imshow(np.ma.masked_invalid(shades), cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axis.set_xticks(range(len(datasets)), list(map(plain, datasets)))
         axis.set_yticks(range(len(networks)), list(map(plain, networks)))
-        axis.set_xlabel(f"measured on ({metric})", labelpad=8)
+        axis.set_xlabel(f"measured on ({score.heading})", labelpad=8, parse_math=False)
         axis.set_ylabel("network")
         axis.tick_params(length=0, labelsize=10)
         axis.spines[:].set_visible(False)

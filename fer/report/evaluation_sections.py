@@ -13,24 +13,18 @@ from fer.core.words import how_many, percent, whole
 from fer.evaluation.metrics import SplitResult
 from fer.evaluation.mistakes import confident_mistakes, frequent_confusions
 from fer.evaluation.robustness import Robustness
+from fer.evaluation.scores import shown_in
 from fer.report import evaluation_figures as drawing
 from fer.report.figures import save
 from fer.report.page import Cell, FigureEntry, Section, Table
-from fer.report.run_page import interval_text
+from fer.report.score_cells import change_cell, score_cell, share_cell
 
 IMAGES_A_LINE = 4
 
 
-def score(row: Mapping[str, Any], name: str) -> Cell:
-    """A fraction with its interval."""
-    return Cell(percent(row[name]), row[name], interval_text(row["confidence_intervals"][name]))
-
-
-def points(row: Mapping[str, Any], name: str) -> Cell:
-    """A difference of fractions in points, with its interval."""
-    value = 100 * row[name]
-    low, high = (100 * bound for bound in row["confidence_intervals"][name])
-    return Cell(f"{value:+.1f}".replace("-", "−"), value, f"{low:+.1f} to {high:+.1f}")
+def curves_caption() -> str:
+    """Which scores the robustness curves show."""
+    return f"From top to bottom: {', '.join(score.heading for score in shown_in('robustness'))}"
 
 
 def calibration_section(folder: Path, result: SplitResult, shown: str) -> Section:
@@ -73,16 +67,17 @@ def calibration_section(folder: Path, result: SplitResult, shown: str) -> Sectio
 def subgroups_section(subgroups: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section:
     """Scores of the images that share an attribute."""
     tables = []
+    scores = shown_in("comparisons")
     for attribute, groups in subgroups.items():
         rows = [
             [
                 Cell(value, index),
-                *(score(row, name) for name in ("accuracy", "macro_f1", "balanced_accuracy")),
+                *(score_cell(row, score) for score in scores),
                 Cell(whole(row["samples"]), row["samples"]),
             ]
             for index, (value, row) in enumerate(groups.items())
         ]
-        columns = [attribute, "Accuracy", "Macro-F1", "Balanced accuracy", "Images"]
+        columns = [attribute, *(score.title for score in scores), "Images"]
         tables.append((Table(f"group-{attribute}", columns, rows, sortable=True), ""))
     return Section(
         "Groups of people",
@@ -128,15 +123,14 @@ def robustness_section(
         examples, result.target[faces], title=f"What the perturbations look like: {shown}"
     )
     area, mean = found.summary["relative_area_mean"], found.summary["mean_over_settings"]
+    scores = shown_in("robustness")
+    kept = " and ".join(f"{percent(area[s.name])} of the clean {s.heading}" for s in scores)
+    cells = [(score.heading, score_cell(mean, score)) for score in scores]
+    means = ", ".join(f"{heading} {cell.text} ({cell.detail})" for heading, cell in cells)
     text = [
         "Each image is damaged in the same way for every network, at the network's input size. "
-        f"Over all perturbations, {percent(area['accuracy'])} of the clean accuracy and "
-        f"{percent(area['macro_f1'])} of the clean macro-F1 are left (area under the curve; 100 % "
-        f"is no loss). Mean over the {mean['settings']} damaged settings: accuracy "
-        f"{percent(mean['accuracy'])} "
-        f"({interval_text(mean['confidence_intervals']['accuracy'])}), macro-F1 "
-        f"{percent(mean['macro_f1'])} "
-        f"({interval_text(mean['confidence_intervals']['macro_f1'])})."
+        f"Over all perturbations, {kept} are left (area under the curve; 100 % is no loss). Mean "
+        f"over the {mean['settings']} damaged settings: {means}."
     ]
     if "reference_accuracy" in mean:
         gain = 100 * (mean["accuracy"] - mean["reference_accuracy"])
@@ -164,7 +158,7 @@ def robustness_section(
             FigureEntry(
                 save(curves, place / "robustness.png"),
                 "Robustness curves",
-                f"Accuracy above, macro-F1 below, on {images}.",
+                f"{curves_caption()}, on {images}.",
             ),
             FigureEntry(
                 save(by_class, place / "robustness_per_class.png"),
@@ -183,32 +177,31 @@ def robustness_section(
 
 
 def _area_table(areas: Mapping[str, Mapping[str, Any]]) -> Table:
+    scores = shown_in("robustness")
     rows = [
-        [Cell(name.replace("_", " "), index), score(row, "accuracy"), score(row, "macro_f1")]
+        [Cell(name.replace("_", " "), index), *(share_cell(row, score) for score in scores)]
         for index, (name, row) in enumerate(areas.items())
     ]
-    return Table(
-        "robustness-areas", ["Perturbation", "Accuracy left", "Macro-F1 left"], rows, sortable=True
-    )
+    columns = ["Perturbation", *(f"{score.title} left" for score in scores)]
+    return Table("robustness-areas", columns, rows, sortable=True)
 
 
 def _settings_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     with_reference = any("reference_accuracy" in row for row in rows)
+    scores = shown_in("robustness")
     table = []
     for index, row in enumerate(rows):
         words = ", ".join(f"{key} {value:g}" for key, value in row["parameters"].items())
-        cells = [
-            Cell(f"{row['perturbation'].replace('_', ' ')} {row['severity']}", index, words),
-            score(row, "accuracy"),
-            points(row, "delta_accuracy"),
-            score(row, "macro_f1"),
-            points(row, "delta_macro_f1"),
-        ]
+        cells = [Cell(f"{row['perturbation'].replace('_', ' ')} {row['severity']}", index, words)]
+        for score in scores:
+            key = f"delta_{score.name}"
+            change = change_cell(row[key], row["confidence_intervals"][key], score)
+            cells += [score_cell(row, score), change]
         if with_reference:
             value = row.get("reference_accuracy")
             cells.append(Cell(percent(value), value))
         table.append(cells)
-    columns = ["Setting", "Accuracy", "Change", "Macro-F1", "Change"]
+    columns = ["Setting", *(name for score in scores for name in (score.title, "Change"))]
     if with_reference:
         columns.append("Published accuracy")
     return Table("robustness", columns, table, sortable=True)

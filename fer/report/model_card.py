@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
-from fer.core.words import how_many, whole
-from fer.evaluation.metrics import SCALARS
+from fer.core.words import ABSENT, how_many, whole
+from fer.evaluation.scores import SCORES, Score, shown_in
 from fer.report.saliency_sections import METHOD_NAMES
 
 ABOUT = {
@@ -29,6 +29,8 @@ ABOUT = {
     ),
 }
 DRAWN = "Drawn faces: scores on them say nothing about human faces."
+HUB = {"macro_f1": "f1"}
+"""The names of scores that have another one on the Hugging Face hub."""
 MISSING = {
     "rafdb": (
         "**RAF-DB was not measured here.** Its terms forbid passing it on, and no copy was at "
@@ -107,11 +109,12 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
         "others would differ was not measured."
         if alone
         else f"Mean over {len(results['seeds'])} seeds ± their standard deviation.",
+        "headings": [score.heading for score in SCORES.values()],
         "results": [
             {
                 "name": f"{row['train_dataset']} → {row['test_dataset']}",
                 "samples": whole(row["samples"]),
-                "cells": [_spread(row[key]) for key in SCALARS],
+                "cells": [_spread(row, score) for score in SCORES.values()],
             }
             for row in results["summary"]
         ],
@@ -145,9 +148,10 @@ def _preferred(
         seed = preferred(results, name)["seed"]
         metrics = next(one["metrics"] for one in own if one["seed"] == seed)
         found = []
-        for key, words in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
-            low, high = metrics["confidence_intervals"][key]
-            found.append(f"{words} {100 * metrics[key]:.1f} % [{100 * low:.1f}, {100 * high:.1f}]")
+        for score in shown_in("sweeps"):
+            if score.name in metrics:
+                bounds = _brackets(metrics["confidence_intervals"][score.name], score)
+                found.append(f"{score.heading} {score.format.text(metrics[score.name])} {bounds}")
         lines.append(
             f"The network to use is that of seed {seed}, which has the best macro-F1 on {name}'s "
             f"validation images: {' and '.join(found)} on test (95 % intervals, a bootstrap over "
@@ -183,11 +187,9 @@ def make_metadata(results: Mapping[str, Any]) -> str:
             'pip install "fer-lab[card]"'
         ) from error
     found = []
+    scores = [one for one in shown_in("sweeps") if one.name in results["summary"][0]]
     for row in results["summary"]:
-        for key, kind, words in (
-            ("accuracy", "accuracy", "Accuracy"),
-            ("macro_f1", "f1", "Macro-F1"),
-        ):
+        for score in scores:
             found.append(
                 EvalResult(
                     task_type="image-classification",
@@ -195,9 +197,9 @@ def make_metadata(results: Mapping[str, Any]) -> str:
                     dataset_type=row["test_dataset"],
                     dataset_name=row["test_dataset"],
                     dataset_split="test",
-                    metric_type=kind,
-                    metric_name=f"{words} (trained on {row['train_dataset']})",
-                    metric_value=round(row[key]["mean"], 4),
+                    metric_type=HUB.get(score.name, score.name),
+                    metric_name=f"{score.title} (trained on {row['train_dataset']})",
+                    metric_value=round(row[score.name]["mean"], 4),
                 )
             )
     data = ModelCardData(
@@ -206,7 +208,7 @@ def make_metadata(results: Mapping[str, Any]) -> str:
         library_name="pytorch",
         tags=["facial-expression-recognition", "image-classification", "lightning", "hydra"],
         datasets=list(results["datasets"]),
-        metrics=["accuracy", "f1"],
+        metrics=[HUB.get(score.name, score.name) for score in scores],
         pipeline_tag="image-classification",
         model_name="fer-shared-cnn",
         eval_results=found,
@@ -229,7 +231,7 @@ def describe_recipe(config: Mapping[str, Any]) -> str:
         f"schedule {kind(config['scheduler'])}",
         f"{config['trainer']['max_epochs']} epochs at most",
         f"batches of {config['loader']['batch_size']}",
-        f"dropout {config['model']['dropout']:g}",
+        *([f"dropout {config['model']['dropout']:g}"] if "dropout" in config["model"] else []),
         f"loss {kind(config['loss'])}",
         f"augmentation: {policy}",
     ]
@@ -238,12 +240,18 @@ def describe_recipe(config: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def _spread(found: Mapping[str, Any]) -> str:
-    value = f"{100 * found['mean']:.1f}"
+def _spread(row: Mapping[str, Any], score: Score) -> str:
+    found, form = row.get(score.name), score.format
+    if found is None:
+        return ABSENT
     if found["sd"] is not None:
-        return f"{value} ± {100 * found['sd']:.1f}"
-    low, high = found["interval"]
-    return f"{value} [{100 * low:.1f}, {100 * high:.1f}]"
+        return f"{form.digits(found['mean'])} ± {form.digits(found['sd'])}"
+    return f"{form.digits(found['mean'])} {_brackets(found['interval'], score)}"
+
+
+def _brackets(bounds: Sequence[float], score: Score) -> str:
+    low, high = map(score.format.digits, bounds)
+    return f"[{low}, {high}]"
 
 
 def _percent(values: Sequence[float | None]) -> str:
@@ -445,8 +453,12 @@ def _provenance(results: Mapping[str, Any]) -> list[dict[str, str]]:
             if git.get("commit")
             else "no commit known",
             f"best epoch {row['best_epoch']} (from 0) of {row['epochs']}",
-            f"validation accuracy {100 * row['validation']['accuracy']:.1f} %, macro-F1 "
-            f"{100 * row['validation']['macro_f1']:.1f} %",
+            "validation "
+            + ", ".join(
+                f"{score.heading} {score.format.text(row['validation'][score.name])}"
+                for score in shown_in("sweeps")
+                if score.name in row["validation"]
+            ),
             f"{hardware['device_name'] or hardware['cpu']}, {hardware['precision']}",
             f"torch {row['versions']['torch']}, lightning {row['versions']['lightning']}",
             f"its epochs took {row['epoch_seconds'] / 60:.0f} minutes",

@@ -8,6 +8,7 @@ from typing import Any
 
 from fer.core import labels
 from fer.core.words import ABSENT, percent, to_number, whole
+from fer.evaluation.scores import SCORES, shown_in
 from fer.report.dataset_page import dataset_section
 from fer.report.page import (
     Cell,
@@ -19,19 +20,8 @@ from fer.report.page import (
     tree,
     write_page,
 )
+from fer.report.score_cells import score_cell
 
-SCORES: dict[str, tuple[str, str]] = {
-    "accuracy": ("Accuracy", "share of images predicted correctly"),
-    "macro_f1": ("Macro-F1", "mean of the emotions' F1, each counting the same"),
-    "micro_f1": ("Micro-F1", "F1 over all images; equals accuracy with one label per image"),
-    "balanced_accuracy": ("Balanced accuracy", "mean of the emotions' recall"),
-    "expected_calibration_error": (
-        "Calibration error",
-        "ECE, mean gap between confidence and accuracy; lower is better",
-    ),
-}
-"""Name and meaning of each scalar of ``metrics.json``."""
-CARDS = ("accuracy", "macro_f1", "balanced_accuracy", "expected_calibration_error")
 PER_CLASS = ("precision", "recall", "f1")
 HISTORY: dict[str, str] = {
     "epoch": "Epoch",
@@ -106,32 +96,12 @@ def write_run_report(
     )
 
 
-def interval_text(bounds: object) -> str | None:
-    """A 95 % interval of fractions as percent, None where there is none.
-
-    >>> interval_text([0.64, 0.6799])
-    '64.0–68.0 %'
-    """
-    if not isinstance(bounds, Sequence) or len(bounds) != 2:
-        return None
-    low, high = map(to_number, bounds)
-    if low is None or high is None:
-        return None
-    return f"{100 * low:.1f}–{100 * high:.1f} %"
-
-
-def _score(metrics: Mapping[str, Any], name: str) -> Cell:
-    value = metrics.get(name)
-    bounds = (metrics.get("confidence_intervals") or {}).get(name)
-    return Cell(percent(value), to_number(value), interval_text(bounds))
-
-
 def _cards(metrics: Mapping[str, Any]) -> list[dict[str, str | None]]:
     cards: list[dict[str, str | None]] = []
-    for name in CARDS:
-        score = _score(metrics, name)
-        detail = f"95 % CI {score.detail}" if score.detail else None
-        cards.append({"name": SCORES[name][0], "value": score.text, "detail": detail})
+    for score in shown_in("cards"):
+        cell = score_cell(metrics, score)
+        detail = f"95 % CI {cell.detail}" if cell.detail else None
+        cards.append({"name": score.title, "value": cell.text, "detail": detail})
     where = " · ".join(str(metrics[key]) for key in ("dataset", "split") if metrics.get(key))
     return [*cards, {"name": "Images", "value": whole(metrics.get("samples")), "detail": where}]
 
@@ -151,8 +121,11 @@ def _with_leak_free(
 def _headline(splits: Mapping[str, Mapping[str, Any]]) -> Table:
     columns = _with_leak_free(splits)
     rows = [
-        [Cell(heading, None, meaning), *(_score(metrics, name) for _, metrics in columns)]
-        for name, (heading, meaning) in SCORES.items()
+        [
+            Cell(score.title, None, score.meaning or None),
+            *(score_cell(metrics, score) for _, metrics in columns),
+        ]
+        for score in SCORES.values()
     ]
     counts = (metrics.get("samples") for _, metrics in columns)
     rows.append([Cell("Images"), *(Cell(whole(count), to_number(count)) for count in counts)])

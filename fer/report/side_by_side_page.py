@@ -11,10 +11,12 @@ import numpy as np
 
 from fer.core import labels
 from fer.core.words import ABSENT, how_many, percent, whole
+from fer.evaluation.scores import Score, shown_in
 from fer.report import evaluation_figures as drawing
-from fer.report.evaluation_sections import points, score
+from fer.report.evaluation_sections import curves_caption
 from fer.report.figures import confusion_matrix, save
 from fer.report.page import Cell, FigureEntry, Section, Table, embed_section, write_page
+from fer.report.score_cells import change_cell, score_cell
 from fer.runs.side_by_side import Collection, Job
 
 MOST_MATRICES = 9
@@ -61,40 +63,44 @@ def _cross_section(
     folder: Path, jobs: Sequence[Job], names: Sequence[str], rows: Sequence[Mapping[str, Any]]
 ) -> Section:
     table = []
+    scores = shown_in("comparisons")
     for job, name, row in zip(jobs, names, rows, strict=True):
         table.append(
             [
                 Cell(f"{name} → {_on(job)}", link=f"{quote(job.folder.name)}/report.html"),
-                *(score(job.metrics, key) for key in ("accuracy", "macro_f1", "balanced_accuracy")),
-                *(_drop(row, key) for key in ("accuracy", "macro_f1")),
+                *(score_cell(job.metrics, score) for score in scores),
+                *(_drop(row, score) for score in scores),
                 Cell(whole(row["samples"]), row["samples"]),
             ]
         )
     columns = [
         "Network → measured on",
-        "Accuracy",
-        "Macro-F1",
-        "Balanced accuracy",
-        "Accuracy lost",
-        "Macro-F1 lost",
+        *(score.title for score in scores),
+        *(f"{score.title} {'lost' if score.higher_is_better else 'gained'}" for score in scores),
         "Images",
     ]
     entries = []
-    for key, words in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
+    for score in scores:
+        key = score.name
+        measured = {
+            (name, _on(job)): (job.metrics[key], job.metrics["confidence_intervals"][key])
+            for job, name in zip(jobs, names, strict=True)
+            if key in job.metrics
+        }
+        if not measured:
+            continue
+        title = f"Every network on every dataset: {score.heading}"
         figure = drawing.cross_table(
-            {
-                (name, _on(job)): (job.metrics[key], job.metrics["confidence_intervals"][key])
-                for job, name in zip(jobs, names, strict=True)
-            },
-            metric=words,
-            title=f"Every network on every dataset: {words}",
+            measured,
+            score=score,
+            title=title,
             subtitle="a row for each network, named after what it was trained on; small: 95 % "
             "interval",
         )
         entries.append(
             FigureEntry(
                 save(figure, folder / "figures" / f"cross_{key}.png"),
-                f"Every network on every dataset: {words}",
+                title,
                 "Compare within a column: the images are the same there. From one column to "
                 "another the difficulty of the images changes too.",
             )
@@ -130,17 +136,22 @@ def _cross_section(
         tables=[
             (
                 Table("cross", columns, table, sortable=True),
-                "Lost: percentage points against the same network on the dataset that it was "
-                "trained on. Small: 95 % interval, bootstrap over images.",
+                "Lost or gained, of fractions in percentage points: how much worse than the same "
+                "network on the dataset that it was trained on. Small: 95 % interval, bootstrap "
+                "over images.",
             )
         ],
         figures=entries,
     )
 
 
-def _drop(row: Mapping[str, Any], key: str) -> Cell:
-    value = row.get(f"drop_{key}")
-    return Cell(ABSENT) if value is None else Cell(f"{100 * value:.1f}".replace("-", "−"), value)
+def _drop(row: Mapping[str, Any], score: Score) -> Cell:
+    """How much worse than at home."""
+    value = row.get(f"drop_{score.name}")
+    if value is None:
+        return Cell(ABSENT)
+    worse = value if score.higher_is_better else -value
+    return Cell(score.format.digits(worse).replace("-", "−"), worse)
 
 
 def _prior_section(
@@ -193,14 +204,15 @@ def _prior_section(
 
 def _comparison_section(comparisons: Sequence[Mapping[str, Any]]) -> Section:
     table = []
+    scores = shown_in("comparisons")
     for row in comparisons:
-        flat = {**row["difference"], "confidence_intervals": row["confidence_intervals"]}
+        difference, bounds = row["difference"], row["confidence_intervals"]
         test = row["mcnemar"]
         p = test["p_value"]
         table.append(
             [
                 Cell(f"{row['second']} minus {row['first']}", None, row["dataset"]),
-                *(points(flat, key) for key in ("accuracy", "macro_f1", "balanced_accuracy")),
+                *(change_cell(difference[s.name], bounds[s.name], s) for s in scores),
                 Cell(whole(test["only_first_right"]), test["only_first_right"]),
                 Cell(whole(test["only_second_right"]), test["only_second_right"]),
                 Cell("< 0.0001" if p < 1e-4 else f"{p:.4f}", p),
@@ -208,9 +220,7 @@ def _comparison_section(comparisons: Sequence[Mapping[str, Any]]) -> Section:
         )
     columns = [
         "Difference",
-        "Accuracy",
-        "Macro-F1",
-        "Balanced accuracy",
+        *(score.title for score in scores),
         "Only the first right",
         "Only the second right",
         "McNemar's p",
@@ -248,8 +258,8 @@ def _robustness_sections(folder: Path, jobs: Sequence[Job], names: Sequence[str]
             FigureEntry(
                 save(figure, folder / "figures" / f"robustness_{index}.png"),
                 f"Robustness: {shown}",
-                f"Accuracy above, macro-F1 below, on {how_many(samples, 'image')}; every network "
-                "sees the same damage.",
+                f"{curves_caption()}, on {how_many(samples, 'image')}; every network sees the "
+                "same damage.",
             )
         )
     return [Section("Robustness", figures=entries)] if entries else []

@@ -12,18 +12,13 @@ from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.files import read_json, write_json
 from fer.core.words import ABSENT, how_many, percent, whole
-from fer.report.evaluation_sections import score
+from fer.evaluation.scores import SCORES, Score, shown_in
+from fer.report.evaluation_sections import curves_caption
 from fer.report.page import Cell, FigureEntry, Section, Table, embed_section, write_page
+from fer.report.score_cells import score_cell, share_cell
 from fer.runs.plan import Evaluation, Study
 from fer.runs.provenance import git_state, without_places
 
-SCORES = {
-    "accuracy": "Accuracy",
-    "macro_f1": "Macro-F1",
-    "micro_f1": "Micro-F1",
-    "balanced_accuracy": "Balanced accuracy",
-    "expected_calibration_error": "Calibration error",
-}
 RESULTS = "study.json"
 """The file that holds every number of the page, for a model card."""
 RECIPE = (
@@ -209,14 +204,16 @@ def summarise(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         evaluations: with their ``metrics``, at least one.
 
     Returns:
-        ``seeds``, ``samples``, and for each score ``mean``, ``sd`` (sample standard deviation
-        over seeds; None for one seed), ``values``, and ``interval``: the 95 % bootstrap interval
-        over images where there is one seed, else None.
+        ``seeds``, ``samples``, and for each score that all of them have ``mean``, ``sd`` (sample
+        standard deviation over seeds; None for one seed), ``values``, and ``interval``: the 95 %
+        bootstrap interval over images where there is one seed, else None.
     """
     metrics = [one["metrics"] for one in evaluations]
     found: dict[str, Any] = {"seeds": len(metrics), "samples": metrics[0]["samples"]}
     for name in SCORES:
-        values = [row[name] for row in metrics]
+        values = [row[name] for row in metrics if name in row]
+        if len(values) < len(metrics):  # of runs before the metric was registered
+            continue
         alone = len(values) == 1
         found[name] = {
             "mean": mean(values),
@@ -230,11 +227,15 @@ def summarise(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 # --- the page ----------------------------------------------------------------------------------
 
 
-def _spread(found: Mapping[str, Any]) -> Cell:
+def _spread(row: Mapping[str, Any], score: Score) -> Cell:
     """A mean with its spread over seeds, or with the interval over images of a single seed."""
+    found, form = row.get(score.name), score.format
+    if found is None:
+        return Cell(ABSENT)
+    spread = form.interval(found["interval"])
     if found["sd"] is not None:
-        return Cell(percent(found["mean"]), found["mean"], f"± {100 * found['sd']:.1f} (seeds)")
-    return score({"x": found["mean"], "confidence_intervals": {"x": found["interval"]}}, "x")
+        spread = f"± {form.digits(found['sd'])} (seeds)"
+    return Cell(form.text(found["mean"]), found["mean"], spread)
 
 
 def _in_short(study: Study, results: Mapping[str, Any]) -> Section:
@@ -243,7 +244,7 @@ def _in_short(study: Study, results: Mapping[str, Any]) -> Section:
         if row["train_dataset"] != row["test_dataset"]:
             continue
         name = row["train_dataset"]
-        rows.append([Cell(name), *(_spread(row[key]) for key in SCORES), _images(row)])
+        rows.append([Cell(name), *(_spread(row, score) for score in SCORES.values()), _images(row)])
         frequent = _majority(_of(results["evaluations"], name, name)[0]["metrics"])
         text.append(
             f"On {name} the network recognises {percent(row['accuracy']['mean'])} of the test "
@@ -256,11 +257,8 @@ def _in_short(study: Study, results: Mapping[str, Any]) -> Section:
         else "Small: the 95 % interval, a bootstrap over the test images. One seed: how much "
         "another would differ was not measured."
     )
-    return Section(
-        "In short",
-        text,
-        [(Table("short", ["Dataset", *SCORES.values(), "Images"], rows), spread)],
-    )
+    columns = ["Dataset", *(score.title for score in SCORES.values()), "Images"]
+    return Section("In short", text, [(Table("short", columns, rows), spread)])
 
 
 def _images(row: Mapping[str, Any]) -> Cell:
@@ -276,11 +274,12 @@ def _majority(metrics: Mapping[str, Any]) -> float:
 def _transfer(study: Study, results: Mapping[str, Any]) -> Section:
     by = {(row["train_dataset"], row["test_dataset"]): row for row in results["summary"]}
     rows, text = [], []
+    scores = shown_in("comparisons")
     for (trained_on, measured_on), row in by.items():
         rows.append(
             [
                 Cell(f"{trained_on} → {measured_on}"),
-                *(_spread(row[key]) for key in ("accuracy", "macro_f1", "balanced_accuracy")),
+                *(_spread(row, score) for score in scores),
                 _images(row),
             ]
         )
@@ -303,10 +302,7 @@ def _transfer(study: Study, results: Mapping[str, Any]) -> Section:
             (
                 Table(
                     "transfer",
-                    [
-                        "Network → measured on", "Accuracy", "Macro-F1", "Balanced accuracy",
-                        "Images",
-                    ],
+                    ["Network → measured on", *(score.title for score in scores), "Images"],
                     rows,
                 ),
                 "",
@@ -363,22 +359,22 @@ def _per_emotion(study: Study, results: Mapping[str, Any]) -> Section:
 
 def _training(study: Study, results: Mapping[str, Any]) -> Section:
     rows = []
+    scores = shown_in("sweeps")
     for row in results["trainings"]:
         rows.append(
             [
                 Cell(f"{row['dataset']}, seed {row['seed']}", link=f"{row['folder']}/report.html"),
                 Cell(whole(row["best_epoch"]), row["best_epoch"], f"of 0 to {row['epochs'] - 1}"),
-                Cell(percent(row["validation"]["accuracy"]), row["validation"]["accuracy"]),
-                Cell(percent(row["validation"]["macro_f1"]), row["validation"]["macro_f1"]),
+                *(score_cell(row["validation"], score) for score in scores),
                 Cell(whole(row["images_per_second"]), row["images_per_second"]),
                 Cell(f"{row['epoch_seconds'] / 60:.1f}", row["epoch_seconds"]),
                 Cell(str(row["hardware"]["device_name"] or row["hardware"]["cpu"]), words=True),
             ]
         )
     columns = [
-        "Training", "Best epoch", "Validation accuracy", "Validation macro-F1", "Images/s",
-        "Minutes", "On",
-    ]  # fmt: skip
+        *("Training", "Best epoch", *(f"Validation {score.heading}" for score in scores)),
+        *("Images/s", "Minutes", "On"),
+    ]
     seed = study.seeds[0]
     return Section(
         "Training",
@@ -401,6 +397,7 @@ def _training(study: Study, results: Mapping[str, Any]) -> Section:
 
 def _robustness(study: Study, results: Mapping[str, Any]) -> list[Section]:
     rows, figures = [], []
+    scores = shown_in("robustness")
     for name in study.datasets:
         own = _of(results["evaluations"], name, name)
         areas = [one["metrics"].get("robustness", {}).get("relative_area", {}) for one in own]
@@ -410,10 +407,10 @@ def _robustness(study: Study, results: Mapping[str, Any]) -> list[Section]:
                 [
                     Cell(f"{name}: {damage.replace('_', ' ')}"),
                     *(
-                        Cell(percent(average), average)
-                        for average in (
-                            mean(value[key] for value in values) for key in ("accuracy", "macro_f1")
-                        )
+                        share_cell({s.name: mean(value[s.name] for value in values)}, s)
+                        if all(s.name in value for value in values)
+                        else Cell(ABSENT)
+                        for s in scores
                     ),
                 ]
             )
@@ -423,7 +420,7 @@ def _robustness(study: Study, results: Mapping[str, Any]) -> list[Section]:
                 FigureEntry(
                     picture,
                     f"Robustness: {name}, seed {own[0]['seed']}",
-                    "Accuracy and macro-F1 against the severity of the damage; the shade is the "
+                    f"{curves_caption()}, against the severity of the damage; the shade is the "
                     "95 % interval over images.",
                 )
             )
@@ -435,7 +432,7 @@ def _robustness(study: Study, results: Mapping[str, Any]) -> list[Section]:
             [],
             [
                 (
-                    Table("robustness", ["Damage", "Accuracy kept", "Macro-F1 kept"], rows),
+                    Table("robustness", ["Damage", *(f"{s.title} kept" for s in scores)], rows),
                     "Area under the curve, relative to undamaged images; the mean over seeds.",
                 )
             ],

@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fer.evaluation.metrics import SCALARS, SplitResult
+from fer.core.words import ABSENT
+from fer.evaluation.metrics import SplitResult
+from fer.evaluation.scores import SCORES, shown_in
 from fer.runs.sweep import Job, short_names, shorten
 
 
@@ -27,11 +29,14 @@ def print_summary(
     table.add_column("95 % interval", justify="right")
     if val is not None:
         table.add_column("val", justify="right")
-    for name in SCALARS:
-        low, high = result.metrics["confidence_intervals"][name]
-        cells = [name.replace("_", " "), f"{result.metrics[name]:.2%}", f"{low:.2%} – {high:.2%}"]
+    for name, score in SCORES.items():
+        cells = [
+            escape(score.heading),
+            score.format.text(result.metrics[name], more=1),
+            score.format.interval(result.metrics["confidence_intervals"][name], more=1),
+        ]
         if val is not None:
-            cells.append(f"{val.metrics[name]:.2%}")
+            cells.append(score.format.text(val.metrics[name], more=1))
         table.add_row(*cells)
     console = Console()
     console.print(table)
@@ -40,9 +45,10 @@ def print_summary(
     robustness = result.metrics.get("robustness")
     if robustness is not None:
         for name, row in robustness["relative_area"].items():
+            left = (f"{row[s.name]:.1%} of the {s.heading}" for s in shown_in("robustness"))
             console.print(
-                f"Left under {name.replace('_', ' ')}: {row['accuracy']:.1%} of the accuracy, "
-                f"{row['macro_f1']:.1%} of the macro-F1 (area under the curve)",
+                f"Left under {name.replace('_', ' ')}: {', '.join(left)} (area under the curve)",
+                markup=False,
                 highlight=False,
             )
     for path in sorted(folder.iterdir()):
@@ -53,25 +59,24 @@ def print_summary(
 
 def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> None:
     """The jobs on the terminal, the best on validation first."""
-    table = Table(title="Jobs, the best on validation first (F1: macro-F1)")
+    table = Table(title="Jobs, the best macro-F1 on validation first")
     table.add_column("job", justify="right")
     for name in short_names(keys):
         table.add_column(name)
     # A search leaves the test split alone.
     tested = any(job.score("test", "macro_f1") is not None for job in jobs)
     splits = ("val", "test") if tested else ("val",)
-    scored = [f"{split} {name}" for split in splits for name in ("F1", "acc.")]
-    for heading in (*scored, "seconds"):
-        table.add_column(heading, justify="right")
+    columns = [(split, score) for split in splits for score in shown_in("sweeps")]
+    for heading in (*(f"{split} {score.heading}" for split, score in columns), "seconds"):
+        table.add_column(escape(heading), justify="right")
     table.add_column("status", no_wrap=True)
     order = sorted(jobs, key=lambda job: -(job.score("val", "macro_f1") or -1.0))
     for job in order:
-        scores = [job.score(split, name) for split in splits for name in ("macro_f1", "accuracy")]
         table.add_row(
             str(job.number),
             *(escape(shorten(job.values.get(key, ""))) for key in keys),
-            *("–" if score is None else f"{score:.2%}" for score in scores),
-            "–" if job.run is None else f"{job.run['wall_seconds']:.0f}",
+            *(score.format.text(job.score(split, score.name), more=1) for split, score in columns),
+            ABSENT if job.run is None else f"{job.run['wall_seconds']:.0f}",
             job.status,
         )
     console = Console()

@@ -14,33 +14,21 @@ from fer.core import labels
 from fer.core.files import read_json, write_csv, write_json
 from fer.evaluation.compare import compare_paired, prior_shift
 from fer.evaluation.mistakes import read_predictions
-from fer.evaluation.robustness import COLUMNS, flatten
+from fer.evaluation.robustness import columns, flatten
+from fer.evaluation.scores import shown_in
 
-CROSS_COLUMNS = (
-    "train_dataset",
-    "test_dataset",
-    "samples",
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "macro_f1",
-    "macro_f1_low",
-    "macro_f1_high",
-    "balanced_accuracy",
-    "balanced_accuracy_low",
-    "balanced_accuracy_high",
-    "drop_accuracy",
-    "drop_macro_f1",
-    "drop_balanced_accuracy",
-    "accuracy_source_priors",
-    "accuracy_adjusted",
-    "macro_f1_adjusted",
-    *(f"recall_{emotion}" for emotion in labels.EMOTIONS),
-    "split",
-    "network",
-    "run",
-)
-"""Of ``cross_dataset.csv``. Fractions; a drop is the network's own dataset minus this one."""
+
+def cross_columns() -> tuple[str, ...]:
+    """Of ``cross_dataset.csv``. Fractions; a drop is the network's own dataset minus this one."""
+    scores = shown_in("comparisons")
+    return (
+        *("train_dataset", "test_dataset", "samples"),
+        *(f"{score.name}{end}" for score in scores for end in ("", "_low", "_high")),
+        *(f"drop_{score.name}" for score in scores),
+        *("accuracy_source_priors", "accuracy_adjusted", "macro_f1_adjusted"),
+        *(f"recall_{emotion}" for emotion in labels.EMOTIONS),
+        *("split", "network", "run"),
+    )
 
 
 @dataclass(frozen=True)
@@ -54,11 +42,6 @@ class Job:
     target: np.ndarray
     probabilities: np.ndarray
     robustness: list[dict[str, Any]] | None
-
-    @property
-    def preds(self) -> np.ndarray:
-        """``(N,)``, the predicted emotions."""
-        return self.probabilities.argmax(axis=1)
 
     @property
     def trained_on(self) -> str:
@@ -116,7 +99,7 @@ def collect(folder: Path) -> Collection | None:
         return None
     names = name_networks(jobs)
     rows = [cross_row(job, jobs, name) for job, name in zip(jobs, names, strict=True)]
-    write_csv(folder / "cross_dataset.csv", CROSS_COLUMNS, rows)
+    write_csv(folder / "cross_dataset.csv", cross_columns(), rows)
     comparisons = compare_jobs(jobs, names)
     write_json(folder / "comparison.json", comparisons)
     damaged = [
@@ -125,7 +108,7 @@ def collect(folder: Path) -> Collection | None:
         for row in job.robustness or []
     ]
     if damaged:
-        write_csv(folder / "robustness.csv", ("network", "dataset", *COLUMNS), damaged)
+        write_csv(folder / "robustness.csv", ("network", "dataset", *columns()), damaged)
     return Collection(jobs, names, rows, comparisons)
 
 
@@ -174,7 +157,10 @@ def name_networks(jobs: Sequence[Job]) -> list[str]:
 
 
 def cross_row(job: Job, jobs: Sequence[Job], network: str) -> dict[str, Any]:
-    """A row of ``cross_dataset.csv``; what needs the network's own dataset is empty without it."""
+    """A row of ``cross_dataset.csv``.
+
+    Left out: scores that a file has not, and what needs the network's own dataset without it.
+    """
     metrics = job.metrics
     row: dict[str, Any] = {
         "train_dataset": job.trained_on,
@@ -184,15 +170,17 @@ def cross_row(job: Job, jobs: Sequence[Job], network: str) -> dict[str, Any]:
         "network": network,
         "run": job.folder.name,
     }
-    for name in ("accuracy", "macro_f1", "balanced_accuracy"):
+    names = [score.name for score in shown_in("comparisons") if score.name in metrics]
+    for name in names:
         low, high = metrics["confidence_intervals"][name]
         row |= {name: metrics[name], f"{name}_low": low, f"{name}_high": high}
     for emotion, scores in metrics["per_class"].items():
         row[f"recall_{emotion}"] = scores["recall"] if scores["support"] else None
     home = home_of(job, jobs)
     if home is not None and not job.at_home:
-        for name in ("accuracy", "macro_f1", "balanced_accuracy"):
-            row[f"drop_{name}"] = home.metrics[name] - metrics[name]
+        for name in names:
+            if name in home.metrics:
+                row[f"drop_{name}"] = home.metrics[name] - metrics[name]
         source = np.bincount(home.target, minlength=labels.NUM_CLASSES)
         row |= prior_shift(job.target, job.probabilities, source)
     return row
@@ -230,8 +218,8 @@ def compare_jobs(jobs: Sequence[Job], names: Sequence[str]) -> list[dict[str, An
                 "second": second_name,
                 **compare_paired(
                     first.target,
-                    first.preds,
-                    second.preds,
+                    first.probabilities,
+                    second.probabilities,
                     resamples=metrics["resamples"],
                     seed=metrics["seed"],
                 ),

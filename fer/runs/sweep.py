@@ -16,11 +16,10 @@ import yaml
 
 from fer.core.application import FAILED, CommandError
 from fer.core.files import read_json, write_csv, write_json, write_text
+from fer.evaluation.scores import shown_in
 from fer.runs.resume import FINISHED, FREE, JOBS, LAST, PRUNED
 
 log = logging.getLogger(__name__)
-
-SCORES = ("accuracy", "macro_f1")
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,13 @@ class Job:
         return {key: value for key, _, value in pairs}
 
     def score(self, split: str, name: str) -> float | None:
-        """Accuracy or macro-F1 on val or test; None where it was not measured."""
+        """A score on val or test; None where it was not measured."""
         if split == "val":
-            return None if self.run is None else float(self.run["validation"][name])
-        if self.metrics is None or self.metrics["split"] != split:
-            return None
-        return float(self.metrics[name])
+            value = None if self.run is None else self.run["validation"].get(name)
+        else:
+            measured = self.metrics if self.metrics and self.metrics["split"] == split else {}
+            value = measured.get(name)
+        return None if value is None else float(value)
 
 
 def claim(folder: Path, jobs: Sequence[Sequence[str]], *, resuming: bool) -> None:
@@ -132,11 +132,12 @@ def best_job(jobs: Sequence[Job]) -> Job | None:
 
 def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
     """``sweep.csv``: a row for each job."""
+    scores = [(split, score.name) for split in ("val", "test") for score in shown_in("sweeps")]
     columns = [
         "job",
         "status",
         *keys,
-        *(f"{split}_{name}" for split in ("val", "test") for name in SCORES),
+        *(f"{split}_{name}" for split, name in scores),
         "best_epoch",
         "epochs",
         "seconds",
@@ -151,11 +152,7 @@ def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
                 "job": job.number,
                 "status": job.status,
                 **{key: job.values.get(key) for key in keys},
-                **{
-                    f"{split}_{name}": job.score(split, name)
-                    for split in ("val", "test")
-                    for name in SCORES
-                },
+                **{f"{split}_{name}": job.score(split, name) for split, name in scores},
                 "best_epoch": run.get("best_epoch"),
                 "epochs": run.get("epochs"),
                 "seconds": run.get("wall_seconds"),

@@ -26,7 +26,7 @@ from fer.evaluation.inference import measure_network, predict
 from fer.evaluation.metrics import SplitResult, describe_empty, measure_subgroups
 from fer.evaluation.mistakes import write_predictions
 from fer.evaluation.perturbations import Setting, make_settings
-from fer.evaluation.robustness import COLUMNS, Robustness, measure_robustness
+from fer.evaluation.robustness import Robustness, columns, measure_robustness
 from fer.model.checkpoint import load_checkpoint
 from fer.model.network import NormalisedNetwork
 from fer.report.evaluation_sections import (
@@ -211,7 +211,7 @@ def evaluate_robustness(
             progress=progress,
         )
     write_json(folder / "robustness.json", found.rows)
-    write_csv(folder / "robustness.csv", COLUMNS, found.table())
+    write_csv(folder / "robustness.csv", columns(), found.table())
     result.metrics["robustness"] = found.summary
     faces = pick_faces(result)
     ids = [result.ids[row] for row in faces]

@@ -9,6 +9,7 @@ import numpy as np
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 
 from fer.evaluation.metrics import SplitResult
+from fer.evaluation.scores import shown_in
 from fer.report import figures
 from fer.report.run_figures import pick_grid
 
@@ -26,9 +27,9 @@ def log_results(
     if not loggers:
         return
     best = {
-        f"best/{result.metrics['split']}_{name}": result.metrics[name]
+        f"best/{result.metrics['split']}_{score.name}": result.metrics[score.name]
         for result in results
-        for name in ("accuracy", "macro_f1")
+        for score in shown_in("sweeps")
     }
     images = draw_images(results)
     for logger in loggers:

@@ -28,7 +28,8 @@ from fer.core.hardware import Computing, check_processes, keep_freed_memory
 from fer.core.options import Guard, check_options
 from fer.data.datamodule import EmotionDataModule
 from fer.evaluation.inference import measure_network
-from fer.evaluation.metrics import SCALARS, SplitResult, describe_empty
+from fer.evaluation.metrics import SplitResult, describe_empty
+from fer.evaluation.scores import SCORES
 from fer.model.callbacks import (
     AtomicCheckpointIO,
     History,
@@ -263,7 +264,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
         "resumed_after_epochs": None if run.cut_off is None else run.cut_off.epochs,
         "best_epoch": history.best_epoch,
         "epochs": len(history.rows),
-        "validation": {name: val.metrics[name] for name in SCALARS},
+        "validation": {name: val.metrics[name] for name in SCORES},
         "images_per_second": float(np.median([row["images_per_second"] for row in history.rows])),
         "training_seconds": round(trained, 1),
         "wall_seconds": round(time.perf_counter() - run.started, 1),

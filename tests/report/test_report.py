@@ -26,11 +26,11 @@ from PIL import Image
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.core.words import percent
+from fer.core.words import PERCENT, percent
 from fer.evaluation.metrics import measure_split
 from fer.report import figures
 from fer.report.page import FigureEntry
-from fer.report.run_page import interval_text, write_run_report
+from fer.report.run_page import write_run_report
 
 # --- made-up data ------------------------------------------------------------------------------
 
@@ -729,4 +729,4 @@ def test_percent_has_one_decimal_and_a_dash_for_what_is_no_number(value: Any, sh
 
 @pytest.mark.parametrize("bounds", [None, [], [0.1], [0.1, None], [math.nan, 0.2], 0.3])
 def test_interval_is_none_where_there_is_none(bounds: Any) -> None:
-    assert interval_text(bounds) is None
+    assert PERCENT.interval(bounds) is None
