@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fer.data.datamodule import FER2013DataModule as FER2013DataModule
     from fer.data.datamodule import RAFDBDataModule as RAFDBDataModule
     from fer.evaluation.predictor import Predictor as Predictor
+    from fer.evaluation.scores import register_score as register_score
     from fer.model.checkpoint import load_checkpoint as load_checkpoint
     from fer.model.module import EmotionModule as EmotionModule
     from fer.model.network import register_network as register_network
@@ -41,6 +42,7 @@ PLACES = {
     "SharedCNN": "fer.model.shared_cnn",
     "load_checkpoint": "fer.model.checkpoint",
     "register_network": "fer.model.network",
+    "register_score": "fer.evaluation.scores",
 }
 """The module of each name that the package offers."""
 

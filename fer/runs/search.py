@@ -390,72 +390,94 @@ def search(
     Raises:
         ConfigError: there is no such study to go on with, or one to write over.
     """
-    optuna = import_optuna()
-    states = optuna.trial.TrialState
     study, storage = open_study(folder, space, fixed, settings, resuming=resuming)
-    where = locate_storage(folder, settings.storage)
-
-    def begun() -> list[FrozenTrial]:
-        """All trials but those that somebody has put into the study to be run later."""
-        return [t for t in study.get_trials(deepcopy=False) if t.state != states.WAITING]
-
-    def jobs() -> list[list[str]]:
-        return [
-            [*fixed, *(d.override(t.params[d.name]) for d in space if d.name in t.params)]
-            for t in begun()
-        ]
-
-    def ask() -> int:
-        # A sampler of its own for each trial: a search that goes on proposes what it would have.
-        study.sampler = make_sampler(settings, len(begun()))
-        trial = study.ask()
-        for dimension in space:
-            dimension.suggest(trial)
-        return trial.number
-
-    def settle(number: int) -> bool:
-        """Tell the study what became of a job; False if it has not come to an end."""
-        job = sweep.read_job(folder, number, [])
-        if job.status == "finished":
-            study.tell(number, job.score("val", "macro_f1"))
-        elif job.status == "pruned":
-            study.tell(number, state=states.PRUNED)
-        elif job.status == "failed":
-            identity = trial_id(storage, settings.study_name, number)
-            storage.set_trial_user_attr(identity, "error", job.error)
-            study.tell(number, state=states.FAIL)
-        else:
-            return False
-        return True
-
-    left = []
-    for trial in begun():
-        if trial.state != states.RUNNING or settle(trial.number):
-            continue
-        study.sampler = make_sampler(settings, trial.number)
-        cut_off = optuna.trial.Trial(study, trial_id(storage, settings.study_name, trial.number))
-        for dimension in space:  # if it was killed while it was proposed
-            dimension.suggest(cut_off)
-        left.append(trial.number)
+    trials = Trials(folder, space, fixed, settings, study, storage)
+    left = trials.cut_off()
     while True:
         batch, left = left[: settings.n_jobs], left[settings.n_jobs :]
-        while len(batch) < settings.n_jobs and len(begun()) < settings.n_trials:
-            batch.append(ask())
+        while len(batch) < settings.n_jobs and len(trials.begun()) < settings.n_trials:
+            batch.append(trials.ask())
+        jobs = trials.jobs()
         if not batch:
-            return jobs()
-        known = jobs()
-        sweep.save_jobs(folder, known)
+            return jobs
+        sweep.save_jobs(folder, jobs)
+        where = locate_storage(folder, settings.storage)
         numbered = [
-            (number, [*known[number], *link(settings.study_name, number, where)])
-            for number in batch
+            (number, [*jobs[number], *link(settings.study_name, number, where)]) for number in batch
         ]
         for first, group in sweep.neighbours(numbered):
             launch(first, group)
         for number in batch:
-            if not settle(number):
+            if not trials.settle(number):
                 message = "expected a result, found none: its process has ended before its time"
                 write_json(folder / str(number) / FAILED, {"error": "", "message": message})
-                settle(number)
+                trials.settle(number)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of a study, each of which is a job of the sweep under the same number."""
+
+    folder: Path
+    space: Sequence[Dimension]
+    fixed: Sequence[str]
+    settings: Settings
+    study: optuna.study.Study
+    storage: optuna.storages.BaseStorage
+
+    def begun(self) -> list[FrozenTrial]:
+        """All trials but those that somebody has put into the study to be run later."""
+        waiting = import_optuna().trial.TrialState.WAITING
+        return [t for t in self.study.get_trials(deepcopy=False) if t.state != waiting]
+
+    def jobs(self) -> list[list[str]]:
+        """The overrides of each."""
+        return [
+            [*self.fixed, *(d.override(t.params[d.name]) for d in self.space if d.name in t.params)]
+            for t in self.begun()
+        ]
+
+    def ask(self) -> int:
+        """A new one with values that the study proposes; its number."""
+        # A sampler of its own for each trial: a search that goes on proposes what it would have.
+        self.study.sampler = make_sampler(self.settings, len(self.begun()))
+        trial = self.study.ask()
+        for dimension in self.space:
+            dimension.suggest(trial)
+        return trial.number
+
+    def cut_off(self) -> list[int]:
+        """Those that were running when the search was killed and have no result, with values."""
+        optuna = import_optuna()
+        left = []
+        for trial in self.begun():
+            running = trial.state == optuna.trial.TrialState.RUNNING
+            if not running or self.settle(trial.number):
+                continue
+            self.study.sampler = make_sampler(self.settings, trial.number)
+            again = optuna.trial.Trial(self.study, self._id(trial.number))
+            for dimension in self.space:  # if it was killed while it was proposed
+                dimension.suggest(again)
+            left.append(trial.number)
+        return left
+
+    def settle(self, number: int) -> bool:
+        """Tell the study what became of a job; False if it has not come to an end."""
+        states = import_optuna().trial.TrialState
+        job = sweep.read_job(self.folder, number, [])
+        if job.status == "finished":
+            self.study.tell(number, job.score("val", "macro_f1"))
+        elif job.status == "pruned":
+            self.study.tell(number, state=states.PRUNED)
+        elif job.status == "failed":
+            self.storage.set_trial_user_attr(self._id(number), "error", job.error)
+            self.study.tell(number, state=states.FAIL)
+        else:
+            return False
+        return True
+
+    def _id(self, number: int) -> int:
+        return trial_id(self.storage, self.settings.study_name, number)
 
 
 def make_sampler(settings: Settings, number: int) -> optuna.samplers.BaseSampler:

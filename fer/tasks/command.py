@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer import __version__
+from fer.core.errors import CheckpointError, FerError
 from fer.core.plugins import import_plugins
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def load(target: str) -> Callable[..., Any]:
 
 
 def run_task(target: str, cfg: DictConfig, folder: Path) -> object:
-    """Import a command's function and call it. At the module's top, for launchers that pickle."""
+    """Import a command's function and call it, in the processes of a launcher too."""
     import_plugins()
     return load(target)(cfg, folder)
 
@@ -87,7 +88,6 @@ def evaluated_dataset(choice: str | None, checkpoint: str | None) -> str:
     """The dataset's name in an evaluation's run folder: the one chosen, or the checkpoint's own."""
     if choice is not None:
         return choice
-    from fer.core.errors import CheckpointError
     from fer.model.checkpoint import read_description
 
     try:
@@ -99,6 +99,11 @@ def evaluated_dataset(choice: str | None, checkpoint: str | None) -> str:
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Run a command; returns its exit code, or ends the program as Hydra does."""
     command = COMMANDS[name]
+    try:
+        import_plugins()
+    except FerError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
     if command.config is None:
         return int(load(command.target)(list(arguments)))
     from omegaconf import OmegaConf

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from fer.core import labels
 from fer.core.errors import DataError, FerError
-from fer.core.plugins import import_plugins
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,7 +101,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.annotate is not None and options.annotate.exists() and not options.annotate.is_dir():
         parser.error(f"--annotate: expected a folder, found the file {shown(options.annotate)}")
     try:
-        import_plugins()
         if options.config_dir:
             from fer.tasks.assembly import import_networks
 
