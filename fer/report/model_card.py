@@ -73,14 +73,14 @@ def render_card(results: Mapping[str, Any]) -> str:
 
 def describe_architecture(model: Mapping[str, Any]) -> str:
     """The network in a line: of the shared CNN its blocks, of another its class and options."""
-    if model["_target_"].endswith(".SharedCNN"):
+    if str(model.get("_target_")).rpartition(".")[2] == "SharedCNN":
         widths = "-".join(map(str, model["widths"]))
         return (
-            f"{len(model['widths'])} blocks of 3×3 convolution, BatchNorm, ReLU and max pooling\n"
-            f"  (channels {widths}), global average pooling, dropout, a linear layer"
+            f"{len(model['widths'])} blocks of 3×3 convolution, BatchNorm, ReLU and max pooling "
+            f"(channels\n  {widths}), global average pooling, dropout, a linear layer"
         )
     options = ", ".join(f"{key}={value}" for key, value in model.items() if key != "_target_")
-    return f"`{model['_target_'].rpartition('.')[2]}({options})`"
+    return f"`{str(model.get('_target_')).rpartition('.')[2]}({options})`"
 
 
 def describe(results: Mapping[str, Any]) -> dict[str, Any]:
