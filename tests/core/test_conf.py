@@ -117,8 +117,7 @@ def test_every_schedule_works_with_every_optimizer(optimizer: str, scheduler: st
 def test_every_augmentation_can_be_built(option: str) -> None:
     import numpy as np
 
-    from fer.data.augmentation import Augmentation
-    from fer.tasks.assembly import make_transforms
+    from fer.data.augmentation import Augmentation, make_transforms
 
     transforms = make_transforms(compose(f"augmentation={option}").augmentation)
     image = np.full((64, 64, 1), 100, np.uint8)
@@ -127,7 +126,7 @@ def test_every_augmentation_can_be_built(option: str) -> None:
         assert augmented.shape == image.shape and augmented.dtype == np.uint8
 
 
-@pytest.mark.parametrize("option", options("dataset"))
+@pytest.mark.parametrize("option", sorted({*options("dataset")} - {"base"}))
 def test_every_dataset_can_be_built(option: str, tmp_path: Path) -> None:
     from fer.tasks.assembly import make_data, make_model
 
