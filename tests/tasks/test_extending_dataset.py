@@ -15,7 +15,8 @@ from omegaconf import OmegaConf
 
 from fer.core import labels
 from fer.core.errors import CheckpointError, ConfigError, FerError
-from fer.evaluation.inference import Checkpoint
+from fer.model.checkpoint import Checkpoint, load_checkpoint
+from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
 from fer.tasks.assembly import make_data, with_dataset_of
 from tests.conftest import run_program, to_png, write_file
@@ -216,7 +217,7 @@ def trained_on(choice: str, **parts: Any) -> Checkpoint:
         "reader": {},
         "options": {},
     }
-    network = SharedCNN(widths=[4, 4], image_size=16)
+    network = NormalisedNetwork(SharedCNN(widths=[4, 4], image_size=16))
     return Checkpoint(Path("x.ckpt"), network, {"dataset": {**dataset, **parts}}, 0)
 
 
@@ -242,8 +243,6 @@ def test_checkpoints_of_earlier_versions_keep_the_options_of_own_faces() -> None
 
 
 def test_the_pretrained_network_finds_its_dataset() -> None:
-    from fer.evaluation.inference import load_checkpoint
-
     checkpoint = load_checkpoint("pretrained")
     cfg = with_dataset_of(compose("checkpoint=pretrained", config="evaluate"), checkpoint)
     plain = compose("dataset=fer2013").dataset
