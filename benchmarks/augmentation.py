@@ -26,9 +26,8 @@ from training import bare_step
 
 from fer.core.application import config_folder
 from fer.core.hardware import Computing, keep_freed_memory
-from fer.data.augmentation import Augmentation
+from fer.data.augmentation import Augmentation, make_transforms
 from fer.data.dataset import Draw, EmotionDataset, TrainingLoader
-from fer.tasks.assembly import make_transforms
 
 OWN, ORIGINAL = "fer.data.transforms.", "albumentations."
 BATCHES = (1, 2, 4, 8)

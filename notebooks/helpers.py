@@ -402,9 +402,8 @@ def draw_augmentations(data: EmotionDataModule, cfg: DictConfig, draws: int = 4)
         cfg: of the training.
         draws: epochs of the whole policy.
     """
-    from fer.data.augmentation import Augmentation
+    from fer.data.augmentation import Augmentation, make_transforms
     from fer.report.evaluation_figures import damage_grid
-    from fer.tasks.assembly import make_transforms
 
     train, rows = data.datasets["train"], pick_rows(data)
     grid = {"input": list(train.images[rows])}

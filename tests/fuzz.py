@@ -52,8 +52,20 @@ from fer.data.readers.rafdb import RAFDBReader
 from fer.model.checkpoint import load_checkpoint
 from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
+from fer.tasks.assembly import make_data, make_model
 from tests.conftest import tiny_rows, to_jpeg, to_png, write_annotation, write_zip
 
+DATA_KEYS = [
+    *("dataset.name", "dataset.folder", "dataset.raw", "dataset.download", "dataset.kaggle"),
+    *("dataset.workers", "dataset.undecodable", "dataset.leaks", "dataset.blank"),
+    *("dataset.conflicts", "dataset.accept_altered", "dataset.drop_unknown", "dataset.synonyms"),
+    *("dataset.reader", "dataset.reader.splits", "dataset.reader.images", "dataset.reader.margin"),
+    *("dataset.reader.align_eyes", "dataset.reader.test_fraction", "dataset.reader.val_fraction"),
+    *("dataset.reader.split_seed", "dataset.generator", "dataset.generator.train"),
+    *("dataset.generator.val", "dataset.generator.test", "dataset.generator.seed"),
+    *("loader.batch_size", "loader.eval_batch_size", "loader.num_workers", "loader.on_device"),
+]
+"""Options that the constructors of readers and data modules check."""
 SECONDS = 20.0
 """What a case may take; they take milliseconds, but machines are busy at times."""
 MEGABYTES = 2_000
@@ -434,6 +446,7 @@ class Kinds:
         """Options of the command line."""
         keys = [
             *CHECKS,
+            *DATA_KEYS,
             "hydra.run.dir",
             "hydra/launcher",
             "model.widths[0]",
@@ -474,6 +487,8 @@ class Kinds:
                     suggest(config, items)  # what the user is told besides
                     raise
                 check_options(cfg)
+                if config == "train":
+                    make_data(cfg, make_model(cfg.model))  # whose constructors check the rest
                 OmegaConf.to_container(cfg, resolve=True)
 
         return pair, check

@@ -37,6 +37,9 @@ FAILED = "failed.json"
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """The disk is full, a quota or a limit reached, or writing not allowed."""
 
+BASE = "base"
+"""What the options of a group share, in a file beside them: none to choose."""
+
 LONG = 100
 """Characters that no key has. Of a key, Hydra asks whether there is such a file."""
 
@@ -80,7 +83,8 @@ def split_flags(arguments: Sequence[str]) -> tuple[Any, list[str]]:
 def options_of(group: str) -> list[str]:
     """The names that a group can be set to, those of the user's own folders among them."""
     folders = [config_folder(), *own_folders()]
-    return sorted({path.stem for folder in folders for path in folder.glob(f"{group}/*.yaml")})
+    names = {path.stem for folder in folders for path in folder.glob(f"{group}/*.yaml")}
+    return sorted(names - {BASE})
 
 
 def run(

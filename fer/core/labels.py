@@ -62,7 +62,7 @@ def read_synonyms(extra: Mapping[str, str]) -> dict[str, str]:
     table: dict[str, str] = {}
     for name, emotion in extra.items():
         key = normalise(str(name))
-        if emotion not in INDEX:
+        if emotion not in EMOTIONS:
             raise ConfigError(
                 f"dataset.synonyms: expected one of {', '.join(EMOTIONS)} for {key!r}, found "
                 f"{emotion!r}. Correct it: 'dataset.synonyms={{{key}: angry}}'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fer.core.errors import ConfigError
-from fer.core.labels import EMOTIONS, NUM_CLASSES
 
 Check = tuple[str, Callable[[Any], bool]]
 """What is expected, in words, and whether a value is that."""
@@ -58,48 +58,15 @@ NAME: Check = (
 )
 SWITCH: Check = ("true or false", lambda value: isinstance(value, bool))
 GROUP: Check = ("a choice with its options", lambda value: isinstance(value, Mapping))
-PATH = or_null(("a path", TEXT[1]), "for none")
+PATH: Check = (
+    "a path",
+    lambda value: isinstance(value, str | os.PathLike) and str(value) != "",
+)
 SEED = whole(0, 2**32 - 1)
 
 CHECKS: dict[str, Check] = {
     "dataset": GROUP,
-    "dataset.name": NAME,
-    "dataset.folder": TEXT,
-    "dataset.raw": PATH,
-    "dataset.download": SWITCH,
-    "dataset.kaggle": or_null(TEXT, "for none"),
-    "dataset.workers": or_null(whole(1), "for every core"),
-    "dataset.undecodable": one_of("error", "drop"),
-    "dataset.leaks": one_of("keep", "drop_from_train"),
-    "dataset.blank": one_of("keep", "drop"),
-    "dataset.conflicts": one_of("keep", "drop"),
-    "dataset.accept_altered": SWITCH,
-    "dataset.drop_unknown": SWITCH,
-    "dataset.synonyms": or_null(
-        (
-            f"names of classes, each with one of {', '.join(EMOTIONS)} ({{mad: angry}})",
-            lambda value: (
-                isinstance(value, Mapping) and all(name in EMOTIONS for name in value.values())
-            ),
-        ),
-        "for none",
-    ),
     "dataset.epochs": whole(1),
-    "dataset.reader": GROUP,
-    "dataset.reader.splits": one_of("given", "official"),
-    "dataset.reader.images": one_of("auto", "aligned", "original"),
-    "dataset.reader.margin": number(
-        "a share of the face's size from 0 to 1", lambda v: 0 <= v <= 1
-    ),
-    "dataset.reader.align_eyes": SWITCH,
-    "dataset.reader.test_fraction": number("a share between 0 and 1", lambda v: 0 < v < 1),
-    "dataset.reader.val_fraction": number("a share between 0 and 1", lambda value: 0 < value < 1),
-    "dataset.reader.split_seed": SEED,
-    "dataset.generator": or_null(GROUP, "for real images"),
-    "dataset.generator.train": whole(NUM_CLASSES),
-    "dataset.generator.val": whole(NUM_CLASSES),
-    "dataset.generator.test": whole(NUM_CLASSES),
-    "dataset.generator.seed": SEED,
     "augmentation": GROUP,
     "augmentation.transforms": GROUP,
     "model": GROUP,
@@ -123,10 +90,6 @@ CHECKS: dict[str, Check] = {
     "optuna.trial": or_null(whole(0), "for a run that is no trial"),
     "optuna.storage": or_null(TEXT, "for a run that is no trial"),
     "loader": GROUP,
-    "loader.batch_size": whole(1),
-    "loader.eval_batch_size": whole(1),
-    "loader.num_workers": whole(0),
-    "loader.on_device": SWITCH,
     "early_stopping": GROUP,
     "early_stopping.patience": or_null(whole(1), "for never"),
     "early_stopping.min_delta": number("a number from 0", lambda value: value >= 0),
@@ -203,7 +166,7 @@ def check_options(cfg: DictConfig, optional: Sequence[str] = ()) -> None:
             f"{unknown[0]}: expected a known option, found this. "
             f"Valid at the top: {', '.join(str(key) for key in content if key in CHECKS)}."
         )
-    for key, (words, accept) in CHECKS.items():
+    for key, rule in CHECKS.items():
         *parents, name = key.split(".")
         node: Any = content
         for parent in parents:
@@ -211,8 +174,8 @@ def check_options(cfg: DictConfig, optional: Sequence[str] = ()) -> None:
         if not isinstance(node, Mapping) or name not in node:
             continue
         value = node[name]
-        if not accept(value) and not (value is None and key in optional):
-            raise ConfigError(f"{key}: expected {words}, found {value!r}. Set it: {key}=VALUE")
+        if not (value is None and key in optional):
+            check_value(key, value, rule)
 
 
 @dataclass(frozen=True)

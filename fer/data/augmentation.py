@@ -14,6 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from fer.core.application import compose, instantiate
+from fer.core.errors import ConfigError
 
 
 class Augmentation:
@@ -136,6 +141,32 @@ def apply_alone(
     params = transform.update_transform_params(transform.get_params(), data)
     params |= transform.get_params_dependent_on_data(params, data)
     return np.ascontiguousarray(operation(data["image"], **params))
+
+
+def make_transforms(augmentation: DictConfig) -> list[Any]:
+    """The albumentations transforms of an ``augmentation`` configuration, in order.
+
+    Raises:
+        ConfigError: one of them does not exist or does not accept its options.
+    """
+    import_albumentations()
+    return [instantiate(node) for node in augmentation.transforms.values()]
+
+
+def load_policy(name: str) -> list[Any]:
+    """The albumentations transforms of ``conf/augmentation/<name>.yaml``, in order.
+
+    Raises:
+        ConfigError: there is no such file, or a transform in it cannot be made.
+    """
+    try:
+        composed = compose("train", [f"augmentation='{name}'"])
+    except HydraException as error:
+        raise ConfigError(
+            "transforms: expected the name of a file in conf/augmentation, such as standard, or a "
+            f"list of albumentations transforms, found {name!r}: {error}. [] is for none."
+        ) from error
+    return make_transforms(composed.augmentation)
 
 
 def import_albumentations() -> None:

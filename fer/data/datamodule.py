@@ -1,10 +1,17 @@
-"""Lightning data modules: from a configuration to data loaders."""
+"""Lightning data modules: from raw data, or a prepared folder, to data loaders.
+
+Without Hydra too, with the defaults of ``conf/``:
+
+>>> data = FER2013DataModule(raw="archive.zip")  # read when a Trainer asks for it
+>>> data.image_size, data.in_channels, data.batch_size, data.transforms
+(48, 1, 64, 'standard')
+"""
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +22,10 @@ from torch.utils.data import DataLoader
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
-from fer.data.audit.integrity import conflicting, group_duplicates, leaked
+from fer.core.options import SEED, check_value, whole
+from fer.data.audit.integrity import leaked
 from fer.data.audit.verdict import ALTERED
-from fer.data.augmentation import Augmentation
+from fer.data.augmentation import Augmentation, load_policy
 from fer.data.dataset import (
     EmotionDataset,
     EpochSampler,
@@ -26,24 +34,38 @@ from fer.data.dataset import (
     keep,
     load_images,
 )
-from fer.data.download import download_from_kaggle
+from fer.data.download import downloader
 from fer.data.manifest import ATTRIBUTES
-from fer.data.preparation import CACHE, Generator, Prepared, Reader, Report, prepare
-from fer.data.readers.base import SPLITS
+from fer.data.preparation import (
+    CACHE,
+    Generator,
+    Prepared,
+    Report,
+    check_preparation,
+    prepare,
+)
+from fer.data.readers.base import SPLITS, Reader
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.data.readers.rafdb import RAFDBReader
+from fer.data.selection import check_selection, select
 
 log = logging.getLogger(__name__)
+
+OPTIONS = ("undecodable", "leaks", "blank", "conflicts", "accept_altered")
+"""Options that decide which images a dataset has."""
+WORDS = {"val": "validation", "test": "test"}
 
 
 class EmotionDataModule(LightningDataModule):
     """A dataset in the one schema, prepared and loaded.
 
-    ``prepare_data`` touches the disk, ``setup`` only reads.
+    ``prepare_data`` touches the disk, ``setup`` only reads. Several processes share out the images
+    of each batch here, so that their Trainer needs ``use_distributed_sampler=False``.
 
     Args:
         name: of the dataset.
-        folder: where the prepared dataset is or will be; ``folder/raw`` may hold the raw one.
+        folder: where the prepared dataset is or will be; ``folder/raw`` may hold the raw one. None:
+            ``<FER_DATA>/<name>``, or ``data/<name>`` without that variable.
         reader: lists the raw data.
         raw: path of the raw data; None looks in ``folder/raw``.
         generator: draws the raw data of an embedded dataset.
@@ -57,22 +79,39 @@ class EmotionDataModule(LightningDataModule):
         conflicts: exact copies that have different emotions: ``keep`` or ``drop``, all of them.
         accept_altered: train on a copy that was found to be altered.
         report: writes figures and a page when the dataset is prepared; None writes neither.
+        choice: name of the configuration in ``conf/dataset`` that describes it; None: ``name``.
         image_size: side of the network's input in pixels.
         in_channels: 1 (gray) or 3 (RGB).
-        transforms: albumentations transforms for training images.
+        transforms: albumentations transforms for training images, or the name of a policy in
+            ``conf/augmentation``. An empty list leaves the images as they are.
         batch_size: images per training step.
-        eval_batch_size: images per step of validation and test.
+        eval_batch_size: images per step of validation, test and prediction.
         num_workers: processes that augment; 0 does it in the training process.
         on_device: keep training images there and augment whole batches there; None for the CPU.
         seed: of shuffling and augmentation.
+
+    Raises:
+        ConfigError: an option has a value that cannot work.
+
+    >>> import functools, tempfile
+    >>> from fer.data.drawn.synthetic import generate
+    >>> draw = functools.partial(generate, name="synthetic_a", train=14, val=7, test=7, seed=0)
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> data = EmotionDataModule("drawn", folder.name, reader=FER2013Reader(), generator=draw)
+    >>> data.prepare_data()
+    >>> data.setup("test")
+    >>> images, targets = next(iter(data.test_dataloader()))
+    >>> images.shape, targets.tolist()
+    (torch.Size([7, 1, 48, 48]), [0, 1, 2, 3, 6, 4, 5])
+    >>> folder.cleanup()
     """
 
     def __init__(
         self,
         name: str,
-        folder: str | Path,
-        reader: Reader,
+        folder: str | Path | None = None,
         *,
+        reader: Reader,
         raw: str | Path | None = None,
         generator: Generator | None = None,
         download: bool = False,
@@ -84,25 +123,36 @@ class EmotionDataModule(LightningDataModule):
         conflicts: str = "keep",
         accept_altered: bool = False,
         report: Report | None = None,
-        image_size: int = 64,
+        choice: str | None = None,
+        image_size: int = 48,
         in_channels: int = 1,
-        transforms: list[Any] | None = None,
-        batch_size: int = 128,
+        transforms: Sequence[Any] | str = "standard",
+        batch_size: int = 64,
         eval_batch_size: int = 32,
         num_workers: int = 0,
         on_device: torch.device | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for key, value, least in (
-            ("batch_size", batch_size, 1),
-            ("eval_batch_size", eval_batch_size, 1),
-            ("num_workers", num_workers, 0),
+        if folder is None:
+            folder = Path(os.environ.get("FER_DATA") or "data") / str(name)
+        check_preparation(
+            name,
+            folder,
+            reader,
+            raw=raw,
+            generator=generator,
+            workers=workers,
+            undecodable=undecodable,
+        )
+        check_selection(leaks, blank, conflicts, accept_altered)
+        for key, value, rule in (
+            ("loader.batch_size", batch_size, whole(1)),
+            ("loader.eval_batch_size", eval_batch_size, whole(1)),
+            ("loader.num_workers", num_workers, whole(0)),
+            ("seed", seed, SEED),
         ):
-            if value < least:
-                raise ConfigError(
-                    f"loader.{key}: expected a whole number from {least}, found {value}."
-                )
+            check_value(key, value, rule)
         if on_device is not None and num_workers:
             raise ConfigError(
                 "loader.num_workers: expected 0 beside loader.on_device=true, where no process has "
@@ -110,13 +160,13 @@ class EmotionDataModule(LightningDataModule):
             )
         self.on_device = on_device
         self.dataset_name = name
+        self.choice = choice or name
         self.folder = Path(folder)
         self.reader = reader
         self.raw = None if raw is None else Path(raw)
         self.generator = generator
-        self.fetch: Callable[[], Path] | None = (
-            functools.partial(download_from_kaggle, name, kaggle) if download else None
-        )
+        self.kaggle = kaggle
+        self.fetch = downloader(name, download, kaggle)
         self.workers = workers
         self.undecodable = undecodable
         self.leaks = leaks
@@ -126,27 +176,41 @@ class EmotionDataModule(LightningDataModule):
         self.report = report
         self.image_size = image_size
         self.in_channels = in_channels
-        self.transforms = list(transforms or [])
+        self.transforms = transforms if isinstance(transforms, str) else list(transforms)
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self.choice = name
         self.prepared: Prepared
         self.left_out: dict[str, dict[str, int]] = {}
         """Why images are left out of the splits, in words: how many of each split."""
         self.rows: dict[str, np.ndarray] = {}
         """Of each split, the rows of the manifest."""
         self.datasets: dict[str, EmotionDataset] = {}
+        self.augmented = False
+        """Whether the training images are set up, and not only loaded."""
 
     def prepare_data(self) -> None:
         """Prepare the dataset if it is not prepared, and decode it into the cache."""
         load_images(self._prepare(), self.image_size, self.in_channels)
 
     def setup(self, stage: str | None = None) -> None:
-        """Load every split. Safe to call again."""
-        if self.datasets:
-            return
+        """Load every split and, for ``fit`` or None, set up augmentation. Safe to call again.
+
+        Raises:
+            ConfigError: there is no policy of that name, or it cannot work.
+        """
+        training = stage in (None, "fit") and not self.augmented
+        transforms = self.transforms if training else []
+        if isinstance(transforms, str):
+            transforms = load_policy(transforms)
+        if not self.datasets:
+            self._load()
+        if training:
+            self._augment(transforms)
+
+    def _load(self) -> None:
+        """The images of every split as they are."""
         self.prepared = self._prepare()
         images = load_images(self.prepared, self.image_size, self.in_channels)
         entries = self.prepared.entries
@@ -158,23 +222,25 @@ class EmotionDataModule(LightningDataModule):
         for split in SPLITS:
             inside = np.array([entry.split == split for entry in entries])
             self.rows[split] = rows = np.flatnonzero(inside & chosen)
-            augmentation = None
-            if split == "train" and self.transforms:
-                augmentation = Augmentation(self.transforms, self.seed)
             # Preparation orders the entries by split, so that a split is a view of the mapping.
             contiguous = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
             self.datasets[split] = EmotionDataset(
                 images[rows[0] : rows[-1] + 1] if contiguous else images[rows],
                 targets[rows],
                 [entries[row].id for row in rows],
-                augmentation,
             )
+
+    def _augment(self, transforms: Sequence[Any]) -> None:
+        """Training images are augmented from now on, on the device if they are kept there."""
         if self.on_device is not None:
             from fer.data.device import DeviceDataset
 
             self.datasets["train"] = DeviceDataset(
-                self.datasets["train"], self.transforms, self.on_device
+                self.datasets["train"], transforms, self.on_device
             )
+        elif transforms:
+            self.datasets["train"].augmentation = Augmentation(transforms, self.seed)
+        self.augmented = True
 
     def _check_left(self, chosen: np.ndarray) -> None:
         """Refuse options that leave a class empty."""
@@ -249,9 +315,20 @@ class EmotionDataModule(LightningDataModule):
         )
 
     def _place(self) -> tuple[int, int]:
-        """Rank of this process, and the number of processes that train."""
+        """Rank of this process, and the number of processes that train.
+
+        Raises:
+            ConfigError: Lightning would share out again what is shared out here.
+        """
         if self.trainer is None:
             return 0, 1
+        connector = self.trainer._accelerator_connector
+        if self.trainer.world_size > 1 and connector.use_distributed_sampler:
+            raise ConfigError(
+                "Trainer: expected use_distributed_sampler=False beside several processes, whose "
+                "images the data module shares out, found True. Trainer(…, "
+                "use_distributed_sampler=False)"
+            )
         return self.trainer.global_rank, self.trainer.world_size
 
     def check_shares(self, processes: int) -> None:
@@ -267,26 +344,48 @@ class EmotionDataModule(LightningDataModule):
                 f"share out the images of a step, found {batch}. Take "
                 f"loader.batch_size={max(1, batch // processes) * processes}"
             )
-        if self.eval_batch_size < processes or len(self.datasets["val"]) < processes:
-            raise ConfigError(
-                f"trainer.devices: expected at most loader.eval_batch_size={self.eval_batch_size} "
-                f"and the {len(self.datasets['val'])} validation images, which the processes share "
-                f"out, found {processes}."
-            )
+        self._check_share("val", processes)
         if self.on_device is not None and processes > 1:
             raise ConfigError(
                 "loader.on_device: expected false beside trainer.devices above 1, found true. "
                 "Images on a device belong to one process."
             )
 
+    def _check_share(self, split: str, processes: int) -> None:
+        """Refuse more processes than can each have an image of every batch of ``split``."""
+        images = len(self.datasets[split])
+        if self.eval_batch_size < processes or images < processes:
+            raise ConfigError(
+                f"trainer.devices: expected at most loader.eval_batch_size={self.eval_batch_size} "
+                f"and the {images} {WORDS[split]} images, which the processes share out, found "
+                f"{processes}."
+            )
+
     def __getstate__(self) -> dict[str, Any]:
         """For another process: without the images, which it maps into its own memory."""
-        return {**self.__dict__, "datasets": {}}
+        return {**self.__dict__, "datasets": {}, "augmented": False}
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Validation batches, in the order of the manifest."""
-        dataset = self.datasets["val"]
+        return self._in_order("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Test batches, in the order of the manifest.
+
+        Raises:
+            ConfigError: there are more processes than images in the split or in a batch.
+        """
+        return self._in_order("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The batches of :meth:`test_dataloader`, targets and all."""
+        return self._in_order("test")
+
+    def _in_order(self, split: str) -> DataLoader[Any]:
+        """The images of a split as they are, in the order of the manifest."""
+        dataset = self.datasets[split]
         rank, processes = self._place()
+        self._check_share(split, processes)
         return DataLoader(
             EmotionDataset(dataset.images, dataset.targets, dataset.ids),
             batch_sampler=ShareSampler(len(dataset), self.eval_batch_size, rank, processes),
@@ -295,17 +394,21 @@ class EmotionDataModule(LightningDataModule):
         )
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint says of its data, as plain values."""
-        options = ("undecodable", "leaks", "blank", "conflicts", "accept_altered")
-        reader = dict(vars(self.reader))
-        extra = {key: reader[key] for key in ("drop_unknown", "synonyms") if key in reader}
+        """What a checkpoint says of the dataset that it was trained on: plain values alone.
+
+        Returns:
+            ``choice``, ``name``, ``generator`` (its options, or None), ``reader`` (its options),
+            ``options`` (those that decide which images are used) and ``fingerprint``, which is None
+            until :meth:`setup`.
+        """
+        prepared: Prepared | None = getattr(self, "prepared", None)
         return {
             "choice": self.choice,
             "name": self.dataset_name,
             "generator": None if self.generator is None else dict(self.generator.keywords),
-            "reader": reader,
-            "options": {**{key: getattr(self, key) for key in options}, **extra},
-            "fingerprint": self.prepared.integrity["fingerprint"],
+            "reader": self.reader.options(),
+            "options": {key: getattr(self, key) for key in OPTIONS},
+            "fingerprint": None if prepared is None else prepared.integrity["fingerprint"],
         }
 
     def class_counts(self) -> list[int]:
@@ -372,57 +475,6 @@ class EmotionDataModule(LightningDataModule):
         return np.array([x for part in name.split("+") for x in leaked(entries, part)], dtype=bool)
 
 
-def select(
-    prepared: Prepared, *, leaks: str, blank: str, conflicts: str
-) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
-    """Which images are used.
-
-    Args:
-        prepared: the dataset.
-        leaks: ``drop_from_train`` leaves out training images that stand again in val or test.
-        blank: ``drop`` leaves out images that show nothing.
-        conflicts: ``drop`` leaves out exact copies that have different emotions, all of them.
-
-    Returns:
-        ``(N,)`` bool, and for each reason the number of images of each split that it concerns
-        (an image may have two).
-
-    Raises:
-        ConfigError: an option has another value.
-    """
-    for key, value, options in (
-        ("leaks", leaks, ("keep", "drop_from_train")),
-        ("blank", blank, ("keep", "drop")),
-        ("conflicts", conflicts, ("keep", "drop")),
-    ):
-        if value not in options:
-            raise ConfigError(
-                f"dataset.{key}: expected one of {', '.join(options)}, found {value!r}."
-            )
-    entries = prepared.entries
-    reasons: dict[str, set[str]] = {}
-    if leaks != "keep":
-        held_out = {entry.sha256 for entry in entries if entry.split != "train"}
-        reasons["they stand again in val or test"] = {
-            entry.id for entry in entries if entry.split == "train" and entry.sha256 in held_out
-        }
-    if blank != "keep":
-        reasons["they show nothing"] = set(prepared.integrity["blank"])
-    if conflicts != "keep":
-        reasons["exact copies of them have another emotion"] = {
-            entry.id for group in conflicting(group_duplicates(entries)) for entry in group
-        }
-    dropped = set().union(*reasons.values())
-    left_out = {
-        why: {
-            split: sum(entry.split == split and entry.id in ids for entry in entries)
-            for split in SPLITS
-        }
-        for why, ids in reasons.items()
-    }
-    return np.array([entry.id not in dropped for entry in entries], dtype=bool), left_out
-
-
 def own_generator() -> torch.Generator:
     """For a loader to seed its workers from.
 
@@ -436,33 +488,50 @@ class FER2013DataModule(EmotionDataModule):
     """FER2013 (see :mod:`fer.data.readers.fer2013`).
 
     Args:
-        folder: where the prepared dataset is or will be.
+        folder: where the prepared dataset is or will be; None: ``<FER_DATA or data>/fer2013``.
+        name: of the dataset.
+        reader: None: with its defaults.
+        kaggle: what ``download=True`` fetches.
         options: as of :class:`EmotionDataModule`.
+
+    >>> data = FER2013DataModule("prepared/fer2013", leaks="drop_from_train")
+    >>> data.folder.name, data.describe()["options"]["leaks"]
+    ('fer2013', 'drop_from_train')
     """
 
     def __init__(
         self,
-        folder: str | Path = "data/fer2013",
+        folder: str | Path | None = None,
+        *,
         name: str = "fer2013",
         reader: Reader | None = None,
+        kaggle: str | None = "msambare/fer2013",
         **options: Any,
     ) -> None:
-        super().__init__(name, folder, reader or FER2013Reader(), **options)
+        reader = FER2013Reader() if reader is None else reader
+        super().__init__(name, folder, reader=reader, kaggle=kaggle, **options)
 
 
 class RAFDBDataModule(EmotionDataModule):
     """RAF-DB (see :mod:`fer.data.readers.rafdb`).
 
     Args:
-        folder: where the prepared dataset is or will be.
+        folder: where the prepared dataset is or will be; None: ``<FER_DATA or data>/rafdb``.
+        name: of the dataset.
+        reader: None: with its defaults.
         options: as of :class:`EmotionDataModule`.
+
+    >>> RAFDBDataModule(raw="basic", in_channels=3).describe()["reader"]["images"]
+    'auto'
     """
 
     def __init__(
         self,
-        folder: str | Path = "data/rafdb",
+        folder: str | Path | None = None,
+        *,
         name: str = "rafdb",
         reader: Reader | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(name, folder, reader or RAFDBReader(), **options)
+        reader = RAFDBReader() if reader is None else reader
+        super().__init__(name, folder, reader=reader, **options)

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from fer.core.errors import ConfigError, DataError
+from fer.core.options import SWITCH, TEXT, check_value, or_null
+
+
+def downloader(name: str, download: bool, kaggle: str | None) -> Callable[[], Path] | None:
+    """What fetches the raw data of a dataset when it is nowhere; None if nothing may.
+
+    Args:
+        name: of the dataset, for messages.
+        download: whether to fetch it.
+        kaggle: ``owner/name`` on Kaggle, or None if the dataset may not be fetched.
+
+    Raises:
+        ConfigError: an option has a value that cannot work.
+    """
+    check_value("dataset.download", download, SWITCH)
+    check_value("dataset.kaggle", kaggle, or_null(TEXT, "for none"))
+    return functools.partial(download_from_kaggle, name, kaggle) if download else None
 
 
 def download_from_kaggle(name: str, handle: str | None) -> Path:

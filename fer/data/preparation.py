@@ -9,6 +9,7 @@ deleted. A lock file lets one process at a time prepare a dataset.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import multiprocessing
 import os
@@ -28,6 +29,7 @@ from filelock import FileLock
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import cpu_count, end_with_parent, read_json, remove_leftovers, write_json
+from fer.core.options import NAME, PATH, Check, check_value, one_of, or_null, whole
 from fer.core.progress import Progress, progress_bar
 from fer.data.audit.appearance import Appearance, Looks, working_side
 from fer.data.audit.integrity import inspect, summarise
@@ -38,6 +40,7 @@ from fer.data.manifest import Entry, fingerprint, pixel_hash, read_manifest, wri
 from fer.data.readers.base import (
     SPLITS,
     RawDataset,
+    Reader,
     Record,
     Source,
     check_classes,
@@ -60,32 +63,10 @@ PARTS = (*SPLITS, "integrity.json", "manifest.csv")
 REPORT = ("figures", "report.html")
 """What a report adds; moved before the others."""
 CACHE = ".cache"
-
-
-class Reader(Protocol):
-    """What a dataset brings along: one file with one of these, and one YAML."""
-
-    official_counts: Any
-    """Images per split and emotion as the dataset's authors state them, or None."""
-    how_to_obtain: str
-
-    @property
-    def expected_size(self) -> int | None:
-        """Side in pixels of the images as they are usually passed on, or None if that varies."""
-        ...
-
-    @property
-    def reference(self) -> str | None:
-        """Name of the copy in :mod:`fer.data.audit.reference`, or None if there is none."""
-        ...
-
-    def find(self, folder: Path) -> Path | None:
-        """The raw data in ``folder``, or None."""
-        ...
-
-    def list(self, raw: Path) -> RawDataset:
-        """List the raw data without decoding it."""
-        ...
+GENERATOR: Check = (
+    "a choice with its options",
+    lambda value: callable(value) and isinstance(getattr(value, "keywords", None), Mapping),
+)
 
 
 class Generator(Protocol):
@@ -134,12 +115,45 @@ class Prepared:
         return decode(data, str(path))
 
 
-def prepare(
+def check_preparation(
     name: str,
-    folder: Path,
+    folder: str | Path,
     reader: Reader,
     *,
-    raw: Path | None = None,
+    raw: str | Path | None,
+    generator: Generator | None,
+    workers: int | None,
+    undecodable: str,
+) -> None:
+    """Refuse options of :func:`prepare` that cannot work, before anything is read.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    if not isinstance(reader, Reader):
+        raise ConfigError(
+            "dataset.reader: expected a fer.data.readers.base.Reader, one that the package has or "
+            f"a class of your own that extends it, found {reader!r}. Choose another dataset than "
+            "base, which is what the others share, or name the reader in the dataset's file: "
+            "'reader: {_target_: my_module.MyReader}'"
+        )
+    for key, value, rule in (
+        ("name", name, NAME),
+        ("folder", folder, PATH),
+        ("raw", raw, or_null(PATH, "for none")),
+        ("workers", workers, or_null(whole(1), "for every core")),
+        ("undecodable", undecodable, one_of("error", "drop")),
+        ("generator", generator, or_null(GENERATOR, "for real images")),
+    ):
+        check_value(f"dataset.{key}", value, rule)
+
+
+def prepare(
+    name: str,
+    folder: str | Path,
+    reader: Reader,
+    *,
+    raw: str | Path | None = None,
     generator: Generator | None = None,
     download: Callable[[], Path] | None = None,
     workers: int | None = None,
@@ -161,13 +175,19 @@ def prepare(
         report: writes ``report.html`` and ``figures/``; None writes neither.
 
     Raises:
+        ConfigError: an option has a value that cannot work.
         DataError: the raw data is missing or malformed. No prepared folder is left then.
     """
-    if workers is not None and workers < 1:
-        raise ConfigError(
-            f"dataset.workers: expected a number of processes from 1, found {workers}. "
-            "Use null for every core."
-        )
+    check_preparation(
+        name,
+        folder,
+        reader,
+        raw=raw,
+        generator=generator,
+        workers=workers,
+        undecodable=undecodable,
+    )
+    folder, raw = Path(folder), None if raw is None else Path(raw)
     if raw is not None and generator is not None:
         raise ConfigError(
             f"dataset.raw: expected none for {name}, whose images are drawn, found {raw}. "
@@ -220,7 +240,7 @@ def prepare(
         again = " again: other raw data or options" if (folder / "manifest.csv").exists() else ""
         log.info("Preparing %s from %s%s", name, found, again)
         dataset = reader.list(found)
-        check_records(type(reader).__name__, dataset.records)
+        check_listing(type(reader).__name__, found, dataset)
         stage(name, folder, found, dataset, reader, origin, workers, report)
         recover(folder)
         prepared = load(folder)
@@ -254,11 +274,32 @@ def lock(folder: Path) -> Iterator[None]:
 
 
 def describe_origin(reader: Reader, generator: Generator | None) -> dict[str, Any]:
-    """The options that decide what preparation makes of the raw data."""
-    return {
-        "reader": {"class": type(reader).__name__, **vars(reader)},
+    """The options that decide what preparation makes of the raw data, as JSON gives them back."""
+    origin: dict[str, Any] = {
+        "reader": {"class": type(reader).__name__, **reader.options()},
         "generator": dict(generator.keywords) if generator is not None else None,
     }
+    return json.loads(json.dumps(origin, default=str))
+
+
+def check_listing(reader: str, raw: Path, dataset: RawDataset) -> None:
+    """Refuse what a reader lists if no prepared dataset can come of it.
+
+    Args:
+        reader: its class, for messages.
+        raw: what it has listed, for messages.
+        dataset: the listing.
+
+    Raises:
+        DataError: it is none, or records, splits or classes are missing or wrong.
+    """
+    if not isinstance(dataset, RawDataset):
+        raise DataError(
+            f"{reader}: expected a RawDataset from list(), found {dataset!r}. Correct the reader."
+        )
+    check_records(reader, dataset.records)
+    if not dataset.restore_splits:  # what they are is not known before the images are
+        check_classes(raw, [(record.split, record.emotion) for record in dataset.records])
 
 
 def obtain(

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import MissingConfigException
 from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from fer.core.application import compose, config_folder, instantiate, locate
+from fer.core.application import compose, instantiate, locate
 from fer.core.errors import CheckpointError, ConfigError
-from fer.core.options import CHECKS, NAME, Guard, check_options
+from fer.core.options import NAME, SWITCH, Guard, check_options, check_value
 from fer.core.plugins import import_plugin
-from fer.data.datamodule import EmotionDataModule
+from fer.data.augmentation import make_transforms
+from fer.data.datamodule import OPTIONS, EmotionDataModule
 from fer.model.callbacks import ProgressBar
 from fer.model.checkpoint import Checkpoint, CutOff
 from fer.model.module import MONITOR
 from fer.model.network import NormalisedNetwork, make_network
 from fer.report.dataset_page import write_dataset_report
 from fer.runs.pruning import Pruning
+from fer.tasks.prepare import make_part
 
 
 def import_networks(folders: Iterable[Path]) -> None:
@@ -69,26 +72,25 @@ def make_data(
         "in_channels": network.in_channels,
         **OmegaConf.to_container(cfg.loader, resolve=True),  # type: ignore[dict-item]
     }
-    options["on_device"] = device if options.get("on_device") else None
+    on_device = options.get("on_device", False)
+    check_value("loader.on_device", on_device, SWITCH)
+    options["on_device"] = device if on_device else None
+    options["transforms"] = []
     if "augmentation" in cfg:  # of a training
         options["transforms"] = make_transforms(cfg.augmentation)
         options["seed"] = cfg.seed
+    if HydraConfig.initialized():
+        options["choice"] = HydraConfig.get().runtime.choices.get("dataset")
     node = cfg.dataset.copy()
     OmegaConf.resolve(node)  # the reader's options refer to some that are removed next
     OmegaConf.set_struct(node, False)
+    parts = {key: make_part(node, key) for key in ("reader", "generator")}
     # The trainer's (see conf/trainer/auto.yaml), and the reader's (see conf/dataset/folder.yaml).
-    for key in ("epochs", "drop_unknown", "synonyms"):
+    for key in ("epochs", "drop_unknown", "synonyms", *parts):
         node.pop(key, None)
-    data: EmotionDataModule = instantiate(node, report=write_dataset_report, **options)
+    make = Guard(instantiate(node, _partial_=True), "dataset")
+    data: EmotionDataModule = make(**parts, report=write_dataset_report, **options)
     return data
-
-
-def make_transforms(augmentation: DictConfig) -> list[Any]:
-    """The albumentations transforms of an ``augmentation`` configuration, in order."""
-    from fer.data.augmentation import import_albumentations
-
-    import_albumentations()
-    return [instantiate(node) for node in augmentation.transforms.values()]
 
 
 def make_loggers(cfg: DictConfig, folder: Path, cut_off: CutOff | None = None) -> list[Logger]:
@@ -154,51 +156,51 @@ def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
     return callbacks + [instantiate(node) for node in several(cfg.callbacks).values()]
 
 
-DATA_OPTIONS = (
-    "undecodable",
-    "leaks",
-    "blank",
-    "conflicts",
-    "accept_altered",
-    "drop_unknown",
-    "synonyms",
-)
-"""Options of a dataset that decide what is in it, and that evaluation takes from a checkpoint."""
+OF_READER = ("drop_unknown", "synonyms")
+"""Options of a reader that stand beside it in its dataset's configuration."""
 
 
 def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
     """``cfg`` with the dataset that the checkpoint was trained on, unless one is chosen.
 
-    Only the name of a configuration and plain options come from the checkpoint, never code.
+    Only the name of a configuration and plain options come from the checkpoint, never code: values
+    of keys that the configuration has, and that mean nothing to Hydra or OmegaConf.
+
+    Raises:
+        ConfigError: there is no such configuration.
+        CheckpointError: an option is more than data.
     """
     if cfg.get("dataset") is not None:
         return cfg
     trained_on = checkpoint.extras["dataset"]
-    path = config_folder() / "dataset" / f"{trained_on['choice']}.yaml"
-    if "/" in trained_on["choice"] or not path.is_file():
+    try:
+        composed = compose("evaluate", [f"dataset='{trained_on['choice']}'"])
+    except MissingConfigException as error:
         raise ConfigError(
             f"{checkpoint.path}: expected to find its dataset's configuration "
             f"{trained_on['choice']!r} in conf/dataset/, found none. Choose one: dataset=NAME"
-        )
-    composed = compose("evaluate", [f"dataset={trained_on['choice']}"])
+        ) from error
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
     cfg.dataset = composed.dataset
-    for part, prefix in (("options", ""), ("generator", "generator."), ("reader", "reader.")):
+    for part in ("options", "generator", "reader"):
         saved = trained_on.get(part)
         node = cfg.dataset if part == "options" else cfg.dataset[part]
-        if node is None or not isinstance(saved, dict):
+        if not OmegaConf.is_dict(node) or not isinstance(saved, dict):
             continue
         for key, value in saved.items():
-            if part == "options" and key not in DATA_OPTIONS:
+            if not isinstance(key, str) or key.startswith("_") or key not in node:
                 continue
-            # A text could be a class to call (_target_) or an interpolation: only numbers are
-            # taken, and what the option's own check knows to be one of its values.
-            check = CHECKS.get(f"dataset.{prefix}{key}")
-            if key in node and (
-                isinstance(value, int | float) or (check is not None and check[1](value))
-            ):
-                node[key] = value
+            if part == "options" and key not in (*OPTIONS, *OF_READER):
+                continue
+            if not is_inert(value):
+                raise CheckpointError(
+                    f"{checkpoint.path}: expected data as its dataset's option {key}, found "
+                    f"{value!r}, which names something to look up or to run. Choose the dataset "
+                    f"and its options yourself: dataset={trained_on['choice']}"
+                )
+            beside = part == "reader" and key in OF_READER and key in cfg.dataset
+            (cfg.dataset if beside else node)[key] = value
     if not NAME[1](trained_on["name"]):  # neither a path nor an interpolation
         raise CheckpointError(
             f"{checkpoint.path}: expected a dataset's name ({NAME[0]}), found "
@@ -207,6 +209,26 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
     cfg.dataset.name = trained_on["name"]
     check_options(cfg)
     return cfg
+
+
+def is_inert(value: object) -> bool:
+    """Whether a plain value stays what it is in a configuration, whatever reads that.
+
+    A text may be an interpolation (``${…}``) or stand for a missing value (``???``), and keys that
+    begin with ``_`` are Hydra's, such as ``_target_``.
+    """
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str) and ("${" in item or item == "???"):
+            return False
+        if isinstance(item, Mapping):
+            if any(isinstance(key, str) and ("${" in key or key[:1] == "_") for key in item):
+                return False
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+    return True
 
 
 def hyper_parameters(cfg: DictConfig) -> dict[str, Any]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fer.core.application import instantiate
 from fer.core.options import check_options
 from fer.data.audit.integrity import summarise
-from fer.data.download import download_from_kaggle
+from fer.data.download import downloader
 from fer.data.preparation import prepare
+from fer.data.selection import check_selection
 from fer.report.dataset_page import write_dataset_report
 
 
@@ -28,13 +30,14 @@ def prepare_task(cfg: DictConfig, _: Path) -> None:
     # The summary is printed below, whether the dataset was prepared now or before.
     logging.getLogger("fer.data.preparation").setLevel(logging.WARNING)
     node = cfg.dataset
+    check_selection(node.leaks, node.blank, node.conflicts, node.accept_altered)
     prepared = prepare(
         node.name,
-        Path(node.folder),
-        instantiate(node.reader),
-        raw=None if node.raw is None else Path(node.raw),
-        generator=None if node.generator is None else instantiate(node.generator),
-        download=(lambda: download_from_kaggle(node.name, node.kaggle)) if node.download else None,
+        node.folder,
+        make_part(node, "reader"),
+        raw=node.raw,
+        generator=make_part(node, "generator"),
+        download=downloader(node.name, node.download, node.kaggle),
         workers=node.workers,
         undecodable=node.undecodable,
         report=write_dataset_report,
@@ -42,3 +45,13 @@ def prepare_task(cfg: DictConfig, _: Path) -> None:
     print(f"{node.name}: {len(prepared.entries):,} images in {prepared.folder}")
     for line in summarise(prepared.integrity):
         print(f"  {line}")
+
+
+def make_part(dataset: DictConfig, key: str) -> Any:
+    """The object that a part of a dataset's configuration describes; what describes none, as it is.
+
+    Raises:
+        ConfigError: its ``_target_`` does not exist or does not accept its values.
+    """
+    node = dataset[key]
+    return instantiate(node) if OmegaConf.is_dict(node) and "_target_" in node else node

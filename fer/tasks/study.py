@@ -116,7 +116,10 @@ def count_images(study: Study, name: str) -> dict[str, int] | None:
         return None
     counts = {split: sum(own.values()) for split, own in official.items()}
     if "val" not in counts:
-        held_out = round(counts["train"] * cfg.reader.val_fraction)
+        share = cfg.reader.get("val_fraction")
+        if share is None:  # a reader of one's own, which holds val out in its own way
+            return None
+        held_out = round(counts["train"] * share)
         counts |= {"train": counts["train"] - held_out, "val": held_out}
     return counts
 

@@ -14,7 +14,6 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from hydra.core.hydra_config import HydraConfig
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
@@ -135,7 +134,6 @@ def build(cfg: DictConfig, folder: Path) -> Run:
     check_processes(processes, computing.device)
     network = make_model(cfg.model)
     data = make_data(cfg, network, device=computing.device)
-    data.choice = HydraConfig.get().runtime.choices["dataset"]
     data.prepare_data()
     data.setup()
     data.check_accepted()

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, Row, run_program, write_table
 @pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
 def test_help_shows_every_group_with_its_options(program: str, tmp_path: Path) -> None:
     done = run_program(program, "--help", cwd=tmp_path)
-    assert "dataset: fer2013, folder, rafdb, synthetic_a, synthetic_b" in done.stdout
+    assert "dataset: base, fer2013, folder, rafdb, synthetic_a, synthetic_b" in done.stdout
     if program == "train.py":
         for line in (
             "augmentation: none, standard, strong",
@@ -117,13 +117,7 @@ WRONG_VALUES = [
     ("model.in_channels=2", "model.in_channels: expected 1"),
     ("model.widths=5", "model.widths: expected a list"),
     ("+model.num_classes=8", "model.num_classes: expected 7"),
-    ("loader.batch_size=2.5", "loader.batch_size: expected a whole number from 1"),
-    ("loader.num_workers=-1", "loader.num_workers: expected a whole number from 0"),
-    ("dataset.raw=", "dataset.raw: expected a path, or null for none, found ''"),
-    ("dataset.workers=0", "dataset.workers: expected a whole number from 1, or null"),
-    ("dataset.reader.val_fraction=1.5", "dataset.reader.val_fraction: expected a share"),
-    ("dataset.generator.train=3", "dataset.generator.train: expected a whole number from 7"),
-    ("dataset.download=maybe", "dataset.download: expected true or false"),
+    ("dataset.epochs=0", "dataset.epochs: expected a whole number from 1, found 0"),
     ("early_stopping.patience=0", "early_stopping.patience: expected"),
     ("early_stopping.min_delta=abc", "early_stopping.min_delta: expected a number"),
     ("early_stopping=null", "early_stopping: expected a choice"),
@@ -139,6 +133,86 @@ def test_a_wrong_value_is_named_with_what_was_expected(override: str, message: s
         cfg = hydra.compose("train", overrides=[override])
     with pytest.raises(ConfigError, match=message):
         check_options(cfg)
+
+
+WRONG_DATA = [
+    ("loader.batch_size=2.5", "loader.batch_size: expected a whole number from 1, found 2.5"),
+    ("loader.eval_batch_size=0", "loader.eval_batch_size: expected a whole number from 1, found 0"),
+    ("loader.num_workers=-1", "loader.num_workers: expected a whole number from 0, found -1"),
+    ("loader.on_device=gpu", "loader.on_device: expected true or false, found 'gpu'"),
+    ("dataset.name=a/b", "dataset.name: expected letters, digits, .* found 'a/b'"),
+    ("dataset.folder=", "dataset.folder: expected a path, found ''"),
+    ("dataset.raw=", "dataset.raw: expected a path, or null for none, found ''"),
+    ("dataset.workers=0", "dataset.workers: expected a whole number from 1, or null"),
+    ("dataset.undecodable=keep", "dataset.undecodable: expected one of error, drop, found 'keep'"),
+    ("dataset.leaks=drop", "dataset.leaks: expected one of keep, drop_from_train, found 'drop'"),
+    ("dataset.blank=2", "dataset.blank: expected one of keep, drop, found 2"),
+    ("dataset.conflicts=x", "dataset.conflicts: expected one of keep, drop, found 'x'"),
+    ("dataset.accept_altered=1", "dataset.accept_altered: expected true or false, found 1"),
+    ("dataset.download=maybe", "dataset.download: expected true or false, found 'maybe'"),
+    ("dataset.kaggle=1", "dataset.kaggle: expected a text, or null for none, found 1"),
+    ("dataset.reader=x", "dataset.reader: expected a fer.data.readers.base.Reader, .* found 'x'"),
+    ("dataset.generator=5", "dataset.generator: expected a choice with its options, or null"),
+    ("dataset.reader.val_fraction=1.5", "dataset.reader.val_fraction: expected a share"),
+    ("dataset.reader.val_fraction=a", "dataset.reader.val_fraction: expected a share .*'a'"),
+    ("dataset.reader.split_seed=-1", "dataset.reader.split_seed: expected a whole number from 0"),
+    ("dataset.reader.splits=x", "dataset.reader.splits: expected one of given, official"),
+    ("+dataset.reader.nope=1", "dataset.reader: .*nope"),
+    ("+dataset.nope=1", "dataset: expected values that it accepts, found: .*nope"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), WRONG_DATA)
+def test_a_wrong_value_of_the_data_is_named_before_anything_is_read(
+    override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fer.tasks.assembly import make_data, make_model
+
+    monkeypatch.chdir(tmp_path)
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        cfg = hydra.compose("train", overrides=[override])
+    check_options(cfg)
+    with pytest.raises(ConfigError, match=f"(?s)^{message}"):
+        make_data(cfg, make_model(cfg.model))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [one for one in WRONG_DATA if "loader" not in one[0] and one[0] != "+dataset.nope=1"],
+)
+def test_preparation_alone_names_a_wrong_value_too(
+    override: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fer.tasks.prepare import prepare_task
+
+    monkeypatch.chdir(tmp_path)
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        cfg = hydra.compose("prepare", overrides=[override])
+    with pytest.raises(ConfigError, match=f"(?s)^{message}"):
+        prepare_task(cfg, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_drawn_is_named_before_anything_is_drawn(tmp_path: Path) -> None:
+    from fer.tasks.assembly import make_data, make_model
+
+    overrides = ["dataset.generator.train=3", f"paths.data={tmp_path}"]
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        cfg = hydra.compose("train", overrides=overrides)
+    data = make_data(cfg, make_model(cfg.model))
+    message = r"^dataset.generator.train: expected a whole number from 7, found 3\. Set it"
+    with pytest.raises(ConfigError, match=message):
+        data.prepare_data()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]
+
+
+def test_what_datasets_share_is_no_dataset(tmp_path: Path) -> None:
+    for command in (["train.py"], ["-m", "fer", "prepare"]):
+        done = run_program(*command, "dataset=base", cwd=tmp_path, check=False)
+        assert done.returncode != 0 and "Traceback" not in done.stderr
+        assert "Choose another dataset than base, which is what the others share" in done.stderr
+        assert not (tmp_path / "data").exists()
 
 
 def test_the_shipped_values_pass() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fer.core.errors import ConfigError, DataError
-from fer.data import FER2013DataModule
+from fer.data.datamodule import FER2013DataModule
 from tests.conftest import Row, run_program, write_folder, write_zip
 from tests.tasks.test_train import TINY
 
@@ -28,7 +28,8 @@ def faulty(rows: list[Row]) -> list[Row]:
 
 def module(tmp_path: Path, rows: list[Row], **options: Any) -> FER2013DataModule:
     raw = write_zip(tmp_path / "archive.zip", faulty(rows))
-    data = FER2013DataModule(tmp_path / "d", raw=raw, image_size=32, batch_size=4, **options)
+    options = {"image_size": 32, "transforms": [], **options}
+    data = FER2013DataModule(tmp_path / "d", raw=raw, batch_size=4, **options)
     data.prepare_data()
     data.setup()
     return data

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 
 from fer.core.application import config_folder
 from fer.core.errors import ConfigError
-from fer.data import FER2013DataModule
 from fer.data.augmentation import Augmentation, Numbers, import_albumentations, on_image
+from fer.data.datamodule import FER2013DataModule
 from fer.data.dataset import (
     Draw,
     EmotionDataset,
@@ -31,13 +31,14 @@ from tests.conftest import Row, write_folder
 def standard_transforms() -> list[Any]:
     from omegaconf import OmegaConf
 
-    from fer.tasks.assembly import make_transforms
+    from fer.data.augmentation import make_transforms
 
     config = OmegaConf.load(config_folder() / "augmentation" / "standard.yaml")
     return make_transforms(config)  # type: ignore[arg-type]
 
 
 def module(tmp_path: Path, raw: Path, **options: Any) -> FER2013DataModule:
+    options = {"image_size": 64, "transforms": [], **options}
     data = FER2013DataModule(tmp_path / "d", raw=raw, batch_size=7, **options)
     data.prepare_data()
     data.setup()

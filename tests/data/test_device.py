@@ -25,7 +25,7 @@ def transforms(name: str | None = None) -> list[Any]:
     """Of the strong policy, which has every operation; all of them, or one."""
     import hydra
 
-    from fer.tasks.assembly import make_transforms
+    from fer.data.augmentation import make_transforms
 
     import_albumentations()
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):

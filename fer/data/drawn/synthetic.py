@@ -22,6 +22,7 @@ import numpy as np
 from fer.core.errors import ConfigError
 from fer.core.files import cpu_count, end_with_parent, write_atomic
 from fer.core.labels import EMOTIONS
+from fer.core.options import SEED, check_value, whole
 from fer.data.drawn.faces import STYLES, draw_face
 from fer.data.readers import fer2013, rafdb
 
@@ -65,7 +66,8 @@ def generate(
         The raw dataset, as its reader takes it.
 
     Raises:
-        ConfigError: the name is unknown, a split is too small, or the seed is negative.
+        ConfigError: the name is unknown, a split has fewer images than there are emotions, or the
+            seed is none.
     """
     if name not in STYLES:
         raise ConfigError(
@@ -74,15 +76,8 @@ def generate(
         )
     sizes = {"train": train, "val": val, "test": test}
     for split, count in sizes.items():
-        if count < len(EMOTIONS):
-            raise ConfigError(
-                f"dataset.generator.{split}: expected at least {len(EMOTIONS)} images, one of each "
-                f"emotion, found {count}. Set dataset.generator.{split} to a larger number."
-            )
-    if seed < 0:
-        raise ConfigError(
-            f"dataset.generator.seed: expected a number from 0, found {seed}. Choose another seed."
-        )
+        check_value(f"dataset.generator.{split}", count, whole(len(EMOTIONS)))
+    check_value("dataset.generator.seed", seed, SEED)
     tasks = [
         Task(name, seed, split, index, emotion)
         for split, count in sizes.items()

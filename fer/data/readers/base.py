@@ -1,7 +1,7 @@
-"""What a reader hands over: records that say which image has which label, and how to read one.
+"""What a dataset brings along: a :class:`Reader`, and what it hands over.
 
-A reader lists a raw dataset without decoding it (:class:`RawDataset`); preparation then reads the
-images in parallel through its :class:`Source`, which a worker process can unpickle.
+A reader lists a raw dataset without decoding it (:class:`RawDataset`): records that say which image
+has which label, and a :class:`Source`, which a worker process can unpickle, to read each.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import stat
 import unicodedata
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ import numpy as np
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import is_outside, sha256_of_file
+from fer.core.options import SEED, check_value, number
 from fer.data.images import decode
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
@@ -52,6 +54,8 @@ FREE_BYTES = 64 * 2**20
 MAX_ID_BYTES = 120
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 """File names that mean a device on Windows, whatever ends them."""
+EMOTION_NAMES = ", ".join(labels.EMOTIONS)
+SHARE = number("a share between 0 and 1", lambda value: 0 < value < 1)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class FolderSource:
     """Images in a folder."""
 
     path: Path
-    mode: str | None
+    mode: str | None = None
     """``"L"`` or ``"RGB"``: what the images are converted to; None: whichever each one is."""
 
     def read(self, record: Record) -> np.ndarray:
@@ -124,7 +128,7 @@ class ZipSource:
     """Images in a zip archive, read in place: nothing is ever extracted."""
 
     path: Path
-    mode: str | None
+    mode: str | None = None
     """As of :class:`FolderSource`."""
     _archive: zipfile.ZipFile | None = field(default=None, repr=False, compare=False)
 
@@ -178,7 +182,7 @@ class RawDataset:
     form: str
     """In words, what was found: ``"image archive (zip)"``, ``"table (fer2013.csv)"``, …"""
     records: list[Record]
-    official_protocol: bool
+    official_protocol: bool = False
     """Whether train, val and test are the ones that the dataset's authors defined."""
     warnings: list[str] = field(default_factory=list)
     excluded: dict[str, int] = field(default_factory=dict)
@@ -189,6 +193,85 @@ class RawDataset:
     """Alterations that the names of the files alone betray."""
     restore_splits: bool = False
     """Whether a recognised image goes to the split that it has in the reference copy."""
+
+
+class Reader(ABC):
+    """Lists the raw data of a dataset. A dataset of your own is a class that extends this.
+
+    :meth:`list` alone has to be written. Options are attributes of the names that the constructor
+    gives them, as in a dataclass: they decide whether what was prepared before still holds, and
+    travel in checkpoints. What is no option has a name that begins with ``_``.
+
+    >>> @dataclass(frozen=True)
+    ... class MyReader(Reader):
+    ...     level: int = 3
+    ...
+    ...     def list(self, raw):
+    ...         names = [name for name in list_files(raw) if is_image(name)]  # train/sad/1.png
+    ...         places = [name.split("/") for name in names]
+    ...         ids = make_ids(names, [emotion for _, emotion, _ in places])
+    ...         records = [
+    ...             Record(id, labels.canonical(emotion), split, source=name, location=name)
+    ...             for id, name, (split, emotion, _) in zip(ids, names, places)
+    ...         ]
+    ...         return RawDataset(FolderSource(raw), "my folders", records)
+    >>> MyReader(level=4).options()
+    {'level': 4}
+    """
+
+    official_counts: Mapping[str, Mapping[str, int]] | None = None
+    """Images per split and emotion as the dataset's authors state them; without ``val`` where they
+    define none. None: not known."""
+    expected_size: int | None = None
+    """Side in pixels of the images as they are usually passed on; None if that varies."""
+    reference: str | None = None
+    """Name of the copy in :mod:`fer.data.audit.reference`; None if there is none."""
+    how_to_obtain: str = "Pass its path: dataset.raw=PATH"
+    """What a user without the raw data is told."""
+
+    def find(self, folder: Path) -> Path | None:
+        """The raw data in ``folder``: the folder itself, or the one archive in it; None if none."""
+        names = list_files(folder) if folder.is_dir() else []
+        return folder / (only_archive(names) or "") if names else None
+
+    @abstractmethod
+    def list(self, raw: Path) -> RawDataset:
+        """List the raw data without decoding it.
+
+        Raises:
+            DataError: it is not what this reader reads.
+        """
+
+    def options(self) -> dict[str, Any]:
+        """What the reader was made with: text, numbers, true, false, None, and lists and mappings
+        of them.
+
+        Raises:
+            ConfigError: an option is something else.
+        """
+        names = [one.name for one in fields(self) if one.init] if is_dataclass(self) else vars(self)
+        return {name: to_plain(name, getattr(self, name)) for name in names if name[0] != "_"}
+
+
+def to_plain(name: str, value: object) -> Any:
+    """The value of a reader's option as what a file can hold: a tuple is a list, a path a text.
+
+    Raises:
+        ConfigError: it cannot be that.
+    """
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {to_plain(name, key): to_plain(name, one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(name, one) for one in value]
+    raise ConfigError(
+        f"dataset.reader.{name}: expected text, numbers, true, false, null, or lists and mappings "
+        f"of them, found {value!r}. In the reader, begin the names of attributes that are no "
+        "options with _"
+    )
 
 
 def list_files(folder: Path) -> list[str]:
@@ -387,27 +470,31 @@ def is_image(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
 
 
+def only_archive(names: Sequence[str]) -> str | None:
+    """The one zip archive among the files of a folder that holds neither images nor a table."""
+    archives = [name for name in names if name.lower().endswith(".zip")]
+    others = any(is_image(name) or name.lower().endswith(".csv") for name in names)
+    return archives[0] if len(archives) == 1 and not others else None
+
+
 @dataclass(frozen=True)
-class HoldOut:
-    """A validation split held out of train: stratified, seeded, the same on every machine.
+class HoldOut(Reader):
+    """A reader that holds val out of train: stratified, seeded, the same on every machine.
 
     Args:
         val_fraction: share of each class that is held out, at least one image of each.
         split_seed: another seed gives another hold-out.
 
     Raises:
-        ConfigError: the share would leave train or val empty.
+        ConfigError: the share would leave train or val empty, or the seed is none.
     """
 
     val_fraction: float = 0.1
     split_seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.val_fraction < 1:
-            raise ConfigError(
-                "dataset.reader.val_fraction: expected a share between 0 and 1, "
-                f"found {self.val_fraction}. Use 0.1 for a tenth of train."
-            )
+        check_value("dataset.reader.val_fraction", self.val_fraction, SHARE)
+        check_value("dataset.reader.split_seed", self.split_seed, SEED)
 
     def choose(
         self,
@@ -448,22 +535,35 @@ def check_records(reader: str, records: Sequence[Record]) -> None:
         records: as it lists them.
 
     Raises:
-        DataError: an id is not safe or not unique, or an emotion or split is unknown.
+        DataError: there are none, something among them is no record, an id is not safe or not
+            unique, or an emotion or split is unknown.
     """
+    if not records:
+        raise DataError(
+            f"{reader}: expected a record for each image, found an empty list. Check that "
+            "dataset.raw is the right place, or correct the reader's list()."
+        )
     seen: set[str] = set()
     for record in records:
+        if not isinstance(record, Record):
+            raise DataError(
+                f"{reader}: expected records that are each a Record, found {record!r}. Correct the "
+                "reader's list()."
+            )
+        name = str(record.id)
         for what, found, is_right, expected in (
-            ("id", record.id, safe_id(record.id) == record.id, "one that safe_id() made"),
-            ("id", record.id, record.id.casefold() not in seen, "each id once"),
-            ("emotion", record.emotion, record.emotion in labels.INDEX, ", ".join(labels.EMOTIONS)),
+            ("id", record.id, safe_id(name) == record.id != "", "one that safe_id() made"),
+            ("id", record.id, name.casefold() not in seen, "each id once"),
+            ("emotion", record.emotion, record.emotion in labels.EMOTIONS, EMOTION_NAMES),
             ("split", record.split, record.split in SPLITS, ", ".join(SPLITS)),
         ):
             if not is_right:
                 raise DataError(
                     f"{reader}: {shown(str(record.source))}: expected as {what} {expected}, found "
-                    f"{shown(found)!r}. Correct the reader: make_ids() and labels.canonical() help."
+                    f"{shown(str(found))!r}. Correct the reader: make_ids() and labels.canonical() "
+                    "help."
                 )
-        seen.add(record.id.casefold())
+        seen.add(name.casefold())
 
 
 def check_classes(raw: Path, placed: Sequence[tuple[str, str]]) -> None:

@@ -18,8 +18,9 @@ from typing import BinaryIO
 import numpy as np
 
 from fer.core import labels
-from fer.core.errors import ConfigError, DataError
+from fer.core.errors import DataError
 from fer.core.files import sha256_of_file
+from fer.core.options import check_value, one_of
 from fer.data.readers.base import (
     SPLIT_NAMES,
     Finding,
@@ -95,11 +96,7 @@ class FER2013Reader(HoldOut):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.splits not in ("given", "official"):
-            raise ConfigError(
-                "dataset.reader.splits: expected one of given, official, found "
-                f"{self.splits!r}. Set it: dataset.reader.splits=VALUE"
-            )
+        check_value("dataset.reader.splits", self.splits, one_of("given", "official"))
 
     def find(self, folder: Path) -> Path | None:
         """The raw data in ``folder`` or one level below: a table, image folders, or an archive."""

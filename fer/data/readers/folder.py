@@ -20,9 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from fer.core import labels
-from fer.core.errors import ConfigError, DataError
+from fer.core.errors import DataError
 from fer.core.files import is_outside
+from fer.core.options import SWITCH, check_value, or_null
 from fer.data.readers.base import (
+    SHARE,
     SPLIT_NAMES,
     FolderSource,
     HoldOut,
@@ -35,9 +37,17 @@ from fer.data.readers.base import (
     list_files,
     list_zip,
     make_ids,
+    only_archive,
     shown,
 )
 
+SYNONYMS = or_null(
+    (
+        f"names of classes, each with one of {', '.join(labels.EMOTIONS)} ({{mad: angry}})",
+        lambda value: isinstance(value, Mapping),
+    ),
+    "for none",
+)
 COLUMNS = ("image", "label", "split", "gender", "race", "age")
 """What a table of labels may say of an image; other columns are not read."""
 DELIMITERS = (",", ";", "\t")
@@ -100,29 +110,15 @@ class FolderReader(HoldOut):
     drop_unknown: bool = False
     synonyms: Mapping[str, str] | None = None
 
-    official_counts = None
-    expected_size = None
-    reference = None
     how_to_obtain = HOW_TO_OBTAIN
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.test_fraction < 1:
-            raise ConfigError(
-                "dataset.reader.test_fraction: expected a share between 0 and 1, "
-                f"found {self.test_fraction}. Use 0.2 for a fifth of train."
-            )
+        check_value("dataset.reader.test_fraction", self.test_fraction, SHARE)
+        check_value("dataset.drop_unknown", self.drop_unknown, SWITCH)
+        check_value("dataset.synonyms", self.synonyms, SYNONYMS)
         # In one form, so that the same synonyms in another order are the same preparation.
         object.__setattr__(self, "synonyms", labels.read_synonyms(self.synonyms or {}))
-
-    def find(self, folder: Path) -> Path | None:
-        """The raw data in ``folder``: the folder itself, or the one archive that it holds."""
-        if not folder.is_dir():
-            return None
-        names = list_files(folder)
-        if not names:
-            return None
-        return folder / (only_archive(names) or "")
 
     def list(self, raw: Path) -> RawDataset:
         """List the data at ``raw`` without decoding it.
@@ -387,13 +383,6 @@ class FolderReader(HoldOut):
     def _meaning(self, row: Row) -> str:
         """The emotion of a row, or its class as it stands."""
         return self._emotion(row.label) or labels.normalise(row.label)
-
-
-def only_archive(names: Sequence[str]) -> str | None:
-    """The one zip archive among the files of a folder that holds neither images nor a table."""
-    archives = [name for name in names if name.lower().endswith(".zip")]
-    others = any(is_image(name) or name.lower().endswith(".csv") for name in names)
-    return archives[0] if len(archives) == 1 and not others else None
 
 
 def split_of(name: str) -> str:

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image
 
+from fer.core import options
 from fer.core.errors import ConfigError, DataError
 from fer.data.images import MAX_PIXELS
 from fer.data.readers.base import (
@@ -78,6 +79,7 @@ from the hairline to the chin, so that brows and an open mouth are in it.
 """
 MAX_OVERSAMPLING = 32
 IMAGES = ("auto", "aligned", "original")
+MARGIN = options.number("a share of the face's size from 0 to 1", lambda value: 0 <= value <= 1)
 HOW_TO_OBTAIN = """\
 How to obtain RAF-DB: its terms do not allow passing it on. Ask its authors for access at
 http://www.whdeld.cn/RAF/model1.html (academic use), unpack what they send, and pass the folder
@@ -114,21 +116,16 @@ class RAFDBReader(HoldOut):
 
     official_counts = OFFICIAL_COUNTS
     expected_size = None  # aligned faces and cut-out ones differ
-    reference = None
     how_to_obtain = HOW_TO_OBTAIN
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.images not in IMAGES:
-            raise ConfigError(
-                f"dataset.reader.images: expected one of {', '.join(IMAGES)}, found "
-                f"{self.images!r}. Set it: dataset.reader.images=VALUE"
-            )
-        if not 0 <= self.margin <= 1:
-            raise ConfigError(
-                "dataset.reader.margin: expected a share of the face's size from 0 to 1, found "
-                f"{self.margin}. Set it: dataset.reader.margin=VALUE"
-            )
+        for key, value, rule in (
+            ("images", self.images, options.one_of(*IMAGES)),
+            ("margin", self.margin, MARGIN),
+            ("align_eyes", self.align_eyes, options.SWITCH),
+        ):
+            options.check_value(f"dataset.reader.{key}", value, rule)
         if self.images == "aligned":
             self._refuse_aligning("the authors' aligned images")
 
@@ -632,7 +629,7 @@ class OriginalSource(FolderSource):
     corners of the box, or five landmarks if there is no margin.
     """
 
-    margin: float | None
+    margin: float | None = None
     """What is cut out beyond the box, as a share of its larger side; None: align the eyes."""
 
     def read(self, record: Record) -> np.ndarray:

@@ -674,11 +674,23 @@ def test_the_command_line_reaches_the_reader(override: list[str], expected: dict
     assert cfg.dataset.reader.drop_unknown is True  # the configuration itself stays whole
 
 
-def test_wrong_synonyms_are_refused_on_the_command_line() -> None:
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("synonyms={mad: furious}", r"synonyms: expected one of .* for 'mad', found 'furious'"),
+        ("synonyms=mad", r"synonyms: expected names of classes, each with one of angry, .*'mad'"),
+        ("drop_unknown=yes please", r"drop_unknown: expected true or false, found 'yes please'"),
+    ],
+)
+def test_wrong_options_of_own_faces_are_refused_on_the_command_line(
+    override: str, message: str
+) -> None:
+    from fer.tasks.assembly import make_data, make_model
+
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        cfg = hydra.compose("train", ["dataset=folder", "dataset.synonyms={mad: furious}"])
-    with pytest.raises(ConfigError, match=r"dataset.synonyms: expected names of classes"):
-        check_options(cfg)
+        cfg = hydra.compose("train", ["dataset=folder", f"dataset.{override}"])
+    with pytest.raises(ConfigError, match=rf"^dataset.{message}"):
+        make_data(cfg, make_model(cfg.model))
 
 
 def test_preparation_takes_own_names_from_the_command_line(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from fer.core.errors import ConfigError, DataError
 from fer.data.manifest import Entry, read_manifest
 from fer.data.preparation import Prepared, prepare
 from fer.data.readers import rafdb
-from fer.data.readers.base import HoldOut, RawDataset
+from fer.data.readers.base import RawDataset
 from fer.data.readers.rafdb import BOXES, LIST_FILE, MANUAL, RAFDBReader
 from tests.conftest import run_program, to_png, write_annotation, write_file, write_rafdb
 
@@ -130,7 +130,7 @@ def test_a_hold_out_depends_on_the_ids_alone_and_takes_its_share_of_each_class(
         for emotion, count in zip(labels.EMOTIONS, per_class, strict=True)
         for number in range(count)
     }
-    holder = HoldOut(val_fraction=fraction, split_seed=seed)
+    holder = RAFDBReader(val_fraction=fraction, split_seed=seed)
     chosen = holder.choose(emotions, emotions)
     ids = list(emotions)
     shuffled.shuffle(ids)

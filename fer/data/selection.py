@@ -1,0 +1,65 @@
+"""Which images of a prepared dataset are used, as its user decides."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fer.core.options import SWITCH, check_value, one_of
+from fer.data.audit.integrity import conflicting, group_duplicates
+from fer.data.preparation import Prepared
+from fer.data.readers.base import SPLITS
+
+
+def check_selection(leaks: str, blank: str, conflicts: str, accept_altered: bool = False) -> None:
+    """Refuse options that cannot work, before anything is read.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    check_value("dataset.leaks", leaks, one_of("keep", "drop_from_train"))
+    check_value("dataset.blank", blank, one_of("keep", "drop"))
+    check_value("dataset.conflicts", conflicts, one_of("keep", "drop"))
+    check_value("dataset.accept_altered", accept_altered, SWITCH)
+
+
+def select(
+    prepared: Prepared, *, leaks: str, blank: str, conflicts: str
+) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
+    """Which images are used.
+
+    Args:
+        prepared: the dataset.
+        leaks: ``drop_from_train`` leaves out training images that stand again in val or test.
+        blank: ``drop`` leaves out images that show nothing.
+        conflicts: ``drop`` leaves out exact copies that have different emotions, all of them.
+
+    Returns:
+        ``(N,)`` bool, and for each reason the number of images of each split that it concerns
+        (an image may have two).
+
+    Raises:
+        ConfigError: an option has another value.
+    """
+    check_selection(leaks, blank, conflicts)
+    entries = prepared.entries
+    reasons: dict[str, set[str]] = {}
+    if leaks != "keep":
+        held_out = {entry.sha256 for entry in entries if entry.split != "train"}
+        reasons["they stand again in val or test"] = {
+            entry.id for entry in entries if entry.split == "train" and entry.sha256 in held_out
+        }
+    if blank != "keep":
+        reasons["they show nothing"] = set(prepared.integrity["blank"])
+    if conflicts != "keep":
+        reasons["exact copies of them have another emotion"] = {
+            entry.id for group in conflicting(group_duplicates(entries)) for entry in group
+        }
+    dropped = set().union(*reasons.values())
+    left_out = {
+        why: {
+            split: sum(entry.split == split and entry.id in ids for entry in entries)
+            for split in SPLITS
+        }
+        for why, ids in reasons.items()
+    }
+    return np.array([entry.id not in dropped for entry in entries], dtype=bool), left_out
