@@ -178,11 +178,14 @@ def make_network(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> 
     own = dict(options)
     shape = {key: own[key] for key in ("image_size", "in_channels") if own.get(key) is not None}
     taken = inspect.signature(make).parameters
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in taken.values())
     for key, usual in INPUT.items():
-        if key not in taken:
+        if key not in taken and not (takes_any and key == "num_classes"):
             own.pop(key, None)
-        elif taken[key].default is inspect.Parameter.empty:
+        elif key in taken and taken[key].default is inspect.Parameter.empty:
             own.setdefault(key, usual)
+        elif key in taken and key in ("image_size", "in_channels") and key not in own:
+            shape[key] = taken[key].default
     try:
         network = make(**own)
     except ConfigError:

@@ -40,7 +40,7 @@ def log_results(
             logger.log_metrics(best)
         for name, image in images.items():
             log_image(logger, name, image)
-        logger.save()
+        logger.finalize("success")
 
 
 def draw_images(results: Sequence[SplitResult]) -> dict[str, np.ndarray]:
@@ -75,15 +75,12 @@ def log_image(logger: Logger, name: str, image: np.ndarray) -> None:
         logger.log_image(key=name, images=[image])
 
 
-def close(loggers: Sequence[Logger], status: str) -> None:
-    """End the run of each logger; W&B would put the next one of the process into the same run.
+def finish(loggers: Sequence[Logger]) -> None:
+    """End the run of each logger that has to be told: W&B would go on with it in the next job.
 
-    Args:
-        loggers: of the run.
-        status: ``success`` or ``failed``.
+    What was written is safe before: Lightning closes its loggers, after a failure too.
     """
     for logger in loggers:
-        logger.finalize(status)
-        finish = getattr(getattr(logger, "_experiment", None), "finish", None)
-        if callable(finish):
-            finish()
+        end = getattr(getattr(logger, "_experiment", None), "finish", None)
+        if callable(end):
+            end()

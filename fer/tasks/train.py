@@ -56,7 +56,7 @@ from fer.tasks.assembly import (
     measuring,
     resolved,
 )
-from fer.tasks.logging_results import close, log_results
+from fer.tasks.logging_results import finish, log_results
 from fer.tasks.notes import describe_left_out, notes_on
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,6 @@ def train(cfg: DictConfig, folder: Path) -> float:
         FerError: something that the user can correct, in a message that says how.
     """
     run = build(cfg, folder)
-    status = "failed"
     try:
         fit_or_go_on(run)
         trained = time.perf_counter() - run.started
@@ -116,9 +115,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
             results = measure(run)
             write(run, results, trained)
             score = float(results[0].metrics["macro_f1"])
-        status = "success"
     finally:
-        close(run.loggers, status)  # the next job of a sweep is a run of its own
+        finish(run.loggers)  # the next job of a sweep is a run of its own
     return score
 
 

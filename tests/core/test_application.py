@@ -112,11 +112,6 @@ WRONG_VALUES = [
     ("trainer.devices=0", "trainer.devices: expected a whole number from 1"),
     ("optimizer.lr=-1", "optimizer.lr: expected a number above 0, found -1"),
     ("optimizer.weight_decay=abc", "optimizer.weight_decay: expected a number from 0"),
-    ("model.dropout=2", "model.dropout: expected a probability"),
-    ("model.image_size=64.5", "model.image_size: expected a whole number"),
-    ("model.in_channels=2", "model.in_channels: expected 1"),
-    ("model.widths=5", "model.widths: expected a list"),
-    ("+model.num_classes=8", "model.num_classes: expected 7"),
     ("dataset.epochs=0", "dataset.epochs: expected a whole number from 1, found 0"),
     ("early_stopping.patience=0", "early_stopping.patience: expected"),
     ("early_stopping.min_delta=abc", "early_stopping.min_delta: expected a number"),
@@ -133,6 +128,29 @@ def test_a_wrong_value_is_named_with_what_was_expected(override: str, message: s
         cfg = hydra.compose("train", overrides=[override])
     with pytest.raises(ConfigError, match=message):
         check_options(cfg)
+
+
+WRONG_NETWORKS = [
+    ("model.dropout=2", "model.dropout: expected a probability"),
+    ("model.image_size=64.5", "model.image_size: expected a whole number"),
+    ("model.in_channels=2", "model.in_channels: expected 1"),
+    ("model.widths=5", "model.widths: expected a list"),
+    ("+model.num_classes=8", "model.num_classes: expected 7"),
+    ("+model.depth=8", "model: expected options that .*SharedCNN accepts, found .*depth=8"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), WRONG_NETWORKS)
+def test_a_wrong_value_of_the_network_is_named_before_any_data_is_read(
+    override: str, message: str
+) -> None:
+    from fer.tasks.assembly import make_model
+
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        cfg = hydra.compose("train", overrides=[override])
+    check_options(cfg)
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        make_model(cfg.model)
 
 
 WRONG_DATA = [

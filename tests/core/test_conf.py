@@ -173,7 +173,7 @@ def readme_block(language: str, after: str) -> str:
 
 
 def test_the_readmes_own_dataset_has_every_key(tmp_path: Path) -> None:
-    block = readme_block("yaml", "menu/dataset/mine.yaml")
+    block = readme_block("yaml", "`menu/dataset/mine.yaml`;")
     assert len(OmegaConf.create(block)) <= 5
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset/mine.yaml").write_text(block)
@@ -202,7 +202,7 @@ def test_the_readmes_own_reader_prepares_a_dataset(
     from fer.data.preparation import prepare
 
     (tmp_path / "my_package").mkdir()
-    code = readme_block("python", "my_package/__init__.py")
+    code = readme_block("python", "`my_package/__init__.py`:")
     (tmp_path / "my_package/__init__.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     for split in ("train", "test"):
@@ -211,13 +211,54 @@ def test_the_readmes_own_reader_prepares_a_dataset(
                 path = tmp_path / f"raw/{split}/{number:02d}_{emotion}/{image:04d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (20, 20), (number, image, len(split))).save(path)
-    node = OmegaConf.create(readme_block("yaml", "menu/dataset/mine.yaml")).reader
+    node = OmegaConf.create(readme_block("yaml", "`menu/dataset/mine.yaml`;")).reader
     reader = hydra.utils.instantiate(node)
     prepared = prepare("mine", tmp_path / "d", reader, raw=tmp_path / "raw")
     sizes = {split: sum(row.values()) for split, row in prepared.integrity["counts"].items()}
     assert sizes == {"train": 14, "val": 7, "test": 21}
     for index, entry in enumerate(prepared.entries):
         assert labels.EMOTIONS[int(prepared.read(index)[0, 0, 0])] == entry.emotion
+
+
+def test_the_readmes_own_network_gives_logits_at_the_size_of_its_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fer.model.network import NETWORKS
+    from fer.tasks.assembly import make_model
+
+    (tmp_path / "my_networks.py").write_text(readme_block("python", "`my_networks.py`:"))
+    monkeypatch.syspath_prepend(tmp_path)
+    node = OmegaConf.create(readme_block("yaml", "`menu/model/mine.yaml`:"))
+    assert isinstance(node, DictConfig)
+    try:
+        network = make_model(node)
+    finally:
+        NETWORKS.pop("two_layers", None)
+    assert network.describe() == {
+        "network": "two_layers",
+        "image_size": 64,
+        "in_channels": 1,
+        "options": {"width": 32},
+    }
+
+
+def test_the_readmes_own_metric_is_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+
+    from fer.core.plugins import import_plugins
+    from fer.evaluation.scores import SCORES
+
+    (tmp_path / "my_metrics.py").write_text(readme_block("python", "`my_metrics.py`:"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("FER_PLUGINS", "my_metrics")
+    try:
+        import_plugins()
+        probabilities = np.eye(7)[[0, 1, 2]] + 0.1 * np.eye(7)[[3, 3, 3]]
+        assert SCORES["top2_accuracy"](np.array([0, 3, 6]), probabilities) == 2 / 3
+    finally:
+        SCORES.pop("top2_accuracy", None)
 
 
 def test_the_readmes_own_perturbation_damages(
@@ -232,7 +273,7 @@ def test_the_readmes_own_perturbation_damages(
     (tmp_path / "my_package/damage.py").write_text(readme_block("python", "`my_package/damage.py`"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_package", raising=False)  # that of the reader above
-    node = OmegaConf.create(readme_block("yaml", "conf/perturbation/dead_rows.yaml"))
+    node = OmegaConf.create(readme_block("yaml", "`menu/perturbation/dead_rows.yaml`"))
     settings = make_settings(OmegaConf.to_container(node), None, get_method)  # type: ignore[arg-type]
     images = np.full((3, 20, 20, 1), 100, np.uint8)
     black = [setting(images, ["a", "b", "c"], seed=0) == 0 for setting in settings]
