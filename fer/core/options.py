@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from fer.core.application import config_folder
 from fer.core.errors import ConfigError
 
 Check = tuple[str, Callable[[Any], bool]]
@@ -65,49 +67,29 @@ PATH: Check = (
 SEED = whole(0, 2**32 - 1)
 
 CHECKS: dict[str, Check] = {
-    "dataset": GROUP,
     "dataset.epochs": whole(1),
-    "augmentation": GROUP,
     "augmentation.transforms": GROUP,
-    "model": GROUP,
-    "loss": GROUP,
-    "optimizer": GROUP,
     "optimizer.lr": number("a number above 0", lambda value: value > 0),
     "optimizer.weight_decay": number("a number from 0", lambda value: value >= 0),
-    "scheduler": GROUP,
-    "trainer": GROUP,
     "trainer.max_epochs": whole(1),
     "trainer.devices": whole(1),
     "trainer.progress_bar": SWITCH,
     "trainer.compile": SWITCH,
-    "logger": GROUP,
-    "callbacks": GROUP,
     "seed": SEED,
     "test": SWITCH,
     "resume": or_null(TEXT, "for a new run"),
-    "optuna": GROUP,
     "optuna.study": or_null(TEXT, "for a run that is no trial"),
     "optuna.trial": or_null(whole(0), "for a run that is no trial"),
     "optuna.storage": or_null(TEXT, "for a run that is no trial"),
-    "loader": GROUP,
-    "early_stopping": GROUP,
     "early_stopping.patience": or_null(whole(1), "for never"),
     "early_stopping.min_delta": number("a number from 0", lambda value: value >= 0),
-    "mixing": GROUP,
-    "mixing.mixup": number("a number from 0", lambda value: value >= 0),
-    "mixing.cutmix": number("a number from 0", lambda value: value >= 0),
-    "mixing.p": number("a probability from 0 to 1", lambda value: 0 <= value <= 1),
-    "ema": GROUP,
     "ema.decay": or_null(
         number("a share between 0 and 1", lambda value: 0 < value < 1), "for no averaging"
     ),
     "tta": or_null(one_of("flip"), "for a single pass"),
-    "metrics": GROUP,
     "metrics.resamples": whole(100),
     "metrics.seed": SEED,
     "split": one_of("train", "val", "test", "val+test"),
-    "perturbation": GROUP,
-    "robustness": GROUP,
     "robustness.seed": SEED,
     "robustness.severities": or_null(
         (
@@ -120,21 +102,31 @@ CHECKS: dict[str, Check] = {
         ),
         "for all",
     ),
-    "saliency": GROUP,
     "temperature_scaling": SWITCH,
-    "errors": GROUP,
     "errors.pairs": whole(0),
     "errors.images": whole(1),
     "errors.confident": whole(0),
     "checkpoint": ("the path of a checkpoint, or pretrained", TEXT[1]),
     "format": one_of("onnx", "torchscript", "safetensors"),
     "output": or_null(TEXT, "for a file beside the checkpoint"),
-    "paths": GROUP,
     "launcher": ("the name of a configuration in conf/launcher", lambda value: False),
     "sweep": ("the name of a configuration in conf/sweep", lambda value: False),
     "experiment": ("the name of a configuration in conf/experiment", lambda value: False),
 }
-"""Every value that a user may set and that no other place checks before it is needed."""
+"""Values that no constructor knows, or knows too late: after data was read, or in a training.
+
+A constructor owns the rules of its arguments, by :func:`check_value`.
+"""
+
+
+def known_keys() -> dict[str, bool]:
+    """The keys at the top of our configurations, and whether each holds options of its own."""
+    folder = config_folder()
+    known = {path.name: True for path in folder.iterdir() if path.is_dir()}
+    for path in folder.glob("*.yaml"):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        known |= {key: isinstance(value, Mapping) for key, value in content.items()}
+    return known
 
 
 def check_value(key: str, value: Any, rule: Check) -> None:
@@ -160,12 +152,15 @@ def check_options(cfg: DictConfig, optional: Sequence[str] = ()) -> None:
     """
     content = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(content, dict)
-    unknown = [str(key) for key in content if key not in CHECKS]
-    if unknown:
-        raise ConfigError(
-            f"{unknown[0]}: expected a known option, found this. "
-            f"Valid at the top: {', '.join(str(key) for key in content if key in CHECKS)}."
-        )
+    known = known_keys()
+    for key, value in content.items():
+        if key not in known:
+            raise ConfigError(
+                f"{key!s}: expected a known option, found this. Valid at the top: "
+                f"{', '.join(str(own) for own in content if own in known)}."
+            )
+        if known[key] and not (value is None and key in optional):
+            check_value(str(key), value, GROUP)
     for key, rule in CHECKS.items():
         *parents, name = key.split(".")
         node: Any = content

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import torch
 
-from fer.core.errors import ConfigError
+from fer.core.options import check_value, number
+
+ALPHA = number("a number from 0", lambda value: value >= 0)
 
 
 class Mixed(NamedTuple):
@@ -36,10 +38,9 @@ class Mixing:
     """
 
     def __init__(self, mixup: float = 0.0, cutmix: float = 0.0, p: float = 1.0) -> None:
-        if mixup < 0 or cutmix < 0:
-            raise ConfigError(f"mixing: expected alphas from 0, found {mixup} and {cutmix}.")
-        if not 0 <= p <= 1:
-            raise ConfigError(f"mixing.p: expected a probability from 0 to 1, found {p}.")
+        check_value("mixing.mixup", mixup, ALPHA)
+        check_value("mixing.cutmix", cutmix, ALPHA)
+        check_value("mixing.p", p, number("a probability from 0 to 1", lambda p: 0 <= p <= 1))
         self.mixup = mixup
         self.cutmix = cutmix
         self.p = p

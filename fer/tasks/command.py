@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -132,6 +133,27 @@ def usage() -> str:
     )
 
 
+def complete(arguments: Sequence[str]) -> int:
+    """Answer the shell, by Hydra's own completion of the command on the line.
+
+    Args:
+        arguments: ``--shell-completion``, and ``install=bash`` or ``query=bash``.
+    """
+    line = os.environ.get("COMP_LINE")  # what was typed, while the shell asks
+    if line is None:
+        return run_command("train", arguments)
+    _, _, rest = line.partition(" ")
+    name, space, options = rest.lstrip().partition(" ")
+    command = COMMANDS.get(name)
+    if not space or command is None:
+        print(" ".join(COMMANDS))
+        return 0
+    if command.config is None:
+        return 0  # files are completed by the shell
+    os.environ["COMP_LINE"] = f"fer {options}"
+    return run_command(name, arguments)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """``fer COMMAND …``; returns the exit code."""
     name, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
@@ -141,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name == "--version":
         print(f"fer-lab {__version__}")
         return 0
+    if name in ("-sc", "--shell-completion"):
+        return complete([name, *rest])
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""

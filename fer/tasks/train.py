@@ -130,7 +130,7 @@ def build(cfg: DictConfig, folder: Path) -> Run:
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     processes = int(cfg.trainer.devices)
     check_processes(processes, computing.device)
-    network = make_model(cfg.model)
+    network, mixing = make_model(cfg.model), Mixing(**cfg.mixing)
     data = make_data(cfg, network, device=computing.device)
     data.prepare_data()
     data.setup()
@@ -142,7 +142,7 @@ def build(cfg: DictConfig, folder: Path) -> Run:
         make_loss(make_later(cfg.loss), data.class_counts()),
         make_later(cfg.optimizer),
         make_later(cfg.scheduler),
-        mixing=Mixing(**cfg.mixing),
+        mixing=mixing,
     )
     if cfg.trainer.compile:
         network.compile()
