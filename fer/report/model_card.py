@@ -183,7 +183,7 @@ def make_metadata(results: Mapping[str, Any]) -> str:
         from huggingface_hub import EvalResult, ModelCardData
     except ImportError as error:
         raise ConfigError(
-            "fer.tasks.card: expected huggingface_hub, which writes a card's metadata, found none. "
+            "fer card: expected huggingface_hub, which writes a card's metadata, found none. "
             'pip install "fer-lab[card]"'
         ) from error
     found = []

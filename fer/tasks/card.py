@@ -50,7 +50,7 @@ def write_card(study: Path, output: Path) -> Path:
     path = study / RESULTS if study.is_dir() else study
     if not path.is_file():
         raise DataError(
-            f"fer.tasks.card: expected the results of a study at {path}, found none. Run it first: "
+            f"fer card: expected the results of a study at {path}, found none. Run it first: "
             "python -m fer study"
         )
     return write_text(output, render_card(read_json(path)))

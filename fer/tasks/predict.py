@@ -54,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--checkpoint", default="pretrained", metavar="PATH",
-        help="checkpoint of train.py or fer.tasks.export (.safetensors); default: %(default)s, the "
+        help="checkpoint of train.py or fer export (.safetensors); default: %(default)s, the "
         "network that comes with the package",
     )  # fmt: skip
     parser.add_argument(
