@@ -11,6 +11,7 @@ import logging
 import os
 import pydoc
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -39,6 +40,9 @@ CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACC
 
 BASE = "base"
 """What the options of a group share, in a file beside them: none to choose."""
+
+TERMINATED, INTERRUPTED = 143, 130
+"""Exit codes of a program that was ended by SIGTERM or Ctrl-C: 128 and the signal's number."""
 
 LONG = 100
 """Characters that no key has. Of a key, Hydra asks whether there is such a file."""
@@ -107,6 +111,7 @@ def run(
     if not os.environ.get("FER_DATA", "data"):
         del os.environ["FER_DATA"]  # set but empty: the file system's root is not meant
     refuse_odd_choices(sys.argv[1:])
+    end_on_sigterm()
     started = False
 
     def job(cfg: DictConfig) -> object:
@@ -168,10 +173,41 @@ def refuse_odd_choices(arguments: Sequence[str]) -> None:
             )
 
 
+class Terminated(SystemExit):
+    """The program was asked to end; its exit code is the shell's for SIGTERM."""
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this program as Ctrl-C does: what is open is closed, and a line is said.
+
+    Without a handler the process would vanish without a word; Lightning's own ends a training with
+    exit code 0, as if it had come to its end.
+    """
+
+    def stop(*_: object) -> None:
+        raise Terminated(TERMINATED)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def how_to_go_on(folder: Path) -> str:
+    """What to do after a program was ended from outside."""
+    if (folder / "checkpoints" / "last.ckpt").is_file():
+        return f"Go on with it: python train.py resume={folder}"
+    return "Nothing can be gone on with: give the command again."
+
+
 def call(task: Task, cfg: DictConfig) -> object:
     """Call a task; what a user can act on becomes one message."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
     try:
-        return task(cfg, Path(HydraConfig.get().runtime.output_dir))
+        return task(cfg, folder)
+    except Terminated as stop:
+        log.error("Ended by SIGTERM. %s", how_to_go_on(folder))
+        raise stop
+    except KeyboardInterrupt as error:
+        log.error("Ended by Ctrl-C. %s", how_to_go_on(folder))
+        raise SystemExit(INTERRUPTED) from error
     except FerError as error:
         raise CommandError(f"Error: {error}") from error
     except OmegaConfBaseException as error:
@@ -179,7 +215,6 @@ def call(task: Task, cfg: DictConfig) -> object:
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
             raise
-        folder = Path(HydraConfig.get().runtime.output_dir)
         raise CommandError(
             f"Error: {error.filename or folder}: expected to write there, found: {error.strerror}. "
             "Free some space or correct the permissions; a training that had finished an epoch "

@@ -304,10 +304,15 @@ class EmotionDataModule(LightningDataModule):
         batch_size = min(self.batch_size, len(dataset))
         # On a device a batch is augmented as a whole as it is.
         loader = TrainingLoader if self.on_device is None else DataLoader
+        sampler = EpochSampler(len(dataset), self.seed, batch_size, rank, processes)
+        if self.trainer is not None:
+            # Workers ask for their first rows before Lightning names the epoch, which is not the
+            # first in a training that goes on.
+            sampler.set_epoch(self.trainer.current_epoch)
         return loader(
             dataset,
             batch_size=batch_size // processes,
-            sampler=EpochSampler(len(dataset), self.seed, batch_size, rank, processes),
+            sampler=sampler,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             generator=own_generator(),

@@ -70,11 +70,13 @@ class History(Callback):
         self._started = 0.0
         self._trained = 0.0
         self._images = 0
+        self._validated = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the epoch's clock."""
         self._started = time.perf_counter()
         self._images = 0
+        self._validated = False
 
     def on_train_batch_end(
         self,
@@ -90,9 +92,12 @@ class History(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the training part's clock."""
         self._trained = time.perf_counter()
+        self._validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row. Runs before the module resets its metrics."""
+        if not self._validated:  # trainer.max_steps has cut it off
+            return
         assert isinstance(pl_module, EmotionModule)
         values = {**trainer.callback_metrics, **pl_module.seen_train.compute()}
         training = self._trained - self._started
@@ -169,7 +174,7 @@ class Watch(Callback):
         Raises:
             TrainingError: the one is not finite, or the other is gone.
         """
-        loss = float(trainer.callback_metrics["val/loss"])
+        loss = float(trainer.callback_metrics.get("val/loss", 0.0))  # none in an epoch cut off
         if not math.isfinite(loss):
             raise TrainingError(
                 f"epoch {trainer.current_epoch}: expected a finite validation loss, found {loss}. "

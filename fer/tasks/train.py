@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from fer.core import errors
-from fer.core.errors import CheckpointError, FerError
+from fer.core.errors import CheckpointError, ConfigError, FerError, TrainingError
 from fer.core.files import remove_leftovers, write_json
 from fer.core.hardware import Computing, check_processes, keep_freed_memory
 from fer.core.options import Guard, check_options
@@ -177,10 +178,33 @@ def set_up_torch(seed: int) -> None:
     keep_freed_memory()
 
 
+def check_validated(options: Mapping[str, Any]) -> None:
+    """Refuse options of Lightning's trainer that leave epochs without validation or checkpoints.
+
+    Raises:
+        ConfigError: one does.
+    """
+    for key, accept, words in (
+        ("fast_dev_run", lambda value: not value, "false"),
+        ("limit_val_batches", lambda value: value != 0, "more than 0"),
+        ("check_val_every_n_epoch", lambda value: value == 1, "1"),
+        ("val_check_interval", lambda value: value in (None, 1.0), "1.0"),
+        ("enable_checkpointing", bool, "true"),
+    ):
+        if key in options and not accept(options[key]):
+            raise ConfigError(
+                f"trainer.{key}: expected {words}, since the best epoch is chosen by the "
+                f"validation of every one, found {options[key]!r}. Leave it out; for a quick try: "
+                "trainer.max_epochs=1"
+            )
+
+
 def make_trainer(
     cfg: DictConfig, folder: Path, computing: Computing, loggers: list[Logger], history: History
 ) -> pl.Trainer:
     """Lightning's trainer with the callbacks of every run and those that ``cfg`` asks for."""
+    options = {key: value for key, value in resolved(cfg)["trainer"].items() if key not in OWN}
+    check_validated(options)
     best, last = make_checkpoints(folder / "checkpoints")
     processes = int(cfg.trainer.devices)
     trainer: pl.Trainer = Guard(pl.Trainer, "trainer")(
@@ -198,10 +222,7 @@ def make_trainer(
         default_root_dir=folder,
         log_every_n_steps=1,
         # Anything else below trainer is Lightning's: +trainer.gradient_clip_val=1.0
-        **{
-            **(in_processes() if processes > 1 else {}),
-            **{key: value for key, value in resolved(cfg)["trainer"].items() if key not in OWN},
-        },
+        **{**(in_processes() if processes > 1 else {}), **options},
     )
     return trainer
 
@@ -219,8 +240,11 @@ def fit_or_go_on(run: Run) -> None:
         fit(run.trainer, run.module, run.data, None if cut_off is None else cut_off.path)
         if run.trainer.world_size > 1:  # the history was written in another process
             run.history.load_state_dict({"rows": read_progress(folder / LAST).rows})
-    if run.trainer.interrupted:
-        raise KeyboardInterrupt
+    if not run.history.rows:
+        raise TrainingError(
+            "trainer: expected at least one whole epoch with its validation, found that training "
+            "ended before. Raise or leave out trainer.max_steps and trainer.max_time."
+        )
 
 
 def measure(run: Run) -> list[SplitResult]:
@@ -311,6 +335,12 @@ def fit(
     try:
         trainer.fit(module, data, ckpt_path=None if path is None else str(path))
     except FerError:
+        raise
+    except SystemExit as stop:
+        if trainer.strategy.launcher is not None:  # its processes would go on alone
+            trainer.strategy.launcher.kill(signal.SIGTERM)
+        if stop.code == 1 and trainer.interrupted:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from stop
         raise
     except FileNotFoundError as error:  # TensorBoard's writer may be the first to notice
         if Path(trainer.default_root_dir).is_dir():

@@ -39,8 +39,9 @@ def history_of(run: Path) -> list[dict[str, str]]:
             *("scheduler=plateau", "scheduler.patience=0", "early_stopping.patience=4"),
             "loader.on_device=true",
         ],
+        ["scheduler=constant", "loader.num_workers=2"],
     ],
-    ids=["one_cycle_averaged_mixed", "plateau_on_device"],
+    ids=["one_cycle_averaged_mixed", "plateau_on_device", "steps_with_workers"],
 )
 def test_a_killed_moved_and_resumed_run_ends_bit_for_bit_like_another(
     tmp_path: Path, options: list[str]
