@@ -13,6 +13,7 @@ import pydoc
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,6 +44,9 @@ BASE = "base"
 
 TERMINATED, INTERRUPTED = 143, 130
 """Exit codes of a program that was ended by SIGTERM or Ctrl-C: 128 and the signal's number."""
+
+LIFELINE = "FER_LIFELINE"
+"""Number of the pipe that a study's command reads: it ends when the study does."""
 
 LONG = 100
 """Characters that no key has. Of a key, Hydra asks whether there is such a file."""
@@ -112,6 +116,7 @@ def run(
         del os.environ["FER_DATA"]  # set but empty: the file system's root is not meant
     refuse_odd_choices(sys.argv[1:])
     end_on_sigterm()
+    end_with_parent()
     started = False
 
     def job(cfg: DictConfig) -> object:
@@ -188,6 +193,19 @@ def end_on_sigterm() -> None:
         raise Terminated(TERMINATED)
 
     signal.signal(signal.SIGTERM, stop)
+
+
+def end_with_parent() -> None:
+    """End as by SIGTERM when the process that started this one for itself is gone."""
+    line = os.environ.pop(LIFELINE, None)
+    if line is None:
+        return
+
+    def watch() -> None:
+        os.read(int(line), 1)  # nothing is ever written: it returns when the other end closes
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def how_to_go_on(folder: Path) -> str:

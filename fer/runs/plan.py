@@ -6,6 +6,7 @@ done again; what was cut off goes on.
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer.core.application import compose, config_folder, options_of, own_folders
 from fer.core.errors import ConfigError
-from fer.core.files import read_json
+from fer.core.files import read_json, sha256_of_file
 from fer.core.options import SEED
 from fer.data.preparation import CACHE
-from fer.runs.resume import BEST, FINISHED, LAST, quote
+from fer.runs.resume import BEST, FINISHED, LAST, quote, read_overrides
 
 OWN = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
 """Options that the study sets itself."""
@@ -28,6 +29,16 @@ PLACES = (
     *("dataset.raw", "dataset.workers", "dataset.folder"),
 )
 """Options that do not change a result: where things are, what is shown."""
+
+
+UNSEEN = ("--", "hydra.", "paths.", "checkpoint=")
+"""How arguments begin that say where things are, not what is measured."""
+
+
+@functools.cache
+def checksum(path: Path, modified: int) -> str:
+    """Hex SHA-256 of a file as it was at a time of modification, computed once."""
+    return sha256_of_file(path)
 
 
 @dataclass(frozen=True)
@@ -43,11 +54,26 @@ class Stage:
     """Of its run."""
     needs: tuple[str, ...] = ()
     """Names of earlier stages."""
+    checkpoint: Path | None = None
+    """That it measures."""
 
     @property
     def done(self) -> bool:
-        """Whether it is complete."""
-        return self.done_by.is_file()
+        """Whether it is complete: for an evaluation, of this checkpoint and with these options."""
+        if not self.done_by.is_file():
+            return False
+        return self.checkpoint is None or self._is_of(self.checkpoint)
+
+    def _is_of(self, checkpoint: Path) -> bool:
+        assert self.folder is not None
+        record = read_json(self.folder / "run.json")
+        if not checkpoint.is_file() or record["checkpoint"].get("sha256") != checksum(
+            checkpoint, checkpoint.stat().st_mtime_ns
+        ):
+            return False
+        wanted = [item for item in self.command if "=" in item and not item.startswith(UNSEEN)]
+        saved = read_overrides(self.folder) or []
+        return sorted(wanted) == sorted(item for item in saved if not item.startswith(UNSEEN))
 
     @property
     def begun(self) -> bool:
@@ -167,6 +193,7 @@ def make_study(cfg: DictConfig) -> Study:
                 place / FINISHED,
                 place,
                 (trainings[name, seed].name, f"prepare {other}"),
+                checkpoint,
             )
             evaluations.append(Evaluation(name, seed, other, add(stage)))
     return Study(folder, datasets, seeds, options, tuple(measured), stages, trainings, evaluations)

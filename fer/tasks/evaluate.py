@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fer.core.application import locate, own_folders
 from fer.core.errors import ConfigError
-from fer.core.files import write_csv, write_json
+from fer.core.files import sha256_of_file, write_csv, write_json
 from fer.core.hardware import Computing, keep_freed_memory
 from fer.core.options import check_options
 from fer.core.progress import progress_bar
@@ -122,6 +122,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         "started": begun.isoformat(timespec="seconds"),
         "checkpoint": {
             "path": str(checkpoint.path),
+            "sha256": sha256_of_file(checkpoint.path),
             "epoch": checkpoint.epoch,
             **{key: checkpoint.extras[key] for key in ("model", "dataset", "seed")},
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from fer.core import labels
-from fer.core.application import compose, instantiate
+from fer.core.application import LIFELINE, compose, instantiate
 from fer.core.errors import FerError
 from fer.core.files import read_json
 from fer.runs.plan import Stage, Study, check_same, make_study
@@ -251,11 +252,29 @@ def run_stages(study: Study) -> list[tuple[Stage, int]]:
             print("  left out: it needs a stage that failed", flush=True)
             failed.append((stage, -1))
             continue
-        command = [sys.executable, *stage.command]
-        code = subprocess.run(command, env=environment, check=False).returncode
+        if stage.folder is not None and stage.done_by.is_file():
+            # Of another checkpoint, or with other options: nothing of it is to stay beside the new.
+            print(f"  {stage.folder} is of an earlier state, and is measured again", flush=True)
+            shutil.rmtree(stage.folder)
+        code = run_child([sys.executable, *stage.command], environment)
         if code:
             failed.append((stage, code))
     return failed
+
+
+def run_child(command: list[str], environment: Mapping[str, str]) -> int:
+    """Run a command that does not outlive this process, however this one ends; its exit code."""
+    read, write = os.pipe()  # the other end closes when this process is gone
+    process = subprocess.Popen(command, env={**environment, LIFELINE: str(read)}, pass_fds=(read,))
+    os.close(read)
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        os.close(write)
 
 
 def search_path() -> str:

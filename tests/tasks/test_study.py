@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig
 
 from fer.core.application import compose
 from fer.core.errors import ConfigError
 from fer.report.study_page import summarise
+from fer.runs.ownership import is_held
 from fer.runs.plan import Stage, Study, check_same, expand, make_study
 from fer.tasks.study import count_images, count_passes, run_stages
 from tests.conftest import ROOT, run_program, tiny_rows, write_zip
@@ -107,7 +109,7 @@ def test_a_folder_of_another_recipe_or_other_data_is_refused(
     integrity = place / "data/folder/integrity.json"
     content = integrity.read_text()
     monkeypatch.setattr(
-        "fer.tasks.study.read_json",
+        "fer.runs.plan.read_json",
         lambda path: (
             {"fingerprint": "f" * 64} if path == integrity else json.loads(path.read_text())
         ),
@@ -208,3 +210,56 @@ def test_scores_are_averaged_over_seeds_with_their_spread() -> None:
     alone = summarise([metrics(0.6)])
     assert alone["accuracy"]["sd"] is None
     assert alone["accuracy"]["interval"] == [0.5, 0.7]
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_leaves_no_command_behind_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does it publish what it measured of an earlier checkpoint."""
+    command = [sys.executable, "-m", "fer", "study", "a=synthetic_a", "b=null", "folder=study",
+               "train.model.widths=[4,8]", "train.model.image_size=16", "train.logger=none",
+               "train.dataset.generator.train=70", "train.dataset.generator.val=28",
+               "train.dataset.generator.test=28", "train.metrics.resamples=100",
+               "train.early_stopping.patience=null", "train.trainer.max_epochs=40",
+               "train.trainer.progress_bar=false", "evaluate.metrics.resamples=100",
+               "evaluate.perturbation=blur", "evaluate.saliency.images_per_class=1",
+               "evaluate.saliency.sanity.images=7", "evaluate.saliency.faithfulness.images=7",
+               ]  # fmt: skip
+    env = {**os.environ, "FER_DATA": "data", "PYTHONPATH": str(ROOT)}
+    history = tmp_path / "study/train/synthetic_a-seed0/history.csv"
+
+    def rows() -> int:
+        return len(history.read_text().splitlines()) - 1 if history.is_file() else 0
+
+    study = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)  # fmt: skip
+    until = time.monotonic() + 200
+    while rows() < 3:
+        assert study.poll() is None and time.monotonic() < until
+        time.sleep(0.01)
+    study.kill()
+    study.wait()
+    while is_held(history.parent):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    reached = rows()
+    assert reached < 40
+    time.sleep(0.5)
+    assert rows() == reached
+    subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
+    assert rows() == 40
+    first = json.loads((tmp_path / "study/study.json").read_text())
+    # Another checkpoint in its place: what was measured of the first one is not kept.
+    best = tmp_path / "study/train/synthetic_a-seed0/checkpoints/best.ckpt"
+    content = torch.load(best, weights_only=True)
+    content["state_dict"]["network.network.head.bias"][3] += 100  # sees happiness alone
+    torch.save(content, best)
+    done = subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True,
+                          text=True)  # fmt: skip
+    assert "is of an earlier state, and is measured again" in done.stdout
+    again = json.loads((tmp_path / "study/study.json").read_text())
+    assert again["evaluations"][0]["metrics"] != first["evaluations"][0]["metrics"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True,
+                          text=True)  # fmt: skip
+    assert "Nothing to do" in done.stdout
