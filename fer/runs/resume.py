@@ -12,12 +12,14 @@ from pathlib import Path
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.core.application import compose, split_flags
+from fer.core.application import compose, is_group, split_flags
 from fer.core.errors import ConfigError
+from fer.core.values import is_plain
 
 BEST = "checkpoints/best.ckpt"
 LAST = "checkpoints/last.ckpt"
@@ -27,6 +29,8 @@ PRUNED = "pruned.json"
 """What a trial leaves that a search has ended early: its scores so far."""
 JOBS = "jobs.json"
 """The overrides of every job, in a sweep's folder."""
+SWEEPS = ("hydra.sweeper.",)
+"""How Hydra's own options begin that belong to a sweep's jobs, as ours do."""
 FREE = ("resume=", "trainer.progress_bar=", "hydra.", "optuna.")
 """Overrides that do not change what is trained."""
 
@@ -118,20 +122,50 @@ def expand_sweep(folder: Path, saved: Sequence[str], others: Sequence[str]) -> l
 
 
 def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> None:
-    """Refuse a run folder whose command names code to run, unless the user names it as well.
+    """Refuse a run folder whose command is more than plain values, unless the user gives it too.
 
-    The folder may be a stranger's: going on with it must not be a way to run his programs here.
+    The folder may be a stranger's: going on with it must not be a way to run his programs here. An
+    interpolation reads the environment or assembles what a plain text may not say; Hydra's own
+    options set variables, write files and start commands.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: it is.
     """
-    code = [item for item in saved if re.search(r"_target_|searchpath", item)]
-    unseen = [item for item in code if item not in others]
+    unseen = [item for item in saved if item not in others and not is_plain_override(item)]
     if unseen:
         raise ConfigError(
-            f"resume: expected a command of plain values in {folder}, found one that runs code "
-            f"of its own choice: {' '.join(unseen)}. If it is yours, repeat that beside resume."
+            f"resume: expected a command of plain values in {folder}, found what could run code of "
+            f"its own choice: {' '.join(unseen)}. If it is yours, repeat that beside resume."
         )
+
+
+def is_plain_override(item: str) -> bool:
+    """Whether an override sets plain values, of ours, and names nothing that could run.
+
+    >>> is_plain_override("optimizer.lr=1e-3"), is_plain_override("model=shared_cnn_small")
+    (True, True)
+    >>> is_plain_override("a=${oc.env:HOME}"), is_plain_override("+b={c: {_target_: os.abort}}")
+    (False, False)
+    """
+    try:
+        override = OverridesParser.create().parse_override(item)
+        swept = override.is_sweep_override() and not override.is_interval_sweep()
+        values = list(override.sweep_string_iterator()) if swept else [override.value()]
+    except HydraException:
+        return False
+    key = override.key_or_group
+    is_own = key == "hydra" or key.startswith(("hydra.", "hydra/"))
+    if is_own and not key.startswith(SWEEPS) and key not in ("hydra/sweeper", "hydra/launcher"):
+        return False
+    if key == "" or any(part.startswith("_") for part in re.split(r"[./@]", key)):
+        return False
+    # What a value says is looked for in its own text: quotes and sweeps leave it as it is.
+    if "${" in item or re.search(r"(^|[{,\s'\"])_\w+_?['\"]?\s*:", item):
+        return False
+    if is_group(key):  # a path would name a file of options, and what that says would run
+        names = [n for value in values for n in (value if isinstance(value, list) else [value])]
+        return all(name is None or re.fullmatch(r"\w[\w-]*", str(name)) for name in names)
+    return all(override.is_interval_sweep() or is_plain(value) for value in values)
 
 
 def quote(path: Path) -> str:

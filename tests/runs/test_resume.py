@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from fer.core.errors import ConfigError
-from fer.runs.resume import expand, find_unfinished
+from fer.runs.resume import expand, find_unfinished, is_plain_override
 from tests.conftest import ROOT, run_program, tiny_rows, write_zip
 
 OPTIONS = ["dataset=fer2013", "model.widths=[4,8,8,8]", "model.image_size=32",
@@ -100,4 +101,60 @@ def test_a_resume_that_cannot_be_is_refused(tmp_path: Path) -> None:
         expand([f"resume={tmp_path / 'nowhere'}"])
     (tmp_path / "report.html").write_text("")
     with pytest.raises(ConfigError, match="found a finished one"):
+        expand([f"resume={tmp_path}"])
+
+
+PLAIN = [
+    *("optimizer.lr=1e-3", "model=shared_cnn_small", "optimizer.lr=1e-3,3e-3", "~scheduler"),
+    *("model.widths=[4,8],[8,16]", "dataset.synonyms={mad: angry, 1: surprise}", "++a.b=null"),
+    *("+trainer.gradient_clip_val=1.0", "logger=[csv,tensorboard]", "dataset.raw='/a b/c.zip'"),
+    *(
+        "optimizer.lr=tag(log,interval(1e-4,1e-2))",
+        "seed=range(1,9,2)",
+        "model.dropout=choice(0,1)",
+    ),
+    *("hydra.sweeper.n_trials=30", "hydra/launcher=joblib", "dataset=fer2013,rafdb"),
+]
+HARMFUL = [
+    *("a=${oc.env:HOME}", "a='${oc.decode:x}'", "a=[1,'${b}']", "model._target_=os.abort"),
+    *(
+        "+b={c: {_target_: os.abort}}",
+        "a={'_target_': x}",
+        'a={"_target_": x}',
+        "a=[1,{_target_: x}]",
+    ),
+    *("hydra.job.env_set.PATH=/x", "++hydra.job.env_set.PATH=/x", "hydra.searchpath=[file:///x]"),
+    *("+hydra.callbacks.x={_target_: a.b}", "hydra.launcher.setup=[evil]", "hydra/job_logging=x"),
+    *("hydra.job_logging.handlers.file.filename=/x", "hydra.output_subdir=/x", "=3", "a=[1"),
+    *("+callbacks.x._target_=os.abort", "dataset=../../tmp/evil", "logger=[csv,/tmp/evil]"),
+]
+
+
+@pytest.mark.parametrize("item", PLAIN)
+def test_plain_values_of_a_run_folder_are_taken(item: str, tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/overrides.yaml").write_text(yaml.safe_dump([item]))
+    if not item.startswith("hydra"):
+        assert expand([f"resume={tmp_path}"])[0] == item
+    assert is_plain_override(item)
+
+
+@pytest.mark.parametrize("item", HARMFUL)
+def test_what_a_run_folder_could_run_is_refused_unless_the_user_gives_it(
+    item: str, tmp_path: Path
+) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/overrides.yaml").write_text(yaml.safe_dump(["seed=1", item]))
+    if item.startswith("hydra."):  # never taken from a run's folder at all
+        assert item not in expand([f"resume={tmp_path}"])
+    else:
+        with pytest.raises(ConfigError, match="expected a command of plain values"):
+            expand([f"resume={tmp_path}"])
+        if "=" in item[1:] and "[1" not in item[-3:]:
+            assert item in expand([item, f"resume={tmp_path}"])
+    (tmp_path / "multirun.yaml").write_text(
+        yaml.safe_dump({"hydra": {"overrides": {"task": ["seed=1,2"], "hydra": [item]}}})
+    )
+    (tmp_path / "jobs.json").write_text("[]")
+    with pytest.raises(ConfigError, match="expected a command of plain values"):
         expand([f"resume={tmp_path}"])
