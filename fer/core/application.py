@@ -218,6 +218,11 @@ def how_to_go_on(folder: Path) -> str:
 def call(task: Task, cfg: DictConfig) -> object:
     """Call a task; what a user can act on becomes one message."""
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().job.chdir:
+        raise CommandError(
+            "Error: hydra.job.chdir: expected false, found true: paths such as dataset.raw would "
+            "mean something else in the run folder. Leave it out; hydra.run.dir chooses the folder."
+        )
     try:
         return task(cfg, folder)
     except Terminated as stop:

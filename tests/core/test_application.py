@@ -250,6 +250,7 @@ def test_the_shipped_values_pass() -> None:
         ("scheduler.warmup=2", "scheduler.warmup: expected a share"),
         ("+optimizer.betas=[0.9,2.0]", "optimizer: expected values that it accepts"),
         ("augmentation.transforms.flip.p=2", "augmentation.transforms.flip"),
+        ("hydra.job.chdir=true", "hydra.job.chdir: expected false, found true"),
     ],
 )
 def test_an_impossible_value_ends_the_program_before_anything_is_trained(
