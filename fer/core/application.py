@@ -273,6 +273,8 @@ def instantiate(node: DictConfig, **values: Any) -> Any:
     Raises:
         ConfigError: the target does not exist or does not accept the node's values.
     """
+    if "_target_" in node:
+        locate(node._get_full_key("") or "configuration", node._target_)
     try:
         return hydra.utils.instantiate(node, **values, _convert_="all")
     except InstantiationException as error:

@@ -183,11 +183,6 @@ class Guard:
     make: Callable[..., Any]
     key: str
 
-    @property
-    def __wrapped__(self) -> Callable[..., Any]:
-        """What its signature is asked of."""
-        return self.make
-
     def __call__(self, *positional: Any, **named: Any) -> Any:
         """What ``make`` makes.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from fer.core import labels
 from fer.core.errors import ConfigError, first_line
+from fer.core.options import Guard
 from fer.model.checkpoint import load_checkpoint
 from fer.model.losses import CrossEntropyLoss
 from fer.model.mixing import Mixing
@@ -302,6 +303,11 @@ class EmotionModule(LightningModule):
         # Lightning would step it after the checkpoint of the epoch is written, so that a training
         # that goes on from there would lack that step.
         self.epoch_scheduler = self.make_scheduler(optimizer)
+        if not callable(getattr(self.epoch_scheduler, "step", None)):
+            raise ConfigError(
+                "scheduler: expected a schedule with step(), such as those of "
+                f"torch.optim.lr_scheduler, found {type(self.epoch_scheduler).__name__}."
+            )
         return optimizer
 
 
@@ -322,17 +328,53 @@ def asks_for(make: Callable[..., Any], name: str) -> bool:
     >>> asks_for(torch.optim.lr_scheduler.OneCycleLR, "total_steps")
     True
     """
-    return name in inspect.signature(make).parameters
+    return name in parameters_of(make)
 
 
-def make_loss(make: Callable[..., nn.Module], class_counts: Sequence[int] | None) -> nn.Module:
+def parameters_of(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The parameters of what is called at last, without those that have a value already.
+
+    Not by the signature of a partial, which refuses values that do not fit before they are used.
+    """
+    inner: Any = make
+    bound: set[str] = set()
+    while isinstance(inner, Guard | functools.partial):
+        bound |= set() if isinstance(inner, Guard) else set(inner.keywords)
+        inner = inner.make if isinstance(inner, Guard) else inner.func
+    parameters = inspect.signature(inner).parameters
+    return {name: one for name, one in parameters.items() if name not in bound}
+
+
+class FunctionLoss(nn.Module):
+    """A loss that is a function of logits and targets."""
+
+    def __init__(self, function: Callable[..., torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """What the function gives of logits ``(N, 7)`` and targets ``(N,)``."""
+        return self.function(logits, target)
+
+
+def make_loss(make: Callable[..., Any], class_counts: Sequence[int] | None) -> nn.Module:
     """A loss, which gets the training images per class if its signature asks for them.
+
+    Args:
+        make: a class, what else makes one, or a function of logits and targets.
+        class_counts: training images of each emotion.
 
     Raises:
         ConfigError: it is no scalar, or cannot be computed of logits and targets.
     """
-    wanted = {"class_counts": class_counts} if asks_for(make, "class_counts") else {}
-    loss = make(**wanted)
+    parameters = parameters_of(make)
+    wanted: dict[str, Any] = {"class_counts": class_counts} if "class_counts" in parameters else {}
+    required = [p.name for p in parameters.values() if p.default is p.empty]
+    # What still waits for two arguments is the loss itself; all else makes one.
+    is_function = len([name for name in required if name not in wanted]) == 2
+    loss: nn.Module = (
+        FunctionLoss(functools.partial(make, **wanted)) if is_function else make(**wanted)
+    )
     try:
         found = loss(torch.zeros(2, labels.NUM_CLASSES), torch.tensor([0, 1]))
     except Exception as error:  # of somebody's loss, that may be anything

@@ -121,9 +121,17 @@ def make_loggers(cfg: DictConfig, folder: Path, cut_off: CutOff | None = None) -
 def make_later(node: DictConfig) -> Guard:
     """What makes the object of a node once its first arguments are there.
 
-    torch's own classes need nothing beside their name and values.
+    torch's own classes need nothing beside their name and values: a list of numbers becomes the
+    tensor that a loss wants for its weights.
     """
-    return Guard(instantiate(node, _partial_=True), str(node._key()))
+    values: dict[str, Any] = {}
+    if str(node.get("_target_")).startswith("torch.nn."):
+        values = {
+            str(key): torch.tensor(list(value), dtype=torch.float32)
+            for key, value in node.items()
+            if OmegaConf.is_list(value) and all(isinstance(n, int | float) for n in value)
+        }
+    return Guard(instantiate(node, _partial_=True, **values), str(node._key()))
 
 
 def several(node: DictConfig | None) -> dict[str, DictConfig]:

@@ -330,3 +330,44 @@ def test_memory_that_a_step_has_freed_is_there_for_the_next_one() -> None:
         result = subprocess.run(code, capture_output=True, text=True, check=True, env=environment)
         pages[keep] = float(result.stdout)
     assert 10 * pages[True] < pages[False]
+
+
+def weighted_mean(logits: torch.Tensor, target: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
+    return scale * nn.functional.cross_entropy(logits, target)
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        ({"_target_": "torch.nn.CrossEntropyLoss", "weight": [1, 2, 1, 1, 1, 1, 1.5]}, None),
+        ({"_target_": "tests.model.test_recipe.weighted_mean", "scale": 2.0}, None),
+        (
+            {"_target_": "torch.nn.CrossEntropyLoss", "weight": [1, 2]},
+            "loss: expected CrossEntropyLoss to compare logits .* weight tensor should be",
+        ),
+        (
+            {"_target_": "torch.nn.MSELoss"},
+            "loss: expected MSELoss to compare logits",
+        ),
+        ({"_target_": "torch.nn.CrossEntropyLos"}, "loss: expected the dotted name of a class"),
+        ({"_target_": "torch.nn.CrossEntropyLoss", "wight": 1}, r"loss: expected values .*wight"),
+    ],
+)
+def test_losses_of_torch_and_functions_are_taken_as_they_are(
+    node: dict[str, Any], expected: str | None
+) -> None:
+    from omegaconf import OmegaConf
+
+    from fer.model.module import make_loss
+    from fer.tasks.assembly import make_later
+
+    cfg = OmegaConf.create({"loss": node})
+    if expected is not None:
+        with pytest.raises(ConfigError, match=expected):
+            make_loss(make_later(cfg.loss), [3] * 7)
+        return
+    logits, target = torch.randn(4, 7), torch.tensor([0, 1, 1, 6])
+    found = make_loss(make_later(cfg.loss), [3] * 7)(logits, target)
+    weight = torch.tensor([1, 2, 1, 1, 1, 1, 1.5]) if "weight" in node else None
+    plain = nn.functional.cross_entropy(logits, target, weight)
+    torch.testing.assert_close(found, node.get("scale", 1.0) * plain)
