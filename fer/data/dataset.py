@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -197,17 +197,16 @@ def load_images(prepared: Prepared, size: int, channels: int) -> np.ndarray:
         return images
     if not os.access(prepared.folder, os.W_OK):
         log.warning("%s cannot be written: images are decoded at every start", prepared.folder)
-        return decode_images(prepared, shape)
+        return decode_all(prepared, size, channels)
     with lock(prepared.folder):  # of several processes one decodes, and the others wait for it
         images = read_cache(path, shape)
         if images is None:
-            decoded = decode_images(prepared, shape)
             remove_leftovers(path.parent)
             try:
-                write_atomic(path, lambda file: np.save(file, decoded))
+                write_atomic(path, lambda file: write_images(file, prepared, size, channels))
             except OSError as error:
                 log.warning("%s cannot be written: %s. Each start decodes the images", path, error)
-                return decoded
+                return decode_all(prepared, size, channels)
             remove_stale(path)
             images = np.load(path, mmap_mode="r")
     return images
@@ -227,14 +226,32 @@ def read_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return images if whole else None
 
 
-def decode_images(prepared: Prepared, shape: tuple[int, int, int, int]) -> np.ndarray:
-    """Decode every image into an array of this shape.
+def write_images(file: BinaryIO, prepared: Prepared, size: int, channels: int) -> None:
+    """Write what ``np.save`` writes of :func:`decode_all`, an image at a time.
+
+    Not through a memory map: on a disk that is full, that ends the process instead of raising.
+    """
+    shape = (len(prepared.entries), size, size, channels)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for image in decode_images(prepared, size, channels):
+        file.write(image.tobytes())
+
+
+def decode_all(prepared: Prepared, size: int, channels: int) -> np.ndarray:
+    """Every image in memory: ``(N, size, size, channels)`` uint8."""
+    images = np.empty((len(prepared.entries), size, size, channels), dtype=np.uint8)
+    for index, image in enumerate(decode_images(prepared, size, channels)):
+        images[index] = image
+    return images
+
+
+def decode_images(prepared: Prepared, size: int, channels: int) -> Iterator[np.ndarray]:
+    """Decode one image after the other: ``(size, size, channels)`` uint8.
 
     Raises:
         DataError: an image is not the one that the manifest names.
     """
-    _, _, size, channels = shape
-    images = np.empty(shape, dtype=np.uint8)
     with progress_bar(f"Reading {prepared.folder.name}") as progress:
         for index, entry in enumerate(prepared.entries):
             image = prepared.read(index)
@@ -244,10 +261,9 @@ def decode_images(prepared: Prepared, shape: tuple[int, int, int, int]) -> np.nd
                     "manifest.csv names, found others: the file was changed after the preparation. "
                     f"Delete {prepared.folder} (but not its raw/ folder) and prepare it again."
                 )
-            images[index] = to_input(image, size, channels)
+            yield to_input(image, size, channels)
             if index % 256 == 0:
-                progress(index, len(images))
-    return images
+                progress(index, len(prepared.entries))
 
 
 def remove_stale(path: Path) -> None:
