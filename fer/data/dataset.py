@@ -38,13 +38,14 @@ class Draw(NamedTuple):
 
 
 class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
-    """One split: uint8 images in memory, with their targets.
+    """One split: uint8 images, in memory or mapped into it, with their targets.
 
     Args:
-        images: ``(N, H, W, C)`` uint8; may be memory-mapped.
+        images: ``(M, H, W, C)`` uint8; may be memory-mapped.
         targets: ``(N,)`` int64, in the order of :data:`fer.core.labels.EMOTIONS`.
         ids: of the images, N strings.
         augmentation: applied to each image that is fetched; None leaves it as it is.
+        rows: ``(N,)`` int64, which of the images are the split's; None: all of them.
     """
 
     def __init__(
@@ -53,14 +54,25 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
         targets: np.ndarray,
         ids: Sequence[str],
         augmentation: Augmentation | None = None,
+        rows: np.ndarray | None = None,
     ) -> None:
-        self.images = images
+        self.source = images
+        self.rows = rows
         self.targets = targets
         self.ids = list(ids)
         self.augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def read(self, items: Sequence[int] | np.ndarray | slice) -> np.ndarray:
+        """Some images as they are, ``(n, H, W, C)`` uint8; of a slice perhaps a view."""
+        return np.asarray(self.source[items if self.rows is None else self.rows[items]])
+
+    @property
+    def images(self) -> np.ndarray:
+        """All images, ``(N, H, W, C)`` uint8; a copy where ``rows`` chooses some."""
+        return self.source if self.rows is None else self.read(slice(None))
 
     def __getitem__(self, item: int | Draw) -> tuple[torch.Tensor, int]:
         """Image ``(C, H, W)`` uint8 and target of one item."""
@@ -71,7 +83,7 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
         """A whole batch; a data loader with :func:`keep` as ``collate_fn`` passes it on."""
         draws = [item if isinstance(item, Draw) else Draw(int(item), 0) for item in items]
         rows = [draw.row for draw in draws]
-        images = np.asarray(self.images[rows])  # (N, H, W, C), a copy
+        images = self.read(rows)  # (N, H, W, C), a copy
         if self.augmentation is not None:
             for i, draw in enumerate(draws):
                 images[i] = self.augmentation(images[i], epoch=draw.epoch, index=draw.row)
