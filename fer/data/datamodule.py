@@ -222,12 +222,14 @@ class EmotionDataModule(LightningDataModule):
         for split in SPLITS:
             inside = np.array([entry.split == split for entry in entries])
             self.rows[split] = rows = np.flatnonzero(inside & chosen)
-            # Preparation orders the entries by split, so that a split is a view of the mapping.
-            contiguous = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
+            # Preparation orders the entries by split: those of one lie side by side in the mapping,
+            # with those that are left out between them.
+            first, end = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
             self.datasets[split] = EmotionDataset(
-                images[rows[0] : rows[-1] + 1] if contiguous else images[rows],
+                images[first:end],
                 targets[rows],
                 [entries[row].id for row in rows],
+                rows=None if end - first == len(rows) else rows - first,
             )
 
     def _augment(self, transforms: Sequence[Any]) -> None:
@@ -392,7 +394,7 @@ class EmotionDataModule(LightningDataModule):
         rank, processes = self._place()
         self._check_share(split, processes)
         return DataLoader(
-            EmotionDataset(dataset.images, dataset.targets, dataset.ids),
+            EmotionDataset(dataset.source, dataset.targets, dataset.ids, rows=dataset.rows),
             batch_sampler=ShareSampler(len(dataset), self.eval_batch_size, rank, processes),
             collate_fn=keep,
             generator=own_generator(),
@@ -422,14 +424,15 @@ class EmotionDataModule(LightningDataModule):
 
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of the training images per channel, as fractions of 255."""
-        images = self.datasets["train"].images
-        total = np.zeros(images.shape[-1])
-        squares = np.zeros(images.shape[-1])
-        for start in range(0, len(images), 1024):  # in parts: float64 is eight times the memory
-            part = images[start : start + 1024].astype(np.float64) / 255
+        dataset = self.datasets["train"]
+        _, height, width, channels = dataset.source.shape
+        total = np.zeros(channels)
+        squares = np.zeros(channels)
+        for start in range(0, len(dataset), 1024):  # in parts: float64 is eight times the memory
+            part = dataset.read(slice(start, start + 1024)).astype(np.float64) / 255
             total += part.sum(axis=(0, 1, 2))
             squares += (part**2).sum(axis=(0, 1, 2))
-        count = images[..., 0].size
+        count = len(dataset) * height * width
         mean = total / count
         std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
         # Images that are all equal have no spread; dividing by one leaves them at zero.

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -38,13 +38,14 @@ class Draw(NamedTuple):
 
 
 class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
-    """One split: uint8 images in memory, with their targets.
+    """One split: uint8 images, in memory or mapped into it, with their targets.
 
     Args:
-        images: ``(N, H, W, C)`` uint8; may be memory-mapped.
+        images: ``(M, H, W, C)`` uint8; may be memory-mapped.
         targets: ``(N,)`` int64, in the order of :data:`fer.core.labels.EMOTIONS`.
         ids: of the images, N strings.
         augmentation: applied to each image that is fetched; None leaves it as it is.
+        rows: ``(N,)`` int64, which of the images are the split's; None: all of them.
     """
 
     def __init__(
@@ -53,14 +54,25 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
         targets: np.ndarray,
         ids: Sequence[str],
         augmentation: Augmentation | None = None,
+        rows: np.ndarray | None = None,
     ) -> None:
-        self.images = images
+        self.source = images
+        self.rows = rows
         self.targets = targets
         self.ids = list(ids)
         self.augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def read(self, items: Sequence[int] | np.ndarray | slice) -> np.ndarray:
+        """Some images as they are, ``(n, H, W, C)`` uint8; of a slice perhaps a view."""
+        return np.asarray(self.source[items if self.rows is None else self.rows[items]])
+
+    @property
+    def images(self) -> np.ndarray:
+        """All images, ``(N, H, W, C)`` uint8; a copy where ``rows`` chooses some."""
+        return self.source if self.rows is None else self.read(slice(None))
 
     def __getitem__(self, item: int | Draw) -> tuple[torch.Tensor, int]:
         """Image ``(C, H, W)`` uint8 and target of one item."""
@@ -71,7 +83,7 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
         """A whole batch; a data loader with :func:`keep` as ``collate_fn`` passes it on."""
         draws = [item if isinstance(item, Draw) else Draw(int(item), 0) for item in items]
         rows = [draw.row for draw in draws]
-        images = np.asarray(self.images[rows])  # (N, H, W, C), a copy
+        images = self.read(rows)  # (N, H, W, C), a copy
         if self.augmentation is not None:
             for i, draw in enumerate(draws):
                 images[i] = self.augmentation(images[i], epoch=draw.epoch, index=draw.row)
@@ -197,17 +209,16 @@ def load_images(prepared: Prepared, size: int, channels: int) -> np.ndarray:
         return images
     if not os.access(prepared.folder, os.W_OK):
         log.warning("%s cannot be written: images are decoded at every start", prepared.folder)
-        return decode_images(prepared, shape)
+        return decode_all(prepared, size, channels)
     with lock(prepared.folder):  # of several processes one decodes, and the others wait for it
         images = read_cache(path, shape)
         if images is None:
-            decoded = decode_images(prepared, shape)
             remove_leftovers(path.parent)
             try:
-                write_atomic(path, lambda file: np.save(file, decoded))
+                write_atomic(path, lambda file: write_images(file, prepared, size, channels))
             except OSError as error:
                 log.warning("%s cannot be written: %s. Each start decodes the images", path, error)
-                return decoded
+                return decode_all(prepared, size, channels)
             remove_stale(path)
             images = np.load(path, mmap_mode="r")
     return images
@@ -227,14 +238,32 @@ def read_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
     return images if whole else None
 
 
-def decode_images(prepared: Prepared, shape: tuple[int, int, int, int]) -> np.ndarray:
-    """Decode every image into an array of this shape.
+def write_images(file: BinaryIO, prepared: Prepared, size: int, channels: int) -> None:
+    """Write what ``np.save`` writes of :func:`decode_all`, an image at a time.
+
+    Not through a memory map: on a disk that is full, that ends the process instead of raising.
+    """
+    shape = (len(prepared.entries), size, size, channels)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for image in decode_images(prepared, size, channels):
+        file.write(image.tobytes())
+
+
+def decode_all(prepared: Prepared, size: int, channels: int) -> np.ndarray:
+    """Every image in memory: ``(N, size, size, channels)`` uint8."""
+    images = np.empty((len(prepared.entries), size, size, channels), dtype=np.uint8)
+    for index, image in enumerate(decode_images(prepared, size, channels)):
+        images[index] = image
+    return images
+
+
+def decode_images(prepared: Prepared, size: int, channels: int) -> Iterator[np.ndarray]:
+    """Decode one image after the other: ``(size, size, channels)`` uint8.
 
     Raises:
         DataError: an image is not the one that the manifest names.
     """
-    _, _, size, channels = shape
-    images = np.empty(shape, dtype=np.uint8)
     with progress_bar(f"Reading {prepared.folder.name}") as progress:
         for index, entry in enumerate(prepared.entries):
             image = prepared.read(index)
@@ -244,10 +273,9 @@ def decode_images(prepared: Prepared, shape: tuple[int, int, int, int]) -> np.nd
                     "manifest.csv names, found others: the file was changed after the preparation. "
                     f"Delete {prepared.folder} (but not its raw/ folder) and prepare it again."
                 )
-            images[index] = to_input(image, size, channels)
+            yield to_input(image, size, channels)
             if index % 256 == 0:
-                progress(index, len(images))
-    return images
+                progress(index, len(prepared.entries))
 
 
 def remove_stale(path: Path) -> None:

@@ -35,9 +35,9 @@ class DeviceDataset(EmotionDataset):
     def __init__(
         self, dataset: EmotionDataset, transforms: Sequence[Any], device: torch.device
     ) -> None:
-        super().__init__(dataset.images, dataset.targets, dataset.ids)
+        super().__init__(dataset.source, dataset.targets, dataset.ids, rows=dataset.rows)
         self.operations = [translate(transform) for transform in transforms]
-        images = torch.from_numpy(np.array(dataset.images)).to(device)  # (N, H, W, C)
+        images = torch.from_numpy(dataset.read(np.arange(len(dataset)))).to(device)  # (N, H, W, C)
         self.pixels = images.permute(0, 3, 1, 2)  # (N, C, H, W), channels-last in memory
         self.labels = torch.from_numpy(dataset.targets).to(device)
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fer.core.errors import ConfigError, DataError
 from fer.data.datamodule import FER2013DataModule
+from fer.data.dataset import EmotionDataset
+from fer.data.device import DeviceDataset
 from tests.conftest import Row, run_program, write_folder, write_zip
 from tests.tasks.test_train import TINY
 
@@ -77,6 +80,31 @@ def test_images_targets_and_ids_stay_together_when_some_are_dropped(
             entry = data.prepared.entries[at[name]]
             assert labels.EMOTIONS[target] == entry.emotion
             np.testing.assert_array_equal(image, to_input(data.prepared.read(at[name]), 32, 1))
+
+
+def test_what_is_left_stays_mapped_and_gives_the_values_of_a_copy(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    drop = {"leaks": "drop_from_train", "blank": "drop", "conflicts": "drop"}
+    data = module(tmp_path, rows, transforms="standard", eval_batch_size=4, **drop)
+    copies = module(tmp_path, rows, transforms="standard", eval_batch_size=4, **drop)
+    for split, dataset in copies.datasets.items():
+        copies.datasets[split] = EmotionDataset(
+            np.array(dataset.images), dataset.targets, dataset.ids, dataset.augmentation
+        )
+        assert isinstance(data.datasets[split].source, np.memmap)
+    for split in ("train", "test"):  # something is left out between the first and the last
+        assert len(data.datasets[split].source) > len(data.datasets[split])
+    assert isinstance(data.test_dataloader().dataset.source, np.memmap)  # type: ignore[attr-defined]
+    assert data.normalisation() == copies.normalisation()
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        batches = zip(getattr(data, name)(), getattr(copies, name)(), strict=True)
+        assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in batches)
+    one, other = (
+        DeviceDataset(each.datasets["train"], [], torch.device("cpu")) for each in (data, copies)
+    )
+    assert isinstance(one.source, np.memmap)
+    assert torch.equal(one.pixels, other.pixels) and torch.equal(one.labels, other.labels)
 
 
 @pytest.mark.parametrize("option", ["leaks", "blank", "conflicts"])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import pickle
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from fer.core import labels
 from fer.core.application import config_folder
 from fer.core.errors import ConfigError
 from fer.data.augmentation import Augmentation, Numbers, import_albumentations, on_image
@@ -287,9 +290,30 @@ def test_the_cache_is_rebuilt_when_the_dataset_changes(tmp_path: Path, rows: lis
     assert load_images(second, 48, 3).shape == (len(rows), 48, 48, 3)
 
 
-def test_targets_follow_the_schema(tmp_path: Path, tiny_zip: Path, rows: list[Row]) -> None:
-    from fer.core import labels
+def test_the_cache_is_what_numpy_saves_and_is_never_whole_in_memory(tmp_path: Path) -> None:
+    count, size = 300, 96
+    rng = np.random.default_rng(0)
+    rows: list[Row] = [
+        (usage, emotion, rng.integers(0, 256, (8, 8), dtype=np.uint8))
+        for usage in ("Training", "PublicTest", "PrivateTest")
+        for emotion in labels.EMOTIONS
+        for _ in range(count // 21 + 1)
+    ]
+    raw = write_folder(tmp_path / "raw", rows)
+    prepared = prepare("x", tmp_path / "d", FER2013Reader(), raw=raw)
+    expected = io.BytesIO()
+    images = [to_input(prepared.read(i), size, 3) for i in range(len(prepared.entries))]
+    np.save(expected, np.stack(images))
+    tracemalloc.start()
+    load_images(prepared, size, 3)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    (cache,) = (tmp_path / "d/.cache").glob("images-*.npy")
+    assert cache.read_bytes() == expected.getvalue()
+    assert most < len(expected.getvalue()) / 4
 
+
+def test_targets_follow_the_schema(tmp_path: Path, tiny_zip: Path, rows: list[Row]) -> None:
     data = module(tmp_path, tiny_zip, image_size=48)
     emotion_of = {image.tobytes(): emotion for _, emotion, image in rows}
     for split in ("train", "val", "test"):

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fer.core import labels
-from fer.data.audit.appearance import HASH_BITS, Looks, hamming
+from fer.data.audit.appearance import HASH_BITS, Looks
+from fer.data.audit.neighbours import group_near
 from fer.data.audit.reference import Reference
 from fer.data.audit.verdict import ALTERED, compare_splits, count_cells, judge
 from fer.data.manifest import Entry, fingerprint
@@ -21,8 +22,6 @@ BLANK_STD = 2.0
 NEAR_BITS = 16
 """Pictures whose hashes differ in at most so many of 127 bits are near duplicates. Of pairs of
 FER2013 at 16 bits all that were looked at show the same photograph; at 24 bits some do not."""
-MOST_COMPARED = 100_000
-"""With more different images than this the search for near duplicates would take minutes."""
 LISTED = 200
 """Groups and ids that ``integrity.json`` names of each kind; the numbers count all."""
 
@@ -102,34 +101,18 @@ def find_duplicates(entries: Sequence[Entry]) -> dict[str, Any]:
     return {**describe_groups(groups), "conflicts": name_groups(conflicting(groups))}
 
 
-def find_near_duplicates(entries: Sequence[Entry], looks: Looks) -> dict[str, Any] | None:
+def find_near_duplicates(entries: Sequence[Entry], looks: Looks) -> dict[str, Any]:
     """Different pixels, the same picture: other sizes, crops, compressions and watermarks.
 
     Exact copies count as one image here. Images without content are left out.
-
-    Returns:
-        None with more than :data:`MOST_COMPARED` images.
     """
     first: dict[str, int] = {}
     for index in np.flatnonzero(looks.has_content).tolist():
         first.setdefault(entries[index].sha256, index)
     rows = np.array(list(first.values()), dtype=np.int64)
-    if len(rows) > MOST_COMPARED:
-        return None
-    distance, nearest = hamming(looks.hashes[rows], looks.hashes[rows], 8)
-    parent = list(range(len(rows)))
-
-    def root(node: int) -> int:
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for one, place in np.argwhere(distance <= NEAR_BITS).tolist():
-        parent[root(one)] = root(int(nearest[one, place]))
     members: dict[int, list[Entry]] = defaultdict(list)
-    for node, row in enumerate(rows.tolist()):
-        members[root(node)].append(entries[row])
+    for row, group in zip(rows.tolist(), group_near(looks.hashes[rows], NEAR_BITS), strict=True):
+        members[group].append(entries[row])
     groups = [group for group in members.values() if len(group) > 1]
     # Those that matter most come first, since only some are listed.
     groups.sort(key=lambda group: -len({entry.split for entry in group}))
@@ -264,7 +247,7 @@ def summarise(integrity: Mapping[str, Any]) -> list[str]:
             f"{near['images']:,} images in {near['groups']:,} groups; "
             f"{near['groups_across_splits']:,} groups cross splits"
             if near
-            else f"not searched, more than {MOST_COMPARED:,} images"
+            else "not searched"  # when more than 100,000 images were too many
         ),
         f"blank images: {len(integrity['blank']):,}; odd sizes: "
         f"{integrity['odd_sizes']['images']:,}",
