@@ -161,7 +161,7 @@ def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], 
     Pictures in the folder ``annotated`` are left out where it lies in one that is searched: an
     earlier run wrote them.
     """
-    from fer.data.readers.base import is_image, list_files
+    from fer.data.readers.base import by_suffix, is_image, list_files
 
     paths: list[Path] = []
     missing = []
@@ -170,10 +170,15 @@ def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], 
             paths.append(path)  # whatever is wrong with it is said when it is read
             continue
         try:
-            files = [path / name for name in list_files(path) if is_image(name)]
+            names = list_files(path)
         except DataError as error:
             missing.append(Result(path, error=str(error)))
             continue
+        files = [path / name for name in names if is_image(name)]
+        others = [name for name in names if not is_image(name)]
+        if others:
+            found = f"{len(others):,} files are not pictures and were left out"
+            print(f"{shown(path)}: {found} ({shown(by_suffix(others))}).", file=sys.stderr)
         ours = None if annotated is None else annotated.resolve()
         if ours is not None and path.resolve() in ours.parents:
             files = [file for file in files if ours not in file.resolve().parents]

@@ -312,6 +312,7 @@ def test_one_bad_picture_does_not_lose_the_others(
     for words in ("in/b.jpg: expected an image", "gone.png: expected an image file, found nothing",
                   "empty: expected pictures in this folder"):  # fmt: skip
         assert f"Error: {words}" in err
+    assert "in: 1 files are not pictures and were left out (1 .txt; the first: notes.txt)" in err
     table = read_table(folder / "out/t.csv")
     assert [(row["image"], row["status"]) for row in table] == [
         ("in/a.png", "ok"), ("in/b.jpg", "error"), ("in/deep/c.png", "ok"), ("gone.png", "error"),

@@ -27,7 +27,7 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import is_outside, sha256_of_file
 from fer.core.options import SEED, check_value, number
-from fer.data.images import decode
+from fer.data.images import decode, suffixes
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 SPLIT_NAMES: dict[str, str] = {
@@ -42,7 +42,6 @@ SPLIT_NAMES: dict[str, str] = {
     "privatetest": "test",
 }
 """What public copies call a split, in lower case, and the split it is."""
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 LEFT_THERE = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 MAX_MEMBERS = 2_000_000
 """Of an archive; the largest public set of labelled faces has half as many."""
@@ -466,8 +465,19 @@ def make_ids(names: Sequence[str], emotions: Sequence[str]) -> list[str]:
 
 
 def is_image(name: str) -> bool:
-    """Whether the file name ends like an image."""
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+    """Whether the file name ends like that of an image, of any format that Pillow reads."""
+    return PurePosixPath(name).suffix.lower() in suffixes()
+
+
+def by_suffix(names: Sequence[str]) -> str:
+    """How many of some files end in what, and the first of them.
+
+    >>> by_suffix(["a/notes.txt", "b/README", "c/more.TXT"])
+    '2 .txt, 1 without a suffix; the first: a/notes.txt'
+    """
+    counts = Counter(PurePosixPath(name).suffix.lower() for name in names)
+    kinds = [f"{count:,} {end or 'without a suffix'}" for end, count in counts.most_common(8)]
+    return shown(f"{', '.join(kinds)}; the first: {names[0]}")
 
 
 def only_archive(names: Sequence[str]) -> str | None:

@@ -29,6 +29,7 @@ from fer.data.readers.base import (
     RawDataset,
     Record,
     ZipSource,
+    by_suffix,
     check_classes,
     is_image,
     list_files,
@@ -183,7 +184,7 @@ class FER2013Reader(HoldOut):
         if ignored:
             warnings.append(
                 f"{len(ignored)} files are not images below <split>/<emotion>/ and were left out "
-                f"(the first: {ignored[0]})."
+                f"({by_suffix(ignored)})."
             )
         usages = [USAGE_IN_NAME.match(PurePosixPath(name).name) for _, _, name in placed]
         official = all(usages)

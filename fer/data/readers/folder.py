@@ -31,6 +31,7 @@ from fer.data.readers.base import (
     RawDataset,
     Record,
     ZipSource,
+    by_suffix,
     check_classes,
     composed,
     is_image,
@@ -162,8 +163,8 @@ class FolderReader(HoldOut):
         warnings = [held_out] if held_out else []
         if listing.ignored:
             warnings.append(
-                f"{len(listing.ignored):,} files are not images and were left out (the first: "
-                f"{shown(listing.ignored[0])})."
+                f"{len(listing.ignored):,} files are not images and were left out "
+                f"({by_suffix(listing.ignored)})."
             )
         ids = make_ids([item.key for item in items], [emotion_of[item.key] for item in items])
         records = [

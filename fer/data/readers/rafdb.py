@@ -34,6 +34,7 @@ from fer.data.readers.base import (
     HoldOut,
     RawDataset,
     Record,
+    by_suffix,
     check_classes,
     is_hidden,
     is_image,
@@ -380,8 +381,7 @@ def warn_of_others(names: Sequence[str], folder: Path) -> list[str]:
     if not names:
         return []
     return [
-        f"{len(names):,} files below {folder} are no images and were left out (the first: "
-        f"{names[0]})."
+        f"{len(names):,} files below {folder} are no images and were left out ({by_suffix(names)})."
     ]
 
 

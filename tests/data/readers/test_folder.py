@@ -245,7 +245,7 @@ def test_what_is_left_out_is_counted(
     assert dataset.excluded == excluded
     assert len(dataset.warnings) == (warning is not None)
     if warning is not None:
-        assert dataset.warnings[0].startswith("2 files are not images and were left out")
+        assert dataset.warnings[0].startswith("2 files are not images and were left out (1 .md")
 
 
 @pytest.mark.parametrize(
