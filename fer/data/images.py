@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import io
@@ -18,7 +19,7 @@ MAX_PIXELS = 50_000_000
 MAX_SIDE = 20_000
 """Of pictures, in pixels: a strip of one by fifty million shows no face."""
 FOREIGN = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-"""What Pillow knows but does not decode itself: for EPS it runs Ghostscript, which runs the file."""
+"""What Pillow knows but does not decode itself; Ghostscript, asked for EPS, runs the file."""
 HEIC = frozenset({".heic", ".heif", ".hif"})
 """What telephones write; Pillow reads it once the package pillow-heif is installed."""
 HEIC_STARTS = tuple(b"ftyp" + brand for brand in (b"hei", b"hev", b"mif1", b"msf1"))
@@ -42,10 +43,8 @@ FER2013), draws no outline as bright or dark as black or white would."""
 def formats() -> list[str]:
     """Every format that is decoded, as Pillow names them, the usual ones first."""
     Image.init()
-    try:
+    with contextlib.suppress(ImportError):
         importlib.import_module("pillow_heif").register_heif_opener()
-    except ImportError:
-        pass
     usual = ["JPEG", "PNG"]
     return usual + [name for name in Image.ID if name not in FOREIGN.union(usual)]
 

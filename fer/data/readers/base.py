@@ -106,14 +106,22 @@ class FolderSource:
 
     def read(self, record: Record) -> np.ndarray:
         name = str(record.location)
-        path = self.path / name
+        return decode(self.read_bytes(name), str(self.path / name), self.mode)
+
+    def read_bytes(self, name: str, size: int = -1) -> bytes:
+        """The first ``size`` bytes of a file, or all of it.
+
+        Raises:
+            DataError: it cannot be read.
+        """
         try:
-            data = path.read_bytes()
+            with (self.path / name).open("rb") as file:
+                return file.read(size)
         except OSError as error:
             raise DataError(
-                f"{path}: expected a readable image, found: {error.strerror}. Check the copy."
+                f"{self.path / name}: expected a file that can be read, found: {error.strerror}. "
+                "Check the copy."
             ) from error
-        return decode(data, str(path), self.mode)
 
     def signature(self) -> str:
         digest = hashlib.sha256()
@@ -130,16 +138,23 @@ class ZipSource:
     mode: str | None = None
     """As of :class:`FolderSource`."""
     _archive: zipfile.ZipFile | None = field(default=None, repr=False, compare=False)
+    _members: dict[str, zipfile.ZipInfo] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "mode": self.mode, "_archive": None}
+        return {"path": self.path, "mode": self.mode, "_archive": None, "_members": {}}
 
     def read(self, record: Record) -> np.ndarray:
         name = str(record.location)
-        if self._archive is None:  # opened once per worker process
-            self._archive = zipfile.ZipFile(self.path)
+        return decode(self.read_bytes(name), f"{self.path}: {name}", self.mode)
+
+    def read_bytes(self, name: str, size: int = -1) -> bytes:
+        """As of :class:`FolderSource`, of a member as :func:`list_zip` names it."""
         try:
-            data = self._archive.read(name)
+            if self._archive is None:  # opened once per worker process
+                self._archive = zipfile.ZipFile(self.path)
+                self._members = {with_slashes(one): one for one in self._archive.infolist()}
+            with self._archive.open(self._members[name]) as file:
+                return file.read(size)
         except (
             zipfile.BadZipFile,
             zlib.error,
@@ -154,7 +169,6 @@ class ZipSource:
                 f"{self.path}: expected a readable member {name!r}, found: {error}. "
                 "The archive is damaged; download it again."
             ) from error
-        return decode(data, f"{self.path}: {name}", self.mode)
 
     def signature(self) -> str:
         return sha256_of_file(self.path)
@@ -341,7 +355,7 @@ def describe_file(path: Path) -> tuple[int, int]:
 
 
 def list_zip(path: Path) -> list[str]:
-    """Members of a zip archive that are files, checked but not extracted.
+    """Members of a zip archive that are files, with slashes, checked but not extracted.
 
     Raises:
         DataError: it is no zip archive, or a member is unsafe (leaves the target folder, is a
@@ -371,28 +385,34 @@ def list_zip(path: Path) -> list[str]:
     names: list[str] = []
     seen: set[str] = set()
     for member in members:
-        if not member.filename:
+        name = with_slashes(member)
+        if not name:
             problem = "a member without a name"
-        elif member.filename in seen:
+        elif name in seen:
             problem = "the same member twice"
-        elif is_outside(member.filename):
+        elif is_outside(name):
             problem = "a member that would be written outside the target folder"
         elif stat.S_ISLNK(member.external_attr >> 16):
             problem = "a member that is a symbolic link"
         elif member.flag_bits & 0x1:
             problem = "an encrypted member"
-        elif member.file_size > MAX_MEMBER_BYTES and not member.filename.endswith(".csv"):
+        elif member.file_size > MAX_MEMBER_BYTES and not name.endswith(".csv"):
             problem = f"a member of {member.file_size:,} bytes (at most {MAX_MEMBER_BYTES:,})"
         else:
-            seen.add(member.filename)
-            if not member.is_dir() and not is_hidden(member.filename):
-                names.append(member.filename)
+            seen.add(name)
+            if not name.endswith("/") and not is_hidden(name):
+                names.append(name)
             continue
         raise DataError(
             f"{path}: expected plain image files, found {problem}: {member.filename!r}. "
             "Do not use this archive; obtain the dataset from another place."
         )
     return sorted(names)
+
+
+def with_slashes(member: zipfile.ZipInfo) -> str:
+    """A member's path. Some programs write it with backslashes, against the specification."""
+    return member.filename.replace("\\", "/")
 
 
 def is_hidden(name: str) -> bool:

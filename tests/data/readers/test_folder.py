@@ -778,3 +778,79 @@ def test_a_table_that_cannot_be_read_is_named_and_not_passed_over(
     (raw / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}: expected a table \*.csv as UTF-8 text"):
         FolderReader().list(raw)
+
+
+# --- the same rules for a folder and its archive ------------------------------------------------
+
+
+def zipped(folder: Path, path: Path, write_name: Any = lambda name: name) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.writestr(write_name(file.relative_to(folder).as_posix()), file.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("around", ["", "faces/", "a/b/"])
+def test_a_table_counts_in_an_archive_as_it_does_in_the_folder(tmp_path: Path, around: str) -> None:
+    names = class_names(6)
+    raw = write(tmp_path / "raw", [around + name for name in names])
+    rows = [[n, n.split("/")[0], SPLITS[i % 3]] for i, n in enumerate(names)]
+    write_table(raw / around / "labels.csv", rows, "image,label,split")
+    folder, archive = read(raw), read(zipped(raw, tmp_path / "faces.zip"))
+    assert folder.records == archive.records and folder.excluded == archive.excluded == {}
+    assert splits_of(folder) == {around + name: split for name, _, split in rows}
+    assert archive.form == "table (labels.csv) (zip)"
+    with pytest.raises(DataError, match=r"faces.zip/labels.csv: row 2: .*found no such file"):
+        write_table(raw / "labels.csv", [["gone.png", "sad"]])
+        read(zipped(raw, tmp_path / "faces.zip"))
+
+
+def test_backslashes_in_an_archive_are_folders(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", FULL)
+    path = zipped(raw, tmp_path / "w.zip", lambda name: name.replace("/", "\\"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("train\\", b"")  # a folder
+    one, two = (
+        prepare("folder", tmp_path / p.name[:1], FolderReader(), raw=p) for p in (raw, path)
+    )
+    assert one.integrity["fingerprint"] == two.integrity["fingerprint"]
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("train/happy/0.png", b"")
+    with pytest.raises(DataError, match="the same member twice"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train/metadata.csv", "test/metadata.csv"),
+        ("train.csv", "test.csv"),
+        ("train_labels.csv", "labels-test.csv"),
+    ],
+)
+@pytest.mark.parametrize("header", ["image,label", "file_name,label"])
+def test_each_split_may_have_a_table_of_its_own(
+    tmp_path: Path, train: str, test: str, header: str
+) -> None:
+    names = [f"{split}/{i}_{e}.png" for split in ("train", "test") for e in SPOKEN for i in (1, 2)]
+    raw = write(tmp_path, names)
+    for table in (train, test):
+        split = "train" if "train" in table else "test"
+        own = [name for name in names if name.startswith(split)]
+        cut = len(split) + 1 if "/" in table else 0
+        write_table(raw / table, ([n[cut:], n.split("_")[1][:-4]] for n in own), header)
+    dataset = read(raw)
+    assert counts(dataset) == {"train": {1}, "val": {1}, "test": {2}}
+    assert dataset.form == f"table ({', '.join(sorted([train, test]))})" and not dataset.excluded
+    assert all(str(r.location).startswith("test") == (r.split == "test") for r in dataset.records)
+
+
+def test_the_table_of_one_split_alone_says_so(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", [f"train/{i}.png" for i in range(70)])
+    rows = [[f"{i}.png", labels.EMOTIONS[i % 7]] for i in range(70)]
+    write_table(raw / "train" / "metadata.csv", rows, "file_name,label")
+    assert counts(read(raw)) == {"train": {7}, "val": {1}, "test": {2}}
+    write_table(raw / "train" / "more.csv", [["0.png", "sad"]])
+    with pytest.raises(DataError, match=r"metadata.csv: row 2, and .*more.csv: row 2: .*one label"):
+        read(raw)
