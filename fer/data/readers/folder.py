@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from fer.core import labels
+from fer.core.commands import typed
 from fer.core.errors import DataError
 from fer.core.files import is_outside
 from fer.core.options import SWITCH, check_value, or_null
@@ -48,14 +49,17 @@ from fer.data.readers.base import (
 
 SYNONYMS = or_null(
     (
-        f"names of classes, each with one of {', '.join(labels.EMOTIONS)} ({{mad: angry}})",
-        lambda value: isinstance(value, Mapping),
+        f"names of classes, each with one of {', '.join(labels.EMOTIONS)} ({{mad: angry}}, or in "
+        'any script ["mad: angry"])',
+        lambda value: isinstance(value, Mapping | list | tuple),
     ),
     "for none",
 )
 COLUMNS = ("image", "label", "split", "gender", "race", "age")
 """What a table of labels may say of an image; other columns are not read."""
 DELIMITERS = (",", ";", "\t")
+MOST_CLASSES = 20
+"""That a message names; who has more classes has another kind of data."""
 HEADER_BYTES = 1 << 16
 """Of a table, among which its first line is."""
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
@@ -107,7 +111,7 @@ class FolderReader(HoldOut):
             is no test.
         drop_unknown: leave out, and count, images of a class that is none of the seven emotions;
             otherwise one is an error.
-        synonyms: what other names of classes mean, ``{"mad": "angry"}``.
+        synonyms: what other names of classes mean, ``{"mad": "angry"}`` or ``["mad: angry"]``.
 
     Raises:
         ConfigError: a share would leave a split empty, or a synonym is none.
@@ -115,7 +119,7 @@ class FolderReader(HoldOut):
 
     test_fraction: float = 0.2
     drop_unknown: bool = False
-    synonyms: Mapping[str, str] | None = None
+    synonyms: labels.Synonyms | None = None
 
     how_to_obtain = HOW_TO_OBTAIN
 
@@ -241,7 +245,7 @@ class FolderReader(HoldOut):
             raise DataError(
                 f"{raw}: expected the classes {', '.join(labels.EMOTIONS)} or synonyms of them, "
                 f"found {found}. Leave such images out (dataset.drop_unknown=true), or say which "
-                "emotion a name means: 'dataset.synonyms={NAME: EMOTION}'"
+                f"emotion a name means: {ask_for_meaning(sorted(unknown))}"
             )
         return emotions, unknown
 
@@ -310,8 +314,8 @@ class FolderReader(HoldOut):
                 f"{raw}: expected train/<class>/<image> or <class>/<image> with classes named "
                 f"{', '.join(labels.EMOTIONS)}, or, in a folder, one table *.csv with the columns "
                 f"image and label; found {len(names):,} files, {len(images):,} of them images, "
-                f"and the folders {found}. Rename the folders, or say what their names mean: "
-                "'dataset.synonyms={NAME: angry}'"
+                f"and the folders {found}. Rename the folders, or say what their names mean"
+                + (f": {ask_for_meaning(sorted(tops))}" if tops else ".")
             )
         strangers = {name: count for name, count in tops.items() if not split_of(name)}
         if with_splits and strangers:
@@ -417,6 +421,12 @@ class FolderReader(HoldOut):
     def _meaning(self, row: Row) -> str:
         """The emotion of a row, or its class as it stands."""
         return self._emotion(row.label) or labels.normalise(row.label)
+
+
+def ask_for_meaning(names: Sequence[str]) -> str:
+    """The option that says which emotions classes mean, to be pasted and completed."""
+    pairs = [f"{shown(name)}: EMOTION" for name in names[:MOST_CLASSES]]
+    return f"{typed('dataset.synonyms', pairs)}, with the name of an emotion in place of EMOTION"
 
 
 def split_of(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import tempfile
 import unicodedata
 import zipfile
@@ -209,7 +210,7 @@ def test_images_may_lie_in_subfolders_of_their_class(tmp_path: Path) -> None:
 def test_a_class_beyond_the_seven_is_an_error_with_both_remedies(tmp_path: Path) -> None:
     raw = write(tmp_path, FULL + class_names(3, ["train/Contempt"]) + ["val/contempt/1.png"])
     with pytest.raises(
-        DataError, match=r"'contempt' \(4 images\).*drop_unknown=true.*synonyms={NAME: EMOTION}"
+        DataError, match=r"'contempt' \(4 .*drop_unknown=true.*'dataset.synonyms=\[\"contempt: EM"
     ):
         read(raw)
     dataset = read(raw, drop_unknown=True)
@@ -659,6 +660,10 @@ def test_synonyms_in_another_order_or_case_are_the_same_preparation(tmp_path: Pa
         (["dataset.synonyms={}"], {}),
         (["dataset.synonyms={Mad: angry, 1: surprise}"], {"1": "surprise", "mad": "angry"}),
         (["dataset.synonyms={very sad: sad}"], {"very sad": "sad"}),
+        (
+            ['dataset.synonyms=["Très triste: sad", "2:30: fear"]'],
+            {"2:30": "fear", "très triste": "sad"},
+        ),
     ],
 )
 def test_the_command_line_reaches_the_reader(override: list[str], expected: dict[str, str]) -> None:
@@ -678,6 +683,7 @@ def test_the_command_line_reaches_the_reader(override: list[str], expected: dict
     ("override", "message"),
     [
         ("synonyms={mad: furious}", r"synonyms: expected one of .* for 'mad', found 'furious'"),
+        ("synonyms=[mad]", r"synonyms: expected one of .* for '', found 'mad'"),
         ("synonyms=mad", r"synonyms: expected names of classes, each with one of angry, .*'mad'"),
         ("drop_unknown=yes please", r"drop_unknown: expected true or false, found 'yes please'"),
     ],
@@ -854,3 +860,27 @@ def test_the_table_of_one_split_alone_says_so(tmp_path: Path) -> None:
     write_table(raw / "train" / "more.csv", [["0.png", "sad"]])
     with pytest.raises(DataError, match=r"metadata.csv: row 2, and .*more.csv: row 2: .*one label"):
         read(raw)
+
+
+# --- class folders in any script ------------------------------------------------------------------
+
+CHINESE = dict(
+    zip(["愤怒", "厌恶", "恐惧", "高兴", "悲伤", "惊讶", "中性"], labels.EMOTIONS, strict=True)
+)
+
+
+@pytest.mark.parametrize("beside", [[], ["happy/a.png"]], ids=["alone", "beside a known class"])
+def test_the_message_about_classes_in_another_script_can_be_pasted(
+    tmp_path: Path, beside: list[str]
+) -> None:
+    raw = write(tmp_path / "raw", class_names(3, CHINESE) + beside)
+    command = ["-m", "fer", "prepare", "dataset=folder", f"dataset.raw={raw}", "dataset.name=zh"]
+    asked = run_program(*command, cwd=tmp_path, check=False).stderr
+    (option,) = shlex.split(asked[asked.index("'dataset.synonyms=") : asked.index("]'") + 2])
+    assert all(f'"{name}: EMOTION"' in option for name in CHINESE)
+    refused = run_program(*command, option, cwd=tmp_path, check=False).stderr
+    assert "dataset.synonyms: expected one of angry" in refused and "found 'EMOTION'" in refused
+    for name, emotion in CHINESE.items():
+        option = option.replace(f"{name}: EMOTION", f"{name}: {emotion}")
+    done = run_program(*command, option, cwd=tmp_path)
+    assert f"zh: {21 + len(beside)} images" in done.stdout
