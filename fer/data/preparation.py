@@ -43,7 +43,6 @@ from fer.data.readers.base import (
     Reader,
     Record,
     Source,
-    check_classes,
     check_records,
     describe_file,
     describe_files,
@@ -291,15 +290,13 @@ def check_listing(reader: str, raw: Path, dataset: RawDataset) -> None:
         dataset: the listing.
 
     Raises:
-        DataError: it is none, or records, splits or classes are missing or wrong.
+        DataError: it is none, or records are missing or wrong.
     """
     if not isinstance(dataset, RawDataset):
         raise DataError(
             f"{reader}: expected a RawDataset from list(), found {dataset!r}. Correct the reader."
         )
     check_records(reader, dataset.records)
-    if not dataset.restore_splits:  # what they are is not known before the images are
-        check_classes(raw, [(record.split, record.emotion) for record in dataset.records])
 
 
 def obtain(
@@ -520,10 +517,8 @@ def stage(
                 appearances.extend(chunk_appearances)
                 failures.extend(chunk_failures)
                 progress(len(entries) + len(failures), len(records))
-        if failures:
-            if origin["undecodable"] == "error":
-                raise undecodable_error(failures, len(records))
-            check_classes(raw, [(entry.split, entry.emotion) for entry in entries])
+        if failures and (origin["undecodable"] == "error" or not entries):
+            raise undecodable_error(failures, len(records))
         drawn = origin["generator"] is not None
         reference = None if drawn else load_known(reader)
         restored = 0
@@ -533,7 +528,6 @@ def stage(
             entries = [
                 move(staging, entry, split) for entry, split in zip(entries, official, strict=True)
             ]
-            check_classes(raw, [(entry.split, entry.emotion) for entry in entries])
         order = sorted(
             range(len(entries)),
             key=lambda i: (SPLITS.index(entries[i].split), entries[i].emotion, entries[i].id),
@@ -664,7 +658,7 @@ def adopt(
     file changes.
 
     Raises:
-        DataError: a file is no image, is misplaced or does not decode, or a split is empty.
+        DataError: a file is no image, is misplaced or does not decode, or there is none.
     """
     files = [
         f"{split}/{file}"
@@ -684,7 +678,11 @@ def adopt(
             placed.append((parts[0], labels.canonical(parts[1]), file))
         except DataError as error:
             raise DataError(f"{folder / file}: {error}") from error
-    check_classes(folder, [(split, emotion) for split, emotion, _ in placed])
+    if not placed:
+        raise DataError(
+            f"{folder}: expected images at <split>/<emotion>/<image>, found split folders without "
+            "any. Fill them, or remove them to prepare the dataset here."
+        )
     signature = hashlib.sha256(str(FORMAT).encode())
     for file in files:
         size, modified = describe_file(folder / file)

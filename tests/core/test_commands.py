@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from fer.core.commands import typed
 
 ODD = ["a b", "a\\", "it's", 'q"x', '\\"', "${x}", "\\${x}", "高兴: happy", "C:\\data", "a,b",
-       "1e5", "~x", "null", "True", "x=y", "$HOME", "a\tb", "[x]", "", "/data/faces", "x\\\\"]  # fmt: skip
+       "1e5", "~x", "null", "True", "x=y", "$HOME", "a\tb", "[x]", "", "/data/faces",
+       "x\\\\"]  # fmt: skip
 WORDS = st.one_of(
     st.sampled_from(ODD),
     st.text(st.sampled_from("a高/\\\"'${}[]=, :~"), max_size=8),

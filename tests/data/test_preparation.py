@@ -14,6 +14,7 @@ from PIL import Image
 from fer.core.errors import ConfigError, DataError
 from fer.data import preparation as prepare_module
 from fer.data.audit.integrity import leaked
+from fer.data.datamodule import FER2013DataModule
 from fer.data.dataset import load_images
 from fer.data.drawn.synthetic import generate
 from fer.data.manifest import Entry, fingerprint, read_manifest
@@ -208,12 +209,15 @@ def test_a_folder_prepared_elsewhere_may_lack_an_emotion_in_test_but_not_in_trai
         place.mkdir(parents=True, exist_ok=True)
         if (own, emotion) != (usage, "sad"):
             Image.fromarray(image).save(place / f"{number}.png")
+    data = FER2013DataModule(tmp_path / "d")
+    data.prepare_data()
+    data.setup()
     if usage == "Training":
         with pytest.raises(DataError, match=r"all seven emotions in 'train', found none of 'sad'"):
-            prepare("fer2013", tmp_path / "d", FER2013Reader())
+            data.check_accepted()
     else:
-        prepared = prepare("fer2013", tmp_path / "d", FER2013Reader())
-        assert prepared.integrity["counts"]["test"]["sad"] == 0
+        data.check_accepted()
+        assert data.prepared.integrity["counts"]["test"]["sad"] == 0
 
 
 def entry(name: str, split: str, pixels: str, emotion: str = "happy") -> Entry:

@@ -596,11 +596,11 @@ def check_records(reader: str, records: Sequence[Record]) -> None:
         seen.add(name.casefold())
 
 
-def check_classes(raw: Path, placed: Sequence[tuple[str, str]]) -> None:
-    """Refuse a copy in which a split is missing, or train lacks an emotion.
+def check_classes(raw: Path | str, placed: Sequence[tuple[str, str]]) -> None:
+    """Refuse to train on a copy in which a split is missing, or train lacks an emotion.
 
     A network cannot learn what it never sees. In val and test an empty emotion is allowed: scores
-    are defined without it, and results say so.
+    are defined without it, and results say so. To measure takes the measured split alone.
 
     Args:
         raw: the copy, for the message.
@@ -615,10 +615,11 @@ def check_classes(raw: Path, placed: Sequence[tuple[str, str]]) -> None:
         if len(empty) == labels.NUM_CLASSES:
             raise DataError(
                 f"{raw}: expected images for the splits train, val and test, found none for "
-                f"{split!r}. Check that the copy is complete."
+                f"{split!r}. Check that the copy is complete; evaluate.py needs one split alone."
             )
         if empty and split == "train":
             raise DataError(
                 f"{raw}: expected images of all seven emotions in {split!r}, found none of "
-                f"{', '.join(map(repr, empty))}. Check that the copy is complete."
+                f"{', '.join(map(repr, empty))}. Check that the copy is complete; evaluate.py does "
+                "without them."
             )

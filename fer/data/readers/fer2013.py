@@ -30,7 +30,6 @@ from fer.data.readers.base import (
     Record,
     ZipSource,
     by_suffix,
-    check_classes,
     is_image,
     list_files,
     list_zip,
@@ -144,9 +143,7 @@ class FER2013Reader(HoldOut):
                 f"icml_face_data.csv, found a file ending in {raw.suffix!r}."
             )
         if self.splits == "official":
-            dataset.restore_splits = True  # what they are now does not matter
-        else:
-            check_classes(raw, [(record.split, record.emotion) for record in dataset.records])
+            dataset.restore_splits = True
         return dataset
 
     def _list_images(

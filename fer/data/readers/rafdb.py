@@ -35,7 +35,6 @@ from fer.data.readers.base import (
     RawDataset,
     Record,
     by_suffix,
-    check_classes,
     is_hidden,
     is_image,
     list_files,
@@ -211,7 +210,6 @@ class RAFDBReader(HoldOut):
             replace(record, split="val") if record.id in held_out else record
             for record in dataset.records
         ]
-        check_classes(raw, [(record.split, record.emotion) for record in dataset.records])
         return dataset
 
     def _list_authors(self, root: Path) -> RawDataset:

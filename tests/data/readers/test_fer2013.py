@@ -10,6 +10,7 @@ from PIL import Image
 
 from fer.core import labels
 from fer.core.errors import DataError, FerError
+from fer.data.datamodule import FER2013DataModule
 from fer.data.preparation import Prepared, prepare
 from fer.data.readers.fer2013 import FER2013Reader
 from tests.conftest import Row, to_png, write_folder, write_table, write_zip
@@ -245,7 +246,11 @@ def test_an_image_that_does_not_decode_is_named(tmp_path: Path, rows: list[Row])
 def test_an_empty_class_is_named(tmp_path: Path, rows: list[Row]) -> None:
     few = [row for row in rows if row[:2] != ("Training", "disgust")]
     folder = write_folder(tmp_path / "raw", few)
-    check_refused(tmp_path, folder, r"all seven emotions in 'train', found none of 'disgust'")
+    data = FER2013DataModule(tmp_path / "d", raw=folder)
+    data.prepare_data()
+    data.setup()
+    with pytest.raises(DataError, match=r"seven emotions in 'train', found none of 'disgust'"):
+        data.train_dataloader()
 
 
 def test_an_eighth_class_is_named(tmp_path: Path, rows: list[Row]) -> None:
