@@ -54,6 +54,8 @@ MAX_ID_BYTES = 120
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 """File names that mean a device on Windows, whatever ends them."""
 EMOTION_NAMES = ", ".join(labels.EMOTIONS)
+LATER = "later"
+"""Marks a field of a reader that joined later: what was prepared without it is found again."""
 SHARE = number("a share between 0 and 1", lambda value: 0 < value < 1)
 
 
@@ -257,12 +259,19 @@ class Reader(ABC):
 
     def options(self) -> dict[str, Any]:
         """What the reader was made with: text, numbers, true, false, None, and lists and mappings
-        of them.
+        of them; without those of :data:`LATER` that are at their default.
 
         Raises:
             ConfigError: an option is something else.
         """
-        names = [one.name for one in fields(self) if one.init] if is_dataclass(self) else vars(self)
+        names: Iterable[str] = vars(self)
+        if is_dataclass(self):
+            names = [
+                one.name
+                for one in fields(self)
+                if one.init
+                and not (LATER in one.metadata and getattr(self, one.name) == one.default)
+            ]
         return {name: to_plain(name, getattr(self, name)) for name in names if name[0] != "_"}
 
 
