@@ -28,7 +28,14 @@ from filelock import FileLock
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
-from fer.core.files import cpu_count, end_with_parent, read_json, remove_leftovers, write_json
+from fer.core.files import (
+    HALF,
+    cpu_count,
+    end_with_parent,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
 from fer.core.options import NAME, PATH, Check, check_value, one_of, or_null, whole
 from fer.core.progress import Progress, progress_bar
 from fer.data.audit.appearance import Appearance, Looks, working_side
@@ -61,6 +68,7 @@ PARTS = (*SPLITS, "integrity.json", "manifest.csv")
 """What a prepared folder consists of, in the order in which it is moved into place."""
 REPORT = ("figures", "report.html")
 """What a report adds; moved before the others."""
+OWN = frozenset({*PARTS, *REPORT})
 CACHE = ".cache"
 GENERATOR: Check = (
     "a choice with its options",
@@ -235,6 +243,7 @@ def prepare(
                     "dataset.raw; else move them away or choose another paths.data."
                 )
             return adopt(name, folder, reader, origin, report)
+        refuse_strangers(folder, drawn=generator is not None)
         found = raw or obtain(name, folder, reader, generator, download, workers, origin)
         again = " again: other raw data or options" if (folder / "manifest.csv").exists() else ""
         log.info("Preparing %s from %s%s", name, found, again)
@@ -438,7 +447,8 @@ def recover(folder: Path) -> None:
     for leftover in folder.glob(".staging-*"):
         # A worker process of a killed preparation may still be writing its last image: what it
         # keeps from being deleted goes next time.
-        shutil.rmtree(leftover, ignore_errors=True)
+        if all(part.name in OWN or part.name.endswith(HALF) for part in leftover.iterdir()):
+            shutil.rmtree(leftover, ignore_errors=True)
     ready = folder / ".ready"
     if not ready.exists():
         return
@@ -468,6 +478,30 @@ def move(staging: Path, entry: Entry, split: str) -> Entry:
 def load_known(reader: Reader) -> Reference | None:
     """The reference copy of the reader's dataset, where the package has one."""
     return None if reader.reference is None else load_reference(reader.reference)
+
+
+def refuse_strangers(folder: Path, *, drawn: bool) -> None:
+    """Refuse to prepare where that would replace what somebody else put there.
+
+    Args:
+        folder: of the dataset, which is to be prepared (again).
+        drawn: its raw data is drawn, into ``folder/raw``.
+
+    Raises:
+        DataError: something has a name that preparation writes, but no preparation made it.
+    """
+    if not (folder / "manifest.csv").exists():
+        found = sorted(name for name in OWN if (folder / name).exists())
+    elif drawn and load(folder).integrity["origin"]["generator"] is None:
+        found = ["raw"] if (folder / "raw").exists() else []
+    else:
+        found = []
+    if found:
+        raise DataError(
+            f"{folder}: expected nothing of somebody else's under the names that a preparation "
+            f"writes, found {', '.join(found)}. Move it elsewhere, or choose another place for the "
+            "prepared dataset: dataset.folder=FOLDER"
+        )
 
 
 def is_foreign(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.core import labels
-from fer.core.errors import DataError, FerError
+from fer.core.errors import ConfigError, DataError, FerError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,6 +122,8 @@ def run(options: argparse.Namespace) -> int:
     from fer.core.files import write_csv
 
     paths, missing = collect(options.images, options.annotate)
+    if options.csv is not None:
+        check_table(options.csv)
     recognise = make_recogniser(options) if paths else None
     results = []
     names = Names(options.annotate, paths)
@@ -153,6 +155,27 @@ def run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return int(any(result.error is not None for result in results))
+
+
+def check_table(path: Path) -> None:
+    """Refuse to write the table over anything but an earlier one.
+
+    Raises:
+        ConfigError: the file is another, or its name ends like a picture's.
+    """
+    from fer.data.readers.base import is_image
+
+    found = "a name that ends like a picture's" if is_image(path.name) else ""
+    if path.exists():
+        with path.open("rb") as file:
+            start = file.readline(4096).strip()
+        if start not in (b"", ",".join(COLUMNS).encode()):
+            found = "a file that is none"
+    if found:
+        raise ConfigError(
+            f"--csv: expected a new file, or the table of an earlier run, found {found}: {path}. "
+            "Choose another name: --csv faces.csv"
+        )
 
 
 def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], list[Result]]:

@@ -373,3 +373,35 @@ def test_a_report_is_written_with_the_dataset_and_replaced_with_it(
     assert (folder / "figures/class_balance.png").is_file()
     prepare("fer2013", folder, FER2013Reader(split_seed=1), raw=tiny_zip)
     assert not (folder / "report.html").exists() and not (folder / "figures").exists()
+
+
+@pytest.mark.parametrize("name", ["figures/mine.png", "report.html", "integrity.json"])
+def test_what_somebody_else_put_there_is_not_replaced(
+    tmp_path: Path, tiny_zip: Path, name: str
+) -> None:
+    mine = tmp_path / "mine"
+    for path in (name, ".staging-area/notes.txt", ".cache/.x.tmp/thesis.txt"):
+        (mine / path).parent.mkdir(parents=True, exist_ok=True)
+        (mine / path).write_text("mine")
+    before = state_of(mine)
+    with pytest.raises(DataError, match=rf"found {name.split('/')[0]}. Move it elsewhere, or ch"):
+        prepare("fer2013", mine, FER2013Reader(), raw=tiny_zip)
+    assert state_of(mine) == before
+    (mine / name).unlink()
+    if "/" in name:
+        (mine / name).parent.rmdir()
+    load_images(prepare("fer2013", mine, FER2013Reader(), raw=tiny_zip), 48, 1)
+    for kept in (".staging-area/notes.txt", ".cache/.x.tmp/thesis.txt"):
+        assert (mine / kept).read_text() == "mine"
+
+
+def test_drawing_does_not_replace_the_raw_data_of_a_real_dataset(
+    tmp_path: Path, tiny_zip: Path
+) -> None:
+    (tmp_path / "d/raw").mkdir(parents=True)
+    raw = Path(shutil.copy(tiny_zip, tmp_path / "d/raw/archive.zip"))
+    prepare("fer2013", tmp_path / "d", FER2013Reader())
+    generator = functools.partial(generate, "synthetic_a", train=7, val=7, test=7, seed=0)
+    with pytest.raises(DataError, match=r"found raw\. Move it elsewhere"):
+        prepare("synthetic_a", tmp_path / "d", FER2013Reader(), generator=generator)
+    assert raw.read_bytes() == tiny_zip.read_bytes()

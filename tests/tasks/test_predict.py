@@ -390,6 +390,24 @@ def test_annotated_copies_replace_no_picture_and_no_other_copy(
     assert [path.name for path in (folder / "deep/out").iterdir()] == ["a.png"]
 
 
+def test_the_table_replaces_nothing_but_an_earlier_table(
+    folder: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_file(folder / "a.png", to_png(GRAY))
+    write_file(folder / "mine.csv", b"name,mark\nA,1\n")
+    write_file(folder / "a picture", to_png(GRAY))
+    arguments = ["a.png", "--whole", "--checkpoint", str(checkpoint), "--csv"]
+    for name in ("a.png", "new.jpg", "mine.csv", "a picture", str(checkpoint)):
+        before = (folder / name).read_bytes() if (folder / name).exists() else None
+        code, out, err = run(capsys, *arguments, name)
+        assert code == 1 and out == "" and "--csv: expected a new file" in err
+        assert ((folder / name).read_bytes() if (folder / name).exists() else None) == before
+    (folder / "t.csv").touch()
+    for _ in range(2):
+        assert run(capsys, *arguments, "t.csv")[0] == 0
+    assert len(read_table(folder / "t.csv")) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
