@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -69,6 +70,39 @@ PARTS = (*SPLITS, "integrity.json", "manifest.csv")
 REPORT = ("figures", "report.html")
 """What a report adds; moved before the others."""
 OWN = frozenset({*PARTS, *REPORT})
+ORIGIN: dict[str, Any] = {"reader": dict, "generator": (dict, None)}
+GROUPS = dict.fromkeys(
+    (
+        *("groups", "images", "groups_across_splits", "images_across_splits"),
+        *("groups_with_conflicting_labels", "images_with_conflicting_labels"),
+    ),
+    int,
+)
+REPORTED: dict[str, Any] = {
+    "dataset": str,
+    "source": {"form": str, "given": {"path": str}, "signature": str},
+    "origin": ORIGIN,
+    "official_protocol": bool,
+    "warnings": [str],
+    "excluded": dict,
+    "undecodable": [dict],
+    "verdict": str,
+    "verdict_text": str,
+    "findings": [{"kind": str, "text": str}],
+    "images": int,
+    "counts": {split: dict.fromkeys(labels.EMOTIONS, int) for split in SPLITS},
+    "official_counts": (dict, None),
+    "matches_official_counts": (bool, None),
+    "sizes": dict,
+    "odd_sizes": {"images": int},
+    "pixels": dict,
+    "duplicates": GROUPS,
+    "leaks": dict.fromkeys(("train_in_val_or_test", "val_in_train", "test_in_train_or_val"), int),
+    "near_duplicates": (GROUPS, None),
+    "blank": [str],
+    "fingerprint": str,
+}
+"""What is read of ``integrity.json``, which somebody may have changed; see :func:`fits`."""
 CACHE = ".cache"
 GENERATOR: Check = (
     "a choice with its options",
@@ -210,6 +244,11 @@ def prepare(
         raise DataError(
             f"dataset.raw: expected an existing file or folder, found none at {raw.absolute()}.\n"
             f"{reader.how_to_obtain}"
+        )
+    if raw is not None and not (raw.is_file() or raw.is_dir()):
+        raise DataError(
+            f"dataset.raw: expected a file or a folder, found a pipe, socket or device at {raw}. "
+            "Write what it gives into a file, and pass that."
         )
     try:
         finished = load_current(folder, origin, raw)
@@ -379,11 +418,18 @@ def load(folder: Path) -> Prepared:
     """
     repair = f"Delete {folder} (but not its raw/ folder) and prepare the dataset again."
     entries = read_manifest(folder / "manifest.csv")
-    integrity = read_json(folder / "integrity.json")
-    if not isinstance(integrity, dict) or "origin" not in integrity:
+    try:
+        integrity = read_json(folder / "integrity.json")
+    except DataError as error:
+        raise DataError(f"{error} {repair}") from error
+    # What another version wrote is only asked how it was made.
+    is_own = (
+        fits(integrity, {"origin": {"format": int}}) and integrity["origin"]["format"] == FORMAT
+    )
+    if not fits(integrity, REPORTED if is_own else {"origin": ORIGIN}):
         raise DataError(
             f"{folder / 'integrity.json'}: expected the report of a preparation, found "
-            f"something else. {repair}"
+            f"something else: it was changed after the preparation. {repair}"
         )
     if fingerprint(entries) != integrity.get("fingerprint"):
         raise DataError(
@@ -392,6 +438,25 @@ def load(folder: Path) -> Prepared:
             f"the preparation. {repair}"
         )
     return Prepared(folder, entries, integrity, [entry.file for entry in entries])
+
+
+def fits(value: Any, shape: Any) -> bool:
+    """Whether a value read from JSON has a shape such as :data:`REPORTED`.
+
+    A tuple holds alternatives, a list the shape of all its items, a mapping those of some keys.
+
+    >>> fits({"a": [1, 2], "b": None}, {"a": [int], "b": (str, None)}), fits({"a": "x"}, {"a": int})
+    (True, False)
+    """
+    if isinstance(shape, tuple):
+        return any(fits(value, one) for one in shape)
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(
+            key in value and fits(value[key], one) for key, one in shape.items()
+        )
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(fits(one, shape[0]) for one in value)
+    return value is None if shape is None else isinstance(value, shape)
 
 
 def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> Prepared | None:
@@ -409,7 +474,7 @@ def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> P
         own = Path(source["given"]["path"]).is_relative_to((folder / "raw").resolve())
         if own and has_changed(source["given"]):
             return None
-    if source.get("beside") is not None and has_changed(source["beside"]):
+    if fits(source.get("beside"), {"path": str}) and has_changed(source["beside"]):
         return None
     return prepared
 
@@ -723,16 +788,23 @@ def adopt(
         signature.update(f"{file}\0{size}\0{modified}\n".encode("utf-8", "surrogateescape"))
     remembered = folder / CACHE / f"adopted-{signature.hexdigest()[:16]}"
     if (remembered / "integrity.json").exists():  # written last
-        entries = read_manifest(remembered / "manifest.csv")
-        integrity = read_json(remembered / "integrity.json")
-        return Prepared(folder, entries, integrity, [entry.source for entry in entries])
+        try:
+            known = load(remembered)
+        except DataError as error:
+            log.warning("%s is damaged: it is made again (%s)", remembered, error)
+        else:
+            sources = [entry.source for entry in known.entries]
+            if sources == files and len({entry.id for entry in known.entries}) == len(files):
+                return Prepared(folder, known.entries, known.integrity, sources)
     entries, appearances = [], []
     side = working_side(reader.expected_size)
+    # Stems may repeat from folder to folder here; the path without its suffix hardly does.
+    paths = Counter(Path(file).with_suffix("") for file in files)
     with progress_bar(f"Checking {name}") as progress:
         for number, (split, emotion, file) in enumerate(placed, start=1):
             image = decode((folder / file).read_bytes(), str(folder / file))
-            # Stems may repeat from folder to folder here; the whole path does not.
-            entry_id = Path(file).with_suffix("").as_posix().replace("/", "_")
+            path = Path(file).with_suffix("")
+            entry_id = (path.as_posix() if paths[path] == 1 else file).replace("/", "_")
             entries.append(Entry(entry_id, emotion, split, file, pixel_hash(image)))
             appearances.append(Appearance.of(image, side))
             if number % CHUNK == 0 or number == len(placed):
