@@ -88,6 +88,7 @@ def write_table(path: Path, rows: list[Row], header: str = "emotion,pixels,Usage
             "usage": usage,
         }
         lines.append(",".join(cells[name] for name in columns))
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n")
     return path
 

@@ -29,6 +29,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from fer.core.commands import typed
 from fer.core.errors import ConfigError, FerError
 
 log = logging.getLogger(__name__)
@@ -241,7 +242,7 @@ def call(task: Task, cfg: DictConfig) -> object:
         raise CommandError(
             f"Error: {error.filename or folder}: expected to write there, found: {error.strerror}. "
             "Free some space or correct the permissions; a training that had finished an epoch "
-            f"then goes on with python train.py resume={folder}"
+            f"then goes on with python train.py {typed('resume', folder)}"
         ) from error
 
 

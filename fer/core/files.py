@@ -17,6 +17,9 @@ from typing import Any, BinaryIO
 
 from fer.core.errors import DataError
 
+HALF = ".fer.tmp"
+"""How the names of what this program is still writing end; nothing else is ever cleaned away."""
+
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     """Let ``write`` fill a temporary neighbour of ``path``, then rename it into place.
@@ -24,7 +27,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     A reader sees the old file or the whole new one, never a part of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=HALF, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
@@ -42,11 +45,12 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what processes that were killed while they wrote below ``folder`` have left there.
+    """Delete what processes that were killed while they wrote below ``folder`` have left there,
+    known by :data:`HALF`.
 
     Only for a folder in which no other process writes at this moment.
     """
-    for path in list(folder.rglob(".*.tmp")):
+    for path in list(folder.rglob(f".*{HALF}")):
         if path.is_dir():
             shutil.rmtree(path)
         else:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from fer.core.commands import typed
 from fer.core.errors import ConfigError, DataError
+
+Synonyms = Mapping[str, str] | Sequence[str]
+"""What :func:`read_synonyms` reads."""
 
 EMOTIONS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 NUM_CLASSES = len(EMOTIONS)
@@ -52,20 +56,25 @@ def normalise(name: str) -> str:
     return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", text)
 
 
-def read_synonyms(extra: Mapping[str, str]) -> dict[str, str]:
+def read_synonyms(extra: Synonyms) -> dict[str, str]:
     """A user's own synonyms, with normalised keys in sorted order.
 
+    Args:
+        extra: ``{"mad": "angry"}``, or ``["mad: angry"]``, which can be typed in any script:
+            Hydra's command line takes no other letters than ``a`` to ``z`` in a mapping's key.
+
     Raises:
-        ConfigError: a value is none of the seven emotions, a key is one of them with another
-            meaning, or two keys are the same name with different meanings.
+        ConfigError: a text has no colon, a value is none of the seven emotions, a key is one of
+            them with another meaning, or two keys are the same name with different meanings.
     """
+    pairs = list(extra.items()) if isinstance(extra, Mapping) else [split_pair(x) for x in extra]
     table: dict[str, str] = {}
-    for name, emotion in extra.items():
+    for name, emotion in pairs:
         key = normalise(str(name))
         if emotion not in EMOTIONS:
             raise ConfigError(
                 f"dataset.synonyms: expected one of {', '.join(EMOTIONS)} for {key!r}, found "
-                f"{emotion!r}. Correct it: 'dataset.synonyms={{{key}: angry}}'"
+                f"{emotion!r}. Correct it: {typed('dataset.synonyms', [f'{key}: angry'])}"
             )
         meant = key if key in INDEX else table.get(key, emotion)
         if meant != emotion:
@@ -77,7 +86,13 @@ def read_synonyms(extra: Mapping[str, str]) -> dict[str, str]:
     return dict(sorted(table.items()))
 
 
-def canonical(name: str, extra: Mapping[str, str] | None = None) -> str:
+def split_pair(text: str) -> tuple[str, str]:
+    """The name and the emotion of ``"mad: angry"``; the last colon counts."""
+    name, _, emotion = str(text).rpartition(":")
+    return name.strip(), emotion.strip()
+
+
+def canonical(name: str, extra: Synonyms | None = None) -> str:
     """The schema's name for ``name``.
 
     Case, surrounding space, and ``-``/``_`` do not matter. ``extra`` adds synonyms to

@@ -44,7 +44,7 @@ from fer.data.preparation import (
     check_preparation,
     prepare,
 )
-from fer.data.readers.base import SPLITS, Reader
+from fer.data.readers.base import SPLITS, Reader, check_classes
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.data.readers.rafdb import RAFDBReader
 from fer.data.selection import check_selection, select
@@ -270,12 +270,16 @@ class EmotionDataModule(LightningDataModule):
         )
 
     def check_accepted(self) -> None:
-        """Refuse to train on an altered copy unless the user has accepted it.
+        """Refuse to train without all splits and emotions, or on an altered copy unless the user
+        has accepted it.
 
         Raises:
-            DataError: the copy is altered and ``accept_altered`` is not set.
+            DataError: val, test or an emotion of train has no image, or the copy is altered and
+                ``accept_altered`` is not set.
         """
         integrity = self.prepared.integrity
+        entries = self.prepared.entries
+        check_classes(integrity["source"]["given"]["path"], [(e.split, e.emotion) for e in entries])
         if integrity["verdict"] != ALTERED or self.accept_altered:
             return
         pages = [
@@ -298,7 +302,7 @@ class EmotionDataModule(LightningDataModule):
         """Shuffled, augmented batches. A last batch that is not full is left out.
 
         Raises:
-            DataError: the copy is altered and ``accept_altered`` is not set.
+            DataError: as of :meth:`check_accepted`.
         """
         self.check_accepted()
         dataset = self.datasets["train"]
@@ -390,7 +394,7 @@ class EmotionDataModule(LightningDataModule):
 
     def _in_order(self, split: str) -> DataLoader[Any]:
         """The images of a split as they are, in the order of the manifest."""
-        dataset = self.datasets[split]
+        dataset = self.split(split)
         rank, processes = self._place()
         self._check_share(split, processes)
         return DataLoader(

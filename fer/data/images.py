@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import io
 import struct
 import warnings
@@ -15,6 +18,12 @@ MAX_PIXELS = 50_000_000
 """Larger pictures are refused before they are decoded (8,000 x 6,000 fits)."""
 MAX_SIDE = 20_000
 """Of pictures, in pixels: a strip of one by fifty million shows no face."""
+FOREIGN = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+"""What Pillow knows but does not decode itself; Ghostscript, asked for EPS, runs the file."""
+HEIC = frozenset({".heic", ".heif", ".hif"})
+"""What telephones write; Pillow reads it once the package pillow-heif is installed."""
+HEIC_STARTS = tuple(b"ftyp" + brand for brand in (b"hei", b"hev", b"mif1", b"msf1"))
+"""How such a file goes on after its first four bytes, whatever it is called (ISO/IEC 23008-12)."""
 TURNS: dict[int, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -28,6 +37,25 @@ TURNS: dict[int, Image.Transpose] = {
 BACKGROUND = 128
 """Gray level behind what is transparent: the middle, close to the mean of face datasets (129 in
 FER2013), draws no outline as bright or dark as black or white would."""
+
+
+@functools.cache
+def formats() -> list[str]:
+    """Every format that is decoded, as Pillow names them, the usual ones first."""
+    Image.init()
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+    usual = ["JPEG", "PNG"]
+    return usual + [name for name in Image.ID if name not in FOREIGN.union(usual)]
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """How the name of a picture ends, in lower case: all that Pillow reads, and :data:`HEIC`."""
+    read = {*formats(), "MPO"}  # a JPEG with several pictures, which the JPEG reader opens
+    return HEIC.union(
+        suffix for suffix, name in Image.registered_extensions().items() if name in read
+    )
 
 
 def decode(data: bytes, name: str, mode: str | None = None) -> np.ndarray:
@@ -54,7 +82,7 @@ def decode(data: bytes, name: str, mode: str | None = None) -> np.ndarray:
         with warnings.catch_warnings():
             # Pillow only warns about a decompression bomb up to twice its limit.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=formats()) as image:
                 return to_pixels(image, name, mode)
     except DataError:
         raise
@@ -72,6 +100,11 @@ def decode(data: bytes, name: str, mode: str | None = None) -> np.ndarray:
         reason = (
             "no known format" if isinstance(error, UnidentifiedImageError) else str(error).strip()
         )
+        if data.startswith(HEIC_STARTS, 4):
+            raise DataError(
+                f"{name}: expected an image (JPEG, PNG, …), found HEIC. Install what reads it (pip "
+                "install pillow-heif), or convert it to JPEG or PNG."
+            ) from error
         found = f"{len(data):,} bytes that do not decode ({reason})" if data else "an empty file"
         raise DataError(
             f"{name}: expected an image (JPEG, PNG, …), found {found}. "

@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
@@ -28,7 +29,14 @@ from filelock import FileLock
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
-from fer.core.files import cpu_count, end_with_parent, read_json, remove_leftovers, write_json
+from fer.core.files import (
+    HALF,
+    cpu_count,
+    end_with_parent,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
 from fer.core.options import NAME, PATH, Check, check_value, one_of, or_null, whole
 from fer.core.progress import Progress, progress_bar
 from fer.data.audit.appearance import Appearance, Looks, working_side
@@ -43,7 +51,6 @@ from fer.data.readers.base import (
     Reader,
     Record,
     Source,
-    check_classes,
     check_records,
     describe_file,
     describe_files,
@@ -62,6 +69,40 @@ PARTS = (*SPLITS, "integrity.json", "manifest.csv")
 """What a prepared folder consists of, in the order in which it is moved into place."""
 REPORT = ("figures", "report.html")
 """What a report adds; moved before the others."""
+OWN = frozenset({*PARTS, *REPORT})
+ORIGIN: dict[str, Any] = {"reader": dict, "generator": (dict, None)}
+GROUPS = dict.fromkeys(
+    (
+        *("groups", "images", "groups_across_splits", "images_across_splits"),
+        *("groups_with_conflicting_labels", "images_with_conflicting_labels"),
+    ),
+    int,
+)
+REPORTED: dict[str, Any] = {
+    "dataset": str,
+    "source": {"form": str, "given": {"path": str}, "signature": str},
+    "origin": ORIGIN,
+    "official_protocol": bool,
+    "warnings": [str],
+    "excluded": dict,
+    "undecodable": [dict],
+    "verdict": str,
+    "verdict_text": str,
+    "findings": [{"kind": str, "text": str}],
+    "images": int,
+    "counts": {split: dict.fromkeys(labels.EMOTIONS, int) for split in SPLITS},
+    "official_counts": (dict, None),
+    "matches_official_counts": (bool, None),
+    "sizes": dict,
+    "odd_sizes": {"images": int},
+    "pixels": dict,
+    "duplicates": GROUPS,
+    "leaks": dict.fromkeys(("train_in_val_or_test", "val_in_train", "test_in_train_or_val"), int),
+    "near_duplicates": (GROUPS, None),
+    "blank": [str],
+    "fingerprint": str,
+}
+"""What is read of ``integrity.json``, which somebody may have changed; see :func:`fits`."""
 CACHE = ".cache"
 GENERATOR: Check = (
     "a choice with its options",
@@ -204,6 +245,11 @@ def prepare(
             f"dataset.raw: expected an existing file or folder, found none at {raw.absolute()}.\n"
             f"{reader.how_to_obtain}"
         )
+    if raw is not None and not (raw.is_file() or raw.is_dir()):
+        raise DataError(
+            f"dataset.raw: expected a file or a folder, found a pipe, socket or device at {raw}. "
+            "Write what it gives into a file, and pass that."
+        )
     try:
         finished = load_current(folder, origin, raw)
     except DataError:
@@ -236,6 +282,7 @@ def prepare(
                     "dataset.raw; else move them away or choose another paths.data."
                 )
             return adopt(name, folder, reader, origin, report)
+        refuse_strangers(folder, drawn=generator is not None)
         found = raw or obtain(name, folder, reader, generator, download, workers, origin)
         again = " again: other raw data or options" if (folder / "manifest.csv").exists() else ""
         log.info("Preparing %s from %s%s", name, found, again)
@@ -291,15 +338,13 @@ def check_listing(reader: str, raw: Path, dataset: RawDataset) -> None:
         dataset: the listing.
 
     Raises:
-        DataError: it is none, or records, splits or classes are missing or wrong.
+        DataError: it is none, or records are missing or wrong.
     """
     if not isinstance(dataset, RawDataset):
         raise DataError(
             f"{reader}: expected a RawDataset from list(), found {dataset!r}. Correct the reader."
         )
     check_records(reader, dataset.records)
-    if not dataset.restore_splits:  # what they are is not known before the images are
-        check_classes(raw, [(record.split, record.emotion) for record in dataset.records])
 
 
 def obtain(
@@ -373,11 +418,18 @@ def load(folder: Path) -> Prepared:
     """
     repair = f"Delete {folder} (but not its raw/ folder) and prepare the dataset again."
     entries = read_manifest(folder / "manifest.csv")
-    integrity = read_json(folder / "integrity.json")
-    if not isinstance(integrity, dict) or "origin" not in integrity:
+    try:
+        integrity = read_json(folder / "integrity.json")
+    except DataError as error:
+        raise DataError(f"{error} {repair}") from error
+    # What another version wrote is only asked how it was made.
+    is_own = (
+        fits(integrity, {"origin": {"format": int}}) and integrity["origin"]["format"] == FORMAT
+    )
+    if not fits(integrity, REPORTED if is_own else {"origin": ORIGIN}):
         raise DataError(
             f"{folder / 'integrity.json'}: expected the report of a preparation, found "
-            f"something else. {repair}"
+            f"something else: it was changed after the preparation. {repair}"
         )
     if fingerprint(entries) != integrity.get("fingerprint"):
         raise DataError(
@@ -386,6 +438,25 @@ def load(folder: Path) -> Prepared:
             f"the preparation. {repair}"
         )
     return Prepared(folder, entries, integrity, [entry.file for entry in entries])
+
+
+def fits(value: Any, shape: Any) -> bool:
+    """Whether a value read from JSON has a shape such as :data:`REPORTED`.
+
+    A tuple holds alternatives, a list the shape of all its items, a mapping those of some keys.
+
+    >>> fits({"a": [1, 2], "b": None}, {"a": [int], "b": (str, None)}), fits({"a": "x"}, {"a": int})
+    (True, False)
+    """
+    if isinstance(shape, tuple):
+        return any(fits(value, one) for one in shape)
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(
+            key in value and fits(value[key], one) for key, one in shape.items()
+        )
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(fits(one, shape[0]) for one in value)
+    return value is None if shape is None else isinstance(value, shape)
 
 
 def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> Prepared | None:
@@ -403,7 +474,7 @@ def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> P
         own = Path(source["given"]["path"]).is_relative_to((folder / "raw").resolve())
         if own and has_changed(source["given"]):
             return None
-    if source.get("beside") is not None and has_changed(source["beside"]):
+    if fits(source.get("beside"), {"path": str}) and has_changed(source["beside"]):
         return None
     return prepared
 
@@ -441,7 +512,8 @@ def recover(folder: Path) -> None:
     for leftover in folder.glob(".staging-*"):
         # A worker process of a killed preparation may still be writing its last image: what it
         # keeps from being deleted goes next time.
-        shutil.rmtree(leftover, ignore_errors=True)
+        if all(part.name in OWN or part.name.endswith(HALF) for part in leftover.iterdir()):
+            shutil.rmtree(leftover, ignore_errors=True)
     ready = folder / ".ready"
     if not ready.exists():
         return
@@ -471,6 +543,30 @@ def move(staging: Path, entry: Entry, split: str) -> Entry:
 def load_known(reader: Reader) -> Reference | None:
     """The reference copy of the reader's dataset, where the package has one."""
     return None if reader.reference is None else load_reference(reader.reference)
+
+
+def refuse_strangers(folder: Path, *, drawn: bool) -> None:
+    """Refuse to prepare where that would replace what somebody else put there.
+
+    Args:
+        folder: of the dataset, which is to be prepared (again).
+        drawn: its raw data is drawn, into ``folder/raw``.
+
+    Raises:
+        DataError: something has a name that preparation writes, but no preparation made it.
+    """
+    if not (folder / "manifest.csv").exists():
+        found = sorted(name for name in OWN if (folder / name).exists())
+    elif drawn and load(folder).integrity["origin"]["generator"] is None:
+        found = ["raw"] if (folder / "raw").exists() else []
+    else:
+        found = []
+    if found:
+        raise DataError(
+            f"{folder}: expected nothing of somebody else's under the names that a preparation "
+            f"writes, found {', '.join(found)}. Move it elsewhere, or choose another place for the "
+            "prepared dataset: dataset.folder=FOLDER"
+        )
 
 
 def is_foreign(folder: Path) -> bool:
@@ -520,10 +616,8 @@ def stage(
                 appearances.extend(chunk_appearances)
                 failures.extend(chunk_failures)
                 progress(len(entries) + len(failures), len(records))
-        if failures:
-            if origin["undecodable"] == "error":
-                raise undecodable_error(failures, len(records))
-            check_classes(raw, [(entry.split, entry.emotion) for entry in entries])
+        if failures and (origin["undecodable"] == "error" or not entries):
+            raise undecodable_error(failures, len(records))
         drawn = origin["generator"] is not None
         reference = None if drawn else load_known(reader)
         restored = 0
@@ -533,7 +627,6 @@ def stage(
             entries = [
                 move(staging, entry, split) for entry, split in zip(entries, official, strict=True)
             ]
-            check_classes(raw, [(entry.split, entry.emotion) for entry in entries])
         order = sorted(
             range(len(entries)),
             key=lambda i: (SPLITS.index(entries[i].split), entries[i].emotion, entries[i].id),
@@ -664,7 +757,7 @@ def adopt(
     file changes.
 
     Raises:
-        DataError: a file is no image, is misplaced or does not decode, or a split is empty.
+        DataError: a file is no image, is misplaced or does not decode, or there is none.
     """
     files = [
         f"{split}/{file}"
@@ -684,23 +777,34 @@ def adopt(
             placed.append((parts[0], labels.canonical(parts[1]), file))
         except DataError as error:
             raise DataError(f"{folder / file}: {error}") from error
-    check_classes(folder, [(split, emotion) for split, emotion, _ in placed])
+    if not placed:
+        raise DataError(
+            f"{folder}: expected images at <split>/<emotion>/<image>, found split folders without "
+            "any. Fill them, or remove them to prepare the dataset here."
+        )
     signature = hashlib.sha256(str(FORMAT).encode())
     for file in files:
         size, modified = describe_file(folder / file)
         signature.update(f"{file}\0{size}\0{modified}\n".encode("utf-8", "surrogateescape"))
     remembered = folder / CACHE / f"adopted-{signature.hexdigest()[:16]}"
     if (remembered / "integrity.json").exists():  # written last
-        entries = read_manifest(remembered / "manifest.csv")
-        integrity = read_json(remembered / "integrity.json")
-        return Prepared(folder, entries, integrity, [entry.source for entry in entries])
+        try:
+            known = load(remembered)
+        except DataError as error:
+            log.warning("%s is damaged: it is made again (%s)", remembered, error)
+        else:
+            sources = [entry.source for entry in known.entries]
+            if sources == files and len({entry.id for entry in known.entries}) == len(files):
+                return Prepared(folder, known.entries, known.integrity, sources)
     entries, appearances = [], []
     side = working_side(reader.expected_size)
+    # Stems may repeat from folder to folder here; the path without its suffix hardly does.
+    paths = Counter(Path(file).with_suffix("") for file in files)
     with progress_bar(f"Checking {name}") as progress:
         for number, (split, emotion, file) in enumerate(placed, start=1):
             image = decode((folder / file).read_bytes(), str(folder / file))
-            # Stems may repeat from folder to folder here; the whole path does not.
-            entry_id = Path(file).with_suffix("").as_posix().replace("/", "_")
+            path = Path(file).with_suffix("")
+            entry_id = (path.as_posix() if paths[path] == 1 else file).replace("/", "_")
             entries.append(Entry(entry_id, emotion, split, file, pixel_hash(image)))
             appearances.append(Appearance.of(image, side))
             if number % CHUNK == 0 or number == len(placed):

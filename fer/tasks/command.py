@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -100,6 +101,7 @@ def evaluated_dataset(choice: str | None, checkpoint: str | None) -> str:
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Run a command; returns its exit code, or ends the program as Hydra does."""
     command = COMMANDS[name]
+    print_in_any_encoding()
     try:
         import_plugins()
     except FerError as error:
@@ -116,6 +118,13 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     task = functools.partial(run_task, command.target)
     run(task, command.config, None if command.expand is None else load(command.expand))
     return 0
+
+
+def print_in_any_encoding() -> None:
+    """What the terminal's encoding lacks is printed as its escape: no reason for a run to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def usage() -> str:
@@ -156,6 +165,7 @@ def complete(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """``fer COMMAND …``; returns the exit code."""
+    print_in_any_encoding()
     name, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
     if name in ("-h", "--help", "help"):
         print(usage())

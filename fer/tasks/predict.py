@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.core import labels
-from fer.core.errors import DataError, FerError
+from fer.core.errors import ConfigError, DataError, FerError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,6 +122,8 @@ def run(options: argparse.Namespace) -> int:
     from fer.core.files import write_csv
 
     paths, missing = collect(options.images, options.annotate)
+    if options.csv is not None:
+        check_table(options.csv)
     recognise = make_recogniser(options) if paths else None
     results = []
     names = Names(options.annotate, paths)
@@ -155,13 +157,34 @@ def run(options: argparse.Namespace) -> int:
     return int(any(result.error is not None for result in results))
 
 
+def check_table(path: Path) -> None:
+    """Refuse to write the table over anything but an earlier one.
+
+    Raises:
+        ConfigError: the file is another, or its name ends like a picture's.
+    """
+    from fer.data.readers.base import is_image
+
+    found = "a name that ends like a picture's" if is_image(path.name) else ""
+    if path.exists():
+        with path.open("rb") as file:
+            start = file.readline(4096).strip()
+        if start not in (b"", ",".join(COLUMNS).encode()):
+            found = "a file that is none"
+    if found:
+        raise ConfigError(
+            f"--csv: expected a new file, or the table of an earlier run, found {found}: {path}. "
+            "Choose another name: --csv faces.csv"
+        )
+
+
 def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], list[Result]]:
     """The pictures to look at, and what is wrong with those of ``given`` that have none.
 
     Pictures in the folder ``annotated`` are left out where it lies in one that is searched: an
     earlier run wrote them.
     """
-    from fer.data.readers.base import is_image, list_files
+    from fer.data.readers.base import by_suffix, is_image, list_files
 
     paths: list[Path] = []
     missing = []
@@ -170,10 +193,15 @@ def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], 
             paths.append(path)  # whatever is wrong with it is said when it is read
             continue
         try:
-            files = [path / name for name in list_files(path) if is_image(name)]
+            names = list_files(path)
         except DataError as error:
             missing.append(Result(path, error=str(error)))
             continue
+        files = [path / name for name in names if is_image(name)]
+        others = [name for name in names if not is_image(name)]
+        if others:
+            found = f"{len(others):,} files are not pictures and were left out"
+            print(f"{shown(path)}: {found} ({shown(by_suffix(others))}).", file=sys.stderr)
         ours = None if annotated is None else annotated.resolve()
         if ours is not None and path.resolve() in ours.parents:
             files = [file for file in files if ours not in file.resolve().parents]

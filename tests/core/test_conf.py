@@ -178,7 +178,7 @@ def test_the_readmes_own_dataset_has_every_key(tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset/mine.yaml").write_text(block)
     cfg = compose("dataset=mine", f"hydra.searchpath=[{tmp_path}]")
-    assert set(cfg.dataset) == set(compose("dataset=fer2013").dataset)
+    assert set(cfg.dataset) == set(compose("dataset=rafdb").dataset)
     assert (cfg.dataset.name, cfg.dataset.epochs, cfg.trainer.max_epochs) == ("mine", 30, 30)
     assert cfg.dataset.folder.endswith("/mine")
     own = OmegaConf.to_container(cfg.dataset.reader)

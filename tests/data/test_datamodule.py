@@ -306,8 +306,14 @@ def test_what_a_reader_gets_wrong_is_one_message_that_names_it(
 
 def test_a_split_that_a_reader_does_not_list_is_named(tmp_path: Path) -> None:
     raw = faces(tmp_path / "raw", ("train", "test"))
+    data = EmotionDataModule("mine", reader=Plain(), raw=raw)
+    data.prepare_data()
+    data.setup()
     with pytest.raises(ValueError, match="splits train, val and test, found none for 'val'"):
-        EmotionDataModule("mine", reader=Plain(), raw=raw).prepare_data()
+        data.train_dataloader()
+    with pytest.raises(ValueError, match="mine: expected images in its val split, found none"):
+        data.val_dataloader()
+    assert len(data.test_dataloader()) > 0
 
 
 class Optioned(Plain):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fer.core.errors import DataError
-from fer.data.images import BACKGROUND, TURNS, decode
+from fer.data.images import BACKGROUND, TURNS, decode, suffixes
 
 RNG = np.random.default_rng(0)
 GRAY = RNG.integers(0, 256, (5, 7), dtype=np.uint8)
@@ -224,3 +224,24 @@ def test_damaged_bytes_give_an_image_or_a_clear_error(
         assert str(error).startswith("x: expected")
     else:
         assert image.dtype == np.uint8 and image.ndim in (2, 3)
+
+
+@pytest.mark.parametrize("form", ["AVIF", "JPEG2000", "PPM", "TGA", "PCX", "ICO", "QOI", "WEBP"])
+def test_what_pillow_reads_is_read_under_every_suffix_that_it_knows(form: str) -> None:
+    picture = Image.fromarray(np.full((16, 16, 3), 90, np.uint8))
+    assert abs(int(decode(encode(picture, form), "x", "L").mean()) - 90) <= 2
+    own = {suffix for suffix, name in Image.registered_extensions().items() if name == form}
+    assert own and own <= suffixes()
+
+
+def test_a_file_that_another_program_would_run_is_no_picture() -> None:
+    data = encode(Image.fromarray(COLOUR), "EPS")
+    with pytest.raises(DataError, match="no known format"):
+        decode(data, "face.jpg")
+    assert suffixes().isdisjoint({".eps", ".pdf", ".h5", ".mpg", ".wmf"})
+
+
+@pytest.mark.parametrize("name", ["IMG_1.HEIC", "really.jpg"])
+def test_heic_is_named_with_what_reads_it(name: str) -> None:
+    with pytest.raises(DataError, match=rf"{name}: .*found HEIC.*pillow-heif.*convert it to JPEG"):
+        decode(b"\0\0\0\x24ftypheic" + bytes(40), name)

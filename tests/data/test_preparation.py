@@ -4,16 +4,20 @@ import functools
 import json
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.data import preparation as prepare_module
-from fer.data.audit.integrity import leaked
+from fer.data.audit.integrity import leaked, summarise
+from fer.data.datamodule import FER2013DataModule
 from fer.data.dataset import load_images
 from fer.data.drawn.synthetic import generate
 from fer.data.manifest import Entry, fingerprint, read_manifest
@@ -208,12 +212,15 @@ def test_a_folder_prepared_elsewhere_may_lack_an_emotion_in_test_but_not_in_trai
         place.mkdir(parents=True, exist_ok=True)
         if (own, emotion) != (usage, "sad"):
             Image.fromarray(image).save(place / f"{number}.png")
+    data = FER2013DataModule(tmp_path / "d")
+    data.prepare_data()
+    data.setup()
     if usage == "Training":
         with pytest.raises(DataError, match=r"all seven emotions in 'train', found none of 'sad'"):
-            prepare("fer2013", tmp_path / "d", FER2013Reader())
+            data.check_accepted()
     else:
-        prepared = prepare("fer2013", tmp_path / "d", FER2013Reader())
-        assert prepared.integrity["counts"]["test"]["sad"] == 0
+        data.check_accepted()
+        assert data.prepared.integrity["counts"]["test"]["sad"] == 0
 
 
 def entry(name: str, split: str, pixels: str, emotion: str = "happy") -> Entry:
@@ -369,3 +376,119 @@ def test_a_report_is_written_with_the_dataset_and_replaced_with_it(
     assert (folder / "figures/class_balance.png").is_file()
     prepare("fer2013", folder, FER2013Reader(split_seed=1), raw=tiny_zip)
     assert not (folder / "report.html").exists() and not (folder / "figures").exists()
+
+
+@pytest.mark.parametrize("name", ["figures/mine.png", "report.html", "integrity.json"])
+def test_what_somebody_else_put_there_is_not_replaced(
+    tmp_path: Path, tiny_zip: Path, name: str
+) -> None:
+    mine = tmp_path / "mine"
+    for path in (name, ".staging-area/notes.txt", ".cache/.x.tmp/thesis.txt"):
+        (mine / path).parent.mkdir(parents=True, exist_ok=True)
+        (mine / path).write_text("mine")
+    before = state_of(mine)
+    with pytest.raises(DataError, match=rf"found {name.split('/')[0]}. Move it elsewhere, or ch"):
+        prepare("fer2013", mine, FER2013Reader(), raw=tiny_zip)
+    assert state_of(mine) == before
+    (mine / name).unlink()
+    if "/" in name:
+        (mine / name).parent.rmdir()
+    load_images(prepare("fer2013", mine, FER2013Reader(), raw=tiny_zip), 48, 1)
+    for kept in (".staging-area/notes.txt", ".cache/.x.tmp/thesis.txt"):
+        assert (mine / kept).read_text() == "mine"
+
+
+def test_drawing_does_not_replace_the_raw_data_of_a_real_dataset(
+    tmp_path: Path, tiny_zip: Path
+) -> None:
+    (tmp_path / "d/raw").mkdir(parents=True)
+    raw = Path(shutil.copy(tiny_zip, tmp_path / "d/raw/archive.zip"))
+    prepare("fer2013", tmp_path / "d", FER2013Reader())
+    generator = functools.partial(generate, "synthetic_a", train=7, val=7, test=7, seed=0)
+    with pytest.raises(DataError, match=r"found raw\. Move it elsewhere"):
+        prepare("synthetic_a", tmp_path / "d", FER2013Reader(), generator=generator)
+    assert raw.read_bytes() == tiny_zip.read_bytes()
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where the parts of a JSON file are, two levels deep."""
+    if path:
+        yield path
+    if isinstance(value, dict) and len(path) < 2:
+        for key, one in value.items():
+            yield from places(one, (*path, key))
+
+
+@pytest.mark.parametrize("change", ["removed", None, 7, "x", [], {}])
+def test_an_edited_report_is_one_message_or_does_no_harm(
+    tmp_path: Path, tiny_zip: Path, change: Any
+) -> None:
+    prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
+    path = tmp_path / "d" / "integrity.json"
+    whole = json.loads(path.read_text())
+    refused = 0
+    for *parents, key in places(whole):
+        edited = json.loads(json.dumps(whole))
+        node = edited
+        for parent in parents:
+            node = node[parent]
+        if change == "removed":
+            del node[key]
+        else:
+            node[key] = change
+        path.write_text(json.dumps(edited))
+        try:
+            current = prepare_module.load_current(tmp_path / "d", whole["origin"], tiny_zip)
+        except DataError as error:
+            assert ".json: expected" in str(error) or "manifest.csv: expected" in str(error)
+            assert "Delete" in str(error)
+            refused += 1
+        else:
+            summarise((current or prepare_module.load(tmp_path / "d")).integrity)
+    assert refused > 25
+    for text in ("", "{", "[1]", "null"):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"integrity.json: expected .*Delete"):
+            prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
+
+
+def write_splits(folder: Path, names: Iterable[str]) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        for emotion in labels.EMOTIONS:
+            for name in names:
+                path = folder / split / emotion / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(path)
+    return folder
+
+
+def test_files_that_differ_in_their_suffix_alone_are_two_images_in_a_folder_made_elsewhere(
+    tmp_path: Path,
+) -> None:
+    folder = write_splits(tmp_path / "d", ["0.png", "0.jpg", "1.png"])
+    prepared = prepare("folder", folder, FolderReader())
+    ids = [entry.id for entry in prepared.entries]
+    assert len(set(ids)) == len(ids) == 63
+    assert {"test_sad_0.png", "test_sad_0.jpg", "test_sad_1"} <= set(ids)
+
+
+@pytest.mark.parametrize("name", ["integrity.json", "manifest.csv"])
+def test_a_damaged_memory_of_a_folder_made_elsewhere_is_made_again(
+    tmp_path: Path, name: str
+) -> None:
+    folder = write_splits(tmp_path / "d", ["0.png"])
+    first = prepare("folder", folder, FolderReader())
+    (memory,) = folder.glob(f".cache/adopted-*/{name}")
+    memory.write_text("edited")
+    again = prepare("folder", folder, FolderReader())
+    assert again.entries == first.entries and again.integrity == first.integrity
+
+
+@pytest.mark.parametrize("name", ["faces.zip", "fer2013.csv", "faces"])
+def test_a_pipe_is_no_raw_data(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match=r"found a pipe, socket or device"):
+        prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tmp_path / name)
+    with pytest.raises(DataError, match=r"found a pipe, socket or device"):
+        prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tmp_path)

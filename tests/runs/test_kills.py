@@ -156,8 +156,8 @@ def test_leftovers_of_a_killed_drawing_are_removed(tmp_path: Path) -> None:
     """As ``write_tree`` and ``write_atomic`` leave them when killed."""
     generator = functools.partial(generate, "synthetic_a", train=7, val=7, test=7, seed=0)
     raw = tmp_path / "d/raw"
-    (raw / ".basic.x1.tmp/new").mkdir(parents=True)
-    (raw / ".archive.zip.x2.tmp").write_bytes(b"half")
+    (raw / ".basic.x1.fer.tmp/new").mkdir(parents=True)
+    (raw / ".archive.zip.x2.fer.tmp").write_bytes(b"half")
     prepare("synthetic_a", tmp_path / "d", FER2013Reader(), generator=generator, workers=1)
     assert [path.name for path in raw.iterdir()] == ["archive.zip"]
 

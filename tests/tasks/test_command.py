@@ -66,3 +66,17 @@ def test_a_plugin_that_cannot_be_imported_is_one_message(tmp_path: Path) -> None
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "FER_PLUGINS=broken: expected a module that can be imported" in done.stderr
     assert "RuntimeError: half written" in done.stderr
+
+
+def test_a_terminal_of_any_encoding_will_do(tmp_path: Path) -> None:
+    ascii_only = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    found = fer("--help", cwd=tmp_path, **ascii_only)
+    assert found.returncode == 0 and "[option=value \\u2026]" in found.stdout
+    done = fer(
+        "train", "hydra.run.dir=run", "dataset.generator.train=7", "dataset.generator.val=7",
+        "dataset.generator.test=7", "model.widths=[4,4]", "model.image_size=32",
+        "trainer.max_epochs=1", "metrics.resamples=100", cwd=tmp_path, **ascii_only,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "7 test images" in done.stdout and "\\u2013" in done.stdout  # a table, its intervals
+    assert "Logging error" not in done.stderr

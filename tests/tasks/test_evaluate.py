@@ -18,7 +18,8 @@ from fer.core.errors import FerError
 from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
 from fer.tasks.evaluate import evaluate as run_evaluation
-from tests.conftest import ROOT, run_program
+from fer.tasks.train import train
+from tests.conftest import ROOT, run_program, to_png, write_file
 from tests.core.test_conf import compose
 
 FEW = ["saliency.images_per_class=2", "saliency.smoothgrad.samples=2",
@@ -226,6 +227,28 @@ def test_mistakes_are_answered(
     with pytest.raises(FerError, match=words):
         run_evaluation(compose(*overrides, config="evaluate"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("around", "images"), [("", 3), ("test/", 12)], ids=["three emotions", "a bare test folder"]
+)
+def test_measuring_needs_the_measured_split_and_its_classes_alone(
+    tmp_path: Path, around: str, images: int
+) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"{around}{e}/{n}.png" for e in ("fear", "happy", "sad") for n in range(4)]
+    for name in names:
+        write_file(tmp_path / "raw" / name, to_png(rng.integers(0, 256, (48, 48), dtype=np.uint8)))
+    checkpoint = write_checkpoint(tmp_path / "fine.ckpt")
+    data = ["dataset=folder", f"dataset.raw={tmp_path / 'raw'}", "metrics.resamples=100"]
+    cfg = compose(f"checkpoint={checkpoint}", *data, config="evaluate")
+    run_evaluation(cfg, tmp_path / "run")
+    metrics = read(tmp_path / "run/metrics.json")
+    supports = {e: row["support"] for e, row in metrics["per_class"].items() if row["support"]}
+    assert supports == dict.fromkeys(("fear", "happy", "sad"), images // 3)
+    assert "no image of angry, disgust" in (tmp_path / "run/report.html").read_text()
+    with pytest.raises(FerError, match=r"in 'train', found none of 'angry'|found none for 'train'"):
+        train(compose(*data), tmp_path / "trained")
 
 
 def test_a_split_without_images_is_named(tmp_path: Path) -> None:

@@ -312,6 +312,7 @@ def test_one_bad_picture_does_not_lose_the_others(
     for words in ("in/b.jpg: expected an image", "gone.png: expected an image file, found nothing",
                   "empty: expected pictures in this folder"):  # fmt: skip
         assert f"Error: {words}" in err
+    assert "in: 1 files are not pictures and were left out (1 .txt; the first: notes.txt)" in err
     table = read_table(folder / "out/t.csv")
     assert [(row["image"], row["status"]) for row in table] == [
         ("in/a.png", "ok"), ("in/b.jpg", "error"), ("in/deep/c.png", "ok"), ("gone.png", "error"),
@@ -387,6 +388,24 @@ def test_annotated_copies_replace_no_picture_and_no_other_copy(
     _, out, _ = run(capsys, "deep", *arguments, "deep/out")  # its own copies are no pictures
     assert "deep/out" not in out and out.count("deep/a.png, face 1") == 1
     assert [path.name for path in (folder / "deep/out").iterdir()] == ["a.png"]
+
+
+def test_the_table_replaces_nothing_but_an_earlier_table(
+    folder: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_file(folder / "a.png", to_png(GRAY))
+    write_file(folder / "mine.csv", b"name,mark\nA,1\n")
+    write_file(folder / "a picture", to_png(GRAY))
+    arguments = ["a.png", "--whole", "--checkpoint", str(checkpoint), "--csv"]
+    for name in ("a.png", "new.jpg", "mine.csv", "a picture", str(checkpoint)):
+        before = (folder / name).read_bytes() if (folder / name).exists() else None
+        code, out, err = run(capsys, *arguments, name)
+        assert code == 1 and out == "" and "--csv: expected a new file" in err
+        assert ((folder / name).read_bytes() if (folder / name).exists() else None) == before
+    (folder / "t.csv").touch()
+    for _ in range(2):
+        assert run(capsys, *arguments, "t.csv")[0] == 0
+    assert len(read_table(folder / "t.csv")) == 1
 
 
 @pytest.mark.parametrize(

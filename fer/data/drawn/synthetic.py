@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from fer.core.errors import ConfigError
-from fer.core.files import cpu_count, end_with_parent, write_atomic
+from fer.core.files import HALF, cpu_count, end_with_parent, write_atomic
 from fer.core.labels import EMOTIONS
 from fer.core.options import SEED, check_value, whole
 from fer.data.drawn.faces import STYLES, draw_face
@@ -192,7 +192,7 @@ def write_tree(path: Path, drawn: Iterator[Drawn], train: int) -> Path:
     """
     codes = {emotion: code for code, emotion in rafdb.CODES.items()}
     with tempfile.TemporaryDirectory(
-        prefix=f".{path.name}.", suffix=".tmp", dir=path.parent, ignore_cleanup_errors=True
+        prefix=f".{path.name}.", suffix=HALF, dir=path.parent, ignore_cleanup_errors=True
     ) as temporary:
         tree, replaced = Path(temporary) / "new", Path(temporary) / "old"
         aligned = tree / "Image/aligned"

@@ -27,7 +27,7 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import is_outside, sha256_of_file
 from fer.core.options import SEED, check_value, number
-from fer.data.images import decode
+from fer.data.images import decode, suffixes
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 SPLIT_NAMES: dict[str, str] = {
@@ -42,7 +42,6 @@ SPLIT_NAMES: dict[str, str] = {
     "privatetest": "test",
 }
 """What public copies call a split, in lower case, and the split it is."""
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 LEFT_THERE = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 MAX_MEMBERS = 2_000_000
 """Of an archive; the largest public set of labelled faces has half as many."""
@@ -55,6 +54,8 @@ MAX_ID_BYTES = 120
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 """File names that mean a device on Windows, whatever ends them."""
 EMOTION_NAMES = ", ".join(labels.EMOTIONS)
+LATER = "later"
+"""Marks a field of a reader that joined later: what was prepared without it is found again."""
 SHARE = number("a share between 0 and 1", lambda value: 0 < value < 1)
 
 
@@ -107,14 +108,22 @@ class FolderSource:
 
     def read(self, record: Record) -> np.ndarray:
         name = str(record.location)
-        path = self.path / name
+        return decode(self.read_bytes(name), str(self.path / name), self.mode)
+
+    def read_bytes(self, name: str, size: int = -1) -> bytes:
+        """The first ``size`` bytes of a file, or all of it.
+
+        Raises:
+            DataError: it cannot be read.
+        """
         try:
-            data = path.read_bytes()
+            with (self.path / name).open("rb") as file:
+                return file.read(size)
         except OSError as error:
             raise DataError(
-                f"{path}: expected a readable image, found: {error.strerror}. Check the copy."
+                f"{self.path / name}: expected a file that can be read, found: {error.strerror}. "
+                "Check the copy."
             ) from error
-        return decode(data, str(path), self.mode)
 
     def signature(self) -> str:
         digest = hashlib.sha256()
@@ -131,16 +140,23 @@ class ZipSource:
     mode: str | None = None
     """As of :class:`FolderSource`."""
     _archive: zipfile.ZipFile | None = field(default=None, repr=False, compare=False)
+    _members: dict[str, zipfile.ZipInfo] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"path": self.path, "mode": self.mode, "_archive": None}
+        return {"path": self.path, "mode": self.mode, "_archive": None, "_members": {}}
 
     def read(self, record: Record) -> np.ndarray:
         name = str(record.location)
-        if self._archive is None:  # opened once per worker process
-            self._archive = zipfile.ZipFile(self.path)
+        return decode(self.read_bytes(name), f"{self.path}: {name}", self.mode)
+
+    def read_bytes(self, name: str, size: int = -1) -> bytes:
+        """As of :class:`FolderSource`, of a member as :func:`list_zip` names it."""
         try:
-            data = self._archive.read(name)
+            if self._archive is None:  # opened once per worker process
+                self._archive = zipfile.ZipFile(self.path)
+                self._members = {with_slashes(one): one for one in self._archive.infolist()}
+            with self._archive.open(self._members[name]) as file:
+                return file.read(size)
         except (
             zipfile.BadZipFile,
             zlib.error,
@@ -155,7 +171,6 @@ class ZipSource:
                 f"{self.path}: expected a readable member {name!r}, found: {error}. "
                 "The archive is damaged; download it again."
             ) from error
-        return decode(data, f"{self.path}: {name}", self.mode)
 
     def signature(self) -> str:
         return sha256_of_file(self.path)
@@ -244,12 +259,19 @@ class Reader(ABC):
 
     def options(self) -> dict[str, Any]:
         """What the reader was made with: text, numbers, true, false, None, and lists and mappings
-        of them.
+        of them; without those of :data:`LATER` that are at their default.
 
         Raises:
             ConfigError: an option is something else.
         """
-        names = [one.name for one in fields(self) if one.init] if is_dataclass(self) else vars(self)
+        names: Iterable[str] = vars(self)
+        if is_dataclass(self):
+            names = [
+                one.name
+                for one in fields(self)
+                if one.init
+                and not (LATER in one.metadata and getattr(self, one.name) == one.default)
+            ]
         return {name: to_plain(name, getattr(self, name)) for name in names if name[0] != "_"}
 
 
@@ -342,7 +364,7 @@ def describe_file(path: Path) -> tuple[int, int]:
 
 
 def list_zip(path: Path) -> list[str]:
-    """Members of a zip archive that are files, checked but not extracted.
+    """Members of a zip archive that are files, with slashes, checked but not extracted.
 
     Raises:
         DataError: it is no zip archive, or a member is unsafe (leaves the target folder, is a
@@ -372,28 +394,34 @@ def list_zip(path: Path) -> list[str]:
     names: list[str] = []
     seen: set[str] = set()
     for member in members:
-        if not member.filename:
+        name = with_slashes(member)
+        if not name:
             problem = "a member without a name"
-        elif member.filename in seen:
+        elif name in seen:
             problem = "the same member twice"
-        elif is_outside(member.filename):
+        elif is_outside(name):
             problem = "a member that would be written outside the target folder"
         elif stat.S_ISLNK(member.external_attr >> 16):
             problem = "a member that is a symbolic link"
         elif member.flag_bits & 0x1:
             problem = "an encrypted member"
-        elif member.file_size > MAX_MEMBER_BYTES and not member.filename.endswith(".csv"):
+        elif member.file_size > MAX_MEMBER_BYTES and not name.endswith(".csv"):
             problem = f"a member of {member.file_size:,} bytes (at most {MAX_MEMBER_BYTES:,})"
         else:
-            seen.add(member.filename)
-            if not member.is_dir() and not is_hidden(member.filename):
-                names.append(member.filename)
+            seen.add(name)
+            if not name.endswith("/") and not is_hidden(name):
+                names.append(name)
             continue
         raise DataError(
             f"{path}: expected plain image files, found {problem}: {member.filename!r}. "
             "Do not use this archive; obtain the dataset from another place."
         )
     return sorted(names)
+
+
+def with_slashes(member: zipfile.ZipInfo) -> str:
+    """A member's path. Some programs write it with backslashes, against the specification."""
+    return member.filename.replace("\\", "/")
 
 
 def is_hidden(name: str) -> bool:
@@ -466,8 +494,19 @@ def make_ids(names: Sequence[str], emotions: Sequence[str]) -> list[str]:
 
 
 def is_image(name: str) -> bool:
-    """Whether the file name ends like an image."""
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+    """Whether the file name ends like that of an image, of any format that Pillow reads."""
+    return PurePosixPath(name).suffix.lower() in suffixes()
+
+
+def by_suffix(names: Sequence[str]) -> str:
+    """How many of some files end in what, and the first of them.
+
+    >>> by_suffix(["a/notes.txt", "b/README", "c/more.TXT"])
+    '2 .txt, 1 without a suffix; the first: a/notes.txt'
+    """
+    counts = Counter(PurePosixPath(name).suffix.lower() for name in names)
+    kinds = [f"{count:,} {end or 'without a suffix'}" for end, count in counts.most_common(8)]
+    return shown(f"{', '.join(kinds)}; the first: {names[0]}")
 
 
 def only_archive(names: Sequence[str]) -> str | None:
@@ -566,11 +605,11 @@ def check_records(reader: str, records: Sequence[Record]) -> None:
         seen.add(name.casefold())
 
 
-def check_classes(raw: Path, placed: Sequence[tuple[str, str]]) -> None:
-    """Refuse a copy in which a split is missing, or train lacks an emotion.
+def check_classes(raw: Path | str, placed: Sequence[tuple[str, str]]) -> None:
+    """Refuse to train on a copy in which a split is missing, or train lacks an emotion.
 
     A network cannot learn what it never sees. In val and test an empty emotion is allowed: scores
-    are defined without it, and results say so.
+    are defined without it, and results say so. To measure takes the measured split alone.
 
     Args:
         raw: the copy, for the message.
@@ -585,10 +624,11 @@ def check_classes(raw: Path, placed: Sequence[tuple[str, str]]) -> None:
         if len(empty) == labels.NUM_CLASSES:
             raise DataError(
                 f"{raw}: expected images for the splits train, val and test, found none for "
-                f"{split!r}. Check that the copy is complete."
+                f"{split!r}. Check that the copy is complete; evaluate.py needs one split alone."
             )
         if empty and split == "train":
             raise DataError(
                 f"{raw}: expected images of all seven emotions in {split!r}, found none of "
-                f"{', '.join(map(repr, empty))}. Check that the copy is complete."
+                f"{', '.join(map(repr, empty))}. Check that the copy is complete; evaluate.py does "
+                "without them."
             )

@@ -2,26 +2,34 @@
 
 FER2013 (Goodfellow et al., "Challenges in Representation Learning", arXiv 1307.0414) is 35,887
 grayscale faces of 48 x 48 pixels. It is passed on as one table (``fer2013.csv``, or
-``icml_face_data.csv`` with other column names) and as an archive of image files. In every form the
-*usage* of an image decides its split: Training is train, PublicTest is val, PrivateTest is test.
+``icml_face_data.csv`` with other column names, or packed) and as an archive of image files. In
+every form the *usage* of an image decides its split: Training is train, PublicTest is val,
+PrivateTest is test.
 """
 
 from __future__ import annotations
 
 import csv
 import re
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
 from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.files import sha256_of_file
-from fer.core.options import check_value, one_of
+from fer.core.options import SWITCH, check_value, one_of
 from fer.data.readers.base import (
+    FREE_BYTES,
+    LATER,
+    MAX_RATIO,
     SPLIT_NAMES,
     Finding,
     FolderSource,
@@ -29,11 +37,13 @@ from fer.data.readers.base import (
     RawDataset,
     Record,
     ZipSource,
-    check_classes,
+    by_suffix,
+    is_hidden,
     is_image,
     list_files,
     list_zip,
     make_ids,
+    with_slashes,
 )
 
 SIDE = 48
@@ -49,6 +59,8 @@ USAGES_IN_FOLDER = {
 GRAY_LEVELS = {str(level): level for level in range(256)}
 """Every way to write a pixel. A dictionary is stricter than int(), which takes "+5" and "1_0"."""
 TABLES = ("fer2013.csv", "icml_face_data.csv")
+COLUMNS = ("emotion", "usage", "pixels")
+TARS = (".tar.gz", ".tgz", ".tar")
 USAGE_IN_NAME = re.compile(r"(Training|PublicTest|PrivateTest)_")
 OFFICIAL_COUNTS: dict[str, dict[str, int]] = {
     split: dict(zip(labels.EMOTIONS, counts, strict=True))
@@ -82,12 +94,15 @@ class FER2013Reader(HoldOut):
         splits: ``given``: what the names, the folders or the table say; ``official``: each image
             that is recognised as one of the reference copy goes to the split that it has there,
             whatever it is called and wherever it lies.
+        drop_unknown: leave out, and count, images of another emotion than the seven, such as the
+            code 7 (contempt) of CK+ in this form; otherwise one is an error.
 
     Raises:
         ConfigError: an option has a value that cannot work.
     """
 
     splits: str = "given"
+    drop_unknown: bool = field(default=False, metadata={LATER: True})
 
     official_counts = OFFICIAL_COUNTS
     expected_size = SIDE
@@ -97,6 +112,7 @@ class FER2013Reader(HoldOut):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_value("dataset.reader.splits", self.splits, one_of("given", "official"))
+        check_value("dataset.drop_unknown", self.drop_unknown, SWITCH)
 
     def find(self, folder: Path) -> Path | None:
         """The raw data in ``folder`` or one level below: a table, image folders, or an archive."""
@@ -109,9 +125,14 @@ class FER2013Reader(HoldOut):
             folders = {path.name.lower() for path in place.iterdir() if path.is_dir()}
             if {"train", "test"} <= folders:
                 return place
-            archives = sorted(place.glob("*.zip"))
-            if archives:
-                return archives[0]
+            archives = [
+                path
+                for path in sorted(place.iterdir())
+                if path.name.lower().endswith((".zip", *TARS)) and path.is_file()
+            ]
+            found = find_renamed(place)
+            if found or archives:
+                return found or archives[0]
         return None
 
     def list(self, raw: Path) -> RawDataset:
@@ -127,25 +148,24 @@ class FER2013Reader(HoldOut):
             names = list_files(raw)
             dataset = self._list_images(raw, names, FolderSource(raw, "L"), "image folder")
         elif raw.suffix.lower() == ".csv":
-            dataset = list_table(raw)
+            dataset = self._list_table(raw)
+        elif raw.name.lower().endswith(TARS):
+            dataset = self._list_table(raw, find_in_tar(raw))
         elif raw.suffix.lower() == ".zip":
             names = list_zip(raw)
             tables = [name for name in names if PurePosixPath(name).name in TABLES]
             if tables and not any(is_image(name) for name in names):
-                raise DataError(
-                    f"{raw}: expected an archive of image files, found one that holds the table "
-                    f"{tables[0]!r}. Unpack it and pass the path of the table: dataset.raw=PATH"
-                )
-            dataset = self._list_images(raw, names, ZipSource(raw, "L"), "image archive (zip)")
+                dataset = self._list_table(raw, tables[0])
+            else:
+                dataset = self._list_images(raw, names, ZipSource(raw, "L"), "image archive (zip)")
         else:
             raise DataError(
-                f"{raw}: expected archive.zip, its unpacked folder, fer2013.csv or "
-                f"icml_face_data.csv, found a file ending in {raw.suffix!r}."
+                f"{raw}: expected archive.zip, its unpacked folder, fer2013.csv, fer2013.tar.gz or "
+                f"icml_face_data.csv, found a file ending in {raw.suffix!r}. Pass one of them: "
+                "dataset.raw=PATH"
             )
         if self.splits == "official":
-            dataset.restore_splits = True  # what they are now does not matter
-        else:
-            check_classes(raw, [(record.split, record.emotion) for record in dataset.records])
+            dataset.restore_splits = True
         return dataset
 
     def _list_images(
@@ -154,6 +174,7 @@ class FER2013Reader(HoldOut):
         """Records of ``.../<train|test|…>/<emotion>/<file>`` names."""
         placed: list[tuple[str, str, str]] = []  # split by folder, emotion, name
         ignored = []
+        unknown: Counter[str] = Counter()
         roots = set()
         for name in names:
             parts = PurePosixPath(name).parts
@@ -163,7 +184,12 @@ class FER2013Reader(HoldOut):
             try:
                 emotion = labels.canonical(parts[-2])
             except DataError as error:
-                raise DataError(f"{raw}: {name}: {error}") from error
+                if self.drop_unknown:
+                    unknown[parts[-2]] += 1
+                    continue
+                raise DataError(
+                    f"{raw}: {name}: {error} To leave such images out: dataset.drop_unknown=true"
+                ) from error
             placed.append((SPLIT_NAMES[parts[-3].lower()], emotion, name))
             roots.add("/".join(parts[:-3]) or ".")
         if len(roots) > 1:
@@ -183,7 +209,7 @@ class FER2013Reader(HoldOut):
         if ignored:
             warnings.append(
                 f"{len(ignored)} files are not images below <split>/<emotion>/ and were left out "
-                f"(the first: {ignored[0]})."
+                f"({by_suffix(ignored)})."
             )
         usages = [USAGE_IN_NAME.match(PurePosixPath(name).name) for _, _, name in placed]
         official = all(usages)
@@ -259,9 +285,155 @@ class FER2013Reader(HoldOut):
             records,
             official,
             warnings,
+            describe_unknown(unknown),
             expected_size=SIDE,
             findings=findings,
         )
+
+    def _list_table(self, path: Path, member: str = "") -> RawDataset:
+        """Records of ``fer2013.csv`` or ``icml_face_data.csv``. Pixels are left for later.
+
+        Args:
+            path: the table, or the archive that it is in.
+            member: its name in the archive.
+
+        Raises:
+            DataError: a column is missing, or a row has an unknown emotion or usage.
+        """
+        source = TableSource(path, 0, member)
+        try:
+            with source.open() as file:
+                return self._list_rows(source, file)
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
+            raise damaged(path, error) from error
+
+    def _list_rows(self, source: TableSource, file: IO[bytes]) -> RawDataset:
+        """Records of the rows of an open table."""
+        path = source.path / source.member
+        header = [cell.strip().lower() for cell in parse_row(file.readline(), f"{path}: header")]
+        try:
+            emotion_at, usage_at, source.pixel_column = map(header.index, COLUMNS)
+        except ValueError:
+            raise DataError(
+                f"{path}: expected the columns emotion, pixels and Usage, in any order, found "
+                f"{', '.join(header)[:80] or 'none'}. "
+                + (
+                    "train.csv and test.csv of the challenge lack the splits, and the labels of "
+                    "the test images: take icml_face_data.csv from the same page."
+                    if "pixels" in header
+                    else "This is not fer2013.csv or icml_face_data.csv."
+                )
+            ) from None
+        records = []
+        unknown: Counter[str] = Counter()
+        codes = {str(code): emotion for code, emotion in enumerate(TABLE_EMOTIONS)}
+        for row, offset, line in numbered_lines(file):
+            cells = parse_row(line, f"{path}: row {row}")
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{path}: row {row}: expected {len(header)} columns, found {len(cells)}. "
+                    "The table is damaged; download it again."
+                )
+            code, usage = cells[emotion_at].strip(), cells[usage_at].strip()
+            if code not in codes and not (self.drop_unknown and code.isdecimal()):
+                raise DataError(
+                    f"{path}: row {row}: expected an emotion from 0 to 6, found {code[:20]!r}. "
+                    "Correct or remove the row, or download the table again. If the table has an "
+                    "emotion beyond the seven, as CK+ has 7 for contempt, leave it out: "
+                    "dataset.drop_unknown=true"
+                )
+            if usage not in USAGE_SPLIT:
+                raise DataError(
+                    f"{path}: row {row}: expected a usage of Training, PublicTest or PrivateTest, "
+                    f"found {usage!r}. Correct or remove the row, or download the table again."
+                )
+            if code not in codes:
+                unknown[code] += 1
+                continue
+            # The length keeps the read of one row bounded.
+            records.append(
+                Record(
+                    f"{usage}_{row:05d}",
+                    codes[code],
+                    USAGE_SPLIT[usage],
+                    f"{source.name} row {row}",
+                    (offset, len(line)),
+                )
+            )
+        if not records:
+            raise DataError(
+                f"{path}: expected a row for each image, found the header alone. Download it again."
+            )
+        packed = f" in {source.path.name}" if source.member else ""
+        return RawDataset(
+            source,
+            f"table ({source.name}{packed})",
+            records,
+            True,
+            excluded=describe_unknown(unknown),
+            expected_size=SIDE,
+        )
+
+
+def find_renamed(folder: Path) -> Path | None:
+    """A table of faces in ``folder``, whatever it is called, a whole one if there is one.
+
+    Raises:
+        DataError: there are several whole ones.
+    """
+    found: dict[Path, list[str]] = {}
+    for path in sorted(folder.glob("*.csv")):
+        if path.is_file() and not is_hidden(path.name):
+            with path.open("rb") as file:
+                start = file.readline(4096).decode("utf-8-sig", "replace")
+            header = [cell.strip().lower() for cell in start.split(",")]
+            if "pixels" in header:
+                found[path] = header
+    whole = [path for path, header in found.items() if set(COLUMNS) <= set(header)]
+    if len(whole) > 1:
+        raise DataError(
+            f"{folder}: expected one table with the columns emotion, pixels and Usage, found "
+            f"{', '.join(path.name for path in whole)}. Pass the path of one of them: "
+            "dataset.raw=PATH"
+        )
+    return next(iter([*whole, *found]), None)
+
+
+def find_in_tar(path: Path) -> str:
+    """The table in a tar archive, such as ``fer2013/fer2013.csv`` of ``fer2013.tar.gz``.
+
+    Raises:
+        DataError: there is none, the archive is damaged, or it would fill the memory.
+    """
+    most = max(FREE_BYTES, MAX_RATIO * path.stat().st_size)
+    names = []
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if member.size > most:
+                    raise DataError(
+                        f"{path}: expected an archive of images, found {member.name!r} of "
+                        f"{member.size:,} bytes (at most {most:,}). Do not use it; obtain the "
+                        "dataset from another place."
+                    )
+                if member.isfile() and PurePosixPath(member.name).name in TABLES:
+                    return member.name
+                names.append(member.name)
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise damaged(path, error) from error
+    raise DataError(
+        f"{path}: expected the table {' or '.join(TABLES)} in it, found "
+        f"{', '.join(names[:5]) or 'nothing'}. Unpack it and pass the path of what it holds: "
+        "dataset.raw=PATH"
+    )
+
+
+def damaged(path: Path, error: Exception) -> DataError:
+    """The message for an archive that cannot be read."""
+    return DataError(
+        f"{path}: expected an archive that can be read, found: {error}. The download may be "
+        "incomplete; fetch it again."
+    )
 
 
 @dataclass
@@ -270,14 +442,41 @@ class TableSource:
 
     path: Path
     pixel_column: int
+    member: str = ""
+    """The table in an archive; empty where ``path`` is the table itself."""
+    _file: IO[bytes] | None = field(default=None, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_file": None}
+
+    @property
+    def name(self) -> str:
+        """Of the table."""
+        return PurePosixPath(self.member).name or self.path.name
+
+    def open(self) -> IO[bytes]:
+        """The table from its beginning. In an archive, to seek is to read: forwards is fast."""
+        if not self.member:
+            return self.path.open("rb")
+        if self.path.suffix.lower() == ".zip":
+            archive = zipfile.ZipFile(self.path)
+            members = {with_slashes(one): one for one in archive.infolist()}
+            return archive.open(members[self.member])
+        packed = tarfile.open(self.path).extractfile(self.member)  # noqa: SIM115
+        assert packed is not None  # it is a file: find_in_tar
+        return packed
 
     def read(self, record: Record) -> np.ndarray:
         assert isinstance(record.location, tuple)
         offset, length = record.location
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            line = file.read(length)
-        where = f"{self.path}: {record.source.removeprefix(self.path.name).strip()}"
+        where = f"{self.path}: {record.source.removeprefix(self.name).strip()}"
+        try:
+            if self._file is None:  # opened once per worker process
+                self._file = self.open()
+            self._file.seek(offset)
+            line = self._file.read(length)
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
+            raise damaged(self.path, error) from error
         return parse_pixels(parse_row(line, where)[self.pixel_column], where)
 
     def signature(self) -> str:
@@ -323,61 +522,14 @@ def parse_pixels(text: str, where: str) -> np.ndarray:
     return np.array(levels, np.uint8).reshape(SIDE, SIDE)
 
 
-def list_table(path: Path) -> RawDataset:
-    """Records of ``fer2013.csv`` or ``icml_face_data.csv``. Pixels are left for later.
-
-    Raises:
-        DataError: a column is missing, or a row has an unknown emotion or usage.
-    """
-    with path.open("rb") as file:
-        header = [cell.strip().lower() for cell in parse_row(file.readline(), f"{path}: header")]
-        try:
-            emotion_at, usage_at, pixels_at = (
-                header.index(name) for name in ("emotion", "usage", "pixels")
-            )
-        except ValueError:
-            raise DataError(
-                f"{path}: expected the columns emotion, pixels and Usage, in any order, found "
-                f"{', '.join(header)[:80] or 'none'}. This is not fer2013.csv or "
-                "icml_face_data.csv."
-            ) from None
-        records = []
-        codes = {str(code): emotion for code, emotion in enumerate(TABLE_EMOTIONS)}
-        for row, offset, line in numbered_lines(file):
-            where = f"{path.name} row {row}"
-            cells = parse_row(line, f"{path}: row {row}")
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{path}: row {row}: expected {len(header)} columns, found {len(cells)}. "
-                    "The table is damaged; download it again."
-                )
-            code, usage = cells[emotion_at].strip(), cells[usage_at].strip()
-            if code not in codes:
-                raise DataError(
-                    f"{path}: row {row}: expected an emotion from 0 to 6, found {code[:20]!r}. "
-                    "Correct or remove the row, or download the table again."
-                )
-            if usage not in USAGE_SPLIT:
-                raise DataError(
-                    f"{path}: row {row}: expected a usage of Training, PublicTest or PrivateTest, "
-                    f"found {usage!r}. Correct or remove the row, or download the table again."
-                )
-            emotion = codes[code]
-            # The length keeps the read of one row bounded.
-            location = (offset, len(line))
-            records.append(
-                Record(f"{usage}_{row:05d}", emotion, USAGE_SPLIT[usage], where, location)
-            )
-    if not records:
-        raise DataError(
-            f"{path}: expected a row for each image, found the header alone. Download it again."
-        )
-    return RawDataset(
-        TableSource(path, pixels_at), f"table ({path.name})", records, True, expected_size=SIDE
-    )
+def describe_unknown(unknown: Counter[str]) -> dict[str, int]:
+    """What was left out because its class or code is none of the seven emotions."""
+    return {
+        f"their emotion {name!r} is not one of the seven": unknown[name] for name in sorted(unknown)
+    }
 
 
-def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
+def numbered_lines(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
     """(row, byte offset, line) of each non-empty line after the header; the header is row 1."""
     row = 1
     while True:

@@ -4,7 +4,10 @@ Three forms are told apart by what is there:
 
 1. ``train|val|test/<class>/…/<image>``, as a folder or a zip archive;
 2. ``<class>/…/<image>``, as a folder or a zip archive;
-3. a table with the columns ``image,label[,split]`` beside the images.
+3. a table with the columns ``image,label[,split]`` beside the images, or one for each split;
+   Hugging Face's ``metadata.csv`` with ``file_name,label`` is one.
+
+A folder and its zip archive are read by the same rules.
 
 Classes are mapped into the schema by name. A split that is missing is held out of train,
 stratified and seeded; each image is ranked by its path, so that every machine chooses the same.
@@ -13,6 +16,7 @@ stratified and seeded; each image is ranked by its path, so that every machine c
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from fer.core import labels
+from fer.core.commands import typed
 from fer.core.errors import DataError
 from fer.core.files import is_outside
 from fer.core.options import SWITCH, check_value, or_null
@@ -31,7 +36,7 @@ from fer.data.readers.base import (
     RawDataset,
     Record,
     ZipSource,
-    check_classes,
+    by_suffix,
     composed,
     is_image,
     list_files,
@@ -43,14 +48,19 @@ from fer.data.readers.base import (
 
 SYNONYMS = or_null(
     (
-        f"names of classes, each with one of {', '.join(labels.EMOTIONS)} ({{mad: angry}})",
-        lambda value: isinstance(value, Mapping),
+        f"names of classes, each with one of {', '.join(labels.EMOTIONS)} ({{mad: angry}}, or in "
+        'any script ["mad: angry"])',
+        lambda value: isinstance(value, Mapping | list | tuple),
     ),
     "for none",
 )
 COLUMNS = ("image", "label", "split", "gender", "race", "age")
 """What a table of labels may say of an image; other columns are not read."""
 DELIMITERS = (",", ";", "\t")
+MOST_CLASSES = 20
+"""That a message names; who has more classes has another kind of data."""
+HEADER_BYTES = 1 << 16
+"""Of a table, among which its first line is."""
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 HOW_TO_OBTAIN = """\
 How to bring your own faces: pass a folder (or its .zip) that holds
@@ -100,7 +110,7 @@ class FolderReader(HoldOut):
             is no test.
         drop_unknown: leave out, and count, images of a class that is none of the seven emotions;
             otherwise one is an error.
-        synonyms: what other names of classes mean, ``{"mad": "angry"}``.
+        synonyms: what other names of classes mean, ``{"mad": "angry"}`` or ``["mad: angry"]``.
 
     Raises:
         ConfigError: a share would leave a split empty, or a synonym is none.
@@ -108,7 +118,7 @@ class FolderReader(HoldOut):
 
     test_fraction: float = 0.2
     drop_unknown: bool = False
-    synonyms: Mapping[str, str] | None = None
+    synonyms: labels.Synonyms | None = None
 
     how_to_obtain = HOW_TO_OBTAIN
 
@@ -126,30 +136,33 @@ class FolderReader(HoldOut):
         Raises:
             DataError: ``raw`` has none of the three forms, or something in it is malformed.
         """
-        source: FolderSource | ZipSource
+        source: FolderSource | ZipSource = FolderSource(raw, None)
+        tables: Sequence[str] = ()
         if raw.is_dir():
             names = list_files(raw)
             archive = only_archive(names)
             if archive is not None:
                 return self.list(raw / archive)
-            table = find_table(raw, names)
-            if table is None:
-                check_unread(raw, names)
-            source = FolderSource(raw, None)
-            listing = (
-                self._list_folders(raw, names) if table is None else self._list_table(table, names)
-            )
         elif raw.suffix.lower() == ".csv":
-            source = FolderSource(raw.parent, None)
-            listing = self._list_table(raw, list_files(raw.parent))
+            source, tables = FolderSource(raw.parent, None), [raw.name]
+            names = list_files(raw.parent)
         elif raw.suffix.lower() == ".zip":
             source = ZipSource(raw, None)
-            listing = self._list_folders(raw, list_zip(raw))
+            names = list_zip(raw)
         else:
             raise DataError(
                 f"{raw}: expected a folder, a .zip or a table .csv, found a file ending in "
                 f"{raw.suffix!r}.\n{HOW_TO_OBTAIN}"
             )
+        root = self._root(names)
+        if not tables:
+            tables = find_tables(source, names, root)
+            if not tables:
+                check_unread(source, names)
+        if tables:
+            listing = self._list_tables(source, tables, names)
+        else:
+            listing = self._list_folders(raw, names, root)
         counts = Counter(item.label for item in listing.items)
         emotions, unknown = self._map_classes(raw, counts)
         items: Sequence[Item] = sorted(
@@ -158,12 +171,11 @@ class FolderReader(HoldOut):
         check_keys(raw, items)
         emotion_of = {item.key: emotions[item.label] for item in items}
         items, held_out = self._hold_out(raw, items, emotion_of)
-        check_classes(raw, [(item.split, emotion_of[item.key]) for item in items])
         warnings = [held_out] if held_out else []
         if listing.ignored:
             warnings.append(
-                f"{len(listing.ignored):,} files are not images and were left out (the first: "
-                f"{shown(listing.ignored[0])})."
+                f"{len(listing.ignored):,} files are not images and were left out "
+                f"({by_suffix(listing.ignored)})."
             )
         ids = make_ids([item.key for item in items], [emotion_of[item.key] for item in items])
         records = [
@@ -231,7 +243,7 @@ class FolderReader(HoldOut):
             raise DataError(
                 f"{raw}: expected the classes {', '.join(labels.EMOTIONS)} or synonyms of them, "
                 f"found {found}. Leave such images out (dataset.drop_unknown=true), or say which "
-                "emotion a name means: 'dataset.synonyms={NAME: EMOTION}'"
+                f"emotion a name means: {ask_for_meaning(sorted(unknown))}"
             )
         return emotions, unknown
 
@@ -248,6 +260,8 @@ class FolderReader(HoldOut):
         if not missing:
             return items, ""
         pool = [item.key for item in items if item.split in ("", "train")]
+        if not pool:  # such as test/ alone, to measure on
+            return items, ""
         least = 1 + len(missing)
         counts = Counter(emotion_of[key] for key in pool)
         few = [name for name in labels.EMOTIONS if 0 < counts[name] < least]
@@ -277,16 +291,20 @@ class FolderReader(HoldOut):
 
     # --- class folders -----------------------------------------------------------------------
 
-    def _list_folders(self, raw: Path, names: Sequence[str]) -> Listing:
-        """Items of ``[…/][<split>/]<class>/…/<image>`` names."""
+    def _root(self, names: Sequence[str]) -> str:
+        """The folder around all images that is neither a split nor a class, with a slash behind."""
         images = [name for name in names if is_image(name)]
         root = ""
         while True:
-            below = [name[len(root) :] for name in images if name.startswith(root)]
-            tops = Counter(name.split("/")[0] for name in below if "/" in name)
+            tops = folders_below(root, images)
             if len(tops) != 1 or split_of(*tops) or self._emotion(*tops):
-                break
-            root += f"{next(iter(tops))}/"  # a folder around everything
+                return root
+            root += f"{next(iter(tops))}/"
+
+    def _list_folders(self, raw: Path, names: Sequence[str], root: str) -> Listing:
+        """Items of ``[…/][<split>/]<class>/…/<image>`` names below ``root``."""
+        images = [name for name in names if is_image(name)]
+        tops = folders_below(root, images)
         with_splits = any(map(split_of, tops))
         if not with_splits and not any(
             self._emotion(name) or NUMBER.fullmatch(name) for name in tops
@@ -296,8 +314,8 @@ class FolderReader(HoldOut):
                 f"{raw}: expected train/<class>/<image> or <class>/<image> with classes named "
                 f"{', '.join(labels.EMOTIONS)}, or, in a folder, one table *.csv with the columns "
                 f"image and label; found {len(names):,} files, {len(images):,} of them images, "
-                f"and the folders {found}. Rename the folders, or say what their names mean: "
-                "'dataset.synonyms={NAME: angry}'"
+                f"and the folders {found}. Rename the folders, or say what their names mean"
+                + (f": {ask_for_meaning(sorted(tops))}" if tops else ".")
             )
         strangers = {name: count for name, count in tops.items() if not split_of(name)}
         if with_splits and strangers:
@@ -322,46 +340,49 @@ class FolderReader(HoldOut):
             [name for name in names if not is_image(name)],
         )
 
-    # --- a table -----------------------------------------------------------------------------
+    # --- tables ------------------------------------------------------------------------------
 
-    def _list_table(self, path: Path, names: Sequence[str]) -> Listing:
-        """Items of a table's rows.
+    def _list_tables(
+        self, source: FolderSource | ZipSource, tables: Sequence[str], names: Sequence[str]
+    ) -> Listing:
+        """Items of the tables' rows.
 
         Args:
-            path: the table.
-            names: the files below its folder.
+            source: the copy.
+            tables: one, or one for each split.
+            names: every file of the copy.
         """
+        # One lies beside its images; several lie together, or each in the folder of its split.
+        places = {PurePosixPath(table).parent for table in tables}
+        base = min(places) if len(places) == 1 else min(places).parent
+        if len(places) == 1 and split_of(base.name):
+            base = base.parent
+        prefix = "" if base == PurePosixPath() else f"{base}/"
         files: dict[str, str] = {}
         for name in names:
-            if files.setdefault(composed(name), name) != name:
-                raise doubled(path.parent, name)
-        rows = check_splits(path, list(read_rows(path)))
+            if not name.startswith(prefix):
+                continue
+            if files.setdefault(composed(name[len(prefix) :]), name) != name:
+                raise doubled(source.path, name)
         first: dict[str, Row] = {}
         missing = []
         repeated = 0
-        for row in rows:
-            key = find_file(path, row, files)
-            if key not in first:
-                first[key] = row
-                if key not in files and (self._emotion(row.label) or not self.drop_unknown):
-                    missing.append(row)
-                continue
-            other = first[key]
-            for what, one, two in (
-                ("label", self._meaning(other), self._meaning(row)),
-                ("split", other.split, row.split),
-            ):
-                if one != two:
-                    raise DataError(
-                        f"{path}: rows {other.number} and {row.number}: expected one {what} for "
-                        f"{shown(row.image)!r}, found {shown(one)!r} and {shown(two)!r}. Correct "
-                        "or remove one of the rows."
-                    )
-            repeated += 1
+        for table in tables:
+            folder = PurePosixPath(table[len(prefix) :]).parent
+            for row in read_table(source, table, alone=len(tables) == 1):
+                key = find_file(row, folder, files)
+                if key not in first:
+                    first[key] = row
+                    if key not in files and (self._emotion(row.label) or not self.drop_unknown):
+                        missing.append(row)
+                    continue
+                self._compare(first[key], row)
+                repeated += 1
         if missing:
+            row = missing[0]
             raise DataError(
-                f"{path}: row {missing[0].number}: expected the image "
-                f"{shown(str(path.parent / missing[0].image))}, found no such file ("
+                f"{row.table}: row {row.number}: expected the image "
+                f"{shown(str(row.table.parent / row.image))}, found no such file ("
                 f"{len(missing):,} such rows; hidden files do not count, and case does). Correct "
                 "the paths, which are relative to the table's folder, or remove the rows."
             )
@@ -369,25 +390,54 @@ class FolderReader(HoldOut):
             Item(files.get(key, key), key, row.label, row.split, row.gender, row.race, row.age)
             for key, row in first.items()
         ]
-        others = [name for key, name in files.items() if key not in first and name != path.name]
+        used = {item.location for item in items}.union(tables)
+        others = [name for name in names if name not in used]
+        shown_tables = ", ".join(table[len(prefix) :] for table in tables)
         return Listing(
-            f"table ({path.name})",
+            f"table ({shown_tables})" + (" (zip)" if source.path.is_file() else ""),
             items,
             {
-                f"{path.name} does not name them": sum(map(is_image, others)),
-                f"{path.name} names them again, in the same way": repeated,
+                f"{shown_tables} does not name them": sum(map(is_image, others)),
+                f"{shown_tables} names them again, in the same way": repeated,
             },
             [name for name in others if not is_image(name)],
         )
+
+    def _compare(self, one: Row, two: Row) -> None:
+        """Refuse two rows that say different things of one image."""
+        for what, a, b in (
+            ("label", self._meaning(one), self._meaning(two)),
+            ("split", one.split, two.split),
+        ):
+            if a != b:
+                where = f"rows {one.number} and {two.number}"
+                if one.table != two.table:
+                    where = f"row {one.number}, and {two.table}: row {two.number}"
+                raise DataError(
+                    f"{one.table}: {where}: expected one {what} for {shown(two.image)!r}, found "
+                    f"{shown(a)!r} and {shown(b)!r}. Correct or remove one of the rows."
+                )
 
     def _meaning(self, row: Row) -> str:
         """The emotion of a row, or its class as it stands."""
         return self._emotion(row.label) or labels.normalise(row.label)
 
 
+def ask_for_meaning(names: Sequence[str]) -> str:
+    """The option that says which emotions classes mean, to be pasted and completed."""
+    pairs = [f"{shown(name)}: EMOTION" for name in names[:MOST_CLASSES]]
+    return f"{typed('dataset.synonyms', pairs)}, with the name of an emotion in place of EMOTION"
+
+
 def split_of(name: str) -> str:
     """The split that a folder or cell names; empty if it names none."""
     return SPLIT_NAMES.get(name.strip().lower(), "")
+
+
+def folders_below(root: str, images: Sequence[str]) -> Counter[str]:
+    """The folders in ``root`` that hold images, and how many each."""
+    below = [name[len(root) :] for name in images if name.startswith(root)]
+    return Counter(name.split("/")[0] for name in below if "/" in name)
 
 
 def check_keys(raw: Path, items: Sequence[Item]) -> None:
@@ -415,6 +465,7 @@ def doubled(folder: Path, name: str) -> DataError:
 class Row:
     """One row of a table: the cells as they stand, but for the split."""
 
+    table: Path
     number: int
     """Line of the file; the header is on the first."""
     image: str
@@ -426,31 +477,52 @@ class Row:
     age: str = ""
 
 
-def find_table(folder: Path, names: Sequence[str]) -> Path | None:
-    """The table of labels in ``folder``, if there is one.
+def find_tables(source: FolderSource | ZipSource, names: Sequence[str], root: str) -> Sequence[str]:
+    """The table of labels, or those of the splits, if there are any.
 
-    A table with other columns, such as a list of landmarks beside class folders, is none.
+    They are looked for in the outermost folder first, then in those around all images, then in
+    the folders of the splits. A table with other columns, such as a list of landmarks beside class
+    folders, is none.
+
+    Args:
+        source: the copy.
+        names: its files.
+        root: the folder around all images.
 
     Raises:
-        DataError: there is more than one, or one cannot be read.
+        DataError: there is more than one and they are not of splits, or one cannot be read.
     """
-    tables = [
-        name
-        for name in names
-        if "/" not in name
-        and name.lower().endswith(".csv")
-        and read_header(first_line(read_lines(folder / name))[1])
-    ]
-    if len(tables) > 1:
+    around = PurePosixPath(root)
+    found: dict[PurePosixPath, list[str]] = {}
+    for name in names:
+        place = PurePosixPath(name).parent
+        near = place in (around, *around.parents)
+        of_split = place.parent == around and split_of(place.name)
+        if name.lower().endswith(".csv") and (near or of_split):
+            start = source.read_bytes(name, HEADER_BYTES)
+            if read_header(first_line(read_lines(start))[1]):
+                found.setdefault(place if near else around / "<split>", []).append(name)
+    if not found:
+        return ()
+    tables = found[min(found, key=lambda place: len(place.parts))]
+    if len(tables) > 1 and not all(map(split_of_table, tables)):
         raise DataError(
-            f"{folder}: expected one table with the columns image and label, found "
-            f"{', '.join(map(shown, tables))}. Pass the path of one of them: dataset.raw=PATH"
+            f"{source.path}: expected one table with the columns image and label, or one for each "
+            f"split (train.csv, test.csv), found {', '.join(map(shown, tables))}. Pass the path of "
+            "one of them: dataset.raw=PATH"
         )
-    return folder / tables[0] if tables else None
+    return tables
 
 
-def check_unread(folder: Path, names: Sequence[str]) -> None:
-    """Refuse a folder with a table that names its images, but is not one that can be read.
+def split_of_table(name: str) -> str:
+    """The split that a table's folder or name says, such as ``test_labels.csv``; empty if none."""
+    path = PurePosixPath(name)
+    words = {split_of(word) for word in re.split(r"[\W_]+", path.stem)} - {""}
+    return split_of(path.parent.name) or (words.pop() if len(words) == 1 else "")
+
+
+def check_unread(source: FolderSource | ZipSource, names: Sequence[str]) -> None:
+    """Refuse a copy with a table that names its images, but is not one that can be read.
 
     The class folders beside it would count instead, without a word to whoever wrote the table.
     """
@@ -458,8 +530,7 @@ def check_unread(folder: Path, names: Sequence[str]) -> None:
     for name in names:
         if "/" in name or not name.lower().endswith((".csv", ".tsv", ".txt")):
             continue
-        with (folder / name).open("rb") as file:
-            start = file.read(4096)
+        start = source.read_bytes(name, 4096)
         reason = ""
         if b"\0" in start:
             reason = "text in UTF-16, or none"
@@ -470,25 +541,15 @@ def check_unread(folder: Path, names: Sequence[str]) -> None:
                 reason = "images, but no first line that names the columns image and label"
         if reason:
             raise DataError(
-                f"{folder / name}: expected a table *.csv as UTF-8 text with the columns image and "
-                f"label (and split), separated by commas, semicolons or tabs, found {reason}. "
-                "Correct it, or move it elsewhere: the class folders then count alone."
+                f"{source.path / name}: expected a table *.csv as UTF-8 text with the columns "
+                "image and label (and split), separated by commas, semicolons or tabs, found "
+                f"{reason}. Correct it, or move it elsewhere: the class folders then count alone."
             )
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """Lines of a table with their ends; what is not UTF-8 comes as surrogates, as in file names.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            yield from file
-    except OSError as error:
-        raise DataError(
-            f"{path}: expected a table that can be read, found: {error.strerror}. Check the copy."
-        ) from error
+def read_lines(data: bytes) -> Iterator[str]:
+    """Lines of a table with their ends; what is not UTF-8 comes as surrogates, as in file names."""
+    return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape", newline="")
 
 
 def first_line(lines: Iterator[str]) -> tuple[int, str]:
@@ -507,18 +568,38 @@ def read_header(line: str) -> tuple[str, list[str]] | None:
         except csv.Error:
             continue
         names = [cell.strip().lower() for cell in cells]
+        if "image" not in names:
+            names = ["image" if name == "file_name" else name for name in names]
         if {"image", "label"} <= set(names):
             return delimiter, names
     return None
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_table(source: FolderSource | ZipSource, name: str, *, alone: bool) -> Sequence[Row]:
+    """The rows of a table of labels, each with a split or none.
+
+    Args:
+        source: the copy.
+        name: of the table.
+        alone: there is no other: its own name then says nothing about its images' split, but
+            that of a split's folder does.
+
+    Raises:
+        DataError: it cannot be read, or some rows have a split and others have none.
+    """
+    path = source.path / name
+    rows = check_splits(path, list(read_rows(path, source.read_bytes(name))))
+    split = split_of(PurePosixPath(name).parent.name) if alone else split_of_table(name)
+    return [row if row.split else replace(row, split=split) for row in rows]
+
+
+def read_rows(path: Path, data: bytes) -> Iterator[Row]:
     """The rows of a table of labels; empty ones are left out.
 
     Raises:
         DataError: a column is missing or stands there twice, or a row is malformed.
     """
-    lines = read_lines(path)
+    lines = read_lines(data)
     skipped, line = first_line(lines)
     header = read_header(line)
     if header is None:
@@ -555,7 +636,7 @@ def read_rows(path: Path) -> Iterator[Row]:
                 f"found {len(cells)}. Correct the row; a cell that holds {delimiter!r} needs "
                 "quotes around it."
             )
-        row = Row(number, **{name: cells[place] for name, place in columns.items()})
+        row = Row(path, number, **{name: cells[place] for name, place in columns.items()})
         if not row.image or not row.label:
             raise DataError(
                 f"{path}: row {number}: expected an image and a label, found "
@@ -581,7 +662,7 @@ def check_splits(path: Path, rows: Sequence[Row]) -> Sequence[Row]:
     return rows
 
 
-def find_file(path: Path, row: Row, files: Mapping[str, str]) -> str:
+def find_file(row: Row, folder: PurePosixPath, files: Mapping[str, str]) -> str:
     """The key in ``files`` of a row's image; what it would be where there is no such file.
 
     Raises:
@@ -589,11 +670,11 @@ def find_file(path: Path, row: Row, files: Mapping[str, str]) -> str:
     """
     if is_outside(row.image):
         raise DataError(
-            f"{path}: row {row.number}: expected an image below the table's folder, found "
+            f"{row.table}: row {row.number}: expected an image below the table's folder, found "
             f"{shown(row.image)!r}. Write its path relative to the table, without '..', and move "
             "or link the images there."
         )
-    key = composed(str(PurePosixPath(row.image)))
+    key = composed(str(folder / row.image))
     if key not in files and "\\" in row.image:  # a table that was written on Windows
-        key = composed(str(PurePosixPath(row.image.replace("\\", "/"))))
+        key = composed(str(folder / row.image.replace("\\", "/")))
     return key

@@ -19,7 +19,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -30,11 +30,12 @@ from fer.core import options
 from fer.core.errors import ConfigError, DataError
 from fer.data.images import MAX_PIXELS
 from fer.data.readers.base import (
+    LATER,
     FolderSource,
     HoldOut,
     RawDataset,
     Record,
-    check_classes,
+    by_suffix,
     is_hidden,
     is_image,
     list_files,
@@ -105,6 +106,8 @@ class RAFDBReader(HoldOut):
             on each side, as a share (0–1) of the box's larger side. Unused with ``align_eyes``.
         align_eyes: turn, scale and move originals so that the eyes lie at :data:`EYES`, instead
             of cutting out the bounding box.
+        codes_from: the number that the labels begin with: 1, or 0 in copies that count from there,
+            in the same order.
 
     Raises:
         ConfigError: a value is unknown or out of range, or aligned images are to be aligned.
@@ -113,6 +116,7 @@ class RAFDBReader(HoldOut):
     images: str = "auto"
     margin: float = 0.1
     align_eyes: bool = False
+    codes_from: int = field(default=1, metadata={LATER: True})
 
     official_counts = OFFICIAL_COUNTS
     expected_size = None  # aligned faces and cut-out ones differ
@@ -124,10 +128,15 @@ class RAFDBReader(HoldOut):
             ("images", self.images, options.one_of(*IMAGES)),
             ("margin", self.margin, MARGIN),
             ("align_eyes", self.align_eyes, options.SWITCH),
+            ("codes_from", self.codes_from, options.whole(0, 1)),
         ):
             options.check_value(f"dataset.reader.{key}", value, rule)
         if self.images == "aligned":
             self._refuse_aligning("the authors' aligned images")
+
+    def _codes(self) -> dict[str, str]:
+        """What the copy's labels mean."""
+        return {str(code): name for code, name in enumerate(CODES.values(), self.codes_from)}
 
     def _refuse_aligning(self, found: str) -> None:
         if self.align_eyes:
@@ -196,7 +205,7 @@ class RAFDBReader(HoldOut):
                     "authors' own files."
                 )
             self._refuse_aligning("the mirror's layout, whose images are aligned")
-            dataset = list_mirror(root)
+            dataset = list_mirror(root, self._codes())
         elif (root / MIRROR).is_dir():
             raise DataError(
                 f"{root}: expected one copy of RAF-DB, found both layouts: {LIST_FILE} and "
@@ -210,14 +219,13 @@ class RAFDBReader(HoldOut):
             replace(record, split="val") if record.id in held_out else record
             for record in dataset.records
         ]
-        check_classes(raw, [(record.split, record.emotion) for record in dataset.records])
         return dataset
 
     def _list_authors(self, root: Path) -> RawDataset:
         """List the authors' tree below ``root``."""
         original = self._wants_originals(root)
         folder, ending = (ORIGINAL, "") if original else (ALIGNED, "_aligned")
-        labelled = read_label_list(root / LIST_FILE)
+        labelled = read_label_list(root / LIST_FILE, self._codes())
         images, warnings = index_images(root, folder)
         found = {label.stem: images.get(safe_id(label.stem + ending)) for label in labelled}
         missing = [label for label in labelled if found[label.stem] is None]
@@ -318,11 +326,16 @@ def counted(reason: str, count: int) -> dict[str, int]:
     return {reason: count} if count else {}
 
 
-def emotion_of(code: str, where: str, advice: str) -> str:
-    """The schema's name of RAF-DB's code 1–7."""
-    if code not in CODES:
-        raise DataError(f"{where}: expected a label from 1 to 7, found {code[:40]!r}. {advice}")
-    return CODES[code]
+def emotion_of(code: str, where: str, advice: str, codes: Mapping[str, str]) -> str:
+    """The schema's name of one of ``codes``."""
+    if code not in codes:
+        if code == "0":
+            advice += " If the copy counts its labels from 0: dataset.reader.codes_from=0"
+        raise DataError(
+            f"{where}: expected a label from {min(codes)} to {max(codes)}, found {code[:40]!r}. "
+            f"{advice}"
+        )
+    return codes[code]
 
 
 def split_of(name: str, where: str, advice: str) -> str:
@@ -380,8 +393,7 @@ def warn_of_others(names: Sequence[str], folder: Path) -> list[str]:
     if not names:
         return []
     return [
-        f"{len(names):,} files below {folder} are no images and were left out (the first: "
-        f"{names[0]})."
+        f"{len(names):,} files below {folder} are no images and were left out ({by_suffix(names)})."
     ]
 
 
@@ -418,7 +430,7 @@ def read_text(path: Path, what: str) -> str:
         ) from error
 
 
-def read_label_list(path: Path) -> list[Label]:
+def read_label_list(path: Path, codes: Mapping[str, str] = CODES) -> list[Label]:
     """The lines of the authors' label list.
 
     Raises:
@@ -444,7 +456,8 @@ def read_label_list(path: Path) -> list[Label]:
                 f"{name[:200]!r}. {advice}"
             )
         stem = PurePosixPath(name).stem
-        emotion = emotion_of(code, where, compound if code in ("8", "9", "10", "11") else advice)
+        beyond = compound if code in ("8", "9", "10", "11") else advice
+        emotion = emotion_of(code, where, beyond, codes)
         label = Label(number, safe_id(stem), stem, emotion, split_of(stem, where, advice))
         earlier = labelled.setdefault(label.id, label)
         if earlier is not label:
@@ -760,7 +773,7 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, where: str) -> np.ndarr
 # --- the mirror ------------------------------------------------------------------------------
 
 
-def list_mirror(root: Path) -> RawDataset:
+def list_mirror(root: Path, codes: Mapping[str, str] = CODES) -> RawDataset:
     """List the mirror's class folders in ``root/DATASET``, or in ``root`` if that is DATASET.
 
     Its tables of labels are checked against the folders where they are there; the folders count.
@@ -790,7 +803,7 @@ def list_mirror(root: Path) -> RawDataset:
             continue
         folder, code, file = parts
         where = str(base / name)
-        emotion = emotion_of(code, f"{base / folder / code}: folder", RENAMED)
+        emotion = emotion_of(code, f"{base / folder / code}: folder", RENAMED, codes)
         split = split_of(file, where, RENAMED)
         if split != folder:
             raise DataError(
@@ -810,7 +823,7 @@ def list_mirror(root: Path) -> RawDataset:
         for file, split in TABLES.items():
             if (place / file).exists():
                 placed = {r.id: r for r in records.values() if r.split == split}
-                check_table(place / file, split, placed)
+                check_table(place / file, split, placed, codes)
                 tables.append((place / file).relative_to(root).as_posix())
     return RawDataset(
         FolderSource(root, "RGB"),
@@ -831,13 +844,16 @@ def mirror_id(file: str) -> str:
     return safe_id(PurePosixPath(file).stem.removesuffix("_aligned"))
 
 
-def check_table(path: Path, split: str, records: Mapping[str, Record]) -> None:
+def check_table(
+    path: Path, split: str, records: Mapping[str, Record], codes: Mapping[str, str]
+) -> None:
     """Refuse a table of labels (``image,label``) that does not agree with the folders.
 
     Args:
         path: of the table.
         split: that it lists.
         records: the split's images by id.
+        codes: what its labels mean.
 
     Raises:
         DataError: the table is malformed, names another label than the folder, or lacks an image.
@@ -863,7 +879,7 @@ def check_table(path: Path, split: str, records: Mapping[str, Record]) -> None:
                     f"{where}: expected {len(header)} columns, found {len(row)}. {advice}"
                 )
             file = row[image_at].strip()
-            emotion = emotion_of(row[label_at].strip(), where, advice)
+            emotion = emotion_of(row[label_at].strip(), where, advice, codes)
             name = mirror_id(file)
             record = records.get(name)
             if record is None:

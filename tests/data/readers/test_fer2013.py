@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gzip
+import tarfile
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -10,9 +12,10 @@ from PIL import Image
 
 from fer.core import labels
 from fer.core.errors import DataError, FerError
+from fer.data.datamodule import FER2013DataModule
 from fer.data.preparation import Prepared, prepare
 from fer.data.readers.fer2013 import FER2013Reader
-from tests.conftest import Row, to_png, write_folder, write_table, write_zip
+from tests.conftest import Row, to_png, write_file, write_folder, write_table, write_zip
 
 ICML = "emotion, Usage, pixels"
 
@@ -27,7 +30,13 @@ def test_every_form_prepares_to_the_same_dataset(tmp_path: Path, rows: list[Row]
         "folder": write_folder(tmp_path / "unpacked", rows),
         "table": write_table(tmp_path / "fer2013.csv", rows),
         "icml": write_table(tmp_path / "icml_face_data.csv", rows, ICML),
+        "renamed": write_table(tmp_path / "mine" / "fer2013_full.csv", rows).parent,
     }
+    with tarfile.open(tmp_path / "fer2013.tar.gz", "w:gz") as tar:
+        tar.add(forms["table"], "fer2013/fer2013.csv")
+    with zipfile.ZipFile(tmp_path / "table.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(forms["icml"], "icml_face_data.csv")
+    forms |= {"tar": tmp_path / "fer2013.tar.gz", "packed": tmp_path / "table.zip"}
     prepared = {name: prepare_fer(tmp_path / "data" / name, raw) for name, raw in forms.items()}
     assert len({item.integrity["fingerprint"] for item in prepared.values()}) == 1
     expected = Counter((usage, emotion, image.tobytes()) for usage, emotion, image in rows)
@@ -245,7 +254,11 @@ def test_an_image_that_does_not_decode_is_named(tmp_path: Path, rows: list[Row])
 def test_an_empty_class_is_named(tmp_path: Path, rows: list[Row]) -> None:
     few = [row for row in rows if row[:2] != ("Training", "disgust")]
     folder = write_folder(tmp_path / "raw", few)
-    check_refused(tmp_path, folder, r"all seven emotions in 'train', found none of 'disgust'")
+    data = FER2013DataModule(tmp_path / "d", raw=folder)
+    data.prepare_data()
+    data.setup()
+    with pytest.raises(DataError, match=r"seven emotions in 'train', found none of 'disgust'"):
+        data.train_dataloader()
 
 
 def test_an_eighth_class_is_named(tmp_path: Path, rows: list[Row]) -> None:
@@ -287,3 +300,47 @@ def check_refused(tmp_path: Path, raw: Path, message: str) -> None:
         prepare_fer(folder, raw)
     left = [path.name for path in folder.iterdir()] if folder.exists() else []
     assert left in ([], [".lock"])
+
+
+@pytest.mark.parametrize("header", ["emotion,pixels", "pixels"])
+def test_the_tables_of_the_challenge_are_answered_with_the_one_to_take(
+    tmp_path: Path, rows: list[Row], header: str
+) -> None:
+    write_table(tmp_path / "raw" / "train.csv", rows, header)
+    check_refused(tmp_path, tmp_path / "raw", r"train.csv: .*take icml_face_data.csv from the same")
+
+
+def test_two_whole_tables_ask_for_one(tmp_path: Path, rows: list[Row]) -> None:
+    for name in ("a.csv", "b.csv"):
+        write_table(tmp_path / "raw" / name, rows)
+    check_refused(tmp_path, tmp_path / "raw", r"expected one table .*found a.csv, b.csv")
+
+
+@pytest.mark.parametrize("data", [b"none", gzip.compress(b"x" * 2000)[:-9], b""])
+def test_a_damaged_tar_archive_is_named(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "fer2013.tar.gz").write_bytes(data)
+    check_refused(tmp_path, tmp_path / "fer2013.tar.gz", r"fer2013.tar.gz: expected an archive")
+
+
+def test_emotions_beyond_the_seven_are_left_out_where_that_is_asked_for(
+    tmp_path: Path, rows: list[Row]
+) -> None:
+    path = write_table(tmp_path / "ck.csv", rows)
+    path.write_text(path.read_text() + "7," + " ".join(["9"] * 2304) + ",Training\n")
+    check_refused(tmp_path, path, r"row 58: .*found '7'.*dataset.drop_unknown=true")
+    prepared = prepare_fer(tmp_path / "d", path, drop_unknown=True)
+    assert len(prepared.entries) == len(rows)
+    assert prepared.integrity["excluded"] == {"their emotion '7' is not one of the seven": 1}
+    folder = write_folder(tmp_path / "raw", rows)
+    Image.fromarray(rows[0][2]).save(write_file(folder / "train/contempt/Training_99.png", b""))
+    assert len(prepare_fer(tmp_path / "e", folder, drop_unknown=True).entries) == len(rows)
+
+
+def test_what_was_prepared_before_an_option_joined_is_found_again(
+    tmp_path: Path, tiny_zip: Path
+) -> None:
+    reader = prepare_fer(tmp_path / "d", tiny_zip).integrity["origin"]["reader"]
+    assert reader == {
+        "class": "FER2013Reader", "val_fraction": 0.1, "split_seed": 0, "splits": "given"
+    }  # fmt: skip
+    assert FER2013Reader(drop_unknown=True).options()["drop_unknown"] is True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import tempfile
 import unicodedata
 import zipfile
@@ -24,7 +25,7 @@ from fer.core.application import config_folder
 from fer.core.errors import ConfigError, DataError
 from fer.core.options import check_options
 from fer.data.preparation import Prepared, prepare
-from fer.data.readers.base import RawDataset, make_ids, safe_id
+from fer.data.readers.base import RawDataset, check_classes, make_ids, safe_id
 from fer.data.readers.folder import FolderReader
 from tests.conftest import run_program, to_png
 from tests.data.test_images import MODES
@@ -69,6 +70,13 @@ def table_rows(per_class: int = 10) -> list[list[str]]:
 
 def read(raw: Path, **options: Any) -> RawDataset:
     return FolderReader(**options).list(raw)
+
+
+def read_to_train(raw: Path) -> RawDataset:
+    """What a training asks of the data beyond what measuring does."""
+    dataset = read(raw)
+    check_classes(raw, [(record.split, record.emotion) for record in dataset.records])
+    return dataset
 
 
 def counts(dataset: RawDataset) -> dict[str, set[int]]:
@@ -189,7 +197,7 @@ def test_too_few_images_are_answered_with_how_many_are_needed(
     tmp_path: Path, names: list[str], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
-        read(write(tmp_path, names))
+        read_to_train(write(tmp_path, names))
 
 
 def test_spellings_of_one_emotion_are_merged(tmp_path: Path) -> None:
@@ -209,7 +217,7 @@ def test_images_may_lie_in_subfolders_of_their_class(tmp_path: Path) -> None:
 def test_a_class_beyond_the_seven_is_an_error_with_both_remedies(tmp_path: Path) -> None:
     raw = write(tmp_path, FULL + class_names(3, ["train/Contempt"]) + ["val/contempt/1.png"])
     with pytest.raises(
-        DataError, match=r"'contempt' \(4 images\).*drop_unknown=true.*synonyms={NAME: EMOTION}"
+        DataError, match=r"'contempt' \(4 .*drop_unknown=true.*'dataset.synonyms=\[\"contempt: EM"
     ):
         read(raw)
     dataset = read(raw, drop_unknown=True)
@@ -245,7 +253,7 @@ def test_what_is_left_out_is_counted(
     assert dataset.excluded == excluded
     assert len(dataset.warnings) == (warning is not None)
     if warning is not None:
-        assert dataset.warnings[0].startswith("2 files are not images and were left out")
+        assert dataset.warnings[0].startswith("2 files are not images and were left out (1 .md")
 
 
 @pytest.mark.parametrize(
@@ -659,6 +667,10 @@ def test_synonyms_in_another_order_or_case_are_the_same_preparation(tmp_path: Pa
         (["dataset.synonyms={}"], {}),
         (["dataset.synonyms={Mad: angry, 1: surprise}"], {"1": "surprise", "mad": "angry"}),
         (["dataset.synonyms={very sad: sad}"], {"very sad": "sad"}),
+        (
+            ['dataset.synonyms=["Très triste: sad", "2:30: fear"]'],
+            {"2:30": "fear", "très triste": "sad"},
+        ),
     ],
 )
 def test_the_command_line_reaches_the_reader(override: list[str], expected: dict[str, str]) -> None:
@@ -678,6 +690,7 @@ def test_the_command_line_reaches_the_reader(override: list[str], expected: dict
     ("override", "message"),
     [
         ("synonyms={mad: furious}", r"synonyms: expected one of .* for 'mad', found 'furious'"),
+        ("synonyms=[mad]", r"synonyms: expected one of .* for '', found 'mad'"),
         ("synonyms=mad", r"synonyms: expected names of classes, each with one of angry, .*'mad'"),
         ("drop_unknown=yes please", r"drop_unknown: expected true or false, found 'yes please'"),
     ],
@@ -778,3 +791,103 @@ def test_a_table_that_cannot_be_read_is_named_and_not_passed_over(
     (raw / name).write_bytes(content)
     with pytest.raises(DataError, match=rf"{name}: expected a table \*.csv as UTF-8 text"):
         FolderReader().list(raw)
+
+
+# --- the same rules for a folder and its archive ------------------------------------------------
+
+
+def zipped(folder: Path, path: Path, write_name: Any = lambda name: name) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.writestr(write_name(file.relative_to(folder).as_posix()), file.read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("around", ["", "faces/", "a/b/"])
+def test_a_table_counts_in_an_archive_as_it_does_in_the_folder(tmp_path: Path, around: str) -> None:
+    names = class_names(6)
+    raw = write(tmp_path / "raw", [around + name for name in names])
+    rows = [[n, n.split("/")[0], SPLITS[i % 3]] for i, n in enumerate(names)]
+    write_table(raw / around / "labels.csv", rows, "image,label,split")
+    folder, archive = read(raw), read(zipped(raw, tmp_path / "faces.zip"))
+    assert folder.records == archive.records and folder.excluded == archive.excluded == {}
+    assert splits_of(folder) == {around + name: split for name, _, split in rows}
+    assert archive.form == "table (labels.csv) (zip)"
+    with pytest.raises(DataError, match=r"faces.zip/labels.csv: row 2: .*found no such file"):
+        write_table(raw / "labels.csv", [["gone.png", "sad"]])
+        read(zipped(raw, tmp_path / "faces.zip"))
+
+
+def test_backslashes_in_an_archive_are_folders(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", FULL)
+    path = zipped(raw, tmp_path / "w.zip", lambda name: name.replace("/", "\\"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("train\\", b"")  # a folder
+    one, two = (
+        prepare("folder", tmp_path / p.name[:1], FolderReader(), raw=p) for p in (raw, path)
+    )
+    assert one.integrity["fingerprint"] == two.integrity["fingerprint"]
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("train/happy/0.png", b"")
+    with pytest.raises(DataError, match="the same member twice"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train/metadata.csv", "test/metadata.csv"),
+        ("train.csv", "test.csv"),
+        ("train_labels.csv", "labels-test.csv"),
+    ],
+)
+@pytest.mark.parametrize("header", ["image,label", "file_name,label"])
+def test_each_split_may_have_a_table_of_its_own(
+    tmp_path: Path, train: str, test: str, header: str
+) -> None:
+    names = [f"{split}/{i}_{e}.png" for split in ("train", "test") for e in SPOKEN for i in (1, 2)]
+    raw = write(tmp_path, names)
+    for table in (train, test):
+        split = "train" if "train" in table else "test"
+        own = [name for name in names if name.startswith(split)]
+        cut = len(split) + 1 if "/" in table else 0
+        write_table(raw / table, ([n[cut:], n.split("_")[1][:-4]] for n in own), header)
+    dataset = read(raw)
+    assert counts(dataset) == {"train": {1}, "val": {1}, "test": {2}}
+    assert dataset.form == f"table ({', '.join(sorted([train, test]))})" and not dataset.excluded
+    assert all(str(r.location).startswith("test") == (r.split == "test") for r in dataset.records)
+
+
+def test_the_table_of_one_split_alone_says_so(tmp_path: Path) -> None:
+    raw = write(tmp_path / "raw", [f"train/{i}.png" for i in range(70)])
+    rows = [[f"{i}.png", labels.EMOTIONS[i % 7]] for i in range(70)]
+    write_table(raw / "train" / "metadata.csv", rows, "file_name,label")
+    assert counts(read(raw)) == {"train": {7}, "val": {1}, "test": {2}}
+    write_table(raw / "train" / "more.csv", [["0.png", "sad"]])
+    with pytest.raises(DataError, match=r"metadata.csv: row 2, and .*more.csv: row 2: .*one label"):
+        read(raw)
+
+
+# --- class folders in any script ------------------------------------------------------------------
+
+CHINESE = dict(
+    zip(["愤怒", "厌恶", "恐惧", "高兴", "悲伤", "惊讶", "中性"], labels.EMOTIONS, strict=True)
+)
+
+
+@pytest.mark.parametrize("beside", [[], ["happy/a.png"]], ids=["alone", "beside a known class"])
+def test_the_message_about_classes_in_another_script_can_be_pasted(
+    tmp_path: Path, beside: list[str]
+) -> None:
+    raw = write(tmp_path / "raw", class_names(3, CHINESE) + beside)
+    command = ["-m", "fer", "prepare", "dataset=folder", f"dataset.raw={raw}", "dataset.name=zh"]
+    asked = run_program(*command, cwd=tmp_path, check=False).stderr
+    (option,) = shlex.split(asked[asked.index("'dataset.synonyms=") : asked.index("]'") + 2])
+    assert all(f'"{name}: EMOTION"' in option for name in CHINESE)
+    refused = run_program(*command, option, cwd=tmp_path, check=False).stderr
+    assert "dataset.synonyms: expected one of angry" in refused and "found 'EMOTION'" in refused
+    for name, emotion in CHINESE.items():
+        option = option.replace(f"{name}: EMOTION", f"{name}: {emotion}")
+    done = run_program(*command, option, cwd=tmp_path)
+    assert f"zh: {21 + len(beside)} images" in done.stdout

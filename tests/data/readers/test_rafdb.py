@@ -853,3 +853,24 @@ def test_training_runs_on_faces_cut_out_of_the_originals(tmp_path: Path) -> None
     integrity = json.loads((tmp_path / "data/rafdb/integrity.json").read_text())
     assert integrity["source"]["form"].endswith("cut out by their boxes (margin 0.2)")
     assert set(integrity["sizes"]) == {"28x28", "44x44"}
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_labels_that_count_from_0_are_read_where_that_is_said(tmp_path: Path, mirror: bool) -> None:
+    raw = write_rafdb(tmp_path / "raw", mirror=mirror)
+    plain = [(r.id, r.emotion, r.split) for r in RAFDBReader().list(raw).records]
+    for path in [*raw.rglob("*.txt"), *raw.rglob("*.csv")]:
+        lines = path.read_text().splitlines()
+        path.write_text(
+            "".join(
+                f"{line[:-1]}{int(line[-1]) - 1}\n" if line[-1].isdigit() else f"{line}\n"
+                for line in lines
+            )
+        )
+    for folder in sorted(raw.glob("DATASET/*/*")):
+        folder.rename(folder.with_name(str(int(folder.name) - 1)))
+    with pytest.raises(DataError, match=r"from 1 to 7, found '0'.*dataset.reader.codes_from=0"):
+        RAFDBReader().list(raw)
+    found = RAFDBReader(codes_from=0).list(raw).records
+    assert [(r.id, r.emotion, r.split) for r in found] == plain
+    assert "codes_from" not in RAFDBReader().options()

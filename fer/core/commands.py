@@ -1,0 +1,34 @@
+"""What a message tells the user to type, quoted so that it can be pasted."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+
+def typed(key: str, value: object) -> str:
+    r"""``key=value`` as it is typed: quoted for Hydra first, and then for the shell.
+
+    Args:
+        key: of an option.
+        value: a text, such as a path, or a list of texts.
+
+    >>> print(typed("dataset.raw", "/data/faces"), typed("dataset.raw", "/my data/a=b"))
+    dataset.raw=/data/faces 'dataset.raw="/my data/a=b"'
+    >>> print(typed("dataset.synonyms", ["mad: angry"]))
+    'dataset.synonyms=["mad: angry"]'
+    """
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return shlex.quote(f"{key}=[{','.join(quoted(str(item)) for item in value)}]")
+    text = str(value)
+    plain = re.fullmatch(r"(?!(null|true|false|nan|inf)$)[a-z/._][\w/.-]*", text, re.A | re.I)
+    return shlex.quote(f"{key}={text if plain else quoted(text)}")
+
+
+def quoted(text: str) -> str:
+    """``text`` in double quotes, as Hydra's grammar and OmegaConf's interpolations read it."""
+    # Hydra takes backslashes for what they are, but before a quote.
+    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + (m[2] and '\\"'), text)
+    escaped = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", escaped)
+    return f'"{escaped}"'
