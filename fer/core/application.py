@@ -362,9 +362,7 @@ def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
     keys = {}  # of each override that changes a value or chooses an option
     lines = []
     parser = OverridesParser.create()
-    for item in arguments:
-        if item.startswith("-"):
-            continue
+    for item in split_flags(arguments)[1]:
         try:
             parser.parse_override(item)
         except HydraException:

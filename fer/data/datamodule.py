@@ -314,7 +314,8 @@ class EmotionDataModule(LightningDataModule):
         if self.trainer is not None:
             # Workers ask for their first rows before Lightning names the epoch, which is not the
             # first in a training that goes on.
-            sampler.set_epoch(self.trainer.current_epoch)
+            progress: Any = self.trainer.fit_loop.epoch_progress.current
+            sampler.set_epoch(progress.processed)
         return loader(
             dataset,
             batch_size=batch_size // processes,

@@ -344,6 +344,7 @@ def check_listing(reader: str, raw: Path, dataset: RawDataset) -> None:
         raise DataError(
             f"{reader}: expected a RawDataset from list(), found {dataset!r}. Correct the reader."
         )
+    dataset.records = list(dataset.records)  # which may be what is read only once
     check_records(reader, dataset.records)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fer.core.errors import ConfigError
+from fer.core.errors import ConfigError, first_line
 
 MAX_SEVERITY = 5
 GAMMA = 2.2
@@ -328,8 +328,24 @@ class Setting:
             images: ``(N, H, W, C)`` uint8.
             ids: sample ids, which decide what is random.
             seed: of the perturbations.
+
+        Raises:
+            ConfigError: the function fails, or gives something else than images of this form.
         """
-        return self.function(images, Draws(self.perturbation, ids, seed), **self.parameters)
+        try:
+            found = self.function(images, Draws(self.perturbation, ids, seed), **self.parameters)
+        except Exception as error:  # of somebody's function, that may be anything
+            raise ConfigError(
+                f"perturbation.{self.perturbation}: expected damaged images, found that the "
+                f"function fails: {first_line(error)}. Let it change a copy: images.copy()"
+            ) from error
+        if getattr(found, "shape", None) != images.shape or found.dtype != np.uint8:
+            what = f"{getattr(found, 'shape', type(found).__name__)} {getattr(found, 'dtype', '')}"
+            raise ConfigError(
+                f"perturbation.{self.perturbation}: expected images {images.shape} uint8, found "
+                f"{what.strip()}. Return a uint8 array of the same shape."
+            )
+        return found
 
 
 def make_settings(

@@ -287,15 +287,19 @@ class EmotionModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Weight decay for weight matrices only; biases and BatchNorm are left free."""
-        parameters = list(self.network.parameters())
+        # A loss may have something to learn, too.
+        parameters = [*self.network.parameters(), *self.loss.parameters()]
         if asks_for(self.make_optimizer, "weight_decay"):
             optimizer = self.make_optimizer(parameter_groups(parameters))
         else:  # torch's LBFGS knows neither groups nor weights that lie channels-last
             self.network.to(memory_format=torch.contiguous_format)
             optimizer = self.make_optimizer(parameters)
-        if asks_for(self.make_scheduler, "total_steps"):
-            steps = int(self.trainer.estimated_stepping_batches)
-            scheduler = self.make_scheduler(optimizer, total_steps=steps)
+        asked, bound = signature_of(self.make_scheduler)
+        if "total_steps" in asked:
+            steps: dict[str, int] = {}
+            if "total_steps" not in bound:
+                steps["total_steps"] = int(self.trainer.estimated_stepping_batches)
+            scheduler = self.make_scheduler(optimizer, **steps)
             return {
                 "optimizer": optimizer,
                 "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -322,17 +326,10 @@ UNKNOWN_DATASET: dict[str, Any] = {
 """What a checkpoint says of images that came from other loaders than a data module of ours."""
 
 
-def asks_for(make: Callable[..., Any], name: str) -> bool:
-    """Whether the signature of ``make`` has this argument.
-
-    >>> asks_for(torch.optim.lr_scheduler.OneCycleLR, "total_steps")
-    True
-    """
-    return name in parameters_of(make)
-
-
-def parameters_of(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """The parameters of what is called at last, without those that have a value already.
+def signature_of(
+    make: Callable[..., Any],
+) -> tuple[Mapping[str, inspect.Parameter], set[str]]:
+    """The parameters of what is called at last, and the names of those that have a value already.
 
     Not by the signature of a partial, which refuses values that do not fit before they are used.
     """
@@ -341,8 +338,16 @@ def parameters_of(make: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     while isinstance(inner, Guard | functools.partial):
         bound |= set() if isinstance(inner, Guard) else set(inner.keywords)
         inner = inner.make if isinstance(inner, Guard) else inner.func
-    parameters = inspect.signature(inner).parameters
-    return {name: one for name, one in parameters.items() if name not in bound}
+    return inspect.signature(inner).parameters, bound
+
+
+def asks_for(make: Callable[..., Any], name: str) -> bool:
+    """Whether the signature of ``make`` has this argument.
+
+    >>> asks_for(torch.optim.lr_scheduler.OneCycleLR, "total_steps")
+    True
+    """
+    return name in signature_of(make)[0]
 
 
 class FunctionLoss(nn.Module):
@@ -367,11 +372,13 @@ def make_loss(make: Callable[..., Any], class_counts: Sequence[int] | None) -> n
     Raises:
         ConfigError: it is no scalar, or cannot be computed of logits and targets.
     """
-    parameters = parameters_of(make)
-    wanted: dict[str, Any] = {"class_counts": class_counts} if "class_counts" in parameters else {}
+    parameters, bound = signature_of(make)
+    wanted: dict[str, Any] = {}
+    if "class_counts" in parameters and "class_counts" not in bound:
+        wanted["class_counts"] = class_counts
     required = [p.name for p in parameters.values() if p.default is p.empty]
     # What still waits for two arguments is the loss itself; all else makes one.
-    is_function = len([name for name in required if name not in wanted]) == 2
+    is_function = len([name for name in required if name not in wanted and name not in bound]) == 2
     loss: nn.Module = (
         FunctionLoss(functools.partial(make, **wanted)) if is_function else make(**wanted)
     )

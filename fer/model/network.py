@@ -190,7 +190,7 @@ def make_network(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> 
         network = make(**own)
     except ConfigError:
         raise
-    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+    except Exception as error:  # of somebody's constructor, that may be anything
         raise ConfigError(
             f"model: expected options that {_place(make)} accepts, found "
             f"{', '.join(f'{key}={value!r}' for key, value in own.items()) or 'none'}: "
@@ -231,7 +231,9 @@ class NormalisedNetwork(nn.Module):
                 f"model: expected a torch.nn.Module, found {type(network).__name__}. Let the "
                 "registered class or function make one."
             )
-        own: dict[str, Any] = vars(network)
+        record = getattr(network, RECORD, None)
+        options = record.options if isinstance(record, Registered) else {}
+        own: dict[str, Any] = {**options, **vars(network)}
         self.image_size = int(image_size or own.get("image_size", INPUT["image_size"]))
         self.in_channels = int(in_channels or own.get("in_channels", INPUT["in_channels"]))
         if self.in_channels not in (1, 3):

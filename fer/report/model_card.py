@@ -73,14 +73,24 @@ def render_card(results: Mapping[str, Any]) -> str:
 
 def describe_architecture(model: Mapping[str, Any]) -> str:
     """The network in a line: of the shared CNN its blocks, of another its class and options."""
-    if str(model.get("_target_")).rpartition(".")[2] == "SharedCNN":
+    if is_shared_cnn(model):
         widths = "-".join(map(str, model["widths"]))
         return (
             f"{len(model['widths'])} blocks of 3×3 convolution, BatchNorm, ReLU and max pooling "
             f"(channels\n  {widths}), global average pooling, dropout, a linear layer"
         )
     options = ", ".join(f"{key}={value}" for key, value in model.items() if key != "_target_")
-    return f"`{str(model.get('_target_')).rpartition('.')[2]}({options})`"
+    return f"`{name_network(model)}({options})`"
+
+
+def is_shared_cnn(model: Mapping[str, Any]) -> bool:
+    """Whether it is the study's own network, in whichever width."""
+    return str(model.get("_target_", "SharedCNN")).rpartition(".")[2] == "SharedCNN"
+
+
+def name_network(model: Mapping[str, Any]) -> str:
+    """What a network is called."""
+    return "Shared CNN" if is_shared_cnn(model) else model["_target_"].rpartition(".")[2]
 
 
 def describe(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,8 +102,8 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
     homes = {name: _home(results, name) for name in names}
     return {
         "metadata": make_metadata(results),
-        "title": f"Shared CNN for seven facial expressions: {' and '.join(names)}",
-        "summary": "A compact convolutional network of "
+        "title": f"{name_network(model)} for seven facial expressions: {' and '.join(names)}",
+        "summary": f"{'A compact convolutional' if is_shared_cnn(model) else 'A'} network of "
         f"{how_many(results['parameters'], 'parameter')} that names one of seven "
         "expressions of a face. The same recipe was trained on "
         f"{' and on '.join(names)}, with {how_many(len(results['seeds']), 'seed')}.",

@@ -138,6 +138,8 @@ def make_study(cfg: DictConfig) -> Study:
     measured = check_list(cfg, "evaluate")
     folder = Path(cfg.folder or Path(cfg.paths.outputs) / "study" / "_".join(datasets))
     data = f"paths.data={place_of(Path(cfg.paths.data))}"
+    # What is done with the data holds wherever they are used.
+    chosen = [item for item in options if item.startswith("dataset.")]
     raw = {
         name: [] if path is None else [f"dataset.raw={place_of(Path(path))}"]
         for name, path in zip(datasets, (cfg.raw.a, cfg.raw.b), strict=False)
@@ -156,7 +158,7 @@ def make_study(cfg: DictConfig) -> Study:
         add(
             Stage(
                 f"prepare {name}",
-                [*program("prepare"), f"dataset={name}", *raw[name], data],
+                [*program("prepare"), f"dataset={name}", *chosen, *raw[name], data],
                 prepared[name],
             )
         )
@@ -185,7 +187,7 @@ def make_study(cfg: DictConfig) -> Study:
                     *program("evaluate"),
                     f"checkpoint={place_of(checkpoint)}",
                     # A dataset that is named would lose the options that it was trained with.
-                    *([] if other == name else [f"dataset={other}"]),
+                    *([] if other == name else [f"dataset={other}", *chosen]),
                     *(measured if other == name else []),
                     data,
                     f"hydra.run.dir={place_of(place)}",

@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.core.application import compose, is_group, split_flags
+from fer.core.application import compose, is_group, options_of, split_flags
 from fer.core.errors import ConfigError
 from fer.core.values import is_plain
 
@@ -131,6 +131,14 @@ def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> No
     Raises:
         ConfigError: it is.
     """
+    for item in saved:
+        key, _, name = item.partition("=")
+        if is_group(key) and re.fullmatch(r"\w[\w-]*", name) and name not in options_of(key):
+            raise ConfigError(
+                f"resume: expected {item} of {folder} among the options "
+                f"({', '.join(options_of(key))}), found none. If it is one of your own, name the "
+                "folder of your options beside resume: --config-dir FOLDER"
+            )
     unseen = [item for item in saved if item not in others and not is_plain_override(item)]
     if unseen:
         raise ConfigError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,21 +30,25 @@ from fer.report.dataset_page import write_dataset_report
 from fer.runs.pruning import Pruning
 from fer.tasks.prepare import make_part
 
+log = logging.getLogger(__name__)
+
 
 def import_networks(folders: Iterable[Path]) -> None:
     """Import the modules of the user's own networks, so that checkpoints can name them.
 
+    One that cannot be imported is a warning: the checkpoint may name another.
+
     Args:
         folders: with the user's own options, ``model/*.yaml`` among them.
-
-    Raises:
-        ConfigError: one cannot be imported.
     """
     for folder in folders:
         for path in sorted(folder.glob("model/*.yaml")):
             target = OmegaConf.select(OmegaConf.load(path), "_target_")
             if isinstance(target, str) and "." in target:
-                import_plugin(target.rpartition(".")[0], str(path))
+                try:
+                    import_plugin(target.rpartition(".")[0], str(path))
+                except ConfigError as error:
+                    log.warning(error)
 
 
 def make_model(node: DictConfig) -> NormalisedNetwork:
@@ -106,7 +111,7 @@ def make_loggers(cfg: DictConfig, folder: Path, cut_off: CutOff | None = None) -
     for key, node in several(cfg.logger).items():
         taken = inspect.signature(locate(f"logger.{key}", node.get("_target_"))).parameters
         own: dict[str, Any] = {}
-        if "save_dir" in taken and "save_dir" not in node:
+        if "save_dir" in taken and node.get("save_dir") is None:
             own["save_dir"] = folder
         for name in ("name", "run_name"):
             if name in node and node[name] is None:
@@ -186,7 +191,8 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
     except MissingConfigException as error:
         raise ConfigError(
             f"{checkpoint.path}: expected to find its dataset's configuration "
-            f"{trained_on['choice']!r} in conf/dataset/, found none. Choose one: dataset=NAME"
+            f"{trained_on['choice']!r} in conf/dataset/, found none. Choose one: dataset=NAME, or "
+            "name the folder of your own options: --config-dir FOLDER"
         ) from error
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)

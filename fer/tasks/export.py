@@ -68,8 +68,12 @@ def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) 
         "torchscript": (to_torchscript, run_torchscript),
         "safetensors": (to_safetensors, run_safetensors),
     }[form]
+    expected = predict(checkpoint.network, images)
+    # In two batches of different sizes: the number of images must be free.
+    parts = [images[:1], images[1:]]
     try:
         data = make(checkpoint)
+        found = np.concatenate([run(data, part) for part in parts if len(part)])
     except FerError:
         raise
     except Exception as error:  # an exporter meets whatever a network computes with
@@ -78,10 +82,6 @@ def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) 
             f"{checkpoint.network.title} is not: {first_line(error)}. "
             "Try format=safetensors, or use other operations in it."
         ) from error
-    expected = predict(checkpoint.network, images)
-    # In two batches of different sizes: the number of images must be free.
-    parts = [images[:1], images[1:]]
-    found = np.concatenate([run(data, part) for part in parts if len(part)])
     difference = float(np.abs(found - expected).max())
     if not difference <= TOLERANCE:  # NaN is refused too
         raise ExportError(
@@ -162,6 +162,9 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
         warnings.filterwarnings("ignore", message="You are using the legacy TorchScript-based")
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
+        # Attention's fast path is an operation of torch's own, which ONNX does not have.
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
         torch.onnx.export(
             Whole(checkpoint.network),
             (example_input(checkpoint),),
@@ -172,6 +175,7 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
             opset_version=OPSET,
             dynamo=False,
         )
+        torch.backends.mha.set_fastpath_enabled(fast)
         model = onnx.load(Path(folder) / "network.onnx")
     model.producer_name, model.producer_version = "fer-lab", __version__
     onnx.helper.set_model_props(model, describe(checkpoint))

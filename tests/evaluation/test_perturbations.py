@@ -211,3 +211,23 @@ def test_a_severity_out_of_range_is_refused(severities: list[int]) -> None:
 def test_malformed_perturbations_are_refused(node: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         p.make_settings({"mine": node}, None, lambda name: p.jpeg)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            lambda images, draws: images / 255,
+            r"expected images \(2, 8, 8, 1\) uint8, found .*fl",
+        ),
+        (lambda images, draws: images[:, :, :4], r"found \(2, 8, 4, 1\) uint8"),
+        (lambda images, draws: None, "found NoneType"),
+        (lambda images, draws: images.no_such_thing, "the function fails: .*no_such_thing"),
+    ],
+)
+def test_what_a_function_gives_that_is_no_damaged_image_is_refused(
+    function: Any, message: str
+) -> None:
+    setting = p.Setting("own", 1, {}, function)
+    with pytest.raises(ConfigError, match=rf"perturbation\.own: .*{message}"):
+        setting(np.zeros((2, 8, 8, 1), np.uint8), ["a", "b"], 0)

@@ -174,6 +174,9 @@ def test_the_input_is_that_of_the_options_or_of_the_constructor() -> None:
         network = make_network(make, options)
         network.check_output()
         assert (network.image_size, network.in_channels) == expected
+    # Without options, as in a script: what it was made with says the same.
+    made = NormalisedNetwork(register_network("square")(square)(image_size=24))
+    assert (made.image_size, made.in_channels) == (24, 3)
 
 
 @pytest.mark.parametrize("key", ["image_size", "in_channels"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -371,3 +372,23 @@ def test_losses_of_torch_and_functions_are_taken_as_they_are(
     weight = torch.tensor([1, 2, 1, 1, 1, 1, 1.5]) if "weight" in node else None
     plain = nn.functional.cross_entropy(logits, target, weight)
     torch.testing.assert_close(found, node.get("scale", 1.0) * plain)
+
+
+def test_what_a_loss_learns_is_optimized_and_a_schedules_own_steps_are_kept() -> None:
+    class Learned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            return nn.functional.cross_entropy(self.scale * logits, target)
+
+    from lightning.pytorch import Trainer
+
+    schedule = functools.partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=9)
+    module = EmotionModule(SharedCNN([4, 4]), Learned(), scheduler=schedule)
+    module.trainer = Trainer(max_epochs=3, logger=False, enable_checkpointing=False)
+    found = module.configure_optimizers()
+    ids = {id(p) for group in found["optimizer"].param_groups for p in group["params"]}
+    assert id(module.loss.scale) in ids
+    assert found["lr_scheduler"]["scheduler"].total_steps == 9

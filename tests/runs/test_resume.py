@@ -158,3 +158,17 @@ def test_what_a_run_folder_could_run_is_refused_unless_the_user_gives_it(
     (tmp_path / "jobs.json").write_text("[]")
     with pytest.raises(ConfigError, match="expected a command of plain values"):
         expand([f"resume={tmp_path}"])
+
+
+def test_options_of_the_users_own_are_asked_for_beside_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run/.hydra").mkdir(parents=True)
+    (tmp_path / "run/.hydra/overrides.yaml").write_text("[model=mine]")
+    with pytest.raises(ConfigError, match=r"expected model=mine of .*shared_cnn.* --config-dir"):
+        expand([f"resume={tmp_path / 'run'}"])
+    (tmp_path / "menu/model").mkdir(parents=True)
+    (tmp_path / "menu/model/mine.yaml").write_text("_target_: mine.Mine")
+    flags = ["--config-dir", str(tmp_path / "menu")]
+    monkeypatch.setattr("sys.argv", ["train.py", *flags, f"resume={tmp_path / 'run'}"])
+    assert expand([*flags, f"resume={tmp_path / 'run'}"])[:3] == [*flags, "model=mine"]
