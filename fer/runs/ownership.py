@@ -8,7 +8,9 @@ however it ends.
 
 from __future__ import annotations
 
+import atexit
 import itertools
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,10 +56,13 @@ def claim(config: DictConfig, key: str, resume: str | None) -> None:
         if named:
             if resume in (None, "auto"):
                 refuse_a_run(folder, key)
+            if not folder.exists():
+                atexit.register(remove_empty, folder.absolute())
             folder.mkdir(parents=True, exist_ok=True)
             hold(folder)
             return
         folder = make_new(folder)
+        atexit.register(remove_empty, folder.absolute())
         hold(folder)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
@@ -121,6 +126,18 @@ def hold(folder: Path) -> None:
             "Wait for it, or choose another folder."
         ) from error
     HELD[place] = lock
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder that this process has made and nothing was written into.
+
+    A command that ends before it begins leaves nothing behind.
+    """
+    if folder not in HELD or not folder.is_dir() or os.listdir(folder) != [LOCK]:  # noqa: PTH208
+        return
+    HELD[folder].release()
+    (folder / LOCK).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def is_held(folder: Path) -> bool:

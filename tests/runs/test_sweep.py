@@ -127,7 +127,7 @@ def test_a_folder_with_a_sweep_is_not_written_over(place: Path) -> None:
         "train.py", "-m", *SHORT, "dataset.raw=archive.zip", "seed=1,2", "hydra.sweep.dir=whole",
         cwd=place, check=False, env={"FER_DATA": str(place / "data")},
     )  # fmt: skip
-    assert done.returncode == 1 and "expected a folder without a sweep" in done.stderr
+    assert done.returncode == 1 and "expected a folder without a run, found a sweep" in done.stderr
     assert times_of(place / "whole") == before
 
 
