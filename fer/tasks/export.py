@@ -165,17 +165,19 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
         # Attention's fast path is an operation of torch's own, which ONNX does not have.
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
-        torch.onnx.export(
-            Whole(checkpoint.network),
-            (example_input(checkpoint),),
-            Path(folder) / "network.onnx",
-            input_names=["images"],
-            output_names=["probabilities"],
-            dynamic_axes={"images": {0: "batch"}, "probabilities": {0: "batch"}},
-            opset_version=OPSET,
-            dynamo=False,
-        )
-        torch.backends.mha.set_fastpath_enabled(fast)
+        try:
+            torch.onnx.export(
+                Whole(checkpoint.network),
+                (example_input(checkpoint),),
+                Path(folder) / "network.onnx",
+                input_names=["images"],
+                output_names=["probabilities"],
+                dynamic_axes={"images": {0: "batch"}, "probabilities": {0: "batch"}},
+                opset_version=OPSET,
+                dynamo=False,
+            )
+        finally:  # a failed export must not leave the process slower
+            torch.backends.mha.set_fastpath_enabled(fast)
         model = onnx.load(Path(folder) / "network.onnx")
     model.producer_name, model.producer_version = "fer-lab", __version__
     onnx.helper.set_model_props(model, describe(checkpoint))
