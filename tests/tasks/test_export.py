@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import sys
@@ -231,3 +232,20 @@ def test_the_command_writes_beside_the_checkpoint_and_says_how_close_it_is(tmp_p
     module = torch.jit.load(io.BytesIO(data))
     assert module(torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8)).shape == (1, 7)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]  # no log, no run folder
+
+
+def test_attention_is_exported_without_torchs_own_fast_path(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+
+    def attending() -> torch.nn.Module:
+        layer = torch.nn.TransformerEncoderLayer(SIZE, 2, 16, batch_first=True)
+        last = torch.nn.Linear(SIZE**2, 7)
+        made = torch.nn.Sequential(torch.nn.Flatten(1, 2), layer, torch.nn.Flatten(), last)
+        made.image_size = SIZE  # type: ignore[assignment]
+        return made
+
+    torch.manual_seed(0)
+    network = NormalisedNetwork(attending())
+    checkpoint = dataclasses.replace(make_checkpoint(tmp_path / "a.ckpt"), network=network)
+    difference = exporting.export(checkpoint, "onnx", tmp_path / "a.onnx", pictures(4, 1))
+    assert difference < 1e-5 and torch.backends.mha.get_fastpath_enabled()
