@@ -12,7 +12,7 @@ from rich.table import Table
 from fer.core.words import ABSENT
 from fer.evaluation.metrics import SplitResult
 from fer.evaluation.scores import SCORES, shown_in
-from fer.runs.sweep import Job, short_names, shorten
+from fer.runs.sweep import Job, measured_scores, short_names, shorten
 
 
 def print_summary(
@@ -57,16 +57,15 @@ def print_summary(
             console.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> None:
+def print_jobs(
+    folder: Path, jobs: Sequence[Job], keys: Sequence[str], notes: Sequence[str]
+) -> None:
     """The jobs on the terminal, the best on validation first."""
     table = Table(title="Jobs, the best macro-F1 on validation first")
     table.add_column("job", justify="right")
     for name in short_names(keys):
         table.add_column(name)
-    # A search leaves the test split alone.
-    tested = any(job.score("test", "macro_f1") is not None for job in jobs)
-    splits = ("val", "test") if tested else ("val",)
-    columns = [(split, score) for split in splits for score in shown_in("sweeps")]
+    columns = measured_scores(jobs)
     for heading in (*(f"{split} {score.heading}" for split, score in columns), "seconds"):
         table.add_column(escape(heading), justify="right")
     table.add_column("status", no_wrap=True)
@@ -77,10 +76,12 @@ def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job
             *(escape(shorten(job.values.get(key, ""))) for key in keys),
             *(score.format.text(job.score(split, score.name), more=1) for split, score in columns),
             ABSENT if job.run is None else f"{job.run['wall_seconds']:.0f}",
-            job.status,
+            job.state.value,
         )
     console = Console()
     console.print(table)
+    for note in notes:
+        console.print(f"Note: {note}", markup=False, highlight=False)
     for name in ("sweep.csv", "best.yaml", "figures"):
         if (folder / name).exists():
             console.print(f"  {folder / name}", markup=False, highlight=False, soft_wrap=True)

@@ -91,7 +91,7 @@ def collect(folder: Path) -> Collection | None:
     Raises:
         DataError: a job's file cannot be read.
     """
-    places = [path.parent for path in folder.glob("*/metrics.json")]
+    places = [path.parent for path in folder.rglob("metrics.json")]
     # A job that did not come to its end has no run.json.
     places = [place for place in places if (place / "run.json").is_file()]
     jobs = [load_job(place) for place in sorted(places, key=_number)]

@@ -46,7 +46,7 @@ from fer.report.run_figures import draw_run
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.provenance import describe_run
-from fer.runs.resume import BEST, LAST, PRUNED
+from fer.runs.state import BEST, FINISHED, LAST, PRUNED
 from fer.tasks.assembly import (
     hyper_parameters,
     make_callbacks,
@@ -294,7 +294,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     drawn = draw_run(folder, counts, results, history.rows, history.best_epoch)
     log_results(run.loggers, hyper_parameters(cfg), results)
     write_run_report(
-        folder / "report.html",
+        folder / FINISHED,
         title=f"{data.dataset_name}: {run.module.network.title}",
         subtitle=f"Best of {len(history.rows)} epochs on validation macro-F1, measured on "
         f"the {len(result.target):,} {result.metrics['split']} images.",
