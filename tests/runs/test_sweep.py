@@ -138,7 +138,8 @@ def test_jobs_have_the_folders_that_the_user_asks_for(place: Path) -> None:
     rows = rows_of(place / "named")
     assert [row["status"] for row in rows] == ["failed", "finished"]
     for row in rows:
-        assert "trainer.max_epochs=2" in row["run"] and (place / "named" / row["run"] / ".hydra").is_dir()
+        assert "trainer.max_epochs=2" in row["run"]
+        assert (place / "named" / row["run"] / ".hydra").is_dir()
     before = times_of(place / "named" / rows[1]["run"])
     done = run_program("train.py", "resume=named", cwd=place, check=False, env=env)
     assert done.returncode == 1 and rows_of(place / "named") == rows
