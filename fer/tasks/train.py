@@ -58,7 +58,7 @@ from fer.tasks.assembly import (
     resolved,
 )
 from fer.tasks.logging_results import finish, log_results
-from fer.tasks.notes import describe_left_out, notes_on
+from fer.tasks.notes import compare_threads, describe_left_out, notes_on
 
 log = logging.getLogger(__name__)
 
@@ -268,6 +268,8 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     cfg, folder, data, history = run.cfg, run.folder, run.data, run.history
     val, result = results[0], results[-1]
     notes = notes_on(data)
+    if run.cut_off is not None:
+        notes += compare_threads(run.cut_off.threads, torch.get_num_threads())
     if not cfg.test:
         notes.insert(
             0,
