@@ -5,12 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -145,26 +143,3 @@ def is_outside(name: str) -> bool:
     posix = PurePosixPath(name.replace("\\", "/"))
     has_drive = len(name) > 1 and name[1] == ":"
     return posix.is_absolute() or has_drive or ".." in posix.parts
-
-
-def end_with_parent() -> None:
-    """Let this worker process end when the process that started it does, even if it is killed.
-
-    The queue that a pool's workers read from stays open as long as one of them lives: they would
-    wait at it for ever.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def cpu_count() -> int:
-    """Cores that this process may use (a container or ``taskset`` may allow fewer than exist)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

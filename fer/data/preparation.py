@@ -11,13 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,13 +30,12 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import (
     HALF,
-    cpu_count,
-    end_with_parent,
     read_json,
     remove_leftovers,
     write_json,
 )
 from fer.core.options import NAME, PATH, Check, check_value, one_of, or_null, whole
+from fer.core.processes import cpu_count, worker_pool
 from fer.core.progress import Progress, progress_bar
 from fer.data.audit.appearance import Appearance, Looks, working_side
 from fer.data.audit.integrity import inspect, summarise
@@ -848,19 +846,10 @@ def pool(workers: int | None, images: int) -> Iterator[Executor | None]:
     if count == 1 or images <= SMALL:
         yield None
         return
-    # spawn, not fork: the parent may hold locks of torch's or OpenMP's threads.
-    executor = ProcessPoolExecutor(
-        count,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=start_worker,
-    )
-    try:
+    with worker_pool(count, one_thread) as executor:
         yield executor
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
 
 
-def start_worker() -> None:
-    """In each worker process."""
-    end_with_parent()
-    cv2.setNumThreads(1)  # one process a core is enough
+def one_thread() -> None:
+    """Let OpenCV compute in one thread: a process a core is enough."""
+    cv2.setNumThreads(1)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from fer import __version__
-from fer.core.files import cpu_count
+from fer.core.processes import cpu_count
 
 if TYPE_CHECKING:
     from fer.core.hardware import Computing

@@ -41,6 +41,7 @@ from fer.report.page import Section
 from fer.report.run_figures import draw_split
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
+from fer.runs.ownership import hold
 from fer.runs.provenance import describe_run
 from fer.tasks.assembly import import_networks, make_data, measuring, resolved, with_dataset_of
 from fer.tasks.notes import compare_data, describe_left_out, notes_on
@@ -63,6 +64,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """
     started = time.perf_counter()
     begun = datetime.now(timezone.utc)
+    hold(folder)
     check_options(cfg, optional=["dataset"])
     settings = configured_settings(cfg)
     import_networks(own_folders())

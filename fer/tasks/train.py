@@ -45,6 +45,7 @@ from fer.model.module import EmotionModule, make_loss
 from fer.report.run_figures import draw_run
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
+from fer.runs.ownership import hold
 from fer.runs.provenance import describe_run
 from fer.runs.state import BEST, FINISHED, LAST, PRUNED
 from fer.tasks.assembly import (
@@ -106,6 +107,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     Raises:
         FerError: something that the user can correct, in a message that says how.
     """
+    hold(folder)  # in a sweep, only the sweep's own folder is held so far
     run = build(cfg, folder)
     try:
         fit_or_go_on(run)

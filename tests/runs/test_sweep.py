@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import pytest
 import yaml
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from fer.core.application import CommandError
@@ -25,6 +26,7 @@ from fer.core.errors import ConfigError
 from fer.report import sweep_figure as drawing
 from fer.report.figures import to_image
 from fer.runs import sweep
+from fer.runs.ownership import LOCK, is_held
 from fer.runs.resume import expand, quote
 from fer.runs.state import FINISHED, State
 from fer.runs.sweep import Job, Planned
@@ -109,6 +111,38 @@ def test_other_launchers_give_the_same_jobs(place: Path, launcher: str) -> None:
         f"hydra.sweep.dir={launcher}", cwd=place, env={"FER_DATA": str(place / "data")},
     )  # fmt: skip
     assert rows_of(place / launcher) == rows_of(place / "whole")
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
+    """They prepare their dataset themselves; nobody trains on in a folder that is resumed."""
+    sizes = [f"dataset.generator.{split}=56" for split in ("train", "val", "test")]
+    options = [*SHORT[1:], *sizes, "trainer.max_epochs=40", "early_stopping.patience=null"]
+    command = ["launcher=joblib", "hydra.launcher.n_jobs=2", *options, "seed=0,1"]
+    env = {"FER_DATA": str(tmp_path / "data")}
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "-m", *command, "hydra.sweep.dir=sweep"],
+        cwd=tmp_path, env={**os.environ, **env}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    jobs = [tmp_path / "sweep" / name for name in "01"]
+    while not all((job / "history.csv").is_file() for job in jobs):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while any(map(is_held, jobs)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not any((job / FINISHED).is_file() for job in jobs)
+    again = ["train.py", "resume=sweep", "hydra.launcher.n_jobs=2"]
+    with FileLock(jobs[0] / LOCK):  # as if it still trained
+        done = run_program(*again, cwd=tmp_path, env=env, check=False)
+    assert done.returncode == 1 and "found another process at work" in done.stderr
+    run_program(*again, cwd=tmp_path, env=env)
+    assert [row["status"] for row in rows_of(tmp_path / "sweep")] == ["finished", "finished"]
+    assert {row["epochs"] for row in rows_of(tmp_path / "sweep")} == {"40"}
 
 
 def test_a_failure_is_recorded_and_the_others_go_on(place: Path) -> None:

@@ -7,11 +7,9 @@ They let everything run with no download. The faces are drawings (see
 from __future__ import annotations
 
 import math
-import multiprocessing
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,9 +18,10 @@ import cv2
 import numpy as np
 
 from fer.core.errors import ConfigError
-from fer.core.files import HALF, cpu_count, end_with_parent, write_atomic
+from fer.core.files import HALF, write_atomic
 from fer.core.labels import EMOTIONS
 from fer.core.options import SEED, check_value, whole
+from fer.core.processes import cpu_count, worker_pool
 from fer.data.drawn.faces import STYLES, draw_face
 from fer.data.readers import fer2013, rafdb
 
@@ -149,13 +148,8 @@ def draw_all(
     if count == 1:
         yield from report(map(draw_task, tasks), len(tasks), progress)
         return
-    # spawn, not fork: the parent may hold locks of torch's or OpenMP's threads.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(count, mp_context=context, initializer=end_with_parent)
-    try:
+    with worker_pool(count) as executor:
         yield from report(executor.map(draw_task, tasks, chunksize=CHUNK), len(tasks), progress)
-    finally:
-        executor.shutdown(cancel_futures=True)
 
 
 def report(
