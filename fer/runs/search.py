@@ -548,11 +548,13 @@ class Reporter:
             else optuna.pruners.NopPruner()
         )
         self._trial = optuna.trial.Trial(loaded, identity)
-        self._reported = set(opened.get_trial(identity).intermediate_values)
+        self._last = max(opened.get_trial(identity).intermediate_values, default=-1)
 
     def report(self, score: float, epoch: int) -> bool:
         """Report the score of an epoch; whether the trial should end here."""
-        if epoch not in self._reported:  # a training that goes on repeats the last one
+        if epoch < self._last:  # it was cut off later than it goes on, and had not been ended here
+            return False
+        if epoch > self._last:
             self._trial.report(score, epoch)
-            self._reported.add(epoch)
+            self._last = epoch
         return bool(self._trial.should_prune())

@@ -518,6 +518,21 @@ def test_a_killed_search_goes_on_from_the_last_checkpoint_of_its_job(place: Path
         assert "test_macro_f1" not in row  # the search has left the test split alone
 
 
+def test_a_trial_that_goes_on_is_ended_where_it_would_have_been(tmp_path: Path) -> None:
+    """A kill between the report of an epoch and its checkpoint lets it repeat epochs."""
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    study = optuna.create_study(storage=storage, study_name="fer", direction="maximize")
+    study.set_user_attr("pruning", {"enabled": True, "startup_trials": 1, "warmup_epochs": 0})
+    scores = {0: 0.1, 1: 0.1, 2: 0.9}
+    study.add_trial(optuna.trial.create_trial(value=0.9, intermediate_values=scores))
+    number = study.ask().number
+    answers = [search.Reporter("fer", number, storage).report(0.2, epoch) for epoch in range(3)]
+    assert answers == [False, False, True]
+    again = search.Reporter("fer", number, storage)
+    assert [again.report(0.2, epoch) for epoch in range(3)] == answers
+    assert study.trials[number].intermediate_values == dict.fromkeys(range(3), 0.2)
+
+
 @pytest.mark.slow
 def test_a_hopeless_trial_is_ended_and_leaves_its_scores(place: Path) -> None:
     storage = f"sqlite:///{place / 'study.db'}"
@@ -531,7 +546,7 @@ def test_a_hopeless_trial_is_ended_and_leaves_its_scores(place: Path) -> None:
         "train.py", *QUICK, *search.link("fer", number, storage), "hydra.run.dir=hopeless/0",
         cwd=place, env={"FER_DATA": str(place / "data")},
     )  # fmt: skip
-    job = sweep.read_job(place / "hopeless", 0, sweep.read_jobs(place / "hopeless")[0])
+    job = sweep.read_job(place / "hopeless", 0, Planned("0", []))
     assert job.state is State.PRUNED and job.run is not None and job.run["epochs"] == 2
     assert 0 <= (job.score("val", "macro_f1") or 0) < 1
     assert job.score("test", "macro_f1") is None
