@@ -20,7 +20,7 @@ from fer.core.errors import ConfigError
 from fer.core.files import read_json, sha256_of_file
 from fer.core.options import SEED
 from fer.data.preparation import CACHE
-from fer.runs.resume import quote, read_overrides
+from fer.runs.resume import FREE, quote, read_overrides
 from fer.runs.state import BEST, FINISHED, State, state_of
 
 OWN = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
@@ -175,7 +175,9 @@ def make_study(cfg: DictConfig) -> Study:
                 (f"prepare {name}",),
             )
             if stage.begun:
-                resumed = [*program("train"), f"resume={place_of(place)}"]
+                # What does not change a training is not remembered with it.
+                free = [item for item in options if item.startswith(FREE)]
+                resumed = [*program("train"), f"resume={place_of(place)}", *free]
                 stage = Stage(stage.name, resumed, stage.done_by, place, stage.needs)
             trainings[name, seed] = add(stage)
     for name, seed in trainings:
