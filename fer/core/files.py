@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -16,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from fer.core.errors import DataError
+from fer.core.values import misfit
 
 HALF = ".fer.tmp"
 """How the names of what this program is still writing end; nothing else is ever cleaned away."""
@@ -115,16 +117,89 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     return write_atomic(path, write)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+MAX_TEXT_BYTES = 1 << 30
+"""Of a table or a JSON file; a manifest of a million images has a fifth of it."""
+
+
+def open_data(path: Path, most: int = MAX_TEXT_BYTES) -> BinaryIO:
+    """Open a file that somebody hands over, to read it whole.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
 
     Raises:
-        DataError: the file cannot be read or is not JSON.
+        OSError: it cannot be read, is larger, or is a pipe, socket or device, which might never
+            end.
+    """
+    if path.exists() and not path.is_file():
+        found = "a folder" if path.is_dir() else "a pipe, socket or device"
+        raise OSError(errno.EINVAL, f"{found} instead of a file", str(path))
+    size = path.stat().st_size
+    if size > most:
+        raise OSError(errno.EFBIG, f"{size:,} bytes (at most {most:,})", str(path))
+    return path.open("rb")
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a file that somebody hands over.
+
+    Raises:
+        OSError: as of :func:`open_data`.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with open_data(path) as file:
+        return file.read().decode("utf-8")
+
+
+def read_json(path: Path, shape: Any = object) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: of the file.
+        shape: that its content has, see :func:`fer.core.values.misfit`.
+
+    Raises:
+        DataError: the file cannot be read, is not JSON, or its content has another shape.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected a JSON file, found: {error}.") from error
+    wrong = misfit(content, shape)
+    if wrong is not None:
+        raise DataError(
+            f"{path}: expected what this program writes there, found something else"
+            f"{f' as {wrong[:80]!r}' if wrong else ''}: the file was changed, or another program "
+            "or version wrote it."
+        )
+    return content
+
+
+def refuse_links(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Refuse a folder with symbolic links that lead out of it, where this program would write.
+
+    Args:
+        folder: somebody's, or what was unpacked from his archive.
+        names: files and folders in it, of which the links are looked at; None: all at any depth.
+
+    Raises:
+        DataError: there is one.
+    """
+    inside = folder.resolve()
+    if names is None:
+        places = [
+            Path(top, name) for top, *both in os.walk(folder) for name in (*both[0], *both[1])
+        ]
+    else:
+        places = [folder / name for name in names]
+    for place in places:
+        if place.is_symlink() and not place.resolve().is_relative_to(inside):
+            raise DataError(
+                f"{place}: expected a file or a folder of its own, found a symbolic link that "
+                f"leads out of {folder}, to where this program is not to write. Put what it "
+                "leads to in its place, or remove it."
+            )
 
 
 def sha256_of_file(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.core.files import from_cell, write_csv
+from fer.core.files import from_cell, is_outside, open_data, write_csv
 from fer.data.readers.base import SPLITS
 
 
@@ -66,6 +67,15 @@ def write_manifest(path: Path, entries: Sequence[Entry]) -> Path:
     return write_csv(path, columns, ({name: row[name] for name in columns} for row in rows))
 
 
+def is_name(entry_id: str) -> bool:
+    """Whether an id is the name of a file, and leads nowhere else.
+
+    >>> is_name("00001"), is_name("../1"), is_name("")
+    (True, False, False)
+    """
+    return bool(entry_id) and not is_outside(entry_id) and not set("/\\\0") & set(entry_id)
+
+
 def read_manifest(path: Path) -> list[Entry]:
     """Read ``manifest.csv``.
 
@@ -74,7 +84,8 @@ def read_manifest(path: Path) -> list[Entry]:
     """
     repair = "Delete the prepared folder and prepare the dataset again."
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with open_data(path) as data:
+            file = io.TextIOWrapper(data, "utf-8", "surrogateescape", newline="")
             table = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (table.fieldnames or [])]
             if missing:
@@ -89,11 +100,12 @@ def read_manifest(path: Path) -> list[Entry]:
         raise DataError(f"{path}: expected a readable table, found: {error}. {repair}") from error
     entries = []
     for number, row in enumerate(rows, start=2):
-        if row["split"] not in SPLITS or row["emotion"] not in labels.INDEX or not row["id"]:
+        known = row["split"] in SPLITS and row["emotion"] in labels.INDEX
+        if not known or not is_name(row["id"]):
             raise DataError(
-                f"{path}: row {number}: expected an id, a split ({', '.join(SPLITS)}) and an "
-                f"emotion ({', '.join(labels.EMOTIONS)}), found {row['id']!r}, {row['split']!r}, "
-                f"{row['emotion']!r}. {repair}"
+                f"{path}: row {number}: expected an id that is the name of a file, a split "
+                f"({', '.join(SPLITS)}) and an emotion ({', '.join(labels.EMOTIONS)}), found "
+                f"{row['id']!r}, {row['split']!r}, {row['emotion']!r}. {repair}"
             )
         entries.append(Entry(**{name: row.get(name, "") for name in (*COLUMNS, *ATTRIBUTES)}))
     return entries

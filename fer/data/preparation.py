@@ -34,16 +34,18 @@ from fer.core.files import (
     cpu_count,
     end_with_parent,
     read_json,
+    refuse_links,
     remove_leftovers,
     write_json,
 )
 from fer.core.options import NAME, PATH, Check, check_value, one_of, or_null, whole
 from fer.core.progress import Progress, progress_bar
+from fer.core.values import fits
 from fer.data.audit.appearance import Appearance, Looks, working_side
 from fer.data.audit.integrity import inspect, summarise
 from fer.data.audit.reference import Reference, load_reference, official_splits
 from fer.data.audit.verdict import ALTERED, REFERENCE
-from fer.data.images import decode, encode_png
+from fer.data.images import encode_png, read_picture
 from fer.data.manifest import Entry, fingerprint, pixel_hash, read_manifest, write_manifest
 from fer.data.readers.base import (
     SPLITS,
@@ -102,7 +104,8 @@ REPORTED: dict[str, Any] = {
     "blank": [str],
     "fingerprint": str,
 }
-"""What is read of ``integrity.json``, which somebody may have changed; see :func:`fits`."""
+"""What is read of ``integrity.json``, which somebody may have changed; see
+:func:`fer.core.values.misfit`."""
 CACHE = ".cache"
 GENERATOR: Check = (
     "a choice with its options",
@@ -145,15 +148,12 @@ class Prepared:
 
     def read(self, index: int) -> np.ndarray:
         """Decode image ``index``: ``(H, W)`` or ``(H, W, 3)`` uint8."""
-        path = self.folder / self.files[index]
         try:
-            data = path.read_bytes()
-        except OSError as error:
+            return read_picture(self.folder / self.files[index])
+        except DataError as error:
             raise DataError(
-                f"{path}: expected a prepared image, found: {error.strerror}. "
-                f"Delete {self.folder} (not its raw/ folder) and prepare the dataset again."
+                f"{error} Delete {self.folder} (not its raw/ folder) and prepare the dataset again."
             ) from error
-        return decode(data, str(path))
 
 
 def check_preparation(
@@ -250,6 +250,9 @@ def prepare(
             f"dataset.raw: expected a file or a folder, found a pipe, socket or device at {raw}. "
             "Write what it gives into a file, and pass that."
         )
+    if folder.is_dir():  # what is written there stays there, whoever made the folder
+        hidden = [path.name for path in folder.glob(".*")]
+        refuse_links(folder, [*hidden, *OWN, *(["raw"] * (generator is not None))])
     try:
         finished = load_current(folder, origin, raw)
     except DataError:
@@ -441,25 +444,6 @@ def load(folder: Path) -> Prepared:
     return Prepared(folder, entries, integrity, [entry.file for entry in entries])
 
 
-def fits(value: Any, shape: Any) -> bool:
-    """Whether a value read from JSON has a shape such as :data:`REPORTED`.
-
-    A tuple holds alternatives, a list the shape of all its items, a mapping those of some keys.
-
-    >>> fits({"a": [1, 2], "b": None}, {"a": [int], "b": (str, None)}), fits({"a": "x"}, {"a": int})
-    (True, False)
-    """
-    if isinstance(shape, tuple):
-        return any(fits(value, one) for one in shape)
-    if isinstance(shape, dict):
-        return isinstance(value, dict) and all(
-            key in value and fits(value[key], one) for key, one in shape.items()
-        )
-    if isinstance(shape, list):
-        return isinstance(value, list) and all(fits(one, shape[0]) for one in value)
-    return value is None if shape is None else isinstance(value, shape)
-
-
 def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> Prepared | None:
     """The complete dataset in ``folder`` if it was made this way from this raw data, else None."""
     if (folder / ".ready").exists() or not (folder / "manifest.csv").exists():
@@ -526,8 +510,8 @@ def recover(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a folder or a file that may not be there."""
-    if path.is_dir():
+    """Delete a folder or a file that may not be there; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -803,7 +787,7 @@ def adopt(
     paths = Counter(Path(file).with_suffix("") for file in files)
     with progress_bar(f"Checking {name}") as progress:
         for number, (split, emotion, file) in enumerate(placed, start=1):
-            image = decode((folder / file).read_bytes(), str(folder / file))
+            image = read_picture(folder / file)
             path = Path(file).with_suffix("")
             entry_id = (path.as_posix() if paths[path] == 1 else file).replace("/", "_")
             entries.append(Entry(entry_id, emotion, split, file, pixel_hash(image)))

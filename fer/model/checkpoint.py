@@ -115,12 +115,13 @@ def on_meta(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[
     A network that computes with numbers while it is made cannot be made so, and is made as it is.
 
     Raises:
-        ConfigError: it does not accept the options.
+        ConfigError: it does not accept the options, or would fill the memory.
     """
     try:
         with torch.device("meta"):
             network = make_network(make, options)
             make_lazy(network)
+            network.check_size()
     except (ConfigError, RuntimeError, NotImplementedError) as error:
         if "meta tensor" not in str(error):
             raise

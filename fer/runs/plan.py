@@ -19,7 +19,8 @@ from fer.core.application import compose, config_folder, options_of, own_folders
 from fer.core.errors import ConfigError
 from fer.core.files import read_json, sha256_of_file
 from fer.core.options import SEED
-from fer.data.preparation import CACHE
+from fer.data.preparation import CACHE, REPORTED
+from fer.runs.records import RUN, read_evaluation, read_training
 from fer.runs.resume import BEST, FINISHED, LAST, quote, read_overrides
 
 OWN = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
@@ -66,7 +67,7 @@ class Stage:
 
     def _is_of(self, checkpoint: Path) -> bool:
         assert self.folder is not None
-        record = read_json(self.folder / "run.json")
+        record = read_evaluation(self.folder)
         if not checkpoint.is_file() or record["checkpoint"].get("sha256") != checksum(
             checkpoint, checkpoint.stat().st_mtime_ns
         ):
@@ -174,7 +175,8 @@ def make_study(cfg: DictConfig) -> Study:
                 (f"prepare {name}",),
             )
             if stage.begun:
-                resumed = [*program("train"), f"resume={place_of(place)}"]
+                # Places that a folder names are taken only where the command names them too.
+                resumed = [*program("train"), *raw[name], data, f"resume={place_of(place)}"]
                 stage = Stage(stage.name, resumed, stage.done_by, place, stage.needs)
             trainings[name, seed] = add(stage)
     for name, seed in trainings:
@@ -300,13 +302,13 @@ def check_same(study: Study) -> None:
     prints = {}
     for name, stage in zip(study.datasets, study.stages, strict=False):
         if stage.done:
-            prints[name] = read_json(stage.done_by)["fingerprint"]
+            prints[name] = read_json(stage.done_by, REPORTED)["fingerprint"]
     runs = [(stage, name, seed) for (name, seed), stage in study.trainings.items()]
     for stage, name, seed in runs:
         if not stage.done:
             continue
         assert stage.folder is not None
-        saved = read_json(stage.folder / "run.json")
+        saved = read_training(stage.folder)
         wanted = compose("train", [f"dataset={name}", f"seed={seed}", "test=false", *study.options])
         for key, value in leaves(OmegaConf.to_container(wanted, resolve=True)):
             if key.startswith(PLACES):
@@ -326,7 +328,7 @@ def check_same(study: Study) -> None:
         if not stage.done or name not in prints:
             continue
         assert stage.folder is not None
-        found = read_json(stage.folder / "run.json")["dataset"]["fingerprint"]
+        found = read_json(stage.folder / "run.json", RUN)["dataset"]["fingerprint"]
         if found != prints[name]:
             raise ConfigError(
                 f"{stage.folder}: expected a run on the copy of {name} that is prepared now "

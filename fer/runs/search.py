@@ -330,7 +330,7 @@ def open_study(
             f"hydra.sweeper.study_name: expected a study that {where} does not have yet, found "
             f"{name}. Choose another name, or go on with its sweep: python train.py resume=FOLDER"
         )
-    if not exists and resuming and read_json(folder / JOBS):
+    if not exists and resuming and read_json(folder / JOBS, [[str]]):
         raise ConfigError(
             f"resume: expected the study {name} of {folder} in {where}, found none. Bring the "
             "storage back, or start a new sweep."

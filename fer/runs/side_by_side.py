@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from fer.core import labels
-from fer.core.files import read_json, write_csv, write_json
+from fer.core.files import write_csv, write_json
 from fer.evaluation.compare import compare_paired, prior_shift
 from fer.evaluation.mistakes import read_predictions
 from fer.evaluation.robustness import columns, flatten
 from fer.evaluation.scores import shown_in
+from fer.runs.records import read_evaluation, read_metrics, read_robustness
 
 
 def cross_columns() -> tuple[str, ...]:
@@ -123,13 +124,12 @@ def load_job(folder: Path) -> Job:
     Raises:
         DataError: a file is missing or cannot be read.
     """
-    damaged = folder / "robustness.json"
     return Job(
         folder,
-        read_json(folder / "metrics.json"),
-        read_json(folder / "run.json"),
+        read_metrics(folder),
+        read_evaluation(folder),
         *read_predictions(folder / "predictions.csv"),
-        robustness=read_json(damaged) if damaged.is_file() else None,
+        robustness=read_robustness(folder),
     )
 
 

@@ -17,6 +17,7 @@ import yaml
 from fer.core.application import FAILED, CommandError
 from fer.core.files import read_json, write_csv, write_json, write_text
 from fer.evaluation.scores import shown_in
+from fer.runs import records
 from fer.runs.resume import FINISHED, FREE, JOBS, LAST, PRUNED
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ def claim(folder: Path, jobs: Sequence[Sequence[str]], *, resuming: bool) -> Non
                 f"Go on with it: python train.py resume={folder}, or choose another folder."
             )
         return
-    saved = read_json(path)
+    saved = read_json(path, [[str]])
     if saved != [plain(job) for job in jobs]:
         raise CommandError(
             f"Error: resume: expected the {len(saved)} jobs of {folder} as they were, found other "
@@ -109,12 +110,12 @@ def read_job(folder: Path, number: int, overrides: Sequence[str]) -> Job:
     """What became of a job."""
     place, own = folder / str(number), plain(overrides)
     if (place / FINISHED).is_file():
-        run, metrics = read_json(place / "run.json"), read_json(place / "metrics.json")
+        run, metrics = records.read_training(place), records.read_metrics(place)
         return Job(number, own, "finished", run=run, metrics=metrics)
     if (place / PRUNED).is_file():
-        return Job(number, own, "pruned", run=read_json(place / PRUNED))
+        return Job(number, own, "pruned", run=read_json(place / PRUNED, records.PRUNED))
     if (place / FAILED).is_file():
-        return Job(number, own, "failed", read_json(place / FAILED)["message"])
+        return Job(number, own, "failed", read_json(place / FAILED, {"message": str})["message"])
     return Job(number, own, "unfinished" if (place / LAST).is_file() else "missing")
 
 

@@ -23,7 +23,7 @@ from fer.core.plugins import import_plugin
 from fer.data.augmentation import make_transforms
 from fer.data.datamodule import OPTIONS, EmotionDataModule
 from fer.model.callbacks import ProgressBar
-from fer.model.checkpoint import Checkpoint, CutOff
+from fer.model.checkpoint import Checkpoint, CutOff, on_meta
 from fer.model.module import MONITOR
 from fer.model.network import NormalisedNetwork, make_network
 from fer.report.dataset_page import write_dataset_report
@@ -59,7 +59,9 @@ def make_model(node: DictConfig) -> NormalisedNetwork:
             gives something else than logits ``(N, 7)``.
     """
     options = resolved(node)
-    network = make_network(locate("model", options.pop("_target_", None)), options)
+    make = locate("model", options.pop("_target_", None))
+    on_meta(make, options)  # refuses one that memory does not hold
+    network = make_network(make, options)
     network.describe()
     network.check_output()
     return network

@@ -27,7 +27,7 @@ from fer.core.errors import ConfigError, ExportError, FerError, first_line
 from fer.core.files import write_atomic
 from fer.core.options import check_options
 from fer.data.drawn.faces import STYLE_A, draw_face
-from fer.data.images import decode, to_input
+from fer.data.images import read_picture, to_input
 from fer.data.readers.base import is_image, list_files
 from fer.evaluation.inference import predict
 from fer.model.checkpoint import Checkpoint, load_checkpoint
@@ -250,7 +250,7 @@ def images_to_compare(checkpoint: Checkpoint, data: Path) -> tuple[np.ndarray, s
     if files:
         # Evenly over the list, which is sorted by emotion.
         files = files[:: max(1, len(files) // COMPARED)][:COMPARED]
-        pictures = [decode((folder / file).read_bytes(), str(folder / file)) for file in files]
+        pictures = [read_picture(folder / file) for file in files]
         what = f"test images of {name}"
     else:
         rng = np.random.default_rng(0)

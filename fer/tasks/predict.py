@@ -221,8 +221,9 @@ def make_recogniser(
     Raises:
         FerError: the checkpoint or an option cannot be used.
     """
+    from fer.data.images import read_picture
     from fer.evaluation.detection import FaceDetector
-    from fer.evaluation.predictor import Predictor, read_file
+    from fer.evaluation.predictor import Predictor
     from fer.model.checkpoint import load_checkpoint
 
     detector = FaceDetector(options.min_size, options.neighbours)
@@ -237,7 +238,7 @@ def make_recogniser(
     )
 
     def recognise(path: Path) -> tuple[np.ndarray, list[Prediction]]:
-        pixels = read_file(path)
+        pixels = read_picture(path)
         return pixels, [predictor(pixels)] if options.whole else predictor.find(pixels)
 
     return recognise

@@ -27,7 +27,7 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import is_outside, sha256_of_file
 from fer.core.options import SEED, check_value, number
-from fer.data.images import decode, suffixes
+from fer.data.images import MAX_BYTES, decode, suffixes
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 SPLIT_NAMES: dict[str, str] = {
@@ -45,7 +45,7 @@ SPLIT_NAMES: dict[str, str] = {
 LEFT_THERE = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 MAX_MEMBERS = 2_000_000
 """Of an archive; the largest public set of labelled faces has half as many."""
-MAX_MEMBER_BYTES = 64 * 2**20
+MAX_MEMBER_BYTES = MAX_BYTES
 MAX_RATIO = 100
 """How many times an archive may grow; images are compressed already and hardly do."""
 FREE_BYTES = 64 * 2**20
@@ -322,7 +322,7 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...], found: list[str]) 
     for entry, is_folder in kinds:
         if not is_folder:
             # A link to nothing is a file that cannot be read; reading a pipe would never end.
-            if not entry.is_symlink() and not entry.is_file():
+            if not entry.is_file() and Path(entry.path).exists():
                 raise DataError(
                     f"{entry.path}: expected a file or a folder, found a pipe, socket or device. "
                     "Remove it."
