@@ -109,7 +109,10 @@ def read_predictions(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     try:
         with open_data(path) as data:
             file = io.TextIOWrapper(data, "utf-8", "surrogateescape", newline="")
-            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+            table = csv.DictReader(file)
+            rows: list[dict[str, Any]] = list(table)
+            if not set(PREDICTION_COLUMNS) <= set(table.fieldnames or ()):
+                raise ValueError("other columns")
         probabilities = np.array(
             [[float(row[f"p_{emotion}"]) for emotion in labels.EMOTIONS] for row in rows],
             dtype=np.float32,

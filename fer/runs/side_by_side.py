@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fer.core import labels
+from fer.core.errors import DataError
 from fer.core.files import write_csv, write_json
 from fer.evaluation.compare import compare_paired, prior_shift
 from fer.evaluation.mistakes import read_predictions
@@ -122,15 +123,17 @@ def load_job(folder: Path) -> Job:
     """Read one evaluation.
 
     Raises:
-        DataError: a file is missing or cannot be read.
+        DataError: a file is missing or cannot be read, or they do not belong together.
     """
-    return Job(
-        folder,
-        read_metrics(folder),
-        read_evaluation(folder),
-        *read_predictions(folder / "predictions.csv"),
-        robustness=read_robustness(folder),
-    )
+    metrics = read_metrics(folder)
+    ids, target, probabilities = read_predictions(folder / "predictions.csv")
+    if len(ids) != metrics["samples"]:
+        raise DataError(
+            f"{folder / 'predictions.csv'}: expected the {metrics['samples']:,} images of "
+            f"metrics.json, found {len(ids):,}. Evaluate the checkpoint again."
+        )
+    run, damaged = read_evaluation(folder), read_robustness(folder)
+    return Job(folder, metrics, run, ids, target, probabilities, damaged)
 
 
 def name_networks(jobs: Sequence[Job]) -> list[str]:
