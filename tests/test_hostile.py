@@ -21,7 +21,7 @@ import yaml
 
 from fer.core.errors import FerError
 from fer.data.manifest import read_manifest
-from fer.data.preparation import prepare
+from fer.data.preparation import DRAWN, DRAWN_TEXT, prepare
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.runs.resume import expand
 from fer.runs.side_by_side import collect
@@ -53,10 +53,13 @@ def overrides(*items: str) -> Attack:
 
 
 def sweep_of(*items: str) -> Attack:
+    return sweep_record({"task": ["seed=1,2"], "hydra": list(items)})
+
+
+def sweep_record(record: object) -> Attack:
     def attack(folder: Path, canary: Path) -> None:
-        own = [item.replace("CANARY", str(canary)) for item in items]
-        record = {"hydra": {"overrides": {"task": ["seed=1,2"], "hydra": own}}}
-        write(folder / "multirun.yaml", yaml.safe_dump(record))
+        text = yaml.safe_dump({"hydra": {"overrides": record}})
+        write(folder / "multirun.yaml", text.replace("CANARY", str(canary)))
         write(folder / "jobs.json", [])
 
     return attack
@@ -78,6 +81,17 @@ def link(name: str) -> Attack:
 def own_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not pytest's, whose options some of the code would read."""
     monkeypatch.setattr("sys.argv", ["train.py"])
+
+
+def pipe(name: str) -> Attack:
+    """What never ends where it is read."""
+
+    def attack(folder: Path, _: Path) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return attack
 
 
 # --- resumed -------------------------------------------------------------------------------------
@@ -102,14 +116,8 @@ RESUMED: dict[str, Attack] = {
     ),
     "a bomb in yaml": lambda folder, _: write(folder / ".hydra/overrides.yaml", BOMB),
     "deep yaml": lambda folder, _: write(folder / ".hydra/overrides.yaml", "[" * 20_000),
-    "no texts": lambda folder, _: (
-        write(folder / "multirun.yaml", "hydra: {overrides: {task: [{a: 1}], hydra: [3]}}"),
-        write(folder / "jobs.json", []),
-    ),
-    "a pipe": lambda folder, _: (
-        (folder / ".hydra").mkdir(),
-        os.mkfifo(folder / ".hydra/overrides.yaml"),
-    ),
+    "no texts": sweep_record({"task": [{"a": 1}], "hydra": [3]}),
+    "a pipe": pipe(".hydra/overrides.yaml"),
     "a log that is a link": lambda folder, canary: (
         overrides("seed=1")(folder, canary),
         link("train.log")(folder, canary),
@@ -121,12 +129,10 @@ RESUMED: dict[str, Attack] = {
 }
 
 
-def snapshot(place: Path, apart: Path) -> dict[Path, int]:
-    return {
-        path: path.lstat().st_mtime_ns
-        for path in place.rglob("*")
-        if not path.is_relative_to(apart) and path != place
-    }
+def snapshot(place: Path, apart: Path) -> dict[Path, bytes]:
+    """The files and folders of ``place`` but those of ``apart``, and what is in each."""
+    paths = [path for path in place.rglob("*") if not path.is_relative_to(apart)]
+    return {path: path.read_bytes() if path.is_file() else b"" for path in paths}
 
 
 def refuse(place: Path, folder: Path, task: Callable[[], object]) -> str:
@@ -194,8 +200,8 @@ def test_a_checkpoint_that_is_evaluated(
     run = tmp_path / "run"
     run.mkdir()
     path = save(run / "best.ckpt", change)
-    (tmp_path / "data/synthetic_a/raw").mkdir(parents=True)
-    write(tmp_path / "data/synthetic_a/.lock", "")
+    for name, content in ((f"raw/{DRAWN}", DRAWN_TEXT), (".lock", "")):  # of every preparation
+        write(tmp_path / "data/synthetic_a" / name, content)
     cfg = compose(f"checkpoint={path}", "trainer.accelerator=cpu", config="evaluate")
     assert message in refuse(tmp_path, run, lambda: evaluate(cfg, run))
 
@@ -254,10 +260,7 @@ PREPARED: dict[str, Attack] = {
     "a cache that is a link": link(".cache"),
     "a lock that is a link": link(".lock"),
     "a ready folder that is a link": link(".ready"),
-    "a manifest that is a pipe": lambda folder, _: (
-        (folder / "manifest.csv").unlink(),
-        os.mkfifo(folder / "manifest.csv"),
-    ),
+    "a manifest that is a pipe": pipe("manifest.csv"),
     "an image that is a pipe": picture(None),
     "an image that is a bomb": picture(png_of(40_000, 40_000, zlib.compress(bytes(10**6)))),
     "another image": picture(to_png(tiny()[0][2] // 2)),

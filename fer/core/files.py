@@ -6,6 +6,7 @@ import csv
 import errno
 import hashlib
 import json
+import mmap
 import multiprocessing
 import os
 import re
@@ -44,6 +45,23 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
         Path(name).unlink(missing_ok=True)
         raise
     return path
+
+
+def is_ours(path: Path, mark: str) -> bool:
+    """Whether nobody loses anything where ``path`` is written: nothing is there, or an own file.
+
+    Args:
+        path: to be written.
+        mark: a text that this program's files of that kind hold, and others do not.
+    """
+    if not path.exists():
+        return not path.is_symlink()
+    if not path.is_file():
+        return False
+    if path.stat().st_size == 0:
+        return True
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(mark.encode()) >= 0
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -132,9 +150,11 @@ def open_data(path: Path, most: int = MAX_TEXT_BYTES) -> BinaryIO:
         OSError: it cannot be read, is larger, or is a pipe, socket or device, which might never
             end.
     """
-    if path.exists() and not path.is_file():
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "nothing", str(path))
+    if not path.is_file():
         found = "a folder" if path.is_dir() else "a pipe, socket or device"
-        raise OSError(errno.EINVAL, f"{found} instead of a file", str(path))
+        raise OSError(errno.EINVAL, found, str(path))
     size = path.stat().st_size
     if size > most:
         raise OSError(errno.EFBIG, f"{size:,} bytes (at most {most:,})", str(path))

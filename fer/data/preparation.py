@@ -37,6 +37,7 @@ from fer.core.files import (
     refuse_links,
     remove_leftovers,
     write_json,
+    write_text,
 )
 from fer.core.options import NAME, PATH, Check, check_value, one_of, or_null, whole
 from fer.core.progress import Progress, progress_bar
@@ -107,6 +108,8 @@ REPORTED: dict[str, Any] = {
 """What is read of ``integrity.json``, which somebody may have changed; see
 :func:`fer.core.values.misfit`."""
 CACHE = ".cache"
+DRAWN, DRAWN_TEXT = ".drawn", "What lies here was drawn, and may be drawn again.\n"
+"""The mark of a raw folder whose content was drawn: what else is in one is somebody's."""
 GENERATOR: Check = (
     "a choice with its options",
     lambda value: callable(value) and isinstance(getattr(value, "keywords", None), Mapping),
@@ -364,6 +367,7 @@ def obtain(
     place = folder / "raw"
     if generator is not None:
         remove_leftovers(place)
+        write_text(place / DRAWN, DRAWN_TEXT)
         log.info("Drawing %s (%s)", name, ", ".join(f"{k}={v}" for k, v in _plain(generator)))
         with progress_bar(f"Drawing {name}") as progress:
             return generator(folder=place, workers=workers, progress=progress)
@@ -540,12 +544,19 @@ def refuse_strangers(folder: Path, *, drawn: bool) -> None:
     Raises:
         DataError: something has a name that preparation writes, but no preparation made it.
     """
-    if not (folder / "manifest.csv").exists():
-        found = sorted(name for name in OWN if (folder / name).exists())
-    elif drawn and load(folder).integrity["origin"]["generator"] is None:
-        found = ["raw"] if (folder / "raw").exists() else []
+    raw, is_prepared = folder / "raw", (folder / "manifest.csv").exists()
+    if is_prepared:
+        page = folder / "report.html"  # which links every figure that was drawn with it
+        text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
+        figures = sorted(path.name for path in (folder / "figures").glob("*"))
+        found = [f"figures/{name}" for name in figures if f"figures/{name}" not in text]
     else:
-        found = []
+        found = sorted(name for name in OWN if (folder / name).exists())
+    was_drawn = (raw / DRAWN).exists() or (
+        is_prepared and load(folder).integrity["origin"]["generator"] is not None
+    )
+    if drawn and not was_drawn and raw.is_dir() and any(raw.iterdir()):
+        found.append("raw")
     if found:
         raise DataError(
             f"{folder}: expected nothing of somebody else's under the names that a preparation "

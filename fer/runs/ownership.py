@@ -25,6 +25,8 @@ from fer.core.errors import ConfigError
 from fer.runs.resume import FINISHED, JOBS, LAST
 
 LOCK = ".lock"
+WRITTEN = ("metrics.json", "run.json", "history.csv", "figures", "checkpoints", "predictions.csv")
+"""What a run writes, into a folder that Hydra has made its own by ``.hydra``."""
 HELD: dict[Path, FileLock] = {}
 """Locks of this process, by folder; kept until it ends."""
 
@@ -98,6 +100,8 @@ def refuse_a_run(folder: Path, key: str) -> None:
         found, advice = "a finished run", ""
     elif (folder / LAST).is_file():
         found, advice = "a training that was cut off", f" or go on with it: resume={folder}"
+    elif not (folder / ".hydra").is_dir() and any((folder / name).exists() for name in WRITTEN):
+        found, advice = "files of another origin that a run would replace", ""
     elif (folder / JOBS).is_file():
         found, advice = "a sweep", f" or go on with it: resume={folder}"
     else:

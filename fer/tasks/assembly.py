@@ -93,7 +93,7 @@ def make_data(
     OmegaConf.set_struct(node, False)
     parts = {key: make_part(node, key) for key in ("reader", "generator")}
     # The trainer's (see conf/trainer/auto.yaml), and the reader's (see conf/dataset/folder.yaml).
-    for key in ("epochs", "drop_unknown", "synonyms", *parts):
+    for key in ("epochs", *OF_READER, *parts):
         node.pop(key, None)
     make = Guard(instantiate(node, _partial_=True), "dataset")
     data: EmotionDataModule = make(**parts, report=write_dataset_report, **options)
@@ -171,7 +171,7 @@ def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
     return callbacks + [instantiate(node) for node in several(cfg.callbacks).values()]
 
 
-OF_READER = ("drop_unknown", "synonyms")
+OF_READER = ("drop_unknown", "synonyms", "person")
 """Options of a reader that stand beside it in its dataset's configuration."""
 
 

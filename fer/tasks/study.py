@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from fer.core import labels
 from fer.core.application import LIFELINE, compose, instantiate
-from fer.core.errors import FerError
+from fer.core.errors import ConfigError, FerError
 from fer.core.files import read_json, refuse_links
 from fer.data.preparation import REPORTED
 from fer.runs.plan import Stage, Study, check_same, make_study
@@ -192,6 +192,11 @@ def study_task(cfg: DictConfig, _: Path) -> None:
     """
     study = make_study(cfg)
     refuse_links(study.folder)
+    if study.page.is_file() and not (study.folder / "study.json").is_file():
+        raise ConfigError(
+            f"{study.folder}: expected the folder of a study, or a new one, found the page of "
+            "something else in it. Choose another folder: folder=PATH"
+        )
     check_same(study)
     left = [stage for stage in study.stages if not stage.done]
     print(f"Study of {' and '.join(study.datasets)} in {study.folder}")

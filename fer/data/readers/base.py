@@ -565,6 +565,68 @@ class HoldOut(Reader):
             chosen.update(name for _, name in sorted(ranked)[:count])
         return frozenset(chosen)
 
+    def choose_persons(
+        self, persons: Mapping[str, str], emotions: Mapping[str, str], share: float
+    ) -> frozenset[str]:
+        """The ids that are held out, all of a person or none, with about ``share`` of each class.
+
+        Persons come in the order of a hash, as images do in :meth:`choose`. One is taken where
+        that brings the classes nearer to their shares, and leaves images of each to the others.
+
+        Args:
+            persons: who is shown on each image.
+            emotions: the class of each.
+            share: of each class that is held out.
+        """
+        own: dict[str, Counter[str]] = {}
+        for name, person in persons.items():
+            own.setdefault(person, Counter())[emotions[name]] += 1
+        ranks = {
+            person: hashlib.sha256(
+                f"{self.split_seed}:{person}".encode("utf-8", "surrogateescape")
+            ).hexdigest()
+            for person in own
+        }
+        total = sum(own.values(), Counter[str]())
+        held: Counter[str] = Counter()
+        chosen: set[str] = set()
+
+        def distance(counts: Counter[str]) -> float:
+            return sum((counts[c] - share * n) ** 2 / n for c, n in total.items())
+
+        for person in sorted(own, key=ranks.__getitem__):
+            after = held + own[person]
+            leaves = all(total[c] > after[c] for c in own[person])
+            if leaves and (not chosen or distance(after) < distance(held)):
+                chosen.add(person)
+                held = after
+        return frozenset(name for name, person in persons.items() if person in chosen)
+
+
+def persons_across(persons: Mapping[str, str], splits: Mapping[str, str]) -> list[Finding]:
+    """What is to be said where pictures of one person are in several splits.
+
+    Args:
+        persons: who is shown, of each image that says so.
+        splits: of each image.
+    """
+    places: dict[str, set[str]] = {}
+    for name, person in persons.items():
+        places.setdefault(person, set()).add(splits[name])
+    across = sorted(person for person, own in places.items() if len(own) > 1)
+    if not across:
+        return []
+    images = sum(persons[name] in set(across) for name in persons)
+    return [
+        Finding(
+            "persons across splits",
+            f"{len(across):,} of {len(places):,} persons are in more than one split "
+            f"({shown(', '.join(across[:5]))}{', …' * (len(across) > 5)}): scores say less about "
+            "people whom the network has not seen.",
+            images=images,
+        )
+    ]
+
 
 def check_records(reader: str, records: Sequence[Record]) -> None:
     """Refuse records that cannot become a prepared dataset, whichever reader made them.

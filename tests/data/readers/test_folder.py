@@ -891,3 +891,90 @@ def test_the_message_about_classes_in_another_script_can_be_pasted(
         option = option.replace(f"{name}: EMOTION", f"{name}: {emotion}")
     done = run_program(*command, option, cwd=tmp_path)
     assert f"zh: {21 + len(beside)} images" in done.stdout
+
+
+# --- persons -----------------------------------------------------------------------------------
+
+
+def of_persons(persons: int, per_person: int = 2) -> list[str]:
+    """``happy/S005_1.png``: everybody shows every emotion so many times."""
+    return [
+        f"{emotion}/S{person:03}_{number}.png"
+        for emotion in labels.EMOTIONS
+        for person in range(persons)
+        for number in range(per_person)
+    ]
+
+
+def person_of(location: object) -> str:
+    return Path(str(location)).name[:4]
+
+
+@pytest.mark.parametrize("form", ["pattern", "column"])
+def test_nobody_is_on_both_sides_of_what_is_held_out(tmp_path: Path, form: str) -> None:
+    names = of_persons(20)
+    raw = write(tmp_path / "raw", names)
+    person = r"S\d+"
+    if form == "column":
+        rows = [[name, name.split("/")[0], person_of(name)] for name in names]
+        write_table(raw / "labels.csv", rows, "image,label,Subject")
+        person = "subject"
+    dataset = read(raw, person=person)
+    sides: dict[str, set[str]] = {}
+    for record in dataset.records:
+        sides.setdefault(person_of(record.location), set()).add(record.split)
+    assert all(len(own) == 1 for own in sides.values())
+    counts = Counter(record.split for record in dataset.records)
+    assert counts["test"] == 4 * 14 and counts["val"] == 2 * 14  # a fifth, and a tenth of the rest
+    assert "held out at random, person by person" in dataset.warnings[0]
+    assert "both sides" not in dataset.warnings[0] and dataset.findings == []
+    without = read(raw)
+    assert len({r.split for r in without.records if person_of(r.location) == "S000"}) > 1
+    assert "dataset.person" in without.warnings[0]
+    other = read(raw, person=person, split_seed=1)
+    assert {r.id for r in other.records if r.split == "test"} != {
+        r.id for r in dataset.records if r.split == "test"
+    }
+
+
+def test_given_splits_with_a_person_on_both_sides_are_reported(tmp_path: Path) -> None:
+    raw = write(
+        tmp_path / "raw",
+        [
+            *(
+                f"{s}/{e}/{s[:2].upper()}{i}.png"
+                for s in SPLITS
+                for e in labels.EMOTIONS
+                for i in "12"
+            ),
+            "test/happy/TR9.png",
+        ],
+    )
+    prepared = prepare("x", tmp_path / "x", FolderReader(person="^[A-Z]{2}"), raw=raw)
+    (finding,) = [f for f in prepared.integrity["findings"] if f["kind"].startswith("persons")]
+    assert finding["text"].startswith("1 of 3 persons are in more than one split (TR)")
+    assert finding["images"] == 15
+    apart = read(write(tmp_path / "apart", FULL), person=r"(train|val|test)/")
+    assert apart.findings == []
+
+
+@pytest.mark.parametrize(
+    ("person", "persons", "message"),
+    [
+        ("Q\\d", 9, "expected dataset.person to be a column.*none for 126 of 126"),
+        (r"S\d+", 2, "expected enough persons to hold val out of train"),
+    ],
+)
+def test_persons_that_cannot_be_told_apart_are_refused(
+    tmp_path: Path, person: str, persons: int, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path / "raw", of_persons(persons)), person=person)
+    with pytest.raises(
+        ConfigError, match=r"dataset\.person: expected the name of a table's column"
+    ):
+        FolderReader(person="(")
+
+
+def test_a_reader_without_persons_finds_what_was_prepared_before_there_were_any() -> None:
+    assert "person" not in FolderReader().options()
