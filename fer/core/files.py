@@ -41,8 +41,10 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk is named where it is
         raise
     return path
 

@@ -21,6 +21,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from fer.core.commands import typed
 from fer.core.errors import ConfigError
 from fer.runs.resume import FINISHED, JOBS, LAST
 
@@ -99,11 +100,14 @@ def refuse_a_run(folder: Path, key: str) -> None:
     if (folder / FINISHED).is_file():
         found, advice = "a finished run", ""
     elif (folder / LAST).is_file():
-        found, advice = "a training that was cut off", f" or go on with it: resume={folder}"
+        found, advice = (
+            "a training that was cut off",
+            f" or go on with it: {typed('resume', folder)}",
+        )
     elif not (folder / ".hydra").is_dir() and any((folder / name).exists() for name in WRITTEN):
         found, advice = "files of another origin that a run would replace", ""
     elif (folder / JOBS).is_file():
-        found, advice = "a sweep", f" or go on with it: resume={folder}"
+        found, advice = "a sweep", f" or go on with it: {typed('resume', folder)}"
     else:
         return
     raise ConfigError(

@@ -77,7 +77,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
             f"hydra.run.dir={quote(folder.absolute())}",
             f"resume={quote(folder.absolute())}",
         ]
-    folder = Path(chosen[-1].strip("'\""))
+    folder = Path(read_value(f"resume={chosen[-1]}"))
     refuse_links(folder)
     sweep = read_sweep(folder)
     if sweep is not None:
@@ -160,16 +160,24 @@ def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> No
         )
 
 
+def read_value(item: str) -> str:
+    """The value of an override as Hydra reads it: without the quotes that it may need."""
+    try:
+        return str(OverridesParser.create().parse_override(item).value())
+    except HydraException:  # what Hydra itself will complain about
+        return item.partition("=")[2]
+
+
 def is_at_home(item: str) -> bool:
     """Whether an override names no place to write, or one with prepared data to read there.
 
     >>> is_at_home("seed=1"), is_at_home("paths.data=/nowhere")
     (True, False)
     """
-    key, _, place = item.lstrip("+").partition("=")
+    key = item.lstrip("+").partition("=")[0]
     if key not in ("paths.data", "dataset.folder"):
         return True
-    found = Path(place.strip("'\""))
+    found = Path(read_value(item))
     return any(found.glob("manifest.csv" if key == "dataset.folder" else "*/manifest.csv"))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from fer.core.application import FAILED, CommandError
+from fer.core.commands import typed
 from fer.core.files import read_json, write_csv, write_json, write_text
 from fer.evaluation.scores import shown_in
 from fer.runs import records
@@ -64,7 +65,8 @@ def claim(folder: Path, jobs: Sequence[Sequence[str]], *, resuming: bool) -> Non
         if path.exists() or (folder / "multirun.yaml").exists():
             raise CommandError(
                 f"Error: hydra.sweep.dir: expected a folder without a sweep, found one: {folder}. "
-                f"Go on with it: python train.py resume={folder}, or choose another folder."
+                f"Go on with it: python train.py {typed('resume', folder)}, or choose another "
+                "folder."
             )
         return
     saved = read_json(path, [[str]])

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from fer.core.application import compose, instantiate, locate
+from fer.core.commands import typed
 from fer.core.errors import CheckpointError, ConfigError
 from fer.core.options import NAME, SWITCH, Guard, check_options, check_value
 from fer.core.plugins import import_plugin
@@ -213,7 +214,7 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
                 raise CheckpointError(
                     f"{checkpoint.path}: expected data as its dataset's option {key}, found "
                     f"{value!r}, which names something to look up or to run. Choose the dataset "
-                    f"and its options yourself: dataset={trained_on['choice']}"
+                    f"and its options yourself: {typed('dataset', trained_on['choice'])}"
                 )
             beside = part == "reader" and key in OF_READER and key in cfg.dataset
             (cfg.dataset if beside else node)[key] = value

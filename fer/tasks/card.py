@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         print(write_card(options.study, options.output))
-    except FerError as error:
+    except (FerError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -6,6 +6,7 @@ has which label, and a :class:`Source`, which a worker process can unpickle, to 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import lzma
 import os
@@ -420,8 +421,18 @@ def list_zip(path: Path) -> list[str]:
 
 
 def with_slashes(member: zipfile.ZipInfo) -> str:
-    """A member's path. Some programs write it with backslashes, against the specification."""
-    return member.filename.replace("\\", "/")
+    """A member's path, as it was meant.
+
+    Against the specification some programs write backslashes, and names in UTF-8 or, in China, in
+    GB 2312 without saying so: Python then takes their bytes for those of code page 437.
+    """
+    name = member.filename
+    if not member.flag_bits & 0x800 and not name.isascii():
+        for encoding in ("utf-8", "gb2312"):
+            with contextlib.suppress(UnicodeError):
+                name = name.encode("cp437").decode(encoding)
+                break
+    return name.replace("\\", "/")
 
 
 def is_hidden(name: str) -> bool:

@@ -5,7 +5,8 @@ Three forms are told apart by what is there:
 1. ``train|val|test/<class>/…/<image>``, as a folder or a zip archive;
 2. ``<class>/…/<image>``, as a folder or a zip archive;
 3. a table with the columns ``image,label[,split]`` beside the images, or one for each split;
-   Hugging Face's ``metadata.csv`` with ``file_name,label`` is one.
+   Hugging Face's ``metadata.csv`` with ``file_name,label`` is one, and so is its
+   ``metadata.jsonl``.
 
 A folder and its zip archive are read by the same rules.
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,6 +67,7 @@ PERSON = or_null(
 )
 COLUMNS = ("image", "label", "split", "gender", "race", "age")
 """What a table of labels may say of an image; other columns are not read."""
+TABLES = (".csv", ".jsonl")
 DELIMITERS = (",", ";", "\t")
 MOST_CLASSES = 20
 """That a message names; who has more classes has another kind of data."""
@@ -159,7 +162,7 @@ class FolderReader(HoldOut):
             archive = only_archive(names)
             if archive is not None:
                 return self.list(raw / archive)
-        elif raw.suffix.lower() == ".csv":
+        elif raw.suffix.lower() in TABLES:
             source, tables = FolderSource(raw.parent, None), [raw.name]
             names = list_files(raw.parent)
         elif raw.suffix.lower() == ".zip":
@@ -578,8 +581,8 @@ def find_tables(source: FolderSource | ZipSource, names: Sequence[str], root: st
         place = PurePosixPath(name).parent
         near = place in (around, *around.parents)
         of_split = place.parent == around and split_of(place.name)
-        if name.lower().endswith(".csv") and (near or of_split):
-            start = source.read_bytes(name, HEADER_BYTES)
+        if name.lower().endswith(TABLES) and (near or of_split):
+            start = read_csv(source, name, HEADER_BYTES)
             if read_header(first_line(read_lines(start))[1]):
                 found.setdefault(place if near else around / "<split>", []).append(name)
     if not found:
@@ -627,6 +630,36 @@ def check_unread(source: FolderSource | ZipSource, names: Sequence[str]) -> None
             )
 
 
+def read_csv(source: FolderSource | ZipSource, name: str, size: int = -1) -> bytes:
+    """The bytes of a table, or the first ``size`` of them; of JSON lines as a table with a header.
+
+    Raises:
+        DataError: it cannot be read, or a line is no JSON mapping.
+    """
+    data = source.read_bytes(name, size)
+    if not name.lower().endswith(".jsonl"):
+        return data
+    lines = [line for line in data.splitlines() if line.strip()]
+    lines = lines[:1] if size >= 0 else lines
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    columns: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            columns = columns or list(row)
+            if number == 1:
+                table.writerow(columns)
+            table.writerow([row.get(column, "") for column in columns])
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"{source.path / name}: line {number}: expected a JSON mapping such as "
+                '{"file_name": "1.png", "label": "happy"}, found: '
+                f"{shown(str(error))}. Correct the line."
+            ) from error
+    return text.getvalue().encode("utf-8", "surrogatepass")
+
+
 def read_lines(data: bytes) -> Iterator[str]:
     """Lines of a table with their ends; what is not UTF-8 comes as surrogates, as in file names."""
     return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape", newline="")
@@ -671,7 +704,7 @@ def read_table(
         DataError: it cannot be read, or some rows have a split and others have none.
     """
     path = source.path / name
-    rows = check_splits(path, list(read_rows(path, source.read_bytes(name), person)))
+    rows = check_splits(path, list(read_rows(path, read_csv(source, name), person)))
     split = split_of(PurePosixPath(name).parent.name) if alone else split_of_table(name)
     return [row if row.split else replace(row, split=split) for row in rows]
 

@@ -978,3 +978,48 @@ def test_persons_that_cannot_be_told_apart_are_refused(
 
 def test_a_reader_without_persons_finds_what_was_prepared_before_there_were_any() -> None:
     assert "person" not in FolderReader().options()
+
+
+# --- of the wild -------------------------------------------------------------------------------
+
+
+def test_hugging_faces_json_lines_are_a_table(tmp_path: Path) -> None:
+    rows = [(split, *row) for split in SPLITS for row in table_rows(3)]
+    for split in SPLITS:
+        write(tmp_path / "raw" / split, [image for own, image, _ in rows if own == split])
+        lines = [
+            json.dumps({"file_name": image, "label": label, "note": "a, b"})
+            for own, image, label in rows
+            if own == split
+        ]
+        (tmp_path / "raw" / split / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    dataset = read_to_train(tmp_path / "raw")
+    assert Counter(record.split for record in dataset.records) == dict.fromkeys(SPLITS, 21)
+    alone = read(tmp_path / "raw/train/metadata.jsonl")
+    assert Counter(record.emotion for record in alone.records) == dict.fromkeys(labels.EMOTIONS, 3)
+    for text in ('{"file_name": "x.png"', "[1]", '{"file_name": 1}\n{'):
+        (tmp_path / "raw/train/metadata.jsonl").write_text(text)
+        with pytest.raises(
+            DataError, match=r"metadata\.jsonl: (line \d: expected a JSON|expected)"
+        ):
+            read(tmp_path / "raw/train/metadata.jsonl")
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "utf-8"])
+def test_a_zip_whose_names_say_nothing_of_their_encoding_is_read(
+    tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = dict(
+        zip(labels.EMOTIONS, ("愤怒", "厌恶", "恐惧", "高兴", "悲伤", "惊讶", "中性"), strict=True)
+    )
+    monkeypatch.setattr(
+        zipfile.ZipInfo, "_encodeFilenameFlags", lambda self: (self.filename.encode(encoding), 0)
+    )
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for name in class_names(10, words.values()):
+            archive.writestr(name, to_png(rng.integers(0, 256, (8, 8), dtype=np.uint8)))
+    synonyms = [f"{word}: {emotion}" for emotion, word in words.items()]
+    dataset = read(tmp_path / "faces.zip", synonyms=synonyms)
+    assert Counter(record.emotion for record in dataset.records) == dict.fromkeys(words, 10)
+    prepare("x", tmp_path / "x", FolderReader(synonyms=synonyms), raw=tmp_path / "faces.zip")
