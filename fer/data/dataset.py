@@ -23,7 +23,7 @@ from fer.core.files import remove_leftovers, write_atomic
 from fer.core.progress import progress_bar
 from fer.data.augmentation import Augmentation
 from fer.data.images import to_input
-from fer.data.manifest import pixel_hash
+from fer.data.manifest import ATTRIBUTES, COLUMNS, pixel_hash
 from fer.data.preparation import CACHE, Prepared, lock
 
 log = logging.getLogger(__name__)
@@ -204,8 +204,12 @@ def load_images(prepared: Prepared, size: int, channels: int) -> np.ndarray:
     Returns:
         ``(N, size, size, channels)`` uint8, in the order of the manifest.
     """
-    content = json.dumps([size, channels, *map(vars, prepared.entries)])
-    key = hashlib.sha256(content.encode()).hexdigest()[:16]
+    content = hashlib.sha256(f"[{size}, {channels}".encode())
+    for entry in prepared.entries:
+        row = {name: getattr(entry, name) for name in (*COLUMNS, *ATTRIBUTES)}
+        content.update(f", {json.dumps(row)}".encode())
+    content.update(b"]")
+    key = content.hexdigest()[:16]
     path = prepared.folder / CACHE / f"images-{size}x{size}x{channels}-{key}.npy"
     shape = (len(prepared.entries), size, size, channels)
     images = read_cache(path, shape)

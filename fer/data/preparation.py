@@ -596,7 +596,7 @@ def stage(
             for emotion in labels.EMOTIONS:
                 (staging / split / emotion).mkdir(parents=True)
         entries: list[Entry] = []
-        appearances: list[Appearance] = []
+        looks: list[Looks] = []
         failures: list[Failure] = []
         records = dataset.records
         with (
@@ -607,9 +607,10 @@ def stage(
             side = working_side(dataset.expected_size)
             jobs = ((dataset.source, staging, chunk, side) for chunk in chunks)
             results = executor.map(_convert, jobs) if executor else map(_convert, jobs)
-            for chunk_entries, chunk_appearances, chunk_failures in results:
-                entries.extend(chunk_entries)
-                appearances.extend(chunk_appearances)
+            for chunk, (hashes, chunk_looks, chunk_failures) in zip(chunks, results, strict=True):
+                pairs = zip(chunk, hashes, strict=True)
+                entries.extend(to_entry(record, found) for record, found in pairs if found)
+                looks.append(chunk_looks)
                 failures.extend(chunk_failures)
                 progress(len(entries) + len(failures), len(records))
         if failures and (origin["undecodable"] == "error" or not entries):
@@ -618,7 +619,7 @@ def stage(
         reference = None if drawn else load_known(reader)
         restored = 0
         if dataset.restore_splits and reference is not None:
-            official = official_splits(entries, Looks.stack(appearances), reference)
+            official = official_splits(entries, Looks.join(looks), reference)
             restored = sum(a.split != b for a, b in zip(entries, official, strict=True))
             entries = [
                 move(staging, entry, split) for entry, split in zip(entries, official, strict=True)
@@ -628,11 +629,11 @@ def stage(
             key=lambda i: (SPLITS.index(entries[i].split), entries[i].emotion, entries[i].id),
         )
         entries = [entries[i] for i in order]
-        looks = Looks.stack([appearances[i] for i in order])
+        sorted_looks = Looks.join(looks, order)
         write_manifest(staging / "manifest.csv", entries)
         found = inspect(
             entries,
-            looks,
+            sorted_looks,
             official_counts=None if drawn else reader.official_counts,
             expected_size=dataset.expected_size,
             reference=reference,
@@ -714,30 +715,40 @@ def describe_excluded(excluded: Mapping[str, int]) -> list[str]:
 
 def _convert(
     job: tuple[Source, Path, Sequence[Record], int],
-) -> tuple[list[Entry], list[Appearance], list[Failure]]:
-    """Decode some records and write them as PNG files. Runs in a worker process."""
+) -> tuple[list[str], Looks, list[Failure]]:
+    """Decode some records and write them as PNG files. Runs in a worker process.
+
+    Returns:
+        The :func:`~fer.data.manifest.pixel_hash` of each, empty for one that does not decode; how
+        the others look; and what does not decode.
+    """
     source, staging, records, side = job
-    entries, appearances, failures = [], [], []
+    hashes, appearances, failures = [], [], []
     for record in records:
         try:
             image = source.read(record)
         except DataError as error:
             failures.append(Failure(record.source, str(error)))
+            hashes.append("")
             continue
-        entry = Entry(
-            record.id,
-            record.emotion,
-            record.split,
-            record.source,
-            pixel_hash(image),
-            record.gender,
-            record.race,
-            record.age,
-        )
-        (staging / entry.file).write_bytes(encode_png(image))
-        entries.append(entry)
+        hashes.append(pixel_hash(image))
+        (staging / to_entry(record, hashes[-1]).file).write_bytes(encode_png(image))
         appearances.append(Appearance.of(image, side))
-    return entries, appearances, failures
+    return hashes, Looks.stack(appearances), failures
+
+
+def to_entry(record: Record, sha256: str) -> Entry:
+    """What the manifest says of a record."""
+    return Entry(
+        record.id,
+        record.emotion,
+        record.split,
+        record.source,
+        sha256,
+        record.gender,
+        record.race,
+        record.age,
+    )
 
 
 def adopt(

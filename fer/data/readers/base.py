@@ -60,7 +60,7 @@ LATER = "later"
 SHARE = number("a share between 0 and 1", lambda value: 0 < value < 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Record:
     """One labelled image of a raw dataset."""
 
