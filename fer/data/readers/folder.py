@@ -21,7 +21,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -641,23 +641,26 @@ def read_csv(source: FolderSource | ZipSource, name: str, size: int = -1) -> byt
         return data
     lines = [line for line in data.splitlines() if line.strip()]
     lines = lines[:1] if size >= 0 else lines
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
+    table: list[str] = []
     columns: list[str] = []
+
+    def add(cells: Iterable[object]) -> None:
+        table.append(",".join('"' + str(cell).replace('"', '""') + '"' for cell in cells) + "\n")
+
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
             columns = columns or list(row)
             if number == 1:
-                table.writerow(columns)
-            table.writerow([row.get(column, "") for column in columns])
+                add(columns)
+            add([row.get(column, "") for column in columns])
         except (ValueError, AttributeError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{source.path / name}: line {number}: expected a JSON mapping such as "
                 '{"file_name": "1.png", "label": "happy"}, found: '
                 f"{shown(str(error))}. Correct the line."
             ) from error
-    return text.getvalue().encode("utf-8", "surrogatepass")
+    return "".join(table).encode("utf-8", "surrogatepass")
 
 
 def read_lines(data: bytes) -> Iterator[str]:
