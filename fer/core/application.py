@@ -39,8 +39,11 @@ log = logging.getLogger(__name__)
 FAILED = "failed.json"
 """What a job of a sweep that failed leaves in its folder."""
 
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""The disk is full, a quota or a limit reached, or writing not allowed."""
+CANNOT_WRITE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    errno.ENAMETOOLONG,
+)
+"""The disk is full, a quota or a limit reached, writing not allowed, or a name too long."""
 
 BASE = "base"
 """What the options of a group share, in a file beside them: none to choose."""
@@ -113,7 +116,7 @@ def run(
     if expand is not None:
         try:
             sys.argv[1:] = expand(sys.argv[1:])
-        except FerError as error:
+        except (FerError, OSError) as error:
             sys.exit(f"Error: {error}")
     if not os.environ.get("FER_DATA", "data"):
         del os.environ["FER_DATA"]  # set but empty: the file system's root is not meant
@@ -262,7 +265,8 @@ def call(task: Task, cfg: DictConfig) -> object:
             raise
         raise CommandError(
             f"Error: {error.filename or folder}: expected to write there, found: {error.strerror}. "
-            "Free some space or correct the permissions; a training that had finished an epoch "
+            "Free some space, correct the permissions or shorten the path; a training that had "
+            "finished an epoch "
             f"then goes on with python train.py {typed('resume', folder)}"
         ) from error
 

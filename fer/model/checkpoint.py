@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from fer.core import labels
+from fer.core.commands import typed
 from fer.core.errors import CheckpointError, ConfigError, first_line
 from fer.core.options import NAME
 from fer.core.values import is_plain
@@ -115,12 +116,13 @@ def on_meta(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[
     A network that computes with numbers while it is made cannot be made so, and is made as it is.
 
     Raises:
-        ConfigError: it does not accept the options.
+        ConfigError: it does not accept the options, or would fill the memory.
     """
     try:
         with torch.device("meta"):
             network = make_network(make, options)
             make_lazy(network)
+            network.check_size()
     except (ConfigError, RuntimeError, NotImplementedError) as error:
         if "meta tensor" not in str(error):
             raise
@@ -187,7 +189,8 @@ def find_checkpoint(checkpoint: Path | str) -> Path:
             raise CheckpointError(
                 f"checkpoint={PRETRAINED}: expected the network of this package, found none at "
                 f"{PRETRAINED_FILE}. Name a checkpoint of your own, or make this one of it: python "
-                f"-m fer export checkpoint=PATH format=safetensors output={PRETRAINED_FILE}"
+                "-m fer export checkpoint=PATH format=safetensors "
+                f"{typed('output', PRETRAINED_FILE)}"
             )
         return PRETRAINED_FILE
     path = Path(checkpoint)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from statistics import mean
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fer.core import labels
-from fer.core.errors import ConfigError, DataError
+from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.words import ABSENT, how_many, whole
 from fer.evaluation.scores import SCORES, Score, shown_in
 from fer.report.saliency_sections import METHOD_NAMES
@@ -29,6 +30,8 @@ ABOUT = {
     ),
 }
 DRAWN = "Drawn faces: scores on them say nothing about human faces."
+LONGEST = 10_000
+"""Characters of a text: a command with many options has some hundred."""
 HUB = {"macro_f1": "f1"}
 """The names of scores that have another one on the Hugging Face hub."""
 MISSING = {
@@ -51,15 +54,17 @@ def render_card(results: Mapping[str, Any]) -> str:
         ConfigError: huggingface_hub, which writes the metadata, is missing.
     """
     try:
-        content = describe(results)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        content = describe(inert(results))
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        if isinstance(error, FerError):
+            raise
         raise DataError(
             f"study.json: expected the results of a study, found something else ({error!r}). "
             "Run the study again: it writes the file anew when its page is deleted."
         ) from error
     environment = Environment(
         loader=PackageLoader("fer.report", "templates"),
-        autoescape=False,  # Markdown; what is put in are names and numbers of this program
+        autoescape=False,  # Markdown; what is put in was made inert
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -69,6 +74,31 @@ def render_card(results: Mapping[str, Any]) -> str:
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")
     return text.rstrip("\n") + "\n"
+
+
+def inert(value: Any, key: str = "") -> Any:
+    """Plain values whose texts mean nothing to Markdown or HTML, wherever they are put in.
+
+    A command stands in a block of code, where nothing but its end has a meaning.
+
+    Raises:
+        ValueError: a text is longer than any that a study writes.
+
+    >>> inert({"name": "<b>| *x*", "command": "fer train a=[1]"})
+    {'name': '&lt;b&gt;&#124; &#42;x&#42;', 'command': 'fer train a=[1]'}
+    """
+    if isinstance(value, Mapping):
+        return {inert(name): inert(one, name) for name, one in value.items()}
+    if isinstance(value, list):
+        return [inert(one, key) for one in value]
+    if not isinstance(value, str):
+        return value
+    if len(value) > LONGEST:
+        raise ValueError(f"a text of {len(value):,} characters")
+    line = "".join(one if one.isprintable() else " " for one in value)
+    if key == "command":
+        return line.replace("```", "")
+    return "".join(f"&#{ord(one)};" if one in "*[]`|\\#~" else one for one in escape(line, False))
 
 
 def describe_architecture(model: Mapping[str, Any]) -> str:

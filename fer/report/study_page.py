@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -10,14 +11,16 @@ from typing import Any
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.core.files import read_json, write_json
+from fer.core.files import open_data, read_json, write_json
 from fer.core.words import ABSENT, how_many, percent, whole
+from fer.data.preparation import REPORTED
 from fer.evaluation.scores import SCORES, Score, shown_in
 from fer.report.evaluation_sections import curves_caption
 from fer.report.page import Cell, FigureEntry, Section, Table, embed_section, write_page
 from fer.report.score_cells import score_cell, share_cell
 from fer.runs.plan import Evaluation, Study
 from fer.runs.provenance import git_state, without_places
+from fer.runs.records import read_evaluation, read_metrics, read_robustness, read_training
 
 RESULTS = "study.json"
 """The file that holds every number of the page, for a model card."""
@@ -81,7 +84,7 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
     trainings = []
     for (name, seed), stage in study.trainings.items():
         assert stage.folder is not None
-        run = read_json(stage.folder / "run.json")
+        run = read_training(stage.folder)
         trainings.append(
             {
                 "dataset": name,
@@ -105,7 +108,7 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
     evaluations = []
     for one in study.evaluations:
         folder = _folder(one)
-        run = read_json(folder / "run.json")
+        run = read_evaluation(folder)
         found = {
             "train_dataset": one.trained_on,
             "test_dataset": one.measured_on,
@@ -114,11 +117,13 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
             "command": without_places(run["command"]),
             "notes": run["notes"],
             "data": run["dataset"],
-            "metrics": read_json(folder / "metrics.json"),
+            "metrics": read_metrics(folder),
         }
-        for name in ("robustness", "saliency"):
-            if (folder / f"{name}.json").is_file():
-                found[name] = read_json(folder / f"{name}.json")
+        damaged = read_robustness(folder)
+        if damaged is not None:
+            found["robustness"] = damaged
+        if (folder / "saliency.json").is_file():
+            found["saliency"] = read_json(folder / "saliency.json", dict)
         evaluations.append(found)
     return {
         "datasets": list(study.datasets),
@@ -127,7 +132,7 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
         "parameters": parameters,
         "git": git_state(),
         "data": {
-            name: describe_data(read_json(stage.done_by), trainings)
+            name: describe_data(read_json(stage.done_by, REPORTED), trainings)
             for name, stage in zip(study.datasets, study.stages, strict=False)
         },
         "summary": [
@@ -169,9 +174,10 @@ def read_column(path: Path, name: str) -> list[float]:
         DataError: the file cannot be read, or has no such column.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [float(row[name]) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError) as error:
+        with open_data(path) as file:
+            rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
+            return [float(row[name]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
             f"{path}: expected a column {name} of numbers, found: {error!r}."
         ) from error

@@ -19,7 +19,8 @@ from fer.core.application import compose, config_folder, options_of, own_folders
 from fer.core.errors import ConfigError
 from fer.core.files import read_json, sha256_of_file
 from fer.core.options import SEED
-from fer.data.preparation import CACHE
+from fer.data.preparation import CACHE, REPORTED
+from fer.runs.records import RUN, read_evaluation, read_training
 from fer.runs.resume import FREE, quote, read_overrides
 from fer.runs.state import BEST, FINISHED, State, state_of
 
@@ -67,7 +68,7 @@ class Stage:
 
     def _is_of(self, checkpoint: Path) -> bool:
         assert self.folder is not None
-        record = read_json(self.folder / "run.json")
+        record = read_evaluation(self.folder)
         if not checkpoint.is_file() or record["checkpoint"].get("sha256") != checksum(
             checkpoint, checkpoint.stat().st_mtime_ns
         ):
@@ -175,9 +176,11 @@ def make_study(cfg: DictConfig) -> Study:
                 (f"prepare {name}",),
             )
             if stage.begun:
-                # What does not change a training is not remembered with it.
+                # Places that a folder names are taken only where the command names them too, and
+                # what does not change a training is not remembered with it.
                 free = [item for item in options if item.startswith(FREE)]
-                resumed = [*program("train"), f"resume={place_of(place)}", *free]
+                own = [*raw[name], data, *free]
+                resumed = [*program("train"), *own, f"resume={place_of(place)}"]
                 stage = Stage(stage.name, resumed, stage.done_by, place, stage.needs)
             trainings[name, seed] = add(stage)
     for name, seed in trainings:
@@ -303,13 +306,13 @@ def check_same(study: Study) -> None:
     prints = {}
     for name, stage in zip(study.datasets, study.stages, strict=False):
         if stage.done:
-            prints[name] = read_json(stage.done_by)["fingerprint"]
+            prints[name] = read_json(stage.done_by, REPORTED)["fingerprint"]
     runs = [(stage, name, seed) for (name, seed), stage in study.trainings.items()]
     for stage, name, seed in runs:
         if not stage.done:
             continue
         assert stage.folder is not None
-        saved = read_json(stage.folder / "run.json")
+        saved = read_training(stage.folder)
         wanted = compose("train", [f"dataset={name}", f"seed={seed}", "test=false", *study.options])
         for key, value in leaves(OmegaConf.to_container(wanted, resolve=True)):
             if key.startswith(PLACES):
@@ -329,7 +332,7 @@ def check_same(study: Study) -> None:
         if not stage.done or name not in prints:
             continue
         assert stage.folder is not None
-        found = read_json(stage.folder / "run.json")["dataset"]["fingerprint"]
+        found = read_json(stage.folder / "run.json", RUN)["dataset"]["fingerprint"]
         if found != prints[name]:
             raise ConfigError(
                 f"{stage.folder}: expected a run on the copy of {name} that is prepared now "

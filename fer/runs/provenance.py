@@ -130,7 +130,11 @@ def without_places(command: str) -> str:
     """
     places = ("hydra.", "paths.", "resume=", "dataset.raw=", "dataset.folder=", "trainer.progress")
     words = []
-    for word in shlex.split(command):
+    try:
+        given = shlex.split(command)
+    except ValueError:  # no command: whoever wrote it
+        return command
+    for word in given:
         key, equals, value = word.partition("=")
         if word.startswith(places):
             continue

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 ADVICE = (
     "The search went on without them. Where the cause lay outside the values, ask for more trials: "
-    "python train.py resume={folder} hydra.sweeper.n_trials=NUMBER"
+    "python train.py {resume} hydra.sweeper.n_trials=NUMBER"
 )
 """What to do about trials that have failed: to Optuna a failure is a result."""
 

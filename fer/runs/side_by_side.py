@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from fer.core import labels
-from fer.core.files import read_json, write_csv, write_json
+from fer.core.errors import DataError
+from fer.core.files import write_csv, write_json
 from fer.evaluation.compare import compare_paired, prior_shift
 from fer.evaluation.mistakes import read_predictions
 from fer.evaluation.robustness import columns, flatten
 from fer.evaluation.scores import shown_in
+from fer.runs.records import read_evaluation, read_metrics, read_robustness
 
 
 def cross_columns() -> tuple[str, ...]:
@@ -121,16 +123,17 @@ def load_job(folder: Path) -> Job:
     """Read one evaluation.
 
     Raises:
-        DataError: a file is missing or cannot be read.
+        DataError: a file is missing or cannot be read, or they do not belong together.
     """
-    damaged = folder / "robustness.json"
-    return Job(
-        folder,
-        read_json(folder / "metrics.json"),
-        read_json(folder / "run.json"),
-        *read_predictions(folder / "predictions.csv"),
-        robustness=read_json(damaged) if damaged.is_file() else None,
-    )
+    metrics = read_metrics(folder)
+    ids, target, probabilities = read_predictions(folder / "predictions.csv")
+    if len(ids) != metrics["samples"]:
+        raise DataError(
+            f"{folder / 'predictions.csv'}: expected the {metrics['samples']:,} images of "
+            f"metrics.json, found {len(ids):,}. Evaluate the checkpoint again."
+        )
+    run, damaged = read_evaluation(folder), read_robustness(folder)
+    return Job(folder, metrics, run, ids, target, probabilities, damaged)
 
 
 def name_networks(jobs: Sequence[Job]) -> list[str]:

@@ -21,6 +21,7 @@ from fer.core.commands import typed
 from fer.core.errors import DataError
 from fer.core.files import read_json, write_csv, write_json, write_text
 from fer.evaluation.scores import Score, shown_in
+from fer.runs import records
 from fer.runs.resume import FREE, quote
 from fer.runs.state import JOBS, PRUNED, State, disparities, state_of
 
@@ -162,20 +163,14 @@ def read_jobs(folder: Path) -> list[Planned]:
         DataError: the file is damaged, or not one that this program wrote.
     """
     path = folder / JOBS
-    jobs = []
-    for item in read_json(path):
-        try:
-            place, overrides = item["folder"], item["overrides"]
-            fits = is_inside(place) and all(isinstance(text, str) for text in overrides)
-        except (KeyError, TypeError):
-            fits = False
-        if not fits:
+    jobs = read_json(path, [{"folder": str, "overrides": [str]}])
+    for job in jobs:
+        if not is_inside(job["folder"]):
             raise DataError(
-                f"{path}: expected the folder and the overrides of each job, found {item!r:.200}. "
-                "Start a new sweep."
+                f"{path}: expected folders inside the sweep's, found {job['folder']!r}. Start a "
+                "new sweep."
             )
-        jobs.append(Planned(place, list(overrides)))
-    return jobs
+    return [Planned(**job) for job in jobs]
 
 
 def recall(folder: Path, jobs: Sequence[Sequence[str]]) -> list[Planned]:
@@ -243,12 +238,12 @@ def read_job(folder: Path, number: int, job: Planned) -> Job:
     place = folder / job.folder
     found = Job(number, job.folder, plain(job.overrides), state_of(place))
     if found.state is State.FINISHED:
-        run, metrics = read_json(place / "run.json"), read_json(place / "metrics.json")
+        run, metrics = records.read_training(place), records.read_metrics(place)
         return replace(found, run=run, metrics=metrics)
     if found.state is State.PRUNED:
-        return replace(found, run=read_json(place / PRUNED))
+        return replace(found, run=read_json(place / PRUNED, records.PRUNED))
     if found.state is State.FAILED:
-        return replace(found, error=read_json(place / FAILED)["message"])
+        return replace(found, error=read_json(place / FAILED, {"message": str})["message"])
     return found
 
 

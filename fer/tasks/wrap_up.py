@@ -11,6 +11,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from fer.core.application import CommandError
+from fer.core.commands import typed
 from fer.core.errors import FerError
 from fer.runs import sweep
 from fer.runs.state import State
@@ -49,8 +50,7 @@ def put_side_by_side(folder: Path) -> Path | None:
 
 
 RETRY = (
-    "The others are complete. When the cause is gone, run what is missing: "
-    "python train.py resume={folder}"
+    "The others are complete. When the cause is gone, run what is missing: python train.py {resume}"
 )
 """What to do about jobs that have failed."""
 
@@ -89,5 +89,5 @@ def finish_sweep(
         first = failed[0].error.splitlines()[0] if failed[0].error else "no message"
         raise CommandError(
             f"Error: {len(failed)} of {len(jobs)} jobs failed, job {failed[0].number} first: "
-            f"{first}. {advice.format(folder=folder)}"
+            f"{first}. {advice.format(resume=typed('resume', folder))}"
         )

@@ -171,3 +171,15 @@ def test_the_committed_card_is_that_of_the_committed_results(tmp_path: Path) -> 
     assert checkpoint.extras["dataset"]["fingerprint"] == training["data"]["fingerprint"]
     assert checkpoint.epoch == training["best_epoch"]
     assert checkpoint.extras["model"]["widths"] == training["config"]["model"]["widths"]
+
+
+def test_a_card_replaces_nothing_but_an_earlier_card(tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text(json.dumps(make_results()))
+    (tmp_path / "README.md").write_text("# Mine")
+    with pytest.raises(DataError, match=r"an earlier card, found another file: .*README\.md"):
+        write_card(tmp_path, tmp_path / "README.md")
+    with pytest.raises(DataError, match="found another file"):
+        write_card(tmp_path, tmp_path / "study.json")
+    assert (tmp_path / "README.md").read_text() == "# Mine"
+    for _ in range(2):
+        assert write_card(tmp_path, tmp_path / "CARD.md").is_file()

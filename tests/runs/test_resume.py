@@ -124,7 +124,12 @@ PLAIN = [
         "seed=range(1,9,2)",
         "model.dropout=choice(0,1)",
     ),
-    *("hydra.sweeper.n_trials=30", "hydra/launcher=joblib", "dataset=fer2013,rafdb"),
+    *(
+        "hydra.sweeper.n_trials=30",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "dataset=fer2013,rafdb",
+    ),
 ]
 HARMFUL = [
     *("a=${oc.env:HOME}", "a='${oc.decode:x}'", "a=[1,'${b}']", "model._target_=os.abort"),

@@ -136,7 +136,7 @@ def test_jobs_side_by_side_end_with_a_sweep_that_is_killed(tmp_path: Path) -> No
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert not any((job / FINISHED).is_file() for job in jobs)
-    again = ["train.py", "resume=sweep", "hydra.launcher.n_jobs=2"]
+    again = ["train.py", "resume=sweep"]
     with FileLock(jobs[0] / LOCK):  # as if it still trained
         done = run_program(*again, cwd=tmp_path, env=env, check=False)
     assert done.returncode == 1 and "found another process at work" in done.stderr

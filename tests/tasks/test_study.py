@@ -110,7 +110,7 @@ def test_a_folder_of_another_recipe_or_other_data_is_refused(
     content = integrity.read_text()
     monkeypatch.setattr(
         "fer.runs.plan.read_json",
-        lambda path: (
+        lambda path, shape=None: (
             {"fingerprint": "f" * 64} if path == integrity else json.loads(path.read_text())
         ),
     )

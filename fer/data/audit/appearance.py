@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -174,6 +174,13 @@ class Looks:
             np.array([item.levels for item in appearances], np.int64),
             np.frombuffer(hashes, np.uint8).reshape(-1, HASH_BYTES),
         )
+
+    @classmethod
+    def join(cls, parts: Sequence[Looks], order: Sequence[int] | None = None) -> Looks:
+        """Of several parts one after the other, then in ``order`` if there is one."""
+        wanted = slice(None) if order is None else order
+        columns = [[getattr(part, field.name) for part in parts] for field in fields(cls)]
+        return cls(*(np.concatenate(column)[wanted] for column in columns))
 
     @property
     def sharpness(self) -> np.ndarray:
