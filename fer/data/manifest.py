@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -32,6 +33,8 @@ class Entry:
     race: str = ""
     age: str = ""
     """In years, such as ``20-39``."""
+    phash: str = ""
+    """Perceptual hash, 32 hex digits; empty where the picture has no content."""
 
     @property
     def file(self) -> str:
@@ -41,7 +44,10 @@ class Entry:
 
 ATTRIBUTES = ("gender", "race", "age")
 """Columns of ``manifest.csv`` that only a dataset with such annotations has."""
-COLUMNS = tuple(field.name for field in fields(Entry) if field.name not in ATTRIBUTES)
+PHASH = re.compile("(?:[0-9a-f]{32})?")
+LATER = (*ATTRIBUTES, "phash")
+"""Columns that a table may lack; an earlier version wrote no ``phash``."""
+COLUMNS = tuple(field.name for field in fields(Entry) if field.name not in LATER)
 
 
 def pixel_hash(image: np.ndarray) -> str:
@@ -62,7 +68,7 @@ def write_manifest(path: Path, entries: Sequence[Entry]) -> Path:
     """Write ``manifest.csv``, atomically."""
     rows = [asdict(entry) for entry in entries]
     annotated = any(row[name] for row in rows for name in ATTRIBUTES)
-    columns = (*COLUMNS, *ATTRIBUTES) if annotated else COLUMNS
+    columns = (*COLUMNS, *(ATTRIBUTES if annotated else ()), "phash")
     return write_csv(path, columns, ({name: row[name] for name in columns} for row in rows))
 
 
@@ -95,5 +101,10 @@ def read_manifest(path: Path) -> list[Entry]:
                 f"emotion ({', '.join(labels.EMOTIONS)}), found {row['id']!r}, {row['split']!r}, "
                 f"{row['emotion']!r}. {repair}"
             )
-        entries.append(Entry(**{name: row.get(name, "") for name in (*COLUMNS, *ATTRIBUTES)}))
+        if not PHASH.fullmatch(row.get("phash", "")):
+            raise DataError(
+                f"{path}: row {number}: expected a phash of 32 hex digits or none, found "
+                f"{row['phash']!r}. {repair}"
+            )
+        entries.append(Entry(**{name: row.get(name, "") for name in (*COLUMNS, *LATER)}))
     return entries

@@ -729,6 +729,7 @@ def _convert(
         except DataError as error:
             failures.append(Failure(record.source, str(error)))
             continue
+        looks = Appearance.of(image, side)
         entry = Entry(
             record.id,
             record.emotion,
@@ -738,10 +739,11 @@ def _convert(
             record.gender,
             record.race,
             record.age,
+            looks.phash,
         )
         (staging / entry.file).write_bytes(encode_png(image))
         entries.append(entry)
-        appearances.append(Appearance.of(image, side))
+        appearances.append(looks)
     return entries, appearances, failures
 
 
@@ -806,8 +808,11 @@ def adopt(
             image = decode((folder / file).read_bytes(), str(folder / file))
             path = Path(file).with_suffix("")
             entry_id = (path.as_posix() if paths[path] == 1 else file).replace("/", "_")
-            entries.append(Entry(entry_id, emotion, split, file, pixel_hash(image)))
-            appearances.append(Appearance.of(image, side))
+            looks = Appearance.of(image, side)
+            entries.append(
+                Entry(entry_id, emotion, split, file, pixel_hash(image), phash=looks.phash)
+            )
+            appearances.append(looks)
             if number % CHUNK == 0 or number == len(placed):
                 progress(number, len(placed))
     integrity = {

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fer.core.words import ABSENT
+from fer.core.words import ABSENT, how_many, percent
 from fer.evaluation.metrics import SplitResult
 from fer.evaluation.scores import SCORES, shown_in
-from fer.runs.sweep import Job, short_names, shorten
+from fer.runs.sweep import Job, describe_several, short_names, shorten
 
 
 def print_summary(
@@ -40,6 +40,16 @@ def print_summary(
         table.add_row(*cells)
     console = Console()
     console.print(table)
+    for name, words in (("leaks", "exactly"), ("near_leaks", "exactly or nearly")):
+        clean = result.metrics.get(f"without_{name}")
+        if clean and clean["samples"] < len(result.target):
+            console.print(
+                f"Without {how_many(len(result.target) - clean['samples'], 'image')} that stand "
+                f"again, {words}, in an earlier split: accuracy {percent(clean['accuracy'])}, "
+                f"macro-F1 {percent(clean['macro_f1'])}",
+                markup=False,
+                highlight=False,
+            )
     for note in notes:
         console.print(f"Note: {note}", markup=False)
     robustness = result.metrics.get("robustness")
@@ -57,8 +67,15 @@ def print_summary(
             console.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> None:
-    """The jobs on the terminal, the best on validation first."""
+def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Sequence[Job]) -> None:
+    """The jobs on the terminal, the best on validation first, by the images it consists of.
+
+    Args:
+        folder: of the sweep.
+        jobs: of it.
+        keys: that were swept.
+        best: a job for each set of validation images.
+    """
     table = Table(title="Jobs, the best macro-F1 on validation first")
     table.add_column("job", justify="right")
     for name in short_names(keys):
@@ -70,7 +87,14 @@ def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job
     for heading in (*(f"{split} {score.heading}" for split, score in columns), "seconds"):
         table.add_column(escape(heading), justify="right")
     table.add_column("status", no_wrap=True)
-    order = sorted(jobs, key=lambda job: -(job.score("val", "macro_f1") or -1.0))
+    groups = [job.validated_on for job in best]
+    order = sorted(
+        jobs,
+        key=lambda job: (
+            groups.index(job.validated_on) if job.validated_on in groups else len(groups),
+            -(job.score("val", "macro_f1") or -1.0),
+        ),
+    )
     for job in order:
         table.add_row(
             str(job.number),
@@ -81,6 +105,9 @@ def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job
         )
     console = Console()
     console.print(table)
+    several = describe_several(best)
+    if several is not None:
+        console.print(several, markup=False, highlight=False)
     for name in ("sweep.csv", "best.yaml", "figures"):
         if (folder / name).exists():
             console.print(f"  {folder / name}", markup=False, highlight=False, soft_wrap=True)

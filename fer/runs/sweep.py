@@ -42,6 +42,13 @@ class Job:
         pairs = (item.lstrip("+~").partition("=") for item in self.overrides)
         return {key: value for key, _, value in pairs}
 
+    @property
+    def validated_on(self) -> str:
+        """Fingerprint of its validation images; of a run before it was recorded, of its data."""
+        data = (self.run or {}).get("dataset", {})
+        own = data.get("fingerprints", {}).get("val") or data.get("fingerprint", "")
+        return str(own)[:16]
+
     def score(self, split: str, name: str) -> float | None:
         """A score on val or test; None where it was not measured."""
         if split == "val":
@@ -124,10 +131,19 @@ def swept_keys(jobs: Sequence[Job]) -> list[str]:
     return [key for key in keys if len({job.values.get(key) for job in jobs}) > 1]
 
 
-def best_job(jobs: Sequence[Job]) -> Job | None:
-    """The finished job with the highest validation macro-F1; the first of several."""
-    finished = [job for job in jobs if job.status == "finished"]
-    return max(finished, key=lambda job: job.score("val", "macro_f1") or 0.0, default=None)
+def best_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Of the finished jobs the one with the highest validation macro-F1, the first of several.
+
+    One for each set of validation images: scores on different images choose nothing.
+    """
+    best: dict[str, Job] = {}
+    for job in jobs:
+        if job.status == "finished":
+            other = best.setdefault(job.validated_on, job)
+            best[job.validated_on] = max(
+                other, job, key=lambda one: one.score("val", "macro_f1") or 0.0
+            )
+    return list(best.values())
 
 
 def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
@@ -138,6 +154,7 @@ def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
         "status",
         *keys,
         *(f"{split}_{name}" for split, name in scores),
+        "validated_on",
         "best_epoch",
         "epochs",
         "seconds",
@@ -153,6 +170,7 @@ def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
                 "status": job.status,
                 **{key: job.values.get(key) for key in keys},
                 **{f"{split}_{name}": job.score(split, name) for split, name in scores},
+                "validated_on": job.validated_on,
                 "best_epoch": run.get("best_epoch"),
                 "epochs": run.get("epochs"),
                 "seconds": run.get("wall_seconds"),
@@ -163,18 +181,40 @@ def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
     write_csv(path, columns, rows)
 
 
-def write_best(path: Path, job: Job) -> None:
-    """``best.yaml``: the job that validation chose, as a command and as numbers."""
-    assert job.run is not None
-    content = {
-        "chosen_by": "validation macro-F1",
-        "job": job.number,
-        "run": str(job.number),
-        "overrides": job.overrides,
-        "validation": job.run["validation"],
-        "best_epoch": job.run["best_epoch"],
-        "seed": job.run["seed"],
-    }
+SEVERAL = (
+    "No job is the best of all: they are scored on {number} different sets of validation images. "
+    "The best on each: {jobs}."
+)
+"""What is said where no single job can be chosen."""
+
+
+def describe_several(best: Sequence[Job]) -> str | None:
+    """Why there is not one best job; None where there is."""
+    jobs = ", ".join(f"job {job.number} (validated on {job.validated_on})" for job in best)
+    return SEVERAL.format(number=len(best), jobs=jobs) if len(best) > 1 else None
+
+
+def write_best(path: Path, best: Sequence[Job]) -> None:
+    """``best.yaml``: the job that validation chose, as a command and as numbers.
+
+    Where jobs were validated on different images, a list of them below ``best_on_each``.
+    """
+    chosen = []
+    for job in best:
+        assert job.run is not None
+        chosen.append(
+            {
+                "job": job.number,
+                "run": str(job.number),
+                "overrides": job.overrides,
+                "validation": job.run["validation"],
+                "best_epoch": job.run["best_epoch"],
+                "seed": job.run["seed"],
+            }
+        )
+    why = describe_several(best)
+    content = {"chosen_by": "validation macro-F1"}
+    content |= chosen[0] if why is None else {"why": why, "best_on_each": chosen}
     # Through JSON: plain values, floats in full.
     text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True)
     write_text(path, text)

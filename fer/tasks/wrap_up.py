@@ -78,10 +78,13 @@ def finish_sweep(
     jobs = [sweep.read_job(folder, number, own) for number, own in enumerate(overrides)]
     keys = sweep.swept_keys(jobs) if keys is None else keys
     sweep.write_table(folder / "sweep.csv", jobs, keys)
-    best = sweep.best_job(jobs)
-    if best is not None:
+    best = sweep.best_jobs(jobs)
+    if best:
         sweep.write_best(folder / "best.yaml", best)
+    if len(best) == 1:
         draw_sweep(folder, jobs, keys)
+    else:  # the figure would compare scores on different images
+        (folder / "figures" / "sweep.png").unlink(missing_ok=True)
     print_jobs(folder, jobs, keys, best)
     failed = [job for job in jobs if job.status == "failed"]
     if failed:
