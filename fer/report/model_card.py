@@ -263,13 +263,11 @@ def describe_loss(loss: Mapping[str, Any]) -> str:
     parts = [f"loss {str(loss['_target_']).rpartition('.')[2]}"]
     smoothing = loss.get("label_smoothing")
     if smoothing:
-        parts.append(f"with label smoothing {smoothing:g}")
+        parts.append(f"label smoothing {smoothing:g}")
     # Ours has class_weight, torch's own classes weight or pos_weight.
     weights = [loss[key] for key in ("class_weight", "weight", "pos_weight") if loss.get(key)]
-    parts.append(
-        f"weighted by emotion ({', '.join(map(str, weights))})" if weights else "without weights"
-    )
-    return " ".join(parts)
+    parts.append(f"class weights {', '.join(map(str, weights))}" if weights else "no class weights")
+    return ", ".join(parts)
 
 
 def describe_averages(config: Mapping[str, Any]) -> list[str]:

@@ -213,7 +213,7 @@ def write_best(path: Path, best: Sequence[Job]) -> None:
             }
         )
     why = describe_several(best)
-    content = {"chosen_by": "validation macro-F1"}
+    content: dict[str, Any] = {"chosen_by": "validation macro-F1"}
     content |= chosen[0] if why is None else {"why": why, "best_on_each": chosen}
     # Through JSON: plain values, floats in full.
     text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True)

@@ -179,6 +179,53 @@ def test_the_plan_names_every_command(tmp_path: Path) -> None:
     assert sum((count_images(study, "rafdb") or {}).values()) == 15_339
 
 
+def test_options_of_the_data_reach_every_stage_and_passes_every_measurement(
+    tmp_path: Path,
+) -> None:
+    study = make_study(
+        configure("a=fer2013", "b=rafdb", f"folder={tmp_path}", "train.dataset.blank=drop",
+                  "train.model.dropout=0.1", "evaluate.tta=flip",
+                  "evaluate.robustness.seed=3")
+    )  # fmt: skip
+    for stage in study.stages:
+        measuring = "evaluate" in stage.command
+        # At home it comes with the checkpoint, as every option of the data.
+        at_home = measuring and not any(item.startswith("dataset=") for item in stage.command)
+        assert ("dataset.blank=drop" in stage.command) != at_home, stage.name
+        assert ("tta=flip" in stage.command) == measuring, stage.name
+        assert ("robustness.seed=3" in stage.command) == at_home, stage.name
+    with pytest.raises(ConfigError, match=r"Set it as train\.dataset\.blank=drop"):
+        make_study(configure("evaluate.dataset.blank=drop"))
+
+
+@pytest.mark.slow
+def test_a_study_is_of_like_measurements(tmp_path: Path) -> None:
+    few = [f"train.dataset.generator.{split}={n}"
+           for split, n in (("train", 70), ("val", 28), ("test", 42))]  # fmt: skip
+    run_program(
+        "-m", "fer", "study", *few, "train.model.widths=[4,8]", "train.model.image_size=16",
+        "train.logger=none", "train.metrics.resamples=100", "train.trainer.max_epochs=1",
+        "train.trainer.progress_bar=false", "train.dataset.blank=drop",
+        "evaluate=['tta=flip','metrics.resamples=100','perturbation=blur']", "folder=study",
+        cwd=tmp_path, env={"FER_DATA": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    results = json.loads((tmp_path / "study/study.json").read_text())
+    for one in results["evaluations"]:
+        assert one["metrics"]["tta"] == "flip" and one["metrics"]["samples"] == 42
+        run = json.loads((tmp_path / "study" / one["folder"] / "run.json").read_text())
+        assert run["config"]["dataset"]["blank"] == "drop"
+        assert run["config"]["dataset"]["generator"]["test"] == 42
+        assert ("robustness" in one) == (one["train_dataset"] == one["test_dataset"])
+        assert one["data"]["fingerprints"] == next(
+            row["data"]["fingerprints"] for row in results["trainings"]
+            if row["dataset"] == one["test_dataset"]
+        )  # fmt: skip
+        assert ("shared" in one) != ("robustness" in one)
+    page = (tmp_path / "study/report.html").read_text()
+    assert "Not every score" not in page and "two passes" in page
+    assert len(json.loads((tmp_path / "study/evaluate/comparison.json").read_text())) == 2
+
+
 def test_options_of_the_evaluations_replace_the_studys_own() -> None:
     (found,) = expand(["evaluate.perturbation=blur"])
     assert found.startswith("evaluate=['saliency=standard'") and "stress" not in found
