@@ -26,7 +26,8 @@ from tests.conftest import ROOT, run_program, tiny_rows, write_zip
 
 TINY = ["train.model.widths=[4,8,8,8]", "train.model.image_size=32", "train.trainer.max_epochs=2",
         "train.loader.batch_size=7", "train.metrics.resamples=100",
-        "train.trainer.progress_bar=false", "train.logger=none", "evaluate=['perturbation=blur']",
+        "train.trainer.progress_bar=false", "train.logger=none", "train.dataset.blank=drop",
+        "evaluate=['perturbation=blur','tta=flip']",
         "a=fer2013", "raw.a=archive.zip", "b=folder", "raw.b=faces"]  # fmt: skip
 
 
@@ -199,31 +200,21 @@ def test_options_of_the_data_reach_every_stage_and_passes_every_measurement(
 
 
 @pytest.mark.slow
-def test_a_study_is_of_like_measurements(tmp_path: Path) -> None:
-    few = [f"train.dataset.generator.{split}={n}"
-           for split, n in (("train", 70), ("val", 28), ("test", 42))]  # fmt: skip
-    run_program(
-        "-m", "fer", "study", *few, "train.model.widths=[4,8]", "train.model.image_size=16",
-        "train.logger=none", "train.metrics.resamples=100", "train.trainer.max_epochs=1",
-        "train.trainer.progress_bar=false", "train.dataset.blank=drop",
-        "evaluate=['tta=flip','metrics.resamples=100','perturbation=blur']", "folder=study",
-        cwd=tmp_path, env={"FER_DATA": str(tmp_path / "data"), "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    results = json.loads((tmp_path / "study/study.json").read_text())
+def test_a_study_is_of_like_measurements(place: Path) -> None:
+    study = place / "outputs/study/fer2013_folder"
+    results = json.loads((study / "study.json").read_text())
     for one in results["evaluations"]:
-        assert one["metrics"]["tta"] == "flip" and one["metrics"]["samples"] == 42
-        run = json.loads((tmp_path / "study" / one["folder"] / "run.json").read_text())
-        assert run["config"]["dataset"]["blank"] == "drop"
-        assert run["config"]["dataset"]["generator"]["test"] == 42
-        assert ("robustness" in one) == (one["train_dataset"] == one["test_dataset"])
+        run = json.loads((study / one["folder"] / "run.json").read_text())
+        assert one["metrics"]["tta"] == "flip" and run["config"]["dataset"]["blank"] == "drop"
+        home = one["train_dataset"] == one["test_dataset"]
+        assert ("robustness" in one) == home != ("shared" in one)
         assert one["data"]["fingerprints"] == next(
             row["data"]["fingerprints"] for row in results["trainings"]
             if row["dataset"] == one["test_dataset"]
         )  # fmt: skip
-        assert ("shared" in one) != ("robustness" in one)
-    page = (tmp_path / "study/report.html").read_text()
+    page = (study / "report.html").read_text()
     assert "Not every score" not in page and "two passes" in page
-    assert len(json.loads((tmp_path / "study/evaluate/comparison.json").read_text())) == 2
+    assert len(json.loads((study / "evaluate/comparison.json").read_text())) == 2
 
 
 def test_options_of_the_evaluations_replace_the_studys_own() -> None:
