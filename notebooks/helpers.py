@@ -25,7 +25,8 @@ from fer.core.files import read_json
 from fer.core.words import ABSENT, how_many, percent, signed, whole
 from fer.report.page import Cell, FigureEntry, Table, embed, fragment
 from fer.runs.plan import AT_HOME
-from fer.runs.resume import FINISHED, quote
+from fer.runs.resume import quote
+from fer.runs.state import State, state_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -254,7 +255,7 @@ def run(program: str, *overrides: str, name: str) -> Path:
     """
     folder = root() / setting("OUTPUTS", "outputs/notebooks") / name / _checksum(program, overrides)
     shown = _relative(folder)
-    if (folder / FINISHED).is_file():
+    if state_of(folder) is State.FINISHED:
         print("$ python", shlex.join([program, *overrides]))
         print(f"This has finished before: its results in {shown} are used again.")
         return folder

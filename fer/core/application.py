@@ -211,9 +211,12 @@ def end_with_parent() -> None:
 
 def how_to_go_on(folder: Path) -> str:
     """What to do after a program was ended from outside."""
-    if (folder / "checkpoints" / "last.ckpt").is_file():
-        return f"Go on with it: python train.py resume={folder}"
-    return "Nothing can be gone on with: give the command again."
+    own = HydraConfig.get()
+    if own.mode == RunMode.MULTIRUN and own.job.name == "train":
+        folder = Path(own.sweep.dir)
+    elif not (folder / "checkpoints" / "last.ckpt").is_file():
+        return "Nothing can be gone on with: give the command again."
+    return f"Go on with it: python train.py {typed('resume', folder)}"
 
 
 def call(task: Task, cfg: DictConfig) -> object:

@@ -325,6 +325,8 @@ class CutOff:
     """Whether early stopping had ended it, or a search."""
     pruned: bool
     """Whether it was a search."""
+    threads: int
+    """That it computed with: another number rounds differently."""
     rows: list[dict[str, float]]
     """Of its history."""
 
@@ -348,6 +350,7 @@ def read_progress(path: Path) -> CutOff:
             int(content["global_step"]),
             bool(progress["stopped"]),
             bool(content["callbacks"].get("Pruning", {"pruned": False})["pruned"]),
+            int(progress["threads"]),
             list(content["callbacks"]["History"]["rows"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

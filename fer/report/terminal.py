@@ -12,7 +12,7 @@ from rich.table import Table
 from fer.core.words import ABSENT, how_many, percent
 from fer.evaluation.metrics import SplitResult
 from fer.evaluation.scores import SCORES, shown_in
-from fer.runs.sweep import Job, describe_several, short_names, shorten
+from fer.runs.sweep import Job, best_jobs, measured_scores, short_names, shorten
 
 
 def print_summary(
@@ -67,27 +67,19 @@ def print_summary(
             console.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Sequence[Job]) -> None:
-    """The jobs on the terminal, the best on validation first, by the images it consists of.
-
-    Args:
-        folder: of the sweep.
-        jobs: of it.
-        keys: that were swept.
-        best: a job for each set of validation images.
-    """
+def print_jobs(
+    folder: Path, jobs: Sequence[Job], keys: Sequence[str], notes: Sequence[str]
+) -> None:
+    """The jobs on the terminal, the best on validation first."""
     table = Table(title="Jobs, the best macro-F1 on validation first")
     table.add_column("job", justify="right")
     for name in short_names(keys):
         table.add_column(name)
-    # A search leaves the test split alone.
-    tested = any(job.score("test", "macro_f1") is not None for job in jobs)
-    splits = ("val", "test") if tested else ("val",)
-    columns = [(split, score) for split in splits for score in shown_in("sweeps")]
+    columns = measured_scores(jobs)
     for heading in (*(f"{split} {score.heading}" for split, score in columns), "seconds"):
         table.add_column(escape(heading), justify="right")
     table.add_column("status", no_wrap=True)
-    groups = [job.validated_on for job in best]
+    groups = [job.validated_on for job in best_jobs(jobs)]  # a set of validation images each
     order = sorted(
         jobs,
         key=lambda job: (
@@ -101,13 +93,12 @@ def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Seq
             *(escape(shorten(job.values.get(key, ""))) for key in keys),
             *(score.format.text(job.score(split, score.name), more=1) for split, score in columns),
             ABSENT if job.run is None else f"{job.run['wall_seconds']:.0f}",
-            job.status,
+            job.state.value,
         )
     console = Console()
     console.print(table)
-    several = describe_several(best)
-    if several is not None:
-        console.print(several, markup=False, highlight=False)
+    for note in notes:
+        console.print(f"Note: {note}", markup=False, highlight=False)
     for name in ("sweep.csv", "best.yaml", "figures"):
         if (folder / name).exists():
             console.print(f"  {folder / name}", markup=False, highlight=False, soft_wrap=True)

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.core.errors import ConfigError
-from fer.runs.resume import FINISHED, JOBS, LAST
+from fer.runs.state import JOBS, State, state_of
 
 LOCK = ".lock"
 HELD: dict[Path, FileLock] = {}
@@ -94,9 +94,10 @@ def refuse_a_run(folder: Path, key: str) -> None:
     Raises:
         ConfigError: the folder holds one.
     """
-    if (folder / FINISHED).is_file():
+    state = state_of(folder)
+    if state is State.FINISHED:
         found, advice = "a finished run", ""
-    elif (folder / LAST).is_file():
+    elif state is State.UNFINISHED:
         found, advice = "a training that was cut off", f" or go on with it: resume={folder}"
     elif (folder / JOBS).is_file():
         found, advice = "a sweep", f" or go on with it: resume={folder}"

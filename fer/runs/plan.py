@@ -20,7 +20,8 @@ from fer.core.errors import ConfigError
 from fer.core.files import read_json, sha256_of_file
 from fer.core.options import SEED
 from fer.data.preparation import CACHE
-from fer.runs.resume import BEST, FINISHED, LAST, quote, read_overrides
+from fer.runs.resume import quote, read_overrides
+from fer.runs.state import BEST, FINISHED, State, state_of
 
 OWN = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
 """Options that the study sets itself."""
@@ -80,7 +81,7 @@ class Stage:
     @property
     def begun(self) -> bool:
         """Whether a training was cut off and can go on."""
-        return not self.done and self.folder is not None and (self.folder / LAST).is_file()
+        return self.folder is not None and state_of(self.folder) is State.UNFINISHED
 
     @property
     def line(self) -> str:

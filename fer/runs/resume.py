@@ -20,15 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from fer.core.application import compose, is_group, options_of, split_flags
 from fer.core.errors import ConfigError
 from fer.core.values import is_plain
+from fer.runs.state import JOBS, State, state_of
 
-BEST = "checkpoints/best.ckpt"
-LAST = "checkpoints/last.ckpt"
-FINISHED = "report.html"
-"""The file that a run writes last."""
-PRUNED = "pruned.json"
-"""What a trial leaves that a search has ended early: its scores so far."""
-JOBS = "jobs.json"
-"""The overrides of every job, in a sweep's folder."""
 SWEEPS = ("hydra.sweeper.",)
 """How Hydra's own options begin that belong to a sweep's jobs, as ours do."""
 FREE = ("resume=", "trainer.progress_bar=", "hydra.", "optuna.")
@@ -80,7 +73,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
             f"resume: expected the folder of a run, with .hydra/overrides.yaml in it, found none "
             f"at {folder.absolute()}. Pass outputs/train/<dataset>/<date>_<time>, or auto."
         )
-    if (folder / FINISHED).is_file():
+    if state_of(folder) is State.FINISHED:
         raise ConfigError(
             f"resume: expected a run that was cut off, found a finished one: {folder.absolute()}. "
             "Start a new one without resume."
@@ -176,7 +169,7 @@ def is_plain_override(item: str) -> bool:
     return all(override.is_interval_sweep() or is_plain(value) for value in values)
 
 
-def quote(path: Path) -> str:
+def quote(path: Path | str) -> str:
     """A path as Hydra's command line takes it: in quotes, where it has more than plain letters."""
     text = str(path)
     if re.fullmatch(r"[\w./-]+", text, re.ASCII):
@@ -236,6 +229,6 @@ def find_unfinished(overrides: Sequence[str]) -> Path | None:
     wanted = sorted(item for item in plain if not item.startswith(FREE))
     for folder in sorted(runs.iterdir(), reverse=True):  # named after their start
         saved = read_overrides(folder)
-        if saved is not None and sorted(saved) == wanted and not (folder / FINISHED).is_file():
+        if saved is not None and sorted(saved) == wanted and state_of(folder) is not State.FINISHED:
             return folder
     return None

@@ -27,10 +27,11 @@ from hydra.errors import HydraException
 
 from fer.core.application import FAILED
 from fer.core.errors import ConfigError
-from fer.core.files import read_json, write_json
+from fer.core.files import write_json
 from fer.core.options import SEED, SWITCH, TEXT, Check, or_null, whole
 from fer.runs import sweep
-from fer.runs.resume import JOBS
+from fer.runs.state import State
+from fer.runs.sweep import Planned
 
 if TYPE_CHECKING:
     import optuna
@@ -46,6 +47,8 @@ EXAMPLE = "'optimizer.lr=tag(log, interval(1e-4, 1e-2))'"
 
 Launch = Callable[[int, list[list[str]]], None]
 """Runs jobs: the number of the first and the overrides of each."""
+Plan = Callable[[Sequence[Sequence[str]], Sequence[Planned]], list[Planned]]
+"""Gives new jobs their folders; see :func:`fer.runs.sweep.plan`."""
 
 
 def import_optuna() -> Any:
@@ -339,7 +342,7 @@ def open_study(
             f"hydra.sweeper.study_name: expected a study that {where} does not have yet, found "
             f"{name}. Choose another name, or go on with its sweep: python train.py resume=FOLDER"
         )
-    if not exists and resuming and read_json(folder / JOBS):
+    if not exists and resuming and sweep.read_jobs(folder):
         raise ConfigError(
             f"resume: expected the study {name} of {folder} in {where}, found none. Bring the "
             "storage back, or start a new sweep."
@@ -385,41 +388,45 @@ def search(
     space: Sequence[Dimension],
     fixed: Sequence[str],
     settings: Settings,
+    plan: Plan,
     launch: Launch,
     *,
     resuming: bool,
-) -> list[list[str]]:
+) -> list[Planned]:
     """Ask for trials and run them until there are ``n_trials``.
 
     A trial that was running when the search was killed comes first, with its values, in its folder.
 
     Returns:
-        The overrides of every job.
+        Every job.
 
     Raises:
         ConfigError: there is no such study to go on with, or one to write over.
     """
     study, storage = open_study(folder, space, fixed, settings, resuming=resuming)
-    trials = Trials(folder, space, fixed, settings, study, storage)
+    planned = sweep.read_jobs(folder)
+    trials = Trials(folder, space, fixed, settings, study, storage, planned)
     left = trials.cut_off()
     while True:
         batch, left = left[: settings.n_jobs], left[settings.n_jobs :]
         while len(batch) < settings.n_jobs and len(trials.begun()) < settings.n_trials:
             batch.append(trials.ask())
-        jobs = trials.jobs()
+        planned[:] = plan(trials.jobs()[len(planned) :], planned)
         if not batch:
-            return jobs
-        sweep.save_jobs(folder, jobs)
+            return planned
+        sweep.save_jobs(folder, planned)
         where = locate_storage(folder, settings.storage)
         numbered = [
-            (number, [*jobs[number], *link(settings.study_name, number, where)]) for number in batch
+            (number, [*planned[number].launched, *link(settings.study_name, number, where)])
+            for number in batch
         ]
         for first, group in sweep.neighbours(numbered):
             launch(first, group)
         for number in batch:
             if not trials.settle(number):
                 message = "expected a result, found none: its process has ended before its time"
-                write_json(folder / str(number) / FAILED, {"error": "", "message": message})
+                place = folder / planned[number].folder
+                write_json(place / FAILED, {"error": "", "message": message})
                 trials.settle(number)
 
 
@@ -433,6 +440,8 @@ class Trials:
     settings: Settings
     study: optuna.study.Study
     storage: optuna.storages.BaseStorage
+    planned: Sequence[Planned]
+    """The jobs that have been launched, those of the running search too."""
 
     def begun(self) -> list[FrozenTrial]:
         """All trials but those that somebody has put into the study to be run later."""
@@ -473,12 +482,14 @@ class Trials:
     def settle(self, number: int) -> bool:
         """Tell the study what became of a job; False if it has not come to an end."""
         states = import_optuna().trial.TrialState
-        job = sweep.read_job(self.folder, number, [])
-        if job.status == "finished":
+        if number >= len(self.planned):
+            return False
+        job = sweep.read_job(self.folder, number, self.planned[number])
+        if job.state is State.FINISHED:
             self.study.tell(number, job.score("val", "macro_f1"))
-        elif job.status == "pruned":
+        elif job.state is State.PRUNED:
             self.study.tell(number, state=states.PRUNED)
-        elif job.status == "failed":
+        elif job.state is State.FAILED:
             self.storage.set_trial_user_attr(self._id(number), "error", job.error)
             self.study.tell(number, state=states.FAIL)
         else:

@@ -131,7 +131,7 @@ def collect(folder: Path) -> Collection | None:
     Raises:
         DataError: a job's file cannot be read.
     """
-    folders = [path.parent for path in folder.glob("*/metrics.json")]
+    folders = [path.parent for path in folder.rglob("metrics.json")]
     # A job that did not come to its end has no run.json.
     folders = [place for place in folders if (place / "run.json").is_file()]
     jobs = [load_job(place) for place in sorted(folders, key=_number)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fer.core.words import how_many
 from fer.data.audit.integrity import data_notes
 from fer.data.datamodule import EmotionDataModule
 from fer.model.checkpoint import Checkpoint
@@ -33,6 +34,16 @@ def describe_left_out(data: EmotionDataModule) -> list[str]:
         protocol = " The test split is then not the official one." if counts["test"] else ""
         lines.append(f"Left out because {why}: {shown}.{protocol}")
     return lines
+
+
+def compare_threads(before: int, now: int) -> list[str]:
+    """A note where a training went on with another number of threads, which round differently."""
+    if before == now:
+        return []
+    return [
+        f"The training was begun with {how_many(before, 'thread')} and went on with {now}: its "
+        "weights may differ in their last digits from those of one that was not cut off."
+    ]
 
 
 def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:

@@ -18,7 +18,7 @@ from fer.core.application import LIFELINE, compose, instantiate
 from fer.core.errors import FerError
 from fer.core.files import read_json
 from fer.runs.plan import Stage, Study, check_same, make_study
-from fer.runs.resume import BEST
+from fer.runs.state import BEST
 from fer.tasks.wrap_up import put_side_by_side
 
 if TYPE_CHECKING:

@@ -38,6 +38,7 @@ from fer.report.study_page import summarise, write_study
 from fer.report.terminal import print_jobs, print_summary
 from fer.runs.plan import Evaluation, Stage, Study
 from fer.runs.side_by_side import collect, cross_columns
+from fer.runs.state import State
 from fer.runs.sweep import Job, write_table
 from tests.conftest import ROOT, run_program, to_png
 from tests.report.test_report import Page, make_report
@@ -341,7 +342,7 @@ def test_the_table_of_a_notebook_shows_it(tmp_path: Path) -> None:
 def job(number: int, metrics: dict[str, Any] | None) -> Job:
     run = {"validation": metrics or {"accuracy": 0.5, "macro_f1": 0.4}, "wall_seconds": 1}
     tested = {"split": "test", "accuracy": 0.5, "macro_f1": 0.4, **(metrics or {})}
-    return Job(number, ["seed=1"], "finished", run=run, metrics=tested)
+    return Job(number, str(number), ["seed=1"], State.FINISHED, run=run, metrics=tested)
 
 
 def test_the_table_of_a_sweep_has_its_columns(
