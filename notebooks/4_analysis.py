@@ -53,6 +53,8 @@ from helpers import (
     cross_table,
     damage_table,
     findings,
+    of_data,
+    of_scores,
     read_notes,
     run,
     run_table,
@@ -110,6 +112,7 @@ for dataset, checkpoint in networks.items():
         "saliency=standard",
         *size.data,
         *size.evaluation,
+        *of_data(TRAIN),
         *EVALUATE,
         name=f"evaluate/{dataset}",
     )
@@ -126,6 +129,8 @@ if len(networks) > 1:
         checkpoint_option(*networks.values()),
         f"dataset={','.join(networks)}",
         *size_of(DATASETS[0], quick=QUICK).data,
+        *of_data(TRAIN),
+        *of_scores(EVALUATE),
         name="cross",
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -34,6 +35,8 @@ class Entry:
     race: str = ""
     age: str = ""
     """In years, such as ``20-39``."""
+    phash: str = ""
+    """Perceptual hash, 32 hex digits; empty where the picture has no content."""
 
     @property
     def file(self) -> str:
@@ -43,7 +46,10 @@ class Entry:
 
 ATTRIBUTES = ("gender", "race", "age")
 """Columns of ``manifest.csv`` that only a dataset with such annotations has."""
-COLUMNS = tuple(field.name for field in fields(Entry) if field.name not in ATTRIBUTES)
+PHASH = re.compile("(?:[0-9a-f]{32})?")
+LATER = (*ATTRIBUTES, "phash")
+"""Columns that a table may lack; an earlier version wrote no ``phash``."""
+COLUMNS = tuple(field.name for field in fields(Entry) if field.name not in LATER)
 
 
 REPAIR = "Delete the prepared folder and prepare the dataset again."
@@ -66,7 +72,7 @@ def fingerprint(entries: Iterable[Entry]) -> str:
 def write_manifest(path: Path, entries: Sequence[Entry]) -> Path:
     """Write ``manifest.csv``, atomically."""
     annotated = any(getattr(entry, name) for entry in entries for name in ATTRIBUTES)
-    columns = (*COLUMNS, *ATTRIBUTES) if annotated else COLUMNS
+    columns = (*COLUMNS, *(ATTRIBUTES if annotated else ()), "phash")
     rows = ({name: getattr(entry, name) for name in columns} for entry in entries)
     return write_csv(path, columns, rows)
 
@@ -115,6 +121,11 @@ def to_entry(path: Path, number: int, cells: Mapping[str | None, str | None]) ->
             f"({', '.join(SPLITS)}) and an emotion ({', '.join(labels.EMOTIONS)}), found "
             f"{row['id']!r}, {row['split']!r}, {row['emotion']!r}. {REPAIR}"
         )
-    own = {name: row.get(name, "") for name in (*COLUMNS, *ATTRIBUTES)}
+    if not PHASH.fullmatch(row.get("phash", "")):
+        raise DataError(
+            f"{path}: row {number}: expected a phash of 32 hex digits or none, found "
+            f"{row['phash']!r}. {REPAIR}"
+        )
+    own = {name: row.get(name, "") for name in (*COLUMNS, *LATER)}
     repeated = ("emotion", "split", *ATTRIBUTES)  # kept in memory once
     return Entry(**own | {name: sys.intern(own[name]) for name in repeated})

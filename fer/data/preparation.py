@@ -607,7 +607,7 @@ def stage(
             results = executor.map(_convert, jobs) if executor else map(_convert, jobs)
             for chunk, (hashes, chunk_looks, chunk_failures) in zip(chunks, results, strict=True):
                 pairs = zip(chunk, hashes, strict=True)
-                entries.extend(to_entry(record, found) for record, found in pairs if found)
+                entries.extend(to_entry(record, *found) for record, found in pairs if found)
                 looks.append(chunk_looks)
                 failures.extend(chunk_failures)
                 progress(len(entries) + len(failures), len(records))
@@ -713,29 +713,32 @@ def describe_excluded(excluded: Mapping[str, int]) -> list[str]:
 
 def _convert(
     job: tuple[Source, Path, Sequence[Record], int],
-) -> tuple[list[str], Looks, list[Failure]]:
+) -> tuple[list[tuple[str, str] | None], Looks, list[Failure]]:
     """Decode some records and write them as PNG files. Runs in a worker process.
 
     Returns:
-        The :func:`~fer.data.manifest.pixel_hash` of each, empty for one that does not decode; how
-        the others look; and what does not decode.
+        The :func:`~fer.data.manifest.pixel_hash` and the perceptual hash of each, None for one that
+        does not decode; how the others look; and what does not decode.
     """
     source, staging, records, side = job
-    hashes, appearances, failures = [], [], []
+    hashes: list[tuple[str, str] | None] = []
+    appearances, failures = [], []
     for record in records:
         try:
             image = source.read(record)
         except DataError as error:
             failures.append(Failure(record.source, str(error)))
-            hashes.append("")
+            hashes.append(None)
             continue
-        hashes.append(pixel_hash(image))
-        (staging / to_entry(record, hashes[-1]).file).write_bytes(encode_png(image))
-        appearances.append(Appearance.of(image, side))
+        looks = Appearance.of(image, side)
+        found = pixel_hash(image), looks.phash
+        (staging / to_entry(record, *found).file).write_bytes(encode_png(image))
+        hashes.append(found)
+        appearances.append(looks)
     return hashes, Looks.stack(appearances), failures
 
 
-def to_entry(record: Record, sha256: str) -> Entry:
+def to_entry(record: Record, sha256: str, phash: str) -> Entry:
     """What the manifest says of a record."""
     return Entry(
         record.id,
@@ -746,6 +749,7 @@ def to_entry(record: Record, sha256: str) -> Entry:
         record.gender,
         record.race,
         record.age,
+        phash,
     )
 
 
@@ -810,8 +814,11 @@ def adopt(
             image = read_picture(folder / file)
             path = Path(file).with_suffix("")
             entry_id = (path.as_posix() if paths[path] == 1 else file).replace("/", "_")
-            entries.append(Entry(entry_id, emotion, split, file, pixel_hash(image)))
-            appearances.append(Appearance.of(image, side))
+            looks = Appearance.of(image, side)
+            entries.append(
+                Entry(entry_id, emotion, split, file, pixel_hash(image), phash=looks.phash)
+            )
+            appearances.append(looks)
             if number % CHUNK == 0 or number == len(placed):
                 progress(number, len(placed))
     integrity = {

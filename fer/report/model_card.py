@@ -130,6 +130,11 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
     model = config["model"]
     alone = len(results["seeds"]) == 1
     homes = {name: _home(results, name) for name in names}
+    passes = {
+        (one["train_dataset"], one["test_dataset"]): f", tta={one['metrics']['tta']}"
+        for one in results["evaluations"]
+        if one["metrics"].get("tta")
+    }
     return {
         "metadata": make_metadata(results),
         "title": f"{name_network(model)} for seven facial expressions: {' and '.join(names)}",
@@ -145,6 +150,7 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
         "recipe": describe_recipe(config),
         "data": [_describe_data(name, results["data"][name]) for name in names],
         "missing": {} if "rafdb" in names or _drawn(results) else MISSING,
+        "passes": describe_passes(results["evaluations"]),
         "spread": "In brackets: the 95 % interval, a bootstrap over the images. One seed: how much "
         "others would differ was not measured."
         if alone
@@ -152,7 +158,8 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
         "headings": [score.heading for score in SCORES.values()],
         "results": [
             {
-                "name": f"{row['train_dataset']} → {row['test_dataset']}",
+                "name": f"{row['train_dataset']} → {row['test_dataset']}"
+                + passes.get((row["train_dataset"], row["test_dataset"]), ""),
                 "samples": whole(row["samples"]),
                 "cells": [_spread(row, score) for score in SCORES.values()],
             }
@@ -272,12 +279,57 @@ def describe_recipe(config: Mapping[str, Any]) -> str:
         f"{config['trainer']['max_epochs']} epochs at most",
         f"batches of {config['loader']['batch_size']}",
         *([f"dropout {config['model']['dropout']:g}"] if "dropout" in config["model"] else []),
-        f"loss {kind(config['loss'])}",
+        describe_loss(config["loss"]),
         f"augmentation: {policy}",
+        *describe_averages(config),
     ]
     if patience is not None:
         parts.append(f"stopped after {patience} epochs without a better validation macro-F1")
     return "; ".join(parts)
+
+
+def describe_loss(loss: Mapping[str, Any]) -> str:
+    """The loss with its label smoothing and class weights, in words."""
+    parts = [f"loss {str(loss['_target_']).rpartition('.')[2]}"]
+    smoothing = loss.get("label_smoothing")
+    if smoothing:
+        parts.append(f"label smoothing {smoothing:g}")
+    # Ours has class_weight, torch's own classes weight or pos_weight.
+    weights = [loss[key] for key in ("class_weight", "weight", "pos_weight") if loss.get(key)]
+    parts.append(f"class weights {', '.join(map(str, weights))}" if weights else "no class weights")
+    return ", ".join(parts)
+
+
+def describe_averages(config: Mapping[str, Any]) -> list[str]:
+    """Mixed images and averaged weights, in words; nothing of what a study does not record."""
+    parts = []
+    if "mixing" in config:
+        mixing = config["mixing"]
+        mixed = [
+            f"{name} (alpha {mixing[key]:g})"
+            for key, name in (("mixup", "mixup"), ("cutmix", "CutMix"))
+            if mixing[key]
+        ]
+        share = f" in {100 * mixing['p']:g} % of the batches"
+        parts.append(" or ".join(mixed) + share if mixed else "no mixup or CutMix")
+    if "ema" in config:
+        decay = config["ema"]["decay"]
+        parts.append(
+            "no averaged weights"
+            if decay is None
+            else f"weights averaged over the steps (EMA, decay {decay:g})"
+        )
+    return parts
+
+
+def describe_passes(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """How often the network saw each image when it was measured."""
+    found = {one["metrics"].get("tta") for one in evaluations}
+    if found == {None}:
+        return "in a single forward pass"
+    if None not in found:
+        return f"in two passes, the mean of each image and its mirror image (tta={found.pop()})"
+    return "in a single forward pass but where tta is named: there it took two"
 
 
 def _spread(row: Mapping[str, Any], score: Score) -> str:
@@ -343,10 +395,19 @@ def _beside(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
                 f"is {_percent([row['accuracy'] for row in apart if row])} % and the macro-F1 "
                 f"{_percent([row['macro_f1'] for row in apart if row])} %."
             )
+        near = [row.get("without_near_leaks") for row in metrics]
+        if all(near):
+            line += (
+                " Without those that stand there nearly (near duplicates) too, they are "
+                f"{_percent([row['accuracy'] for row in near if row])} % and "
+                f"{_percent([row['macro_f1'] for row in near if row])} %."
+            )
         scaled = [row.get("temperature_scaling") for row in metrics]
         if all(scaled):
+            fitted = ", ".join(f"{row['temperature']:.2f}" for row in scaled if row)
             line += (
-                " With a temperature that was fitted on validation the calibration error is "
+                f" With the temperature that was fitted on validation ({fitted}; no other figure "
+                "here has one) the calibration error is "
                 f"{_percent([row['expected_calibration_error'] for row in scaled if row])} %."
             )
         lines.append(line)

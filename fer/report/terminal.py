@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fer.core.words import ABSENT
+from fer.core.words import ABSENT, how_many, percent
 from fer.evaluation.metrics import SplitResult
 from fer.evaluation.scores import SCORES, shown_in
-from fer.runs.sweep import Job, measured_scores, short_names, shorten
+from fer.runs.sweep import Job, best_jobs, measured_scores, short_names, shorten
 
 
 def print_summary(
@@ -40,6 +40,16 @@ def print_summary(
         table.add_row(*cells)
     console = Console()
     console.print(table)
+    for name, words in (("leaks", "exactly"), ("near_leaks", "exactly or nearly")):
+        clean = result.metrics.get(f"without_{name}")
+        if clean and clean["samples"] < len(result.target):
+            console.print(
+                f"Without {how_many(len(result.target) - clean['samples'], 'image')} that stand "
+                f"again, {words}, in an earlier split: accuracy {percent(clean['accuracy'])}, "
+                f"macro-F1 {percent(clean['macro_f1'])}",
+                markup=False,
+                highlight=False,
+            )
     for note in notes:
         console.print(f"Note: {note}", markup=False)
     robustness = result.metrics.get("robustness")
@@ -69,7 +79,14 @@ def print_jobs(
     for heading in (*(f"{split} {score.heading}" for split, score in columns), "seconds"):
         table.add_column(escape(heading), justify="right")
     table.add_column("status", no_wrap=True)
-    order = sorted(jobs, key=lambda job: -(job.score("val", "macro_f1") or -1.0))
+    groups = [job.validated_on for job in best_jobs(jobs)]  # a set of validation images each
+    order = sorted(
+        jobs,
+        key=lambda job: (
+            groups.index(job.validated_on) if job.validated_on in groups else len(groups),
+            -(job.score("val", "macro_f1") or -1.0),
+        ),
+    )
     for job in order:
         table.add_row(
             str(job.number),

@@ -33,6 +33,8 @@ PLACES = (
 """Options that do not change a result: where things are, what is shown."""
 
 
+AT_HOME = ("perturbation", "robustness", "saliency", "errors", "temperature_scaling")
+"""Options of an evaluation that add to its scores, and are for a network's own dataset alone."""
 UNSEEN = ("--", "hydra.", "paths.", "checkpoint=")
 """How arguments begin that say where things are, not what is measured."""
 
@@ -113,7 +115,8 @@ class Study:
     options: tuple[str, ...]
     """Of every training."""
     measured: tuple[str, ...]
-    """Options of every evaluation of a network on its own dataset."""
+    """Options of every evaluation of a network on its own dataset; but for :data:`AT_HOME` of the
+    others too."""
     stages: list[Stage]
     trainings: dict[tuple[str, int], Stage]
     """By dataset and seed."""
@@ -138,6 +141,8 @@ def make_study(cfg: DictConfig) -> Study:
     seeds = tuple(check_seeds(cfg))
     options = tuple(check_list(cfg, "train"))
     measured = check_list(cfg, "evaluate")
+    # What changes the scores themselves holds wherever they are compared.
+    abroad = [item for item in measured if not item.lstrip("+~").startswith(AT_HOME)]
     folder = Path(cfg.folder or Path(cfg.paths.outputs) / "study" / "_".join(datasets))
     data = f"paths.data={place_of(Path(cfg.paths.data))}"
     # What is done with the data holds wherever they are used.
@@ -194,7 +199,7 @@ def make_study(cfg: DictConfig) -> Study:
                     f"checkpoint={place_of(checkpoint)}",
                     # A dataset that is named would lose the options that it was trained with.
                     *([] if other == name else [f"dataset={other}", *chosen]),
-                    *(measured if other == name else []),
+                    *(measured if other == name else abroad),
                     data,
                     f"hydra.run.dir={place_of(place)}",
                 ],
@@ -277,6 +282,11 @@ def check_list(cfg: DictConfig, key: str) -> list[str]:
     for item in items:
         name = item.lstrip("+~").partition("=")[0]
         # The whole dataset is the study's; what is done with it, such as dataset.leaks, is not.
+        if key == "evaluate" and name.startswith("dataset."):
+            raise ConfigError(
+                f"evaluate: expected options of the measurement, found {item}: what is done with "
+                f"the data holds for every stage. Set it as train.{item}"
+            )
         if name in OWN or name.startswith(("hydra.", "paths.", "dataset.raw", "dataset.folder")):
             raise ConfigError(
                 f"{key}: expected options of the recipe, found {item}, which the study sets "

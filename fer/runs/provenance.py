@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer import __version__
 from fer.core.processes import cpu_count
+from fer.data.manifest import fingerprint
 
 if TYPE_CHECKING:
     from fer.core.hardware import Computing
@@ -50,6 +51,8 @@ def describe_run(
             "verdict": integrity["verdict"],
             "official_protocol": integrity["official_protocol"],
             "images": {split: len(dataset) for split, dataset in data.datasets.items()},
+            # Of the images that are used: equal where two runs were measured on the same.
+            "fingerprints": {split: fingerprint(data.entries(split)) for split in data.rows},
             "left_out": data.left_out,
         },
         "notes": list(notes),

@@ -39,6 +39,7 @@ EVALUATION: dict[str, Any] = {
         "dataset": {"name": str},
     },
     "config": {"metrics": {"resamples": int, "seed": int}},
+    "hardware": {"precision": str},
 }
 PRUNED = {
     "validation": {str: float},

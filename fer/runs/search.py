@@ -207,6 +207,15 @@ def read_space(
             "hydra.sweeper.params: expected options to search, found none. Pass one as "
             f"{EXAMPLE}, or choose the space in conf/sweep/optuna.yaml"
         )
+    for key in swept:
+        name = key.lstrip("+~")
+        # dataset.leaks changes training images alone.
+        if name == "dataset" or (name.startswith("dataset.") and name != "dataset.leaks"):
+            raise ConfigError(
+                f"hydra.sweeper.params: expected options that leave the validation images as they "
+                f"are, found {key}: scores on different images choose nothing. Search each dataset "
+                f"on its own, with {key}=VALUE"
+            )
     space = [make_dimension(key, item) for key, item in swept.items()]
     return space, [str(item.input_line) for key, item in by_key.items() if key not in swept]
 

@@ -64,6 +64,13 @@ class Job:
         """Its overrides by key."""
         return values_of(self.overrides)
 
+    @property
+    def validated_on(self) -> str:
+        """Fingerprint of its validation images; of a run before it was recorded, of its data."""
+        data = (self.run or {}).get("dataset", {})
+        own = data.get("fingerprints", {}).get("val") or data.get("fingerprint", "")
+        return str(own)[:16]
+
     def score(self, split: str, name: str) -> float | None:
         """A score on val or test; None where it was not measured."""
         if split == "val":
@@ -264,10 +271,19 @@ def swept_keys(jobs: Iterable[Mapping[str, str]]) -> list[str]:
     return [key for key in keys if len({job.get(key) for job in jobs}) > 1]
 
 
-def best_job(jobs: Sequence[Job]) -> Job | None:
-    """The finished job with the highest validation macro-F1; the first of several."""
-    finished = [job for job in jobs if job.state is State.FINISHED]
-    return max(finished, key=lambda job: job.score("val", "macro_f1") or 0.0, default=None)
+def best_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Of the finished jobs the one with the highest validation macro-F1, the first of several.
+
+    One for each set of validation images: scores on different images choose nothing.
+    """
+    best: dict[str, Job] = {}
+    for job in jobs:
+        if job.state is State.FINISHED:
+            other = best.setdefault(job.validated_on, job)
+            best[job.validated_on] = max(
+                other, job, key=lambda one: one.score("val", "macro_f1") or 0.0
+            )
+    return list(best.values())
 
 
 def measured_scores(jobs: Sequence[Job]) -> list[tuple[str, Score]]:
@@ -285,6 +301,7 @@ def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
         "status",
         *keys,
         *(f"{split}_{name}" for split, name in scores),
+        "validated_on",
         "best_epoch",
         "epochs",
         "seconds",
@@ -300,6 +317,7 @@ def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
                 "status": job.state.value,
                 **{key: job.values.get(key) for key in keys},
                 **{f"{split}_{name}": job.score(split, name) for split, name in scores},
+                "validated_on": job.validated_on,
                 "best_epoch": run.get("best_epoch"),
                 "epochs": run.get("epochs"),
                 "seconds": run.get("wall_seconds"),
@@ -320,22 +338,38 @@ def notes_on(jobs: Sequence[Job]) -> list[str]:
             "The test split was left alone, since the jobs are compared on validation. Measure the "
             "best one when the choice is made: python evaluate.py checkpoint=PATH",
         )
+    best = best_jobs(jobs)
+    if len(best) > 1:
+        each = ", ".join(f"job {job.number} (validated on {job.validated_on})" for job in best)
+        notes.insert(
+            0,
+            f"No job is the best of all: they are scored on {len(best)} different sets of "
+            f"validation images. The best on each: {each}.",
+        )
     return notes
 
 
-def write_best(path: Path, job: Job, notes: Sequence[str]) -> None:
-    """``best.yaml``: the job that validation chose, as a command and as numbers."""
-    assert job.run is not None
-    content = {
-        "chosen_by": "validation macro-F1",
-        "job": job.number,
-        "run": job.folder,
-        "overrides": job.overrides,
-        "validation": job.run["validation"],
-        "best_epoch": job.run["best_epoch"],
-        "seed": job.run["seed"],
-        "notes": list(notes),
-    }
+def write_best(path: Path, best: Sequence[Job], notes: Sequence[str]) -> None:
+    """``best.yaml``: the job that validation chose, as a command and as numbers.
+
+    Where jobs were validated on different images, a list of them below ``best_on_each``.
+    """
+    chosen = []
+    for job in best:
+        assert job.run is not None
+        chosen.append(
+            {
+                "job": job.number,
+                "run": job.folder,
+                "overrides": job.overrides,
+                "validation": job.run["validation"],
+                "best_epoch": job.run["best_epoch"],
+                "seed": job.run["seed"],
+            }
+        )
+    content: dict[str, Any] = {"chosen_by": "validation macro-F1"}
+    content |= chosen[0] if len(chosen) == 1 else {"best_on_each": chosen}
+    content["notes"] = list(notes)
     # Through JSON: plain values, floats in full.
     text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True)
     write_text(path, text)

@@ -79,10 +79,13 @@ def finish_sweep(
     jobs = [sweep.read_job(folder, number, job) for number, job in enumerate(planned)]
     keys = sweep.swept_keys(job.values for job in jobs) if keys is None else keys
     sweep.write_table(folder / "sweep.csv", jobs, keys)
-    best, notes = sweep.best_job(jobs), sweep.notes_on(jobs)
-    if best is not None:
+    best, notes = sweep.best_jobs(jobs), sweep.notes_on(jobs)
+    if best:
         sweep.write_best(folder / "best.yaml", best, notes)
+    if len(best) == 1:
         draw_sweep(folder, jobs, keys)
+    else:  # the figure would compare scores on different images
+        (folder / "figures" / "sweep.png").unlink(missing_ok=True)
     print_jobs(folder, jobs, keys, notes)
     failed = [job for job in jobs if job.state is State.FAILED]
     if failed:

@@ -18,6 +18,7 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import write_json
 from fer.core.words import NUMBER
+from fer.data.manifest import Entry, write_manifest
 from fer.evaluation.compare import compare_paired
 from fer.evaluation.metrics import SplitResult, measure, measure_split, measure_subgroups
 from fer.evaluation.mistakes import write_predictions
@@ -382,8 +383,9 @@ def write_evaluation(folder: Path, trained_on: str, measured_on: str, seed: int)
     write_json(folder / "metrics.json", metrics)
     run = {
         "checkpoint": {"path": f"{trained_on}.ckpt", "dataset": {"name": trained_on}, "seed": 0},
-        "dataset": {"fingerprint": measured_on},
+        "dataset": {"fingerprint": measured_on, "fingerprints": {"test": measured_on}},
         "config": {"metrics": {"resamples": 100, "seed": 0}},
+        "hardware": {"precision": "32-true"},
         "notes": [],
         "command": "python evaluate.py",
     }
@@ -474,6 +476,21 @@ def test_less_of_an_error_is_better(tmp_path: Path) -> None:
 # --- studies -------------------------------------------------------------------------------------
 
 
+def list_entries(name: str) -> list[Entry]:
+    """Of b's test, image 0 stands again in the train of a, and image 1 nearly in its val."""
+    hashes = [np.random.default_rng([ord(name), n]).bytes(16).hex() for n in range(N)]
+    if name == "b":
+        hashes[1] = "f" * 32
+    return [
+        Entry("x", "happy", "train", "raw", "b 0", phash="0" * 32),
+        Entry("y", "happy", "val", "raw", "another", phash="f" * 31 + "0"),
+        *(
+            Entry(str(n), "happy", "test", "raw", f"{name} {n}", phash=hash)
+            for n, hash in enumerate(hashes)
+        ),
+    ]
+
+
 def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
     """The files of a finished study of datasets a and b."""
     names = ("a", "b")
@@ -488,6 +505,7 @@ def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
             "blank": [],
         }  # fmt: skip
         path = write_json(folder / name / "integrity.json", integrity)
+        write_manifest(folder / name / "manifest.csv", list_entries(name))
         stages.append(Stage(f"prepare {name}", ["x"], path))
     for name in names:
         for seed in seeds:

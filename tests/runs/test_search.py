@@ -151,6 +151,8 @@ def test_choices_come_back_as_they_were_written(text: str, values: set[str]) -> 
         ("a=tag(log, range(1, 5))", "expected no tag, found log"),
         ("a=tag(lg, interval(1, 5))", "expected the tag log or none, found lg"),
         ("a=1", "expected options to search, found none"),
+        ("dataset=a,b", "expected options that leave the validation images as they are"),
+        ("+dataset.reader.split_seed=0,1", "found .dataset.reader.split_seed: scores on different"),
         ("a=interval(1,", "hydra.sweeper.params: expected values such as"),
     ],
 )
@@ -160,6 +162,7 @@ def test_a_space_that_cannot_be_searched_is_refused(override: str, message: str)
 
 
 def test_the_command_line_adds_to_the_space_replaces_it_and_holds_values_fast() -> None:
+    assert len(space_of("dataset.leaks=keep,drop_from_train")) == 1  # of train alone
     params = {"a": "interval(0.0, 1.0)", "b": "choice(x, y)", "c": "range(1, 5)", "d": 3}
     space, fixed = search.read_space(params, ["b=z", "c=7,8", "+e=1,2", "f=0"], PARSER)
     assert [(item.key, item.kind) for item in space] == [

@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 
 from fer.core.application import CommandError
 from fer.core.errors import ConfigError
+from fer.core.files import write_json
 from fer.report import sweep_figure as drawing
 from fer.report.figures import to_image
 from fer.runs import sweep
@@ -30,6 +31,7 @@ from fer.runs.ownership import LOCK, is_held
 from fer.runs.resume import expand, quote
 from fer.runs.state import FINISHED, State
 from fer.runs.sweep import Job, Planned
+from fer.tasks.wrap_up import finish_sweep
 from hydra_plugins.fer_ray.launcher import ClusterLauncher, choose_resources
 from tests.conftest import ROOT, run_program, tiny_rows, write_zip
 from tests.runs.test_resume import OPTIONS
@@ -301,10 +303,51 @@ def test_a_heat_map_shows_the_mean_over_seeds_and_orders_numbers_by_size() -> No
 
 def test_validation_chooses_the_best_job_and_the_first_of_equals() -> None:
     jobs = made_up(lr=[1, 2, 3])
-    assert sweep.best_job(jobs) is jobs[2]
-    assert sweep.best_job([jobs[0], jobs[0]]) is jobs[0]
-    assert sweep.best_job([Job(0, "0", [], State.FAILED)]) is None
+    assert sweep.best_jobs(jobs) == [jobs[2]]
+    assert sweep.best_jobs([jobs[0], jobs[0]])[0] is jobs[0]
+    assert sweep.best_jobs([Job(0, "0", [], State.FAILED)]) == []
     assert jobs[0].score("test", "accuracy") is None  # the test split was left alone
+
+
+def test_jobs_that_were_validated_on_different_images_have_no_single_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = made_up(lr=[1, 2], dataset=["a", "b"])
+    for job in jobs:
+        assert job.run is not None
+        number = str(job.number)
+        fingerprints = {"val": 64 * job.values["dataset"]}
+        job.run["dataset"] = {"fingerprint": "same", "fingerprints": fingerprints}
+        write_json(tmp_path / number / "run.json", job.run)
+        write_json(tmp_path / number / "metrics.json", job.metrics)
+        (tmp_path / number / FINISHED).touch()
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/sweep.png").touch()  # of an earlier, smaller state
+    finish_sweep(tmp_path, [Planned(str(job.number), job.overrides) for job in jobs])
+    best = yaml.safe_load((tmp_path / "best.yaml").read_text())
+    assert [row["job"] for row in best["best_on_each"]] == [2, 3] and "job" not in best
+    assert "2 different sets of validation images" in best["notes"][0]
+    assert "No job is the best of all" in capsys.readouterr().out
+    assert {row["validated_on"] for row in rows_of(tmp_path)} == {16 * "a", 16 * "b"}
+    assert not (tmp_path / "figures/sweep.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "sets"),
+    [("dataset.reader.split_seed=0,1", 2), ("dataset.leaks=keep,drop_from_train", 1)],
+)
+def test_a_run_records_which_images_it_was_validated_on(
+    key: str, sets: int, tmp_path: Path
+) -> None:
+    few = [
+        f"dataset.generator.{split}={n}" for split, n in (("train", 70), ("val", 28), ("test", 14))
+    ]
+    run_program(
+        "train.py", "-m", "dataset=synthetic_b", *few, key, *SHORT[1:], "hydra.sweep.dir=sweep",
+        cwd=tmp_path, env={"FER_DATA": "data"},
+    )  # fmt: skip
+    assert len({row["validated_on"] for row in rows_of(tmp_path / "sweep")}) == sets
+    assert ("best_on_each" in (tmp_path / "sweep/best.yaml").read_text()) == (sets == 2)
 
 
 def test_the_preset_is_a_sweep_without_being_asked(tmp_path: Path) -> None:

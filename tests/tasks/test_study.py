@@ -26,7 +26,8 @@ from tests.conftest import ROOT, run_program, tiny_rows, write_zip
 
 TINY = ["train.model.widths=[4,8,8,8]", "train.model.image_size=32", "train.trainer.max_epochs=2",
         "train.loader.batch_size=7", "train.metrics.resamples=100",
-        "train.trainer.progress_bar=false", "train.logger=none", "evaluate=['perturbation=blur']",
+        "train.trainer.progress_bar=false", "train.logger=none", "train.dataset.blank=drop",
+        "evaluate=['perturbation=blur','tta=flip']",
         "a=fer2013", "raw.a=archive.zip", "b=folder", "raw.b=faces"]  # fmt: skip
 
 
@@ -177,6 +178,43 @@ def test_the_plan_names_every_command(tmp_path: Path) -> None:
     study = make_study(configure("a=fer2013", "b=rafdb", f"paths.data={tmp_path}"))
     assert count_images(study, "fer2013") == {"train": 28_709, "val": 3_589, "test": 3_589}
     assert sum((count_images(study, "rafdb") or {}).values()) == 15_339
+
+
+def test_options_of_the_data_reach_every_stage_and_passes_every_measurement(
+    tmp_path: Path,
+) -> None:
+    study = make_study(
+        configure("a=fer2013", "b=rafdb", f"folder={tmp_path}", "train.dataset.blank=drop",
+                  "train.model.dropout=0.1", "evaluate.tta=flip",
+                  "evaluate.robustness.seed=3")
+    )  # fmt: skip
+    for stage in study.stages:
+        measuring = "evaluate" in stage.command
+        # At home it comes with the checkpoint, as every option of the data.
+        at_home = measuring and not any(item.startswith("dataset=") for item in stage.command)
+        assert ("dataset.blank=drop" in stage.command) != at_home, stage.name
+        assert ("tta=flip" in stage.command) == measuring, stage.name
+        assert ("robustness.seed=3" in stage.command) == at_home, stage.name
+    with pytest.raises(ConfigError, match=r"Set it as train\.dataset\.blank=drop"):
+        make_study(configure("evaluate.dataset.blank=drop"))
+
+
+@pytest.mark.slow
+def test_a_study_is_of_like_measurements(place: Path) -> None:
+    study = place / "outputs/study/fer2013_folder"
+    results = json.loads((study / "study.json").read_text())
+    for one in results["evaluations"]:
+        run = json.loads((study / one["folder"] / "run.json").read_text())
+        assert one["metrics"]["tta"] == "flip" and run["config"]["dataset"]["blank"] == "drop"
+        home = one["train_dataset"] == one["test_dataset"]
+        assert ("robustness" in one) == home != ("shared" in one)
+        assert one["data"]["fingerprints"] == next(
+            row["data"]["fingerprints"] for row in results["trainings"]
+            if row["dataset"] == one["test_dataset"]
+        )  # fmt: skip
+    page = (study / "report.html").read_text()
+    assert "Not every score" not in page and "two passes" in page
+    assert len(json.loads((study / "evaluate/comparison.json").read_text())) == 2
 
 
 def test_options_of_the_evaluations_replace_the_studys_own() -> None:

@@ -25,6 +25,8 @@ BANDS = len(BAND_EDGES) - 1
 COARSE, MEDIUM, DETAIL, FINE, FINEST = range(BANDS)
 FLOOR = 0.015
 """Gray levels; what rounding to whole gray levels leaves in a flat picture is below this."""
+CONTENT = float(np.log(2.0))
+"""A picture has some where its coarse structures are stronger than this, as a logarithm."""
 DEFAULT_SIDE = 96
 
 
@@ -74,6 +76,11 @@ class Appearance:
             int(np.count_nonzero(np.bincount(gray.ravel()))),
             perceptual_hash(gray),
         )
+
+    @property
+    def phash(self) -> str:
+        """The hash in hex; empty for a picture without content, whose bits say nothing."""
+        return self.hash.hex() if self.bands[COARSE] > CONTENT else ""
 
 
 def working_side(expected_size: int | None) -> int:
@@ -190,7 +197,7 @@ class Looks:
     @property
     def has_content(self) -> np.ndarray:
         """``(N,)`` bool: whether there is enough structure for the bands to mean something."""
-        return self.bands[:, COARSE] > np.log(2.0)
+        return self.bands[:, COARSE] > CONTENT
 
 
 def hamming(query: np.ndarray, reference: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
