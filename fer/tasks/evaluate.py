@@ -43,7 +43,7 @@ from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.provenance import describe_run
 from fer.tasks.assembly import import_networks, make_data, measuring, resolved, with_dataset_of
-from fer.tasks.notes import compare_data, describe_left_out, notes_on
+from fer.tasks.notes import compare_data, describe_left_out, notes_on, notes_on_published
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         )
     result = measure_network(network, data, cfg.split, computing, tta=cfg.tta, **measuring(cfg))
     metrics = result.metrics
+    notes += notes_on_published(settings, data.dataset_name, len(result.target))
     empty = describe_empty(metrics)
     if empty is not None:
         notes.insert(0, empty)
