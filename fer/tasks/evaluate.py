@@ -248,7 +248,8 @@ def evaluate_mistakes(
     confusions, confident = error_rows(result, **resolved(cfg.errors))
     if cfg.get("saliency") is None:
         return [errors_section(folder, result, shown, confusions, confident, None, None)]
-    from fer.evaluation.saliency import explain, saliency_maps  # captum takes a second to import
+    from fer.evaluation.attribution import saliency_maps  # captum takes a second to import
+    from fer.evaluation.saliency import explain
     from fer.report.saliency_sections import METHOD_NAMES, saliency_section
 
     options = resolved(cfg.saliency)
@@ -260,7 +261,7 @@ def evaluate_mistakes(
         result.target,
         result.probabilities,
         result.ids,
-        **options,
+        options,
         generator=None if generator is None else resolved(generator),
         device=computing.device,
     )
@@ -278,7 +279,6 @@ def evaluate_mistakes(
             method,
             device=computing.device,
             seed=options["seed"],
-            blur=options["blur"],
             **options.get(method, {}),
         )
         # Smoothed: beside a small face, where the mass lies says more than single pixels.
