@@ -133,7 +133,7 @@ def robustness_section(
         f"Each image is damaged in the same way for every network, {at}. Over all perturbations, "
         f"{kept} are left (area under the curve; 100 % is no loss). Mean over the "
         f"{mean['settings']} damaged settings: {means}.",
-        *_published_words(found.summary.get("beside_published", [])),
+        *_published_words(found.summary.get("beside_published")),
     ]
     return Section(
         "Robustness",
@@ -172,21 +172,22 @@ def robustness_section(
     )
 
 
-def _published_words(beside: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How the network does beside a published one, at the size that is harder for it first."""
-    words = []
-    for row in beside:
-        gain = 100 * (row["accuracy"] - row["reference_accuracy"])
-        words.append(
-            f"{percent(row['accuracy'])} ({PERCENT.interval(row['interval'])}) with damage at "
-            f"{row['image_size']} × {row['image_size']} pixels, {abs(gain):.1f} points "
-            f"{'above' if gain >= 0 else 'below'} the {percent(row['reference_accuracy'])} that "
-            "was published"
-        )
-    if not words:
+def _published_words(beside: Mapping[str, Any] | None) -> list[str]:
+    """How the network does beside a published one, where the sizes of the damage differ."""
+    if beside is None:
         return []
-    harder = " The lower of the two is the one to compare by." if len(words) > 1 else ""
-    return [f"Mean accuracy over the published settings: {'; '.join(words)}.{harder}"]
+    gain = 100 * (beside["accuracy"] - beside["reference_accuracy"])
+    at_size = ", ".join(
+        f"{percent(row['accuracy'])} ({PERCENT.interval(row['interval'])}) at {size} × {size}"
+        for size, row in beside["at_size"].items()
+    )
+    return [
+        f"Mean accuracy over the {beside['settings']} published settings, each at the size that is "
+        f"harder for this network: {percent(beside['accuracy'])} "
+        f"({PERCENT.interval(beside['interval'])}), {abs(gain):.1f} points "
+        f"{'above' if gain >= 0 else 'below'} the {percent(beside['reference_accuracy'])} that was "
+        f"published. With all damage at one size: {at_size} pixels."
+    ]
 
 
 def _area_table(areas: Mapping[str, Mapping[str, Any]]) -> Table:

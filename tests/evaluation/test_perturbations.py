@@ -236,26 +236,36 @@ def test_a_row_says_its_size_and_a_reference_stands_beside_its_own_number_of_ima
     few = {"fer2013": {"images": 30, "accuracy": 0.5}}
     found = measure([dataclasses.replace(setting, reference=few) for setting in asked], 30)
     assert all(row["reference_accuracy"] == 0.5 for row in found.rows if row["severity"])
-    assert [row["settings"] for row in found.summary["beside_published"]] == [8, 8]
+    beside = found.summary["beside_published"]
+    assert beside["settings"] == 8
+    assert {size: row["settings"] for size, row in beside["at_size"].items()} == {"48": 8, "64": 8}
     assert "of 7,178 images" in notes_on_published(settings_of("published"), "fer2013", 30)[0]
     assert notes_on_published(settings_of("published"), "fer2013", 7178) == []
     assert notes_on_published(settings_of("published"), "another", 30) == []
 
 
-def test_both_sizes_stand_beside_the_published_network_the_harder_one_first() -> None:
+def test_a_network_is_compared_by_the_harder_size_of_each_setting() -> None:
+    accuracies = {("noise", 48): 0.5, ("noise_at_64", 64): 0.6,
+                  ("blur", 48): 0.7, ("blur_at_64", 64): 0.66}  # fmt: skip
     rows = [
-        {"perturbation": f"noise{size}", "severity": 1, "image_size": size, "accuracy": accuracy,
+        {"perturbation": name, "severity": 1, "image_size": size, "accuracy": accuracy,
          "reference_accuracy": 0.5}
-        for size, accuracy in ((64, 0.6), (48, 0.55))
+        for (name, size), accuracy in accuracies.items()
     ]  # fmt: skip
-    draws = {(f"noise{size}", 1): {"accuracy": np.linspace(0.5, 0.6)} for size in (48, 64)}
+    draws = {
+        (name, 1): {"accuracy": accuracy + np.linspace(-0.1, 0.1, 41)}
+        for (name, _), accuracy in accuracies.items()
+    }
     found = _beside_published(rows, draws)
-    assert [row["image_size"] for row in found] == [48, 64]
+    assert found["settings"] == 2
+    assert found["accuracy"] == pytest.approx(0.58)
+    np.testing.assert_allclose(found["interval"], [0.485, 0.675])
+    at_size = {size: row["accuracy"] for size, row in found["at_size"].items()}
+    assert at_size == pytest.approx({"48": 0.6, "64": 0.63})
     (words,) = _published_words(found)
-    assert words.index("55.0 %") < words.index("48 × 48") < words.index("60.0 %")
-    assert "5.0 points above the 50.0 % that was published" in words
-    assert "lower of the two" in words
-    assert _published_words([]) == []
+    assert "58.0 % (48.5–67.5 %), 8.0 points above the 50.0 % that was published" in words
+    assert "60.0 % (50.5–69.5 %) at 48 × 48, 63.0 % (53.5–72.5 %) at 64 × 64" in words
+    assert _published_words(None) == []
 
 
 @pytest.mark.parametrize("severities", [[0], [6], [1, 9], [True], []])
