@@ -620,9 +620,8 @@ def belief_table(runs: Mapping[str, Path]) -> Table:
     for name, folder in runs.items():
         found = read_json(folder / "saliency.json")
         for method in found["methods"]:
-            checks = found["faithfulness"]["methods"][method]
             last = found["sanity"]["methods"][method]["correlation"][-1]
-            verdicts = [checks[kind]["gain"]["verdict"] for kind in ("deletion", "insertion")]
+            verdicts = found["faithfulness"]["verdicts"][method].values()
             like = Cell(ABSENT if last is None else f"{last:.2f}")
             rows.append([name, METHOD_NAMES[method], *(word or ABSENT for word in verdicts), like])
     columns = [

@@ -12,8 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.words import ABSENT, how_many, whole
+from fer.evaluation.explanation import REPLACEMENTS
 from fer.evaluation.scores import SCORES, Score, shown_in
-from fer.report.saliency_sections import METHOD_NAMES
+from fer.report.saliency_sections import KINDS, METHOD_NAMES
 
 ABOUT = {
     "fer2013": (
@@ -501,9 +502,10 @@ def _transfer(results: Mapping[str, Any]) -> str:
 def _saliency(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     lines = []
     for name, own in homes.items():
-        found = own[0].get("saliency")
-        if not found:
+        one = next((one for one in own if one.get("saliency")), None)
+        if one is None:
             continue
+        found = one["saliency"]
         standard = next(iter(found["regions"].values()))
         shares = []
         for region, area in standard["area"].items():
@@ -513,22 +515,12 @@ def _saliency(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
                 f"(area {100 * area:.0f} %)"
             )
         lines.append(
-            f"{name}, {how_many(found['images']['explained'], 'image')} that were recognised: "
+            f"{name}, seed {one['seed']}, {how_many(found['images']['explained'], 'image')} of the "
+            "test split that were recognised: "
             f"share of the saliency, from the lowest to the highest of "
             f"{how_many(len(found['methods']), 'method')}: {', '.join(shares)}."
         )
-        verdicts = []
-        random = found["faithfulness"]["random"]
-        for method, row in found["faithfulness"]["methods"].items():
-            verdicts.append(
-                f"{METHOD_NAMES[method]} {row['deletion']['auc']:.3f} and "
-                f"{row['insertion']['auc']:.3f}"
-            )
-        lines.append(
-            f"Area under the deletion (lower is better) and insertion curve (higher is better): "
-            f"{'; '.join(verdicts)}; random pixels {random['deletion']['auc']:.3f} and "
-            f"{random['insertion']['auc']:.3f}."
-        )
+        lines += _faithfulness(found["faithfulness"])
         kept = {
             METHOD_NAMES[method]: row["correlation"][-1]
             for method, row in found["sanity"]["methods"].items()
@@ -542,6 +534,26 @@ def _saliency(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
                 + "."
             )
     return lines or ["Not measured in this study."]
+
+
+def _faithfulness(found: Mapping[str, Any]) -> list[str]:
+    """Areas under both curves with each replacement, and what holds with every one."""
+    tests = [(kind, name) for kind in KINDS for name in found["replacements"]]
+    heads = [f"{KINDS[kind][0]} {REPLACEMENTS[name]}" for kind, name in tests]
+    rows = [["map", *heads, "better than random"], ["---", *["---:"] * len(tests), "---"]]
+    for method, verdicts in found["verdicts"].items():
+        own = [found["replacements"][name]["methods"][method][kind]["auc"] for kind, name in tests]
+        better = [kind for kind, verdict in verdicts.items() if verdict == "better"]
+        rows.append([METHOD_NAMES[method], *(f"{x:.3f}" for x in own), ", ".join(better) or "no"])
+    chance = [found["replacements"][name]["random"][kind]["auc"] for kind, name in tests]
+    rows.append(["random pixels", *(f"{x:.3f}" for x in chance), ABSENT])
+    return [
+        f"Do the maps say what counts? Area under the curve of the emotion's probability while "
+        "the most salient pixels are deleted (lower is better) or inserted (higher is better), "
+        f"{how_many(found['images'], 'image')}. A method is better than random if the 95 % "
+        "interval of its lead, over the images, lies above 0 with both replacements.",
+        "\n".join(f"| {' | '.join(row)} |" for row in rows),
+    ]
 
 
 def _provenance(results: Mapping[str, Any]) -> list[dict[str, str]]:

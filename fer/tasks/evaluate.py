@@ -44,7 +44,7 @@ from fer.report.terminal import print_summary
 from fer.runs.ownership import hold
 from fer.runs.provenance import describe_run
 from fer.tasks.assembly import import_networks, make_data, measuring, resolved, with_dataset_of
-from fer.tasks.notes import compare_data, describe_left_out, notes_on
+from fer.tasks.notes import compare_data, describe_left_out, notes_on, notes_on_published
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         )
     result = measure_network(network, data, cfg.split, computing, tta=cfg.tta, **measuring(cfg))
     metrics = result.metrics
+    notes += notes_on_published(settings, data.dataset_name, len(result.target))
     empty = describe_empty(metrics)
     if empty is not None:
         notes.insert(0, empty)
@@ -249,7 +250,8 @@ def evaluate_mistakes(
     confusions, confident = error_rows(result, **resolved(cfg.errors))
     if cfg.get("saliency") is None:
         return [errors_section(folder, result, shown, confusions, confident, None, None)]
-    from fer.evaluation.saliency import explain, saliency_maps  # captum takes a second to import
+    from fer.evaluation.attribution import saliency_maps  # captum takes a second to import
+    from fer.evaluation.saliency import explain
     from fer.report.saliency_sections import METHOD_NAMES, saliency_section
 
     options = resolved(cfg.saliency)
@@ -261,7 +263,7 @@ def evaluate_mistakes(
         result.target,
         result.probabilities,
         result.ids,
-        **options,
+        options,
         generator=None if generator is None else resolved(generator),
         device=computing.device,
     )
@@ -279,7 +281,6 @@ def evaluate_mistakes(
             method,
             device=computing.device,
             seed=options["seed"],
-            blur=options["blur"],
             **options.get(method, {}),
         )
         # Smoothed: beside a small face, where the mass lies says more than single pixels.

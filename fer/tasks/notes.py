@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fer.core.words import how_many
 from fer.data.audit.integrity import data_notes
 from fer.data.datamodule import EmotionDataModule
+from fer.evaluation.perturbations import Setting
 from fer.model.checkpoint import Checkpoint
 
 
@@ -72,3 +75,14 @@ def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
             "training."
         )
     return notes
+
+
+def notes_on_published(settings: Sequence[Setting], dataset: str, images: int) -> list[str]:
+    """Why published figures of a dataset do not stand beside those of so many images."""
+    published = ((setting.reference or {}).get(dataset) for setting in settings)
+    counts = {one["images"] for one in published if one} - {images}
+    return [
+        f"The published accuracies are of {count:,} images of {dataset} and do not stand beside "
+        f"those of these {images:,}. FER2013 has as many in split=val+test, RAF-DB in split=test."
+        for count in sorted(counts)
+    ]

@@ -18,6 +18,7 @@ from fer.core.application import LIFELINE, compose, instantiate
 from fer.core.errors import ConfigError, FerError
 from fer.core.files import read_json, refuse_links
 from fer.data.preparation import REPORTED
+from fer.evaluation.explanation import REPLACEMENTS
 from fer.runs.plan import Stage, Study, check_same, make_study
 from fer.runs.state import BEST
 from fer.tasks.wrap_up import put_side_by_side
@@ -100,7 +101,7 @@ def count_passes(options: Sequence[str], stages: int) -> tuple[int, int, int]:
         + asked.confusions.pairs * asked.confusions.examples
     )
     # Deletion and insertion, by each method and by random maps.
-    curves = 2 * (len(asked.methods) + 1)
+    curves = 2 * len(REPLACEMENTS) * (len(asked.methods) + 1)
     return settings, images * a_map, asked.faithfulness.images * asked.faithfulness.steps * curves
 
 
