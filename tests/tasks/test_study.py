@@ -225,7 +225,7 @@ def test_options_of_the_evaluations_replace_the_studys_own() -> None:
     settings, maps, steps = count_passes(["perturbation=stress", "saliency=standard"], stages=5)
     assert settings == 15
     assert maps == (7 * 16 + 21 * 5 + 4 * 2) * (1 + 16 + 16 + 1)
-    assert steps == 64 * 16 * 2 * 5
+    assert steps == 64 * 16 * 2 * 2 * 5  # two replacements, two ways, five maps
 
 
 def test_scores_are_averaged_over_seeds_with_their_spread() -> None:
