@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fer.evaluation.metrics import bootstrap, reliability
+from fer.evaluation.metrics import intervals, reliability
 from fer.evaluation.scores import SCORES
 
 LOWEST, HIGHEST = 0.05, 20.0
@@ -88,6 +88,6 @@ def calibrate(
             error(val[0], p) for p in (val[1], scale(val[1], temperature))
         ],
         error.name: error(target, scaled),
-        "confidence_intervals": bootstrap(target, scaled, [error], resamples=resamples, seed=seed),
+        "confidence_intervals": intervals(target, scaled, [error], resamples=resamples, seed=seed),
         "reliability": reliability(target == scaled.argmax(axis=1), scaled.max(axis=1)),
     }

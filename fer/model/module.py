@@ -21,7 +21,7 @@ from fer.core import labels
 from fer.core.errors import ConfigError, first_line
 from fer.core.options import Guard
 from fer.model.checkpoint import load_checkpoint
-from fer.model.losses import CrossEntropyLoss
+from fer.model.losses import CrossEntropyLoss, process_factor
 from fer.model.mixing import Mixing
 from fer.model.network import NormalisedNetwork
 from fer.model.schedules import one_cycle
@@ -175,6 +175,8 @@ class EmotionModule(LightningModule):
         if mixed is not None:
             other = self.loss_of(logits, target[mixed.partner])
             loss = mixed.share * loss + (1 - mixed.share) * other
+        # A mixed batch has the same targets again, and so the same weights.
+        loss = loss * process_factor(self.loss, target)
         self.seen_train.add(logits, target, loss)
         return loss
 
