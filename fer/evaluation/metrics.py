@@ -22,6 +22,9 @@ from fer.evaluation.scores import (
     resampling,
 )
 
+SMALLEST_GROUP = 20
+"""Images; fewer are too few for intervals that say anything (``benchmarks/coverage.py``)."""
+
 
 @dataclass(frozen=True)
 class SplitResult:
@@ -218,7 +221,8 @@ def measure_subgroups(
         seed: of these.
 
     Returns:
-        attribute → value → samples, scores and intervals, in the order of the values.
+        attribute → value → samples, scores and intervals, in the order of the values. A group of
+        fewer than :data:`SMALLEST_GROUP` images has its samples alone.
 
     Raises:
         DataError: as :func:`measure_scores`; the message names the group.
@@ -228,6 +232,9 @@ def measure_subgroups(
         values = np.array(column)
         for value in sorted(set(column) - {""}):
             chosen = values == value
+            if chosen.sum() < SMALLEST_GROUP:
+                found.setdefault(name, {})[value] = {"samples": int(chosen.sum())}
+                continue
             try:
                 group = measure_scores(
                     target[chosen], probabilities[chosen], resamples=resamples, seed=seed

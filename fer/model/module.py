@@ -237,7 +237,21 @@ class EmotionModule(LightningModule):
             "labels": list(labels.EMOTIONS),
             "dataset": data.describe() if hasattr(data, "describe") else UNKNOWN_DATASET,
             "seed": getattr(data, "seed", 0),
+            "priors": self.priors(data),
         }
+
+    def priors(self, data: Any) -> list[float] | None:
+        """How frequent the emotions were to the network: training images times the loss's weights.
+
+        None where the data do not say.
+        """
+        if not hasattr(data, "class_counts"):
+            return None
+        seen = torch.tensor(data.class_counts(), dtype=torch.float64)
+        weight = getattr(self.loss, "weight", None)
+        if isinstance(weight, torch.Tensor) and weight.shape == seen.shape:
+            seen *= weight.double().cpu()
+        return (seen / seen.sum()).tolist()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what it takes to use the weights, and to go on."""

@@ -642,7 +642,7 @@ def _belief_section(folder: Path, explanation: Explanation, shown: str) -> Secti
     ]
     below = (
         f"{how_many(found['images'], 'image')} for deletion and insertion. Small: how much better "
-        "than the random map of the same image, with the 95 % interval (paired bootstrap over the "
+        "than the random map of the same image, with the 95 % interval (Student's t over the "
         "images). Last column: rank correlation with the map of the same network with random "
         f"weights, {how_many(sanity['images'], 'image')}; 0 is good."
     )

@@ -137,8 +137,7 @@ def _cross_section(
             (
                 Table("cross", columns, table, sortable=True),
                 "Lost or gained, of fractions in percentage points: how much worse than the same "
-                "network on the dataset that it was trained on. Small: 95 % interval, bootstrap "
-                "over images.",
+                "network on the dataset that it was trained on. Small: 95 % interval.",
             )
         ],
         figures=entries,
@@ -193,8 +192,9 @@ def _prior_section(
         [
             "Datasets differ in how frequent the emotions are, and that alone changes accuracy. "
             "“As frequent as at home” weights the recall of each emotion by its share in the "
-            "network's own dataset. “Adjusted” multiplies the probabilities by the ratio of the "
-            "shares here and at home (Saerens et al., 2002): what the network would reach if it "
+            "network's own dataset. “Adjusted” multiplies the probabilities by the shares here "
+            "over those that the network was trained with, which are its training images times the "
+            "weights of its loss (Saerens et al., 2002): what the network would reach if it "
             "knew how frequent the emotions are here, which a user rarely does.",
             *text,
         ],
@@ -252,7 +252,7 @@ def _robustness_sections(folder: Path, jobs: Sequence[Job], names: Sequence[str]
         figure = drawing.robustness_curves(
             own,
             title=f"Robustness: {shown}",
-            subtitle=f"{how_many(samples, 'image')} · bars: 95 % interval, bootstrap over images",
+            subtitle=f"{how_many(samples, 'image')} · bars: 95 % interval",
         )
         entries.append(
             FigureEntry(

@@ -50,6 +50,7 @@ def describe_run(
             "verdict": integrity["verdict"],
             "official_protocol": integrity["official_protocol"],
             "images": {split: len(dataset) for split, dataset in data.datasets.items()},
+            "train_counts": data.class_counts() if len(data.datasets["train"]) else None,
             "left_out": data.left_out,
         },
         "notes": list(notes),

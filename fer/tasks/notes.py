@@ -61,3 +61,19 @@ def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
             "training."
         )
     return notes
+
+
+def temperature_notes(checkpoint: Checkpoint, dataset: str, split: str) -> list[str]:
+    """What a reader of calibration with a temperature fitted on ``dataset``'s val must know."""
+    notes = []
+    if "val" in split.split("+"):
+        notes.append(
+            "The temperature was fitted on validation images that these figures are of: they "
+            "flatter the calibration with it. Use split=test."
+        )
+    if checkpoint.extras["dataset"]["name"] != dataset:
+        notes.append(
+            f"The temperature was fitted on {dataset}'s validation images and their emotions, not "
+            "on those of the dataset that the network was trained on."
+        )
+    return notes
