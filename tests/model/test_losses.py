@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fer.model.losses import CrossEntropyLoss, FocalLoss, class_weights
@@ -100,9 +100,24 @@ def in_process(rank: int, folder: str) -> None:
 
 
 def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(in_process, (str(tmp_path),), nprocs=2)
+    multiprocessing.spawn(in_process, (str(tmp_path),), nprocs=2)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     for name in LOSSES:
         step = make_step(name)
         step(*make_batch()).backward()
         torch.testing.assert_close(found[name], gradient(step), msg=name)
+
+
+class Counted:
+    """Data that know their training images."""
+
+    def class_counts(self) -> list[int]:
+        return COUNTS
+
+
+def test_what_a_network_takes_for_frequent_is_counts_times_weights() -> None:
+    module = make_step("smoothed").module
+    assert module.priors(Counted()) == pytest.approx([1 / 7] * 7)  # balanced
+    plain = make_step("without weights").module
+    assert plain.priors(Counted()) == pytest.approx([n / sum(COUNTS) for n in COUNTS])
+    assert plain.priors(object()) is None

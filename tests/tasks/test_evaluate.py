@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from fer.core.errors import FerError
 from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
 from fer.tasks.evaluate import evaluate as run_evaluation
+from fer.tasks.notes import temperature_notes
 from fer.tasks.train import train
 from tests.conftest import ROOT, run_program, to_png, write_file
 from tests.core.test_conf import compose
@@ -279,3 +281,12 @@ def test_folding_does_not_change_what_the_network_says() -> None:
 def test_the_evaluation_of_the_readme_is_that_of_the_help() -> None:
     text = (ROOT / "README.md").read_text()
     assert "perturbation=stress saliency=standard" in text
+
+
+def test_whose_images_a_temperature_was_fitted_on_is_said() -> None:
+    checkpoint: Any = SimpleNamespace(extras={"dataset": {"name": "a"}})
+    assert temperature_notes(checkpoint, "a", "test") == []
+    (note,) = temperature_notes(checkpoint, "a", "val+test")
+    assert "these figures are of" in note
+    (note,) = temperature_notes(checkpoint, "b", "test")
+    assert "b's validation images" in note
