@@ -151,8 +151,8 @@ show(
 # %%
 show(
     score_table(runs),
-    caption="Scores on the test split of each network's own dataset. Small: 95 % interval, "
-    "bootstrap over images. Calibration error: lower is better.",
+    caption="Scores on the test split of each network's own dataset. Small: 95 % interval. "
+    "Calibration error: lower is better.",
 )
 
 # %%

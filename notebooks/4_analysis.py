@@ -151,7 +151,7 @@ show_part("notes", read_notes(home))
 # %% slideshow={"slide_type": "-"}
 show(
     score_table(home),
-    caption="Each network on the test split of its own dataset. Small: 95 % interval, bootstrap "
+    caption="Each network on the test split of its own dataset. Small: 95 % interval "
     "over images. Accuracy counts images, macro-F1 counts emotions: a gap between them "
     "says that rare emotions do worse.",
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
-from fer.evaluation.metrics import bootstrap, reliability
+from fer.evaluation.metrics import intervals, reliability
 from fer.evaluation.scores import SCORES
 
 LOWEST, HIGHEST = 0.05, 20.0
@@ -29,7 +31,7 @@ def fit_temperature(target: np.ndarray, probabilities: np.ndarray) -> float:
     """The temperature with the smallest negative log-likelihood.
 
     Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599, section 4.2. The
-    likelihood has one optimum in the temperature, which a golden-section search closes in on.
+    likelihood has one optimum in the temperature.
 
     Args:
         target: ``(N,)`` int64, of the validation split.
@@ -41,20 +43,8 @@ def fit_temperature(target: np.ndarray, probabilities: np.ndarray) -> float:
         own = scaled[np.arange(len(target)), target]
         return float(-np.log(np.maximum(own, 1e-300)).mean())
 
-    low, high = float(np.log(LOWEST)), float(np.log(HIGHEST))
-    ratio = (np.sqrt(5) - 1) / 2
-    inner = [high - ratio * (high - low), low + ratio * (high - low)]
-    losses = [loss(x) for x in inner]
-    while high - low > 1e-4:
-        if losses[0] <= losses[1]:
-            high, inner[1], losses[1] = inner[1], inner[0], losses[0]
-            inner[0] = high - ratio * (high - low)
-            losses[0] = loss(inner[0])
-        else:
-            low, inner[0], losses[0] = inner[0], inner[1], losses[1]
-            inner[1] = low + ratio * (high - low)
-            losses[1] = loss(inner[1])
-    return float(np.exp((low + high) / 2))
+    bounds = np.log([LOWEST, HIGHEST])
+    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
 def calibrate(
@@ -62,6 +52,8 @@ def calibrate(
     target: np.ndarray,
     probabilities: np.ndarray,
     *,
+    fitted_on: str = "val",
+    notes: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -71,23 +63,32 @@ def calibrate(
         val: target ``(M,)`` and probabilities ``(M, 7)`` of the validation split.
         target: ``(N,)`` of the split that is measured.
         probabilities: ``(N, 7)``.
-        resamples: bootstrap resamples for the interval.
-        seed: of the bootstrap.
+        fitted_on: what the validation images are.
+        notes: what a reader must know of them.
+        resamples: simulated sets of images for the interval.
+        seed: of these.
 
     Returns:
-        ``temperature``, ``fitted_on``, ``validation_calibration_error`` before and after,
-        ``expected_calibration_error`` with its interval, and the ``reliability`` bins.
+        ``temperature``, ``fitted_on``, ``notes``, ``validation_calibration_error`` before and
+        after, ``expected_calibration_error`` with its interval, and the ``reliability`` bins.
     """
     temperature = fit_temperature(*val)
     scaled = scale(probabilities, temperature)
+    if not 1.01 * LOWEST < temperature < HIGHEST / 1.01:
+        end = (
+            f"The temperature stands at an end of what is tried, {LOWEST} to {HIGHEST:.0f}: these "
+            "images do not determine it."
+        )
+        notes = [*notes, end]
     error = SCORES["expected_calibration_error"]
     return {
         "temperature": temperature,
-        "fitted_on": f"val ({len(val[0])} images)",
+        "fitted_on": f"{fitted_on} ({len(val[0])} images)",
+        "notes": list(notes),
         "validation_calibration_error": [
             error(val[0], p) for p in (val[1], scale(val[1], temperature))
         ],
         error.name: error(target, scaled),
-        "confidence_intervals": bootstrap(target, scaled, [error], resamples=resamples, seed=seed),
+        "confidence_intervals": intervals(target, scaled, [error], resamples=resamples, seed=seed),
         "reliability": reliability(target == scaled.argmax(axis=1), scaled.max(axis=1)),
     }

@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from fer.evaluation.intervals import accuracy_difference_interval, percentile
 from fer.evaluation.scores import (
+    SCORES,
     accuracy,
     confusion_matrix,
-    interval,
     macro_f1,
     on_resamples,
+    ratio,
     resampling,
     shown_in,
 )
@@ -47,23 +49,48 @@ def compare_paired(
         values, other = before(weights), after(weights)
         for name, parts in draws.items():
             parts.append(other[name] - values[name])
-    right = [found.argmax(axis=1) == target for found in (first, second)]
-    only_first = int((right[0] & ~right[1]).sum())
-    only_second = int((right[1] & ~right[0]).sum())
+    difference = {score.name: score(target, second) - score(target, first) for score in scores}
+    only_first, only_second = one_sided(target, first, second)
+    ends = {
+        name: difference_interval(
+            name, difference[name], np.concatenate(parts), only_first, only_second, len(target)
+        )
+        for name, parts in draws.items()
+    }
     return {
         "samples": len(target),
-        "difference": {
-            score.name: score(target, second) - score(target, first) for score in scores
-        },
-        "confidence_intervals": {
-            name: interval(np.concatenate(parts)) for name, parts in draws.items()
-        },
+        "difference": difference,
+        "confidence_intervals": ends,
         "mcnemar": {
             "only_first_right": only_first,
             "only_second_right": only_second,
             "p_value": exact_p_value(only_first, only_second),
         },
     }
+
+
+def one_sided(target: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
+    """How many images only the first, and only the second, of two networks gets right."""
+    right = [found.argmax(axis=1) == target for found in (first, second)]
+    return int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+
+
+def difference_interval(
+    name: str, value: float, draws: np.ndarray, only_first: int, only_second: int, n: int
+) -> list[float]:
+    """The 95 % interval of a score's difference.
+
+    That of accuracy is Bonett & Price's; others are percentiles of the paired resamples ``draws``
+    ``(R,)``. For those of means over the classes the ends are no nearer than accuracy's.
+    """
+    ends = percentile(draws)
+    if SCORES[name].interval is None:
+        return ends
+    low, high = accuracy_difference_interval(only_first, only_second, n)
+    if name == "accuracy":
+        return [low, high]
+    accuracy = (only_second - only_first) / n
+    return [min(ends[0], value - (accuracy - low)), max(ends[1], value + (high - accuracy))]
 
 
 def exact_p_value(first: int, second: int) -> float:
@@ -78,33 +105,36 @@ def exact_p_value(first: int, second: int) -> float:
 
 
 def prior_shift(
-    target: np.ndarray, probabilities: np.ndarray, source: np.ndarray
+    target: np.ndarray, probabilities: np.ndarray, home: np.ndarray, priors: np.ndarray | None
 ) -> dict[str, float | None]:
     """How much of a result comes from how frequent the emotions are.
 
     Args:
         target: ``(N,)`` int64, of the dataset that is measured.
         probabilities: ``(N, 7)``.
-        source: ``(7,)``, images of each emotion in the dataset that the network is at home in.
+        home: ``(7,)``, measured images of each emotion in the network's own dataset.
+        priors: ``(7,)``, how frequent the emotions were to the network in training; None where
+            that is not known.
 
     Returns:
-        ``accuracy_source_priors``: accuracy if the emotions were as frequent as in the source,
-        which is their recall weighted by the source's shares; None if one that the source has
-        does not occur here. ``accuracy_adjusted`` and ``macro_f1_adjusted``: with probabilities
-        divided by the source's shares and multiplied by this dataset's, which are taken as known
-        (Saerens, Latinne & Decaestecker, Neural Computation 14(1), 2002, equation 2.4).
+        ``accuracy_source_priors``: accuracy if the emotions were as frequent as at home, which is
+        their recall weighted by home's shares; None if one that home has does not occur here.
+        ``accuracy_adjusted`` and ``macro_f1_adjusted``: with probabilities divided by the priors
+        and multiplied by this dataset's shares, which are taken as known (Saerens, Latinne &
+        Decaestecker, Neural Computation 14(1), 2002, equation 2.4). An emotion whose prior is 0
+        was never learned, and is not named. None without priors.
     """
     matrix = confusion_matrix(target, probabilities.argmax(axis=1))
     support = matrix.sum(axis=1)
-    shares = source / source.sum()
-    weighted: float | None = None
-    if not ((support == 0) & (source > 0)).any():
-        recall = np.diagonal(matrix) / np.maximum(support, 1)
-        weighted = float((shares * recall).sum())
-    ratio = np.divide(support / support.sum(), shares, out=np.zeros(len(shares)), where=shares > 0)
-    adjusted = confusion_matrix(target, (probabilities * ratio).argmax(axis=1))
-    return {
-        "accuracy_source_priors": weighted,
-        "accuracy_adjusted": float(accuracy(adjusted)),
-        "macro_f1_adjusted": float(macro_f1(adjusted)),
-    }
+    found: dict[str, float | None] = dict.fromkeys(
+        ("accuracy_source_priors", "accuracy_adjusted", "macro_f1_adjusted")
+    )
+    if not ((support == 0) & (home > 0)).any():
+        recall = ratio(np.diagonal(matrix), support)
+        found["accuracy_source_priors"] = float((home * recall).sum() / home.sum())
+    if priors is not None:
+        scaled = probabilities * ratio(support, priors)
+        adjusted = confusion_matrix(target, scaled.argmax(axis=1))
+        found["accuracy_adjusted"] = float(accuracy(adjusted))
+        found["macro_f1_adjusted"] = float(macro_f1(adjusted))
+    return found

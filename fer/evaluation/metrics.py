@@ -10,18 +10,20 @@ import numpy as np
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
+from fer.evaluation.calibration_error import BINS, bins_of
+from fer.evaluation.intervals import percentile
 from fer.evaluation.scores import (
-    ECE_BINS,
     SCORES,
     Score,
-    calibration_terms,
     confusion_matrix,
     counts_of,
-    interval,
     on_resamples,
     ratio,
     resampling,
 )
+
+SMALLEST_GROUP = 20
+"""Images; fewer are too few for intervals that say anything (``benchmarks/coverage.py``)."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,13 @@ def reliability(correct: np.ndarray, confidence: np.ndarray) -> list[dict[str, A
     Returns:
         A mapping for each of the 15 bins; its means are None where it has no image.
     """
-    bins, _ = calibration_terms(correct, confidence)
-    images = np.bincount(bins, minlength=ECE_BINS)
-    sums = [np.bincount(bins, weights=x, minlength=ECE_BINS) for x in (confidence, correct)]
+    bins = bins_of(confidence)
+    images = np.bincount(bins, minlength=BINS)
+    sums = [np.bincount(bins, weights=x, minlength=BINS) for x in (confidence, correct)]
     return [
         {
-            "low": index / ECE_BINS,
-            "high": (index + 1) / ECE_BINS,
+            "low": index / BINS,
+            "high": (index + 1) / BINS,
             "images": int(n),
             "confidence": float(sums[0][index] / n) if n else None,
             "accuracy": float(sums[1][index] / n) if n else None,
@@ -82,7 +84,7 @@ def reliability(correct: np.ndarray, confidence: np.ndarray) -> list[dict[str, A
     ]
 
 
-def bootstrap(
+def intervals(
     target: np.ndarray,
     probabilities: np.ndarray,
     scores: Sequence[Score],
@@ -90,11 +92,16 @@ def bootstrap(
     resamples: int,
     seed: int,
 ) -> dict[str, list[float]]:
-    """95 % percentile intervals of scores, by resampling the images with replacement."""
-    values_of = on_resamples(scores, target, probabilities)
-    parts = [values_of(weights) for weights in resampling(len(target), resamples, seed)]
+    """95 % intervals of scores: each score's own, or the percentiles of resampled images."""
+    others = [score for score in scores if score.interval is None]
+    parts: list[dict[str, np.ndarray]] = []
+    if others:
+        values_of = on_resamples(others, target, probabilities)
+        parts = [values_of(weights) for weights in resampling(len(target), resamples, seed)]
     return {
-        score.name: interval(np.concatenate([part[score.name] for part in parts]))
+        score.name: score.interval(target, probabilities, resamples, seed)
+        if score.interval
+        else percentile(np.concatenate([part[score.name] for part in parts]))
         for score in scores
     }
 
@@ -111,8 +118,8 @@ def measure_scores(
     Args:
         target: ``(N,)`` int64, 0–6.
         probabilities: ``(N, 7)``.
-        resamples: bootstrap resamples for the intervals.
-        seed: of the bootstrap.
+        resamples: simulated or resampled sets of images for the intervals that need them.
+        seed: of these.
 
     Raises:
         DataError: there is no image, a probability is not finite, or a metric gives no number.
@@ -134,7 +141,7 @@ def measure_scores(
     return {
         "samples": len(target),
         **{score.name: score(target, probabilities) for score in scores},
-        "confidence_intervals": bootstrap(
+        "confidence_intervals": intervals(
             target, probabilities, scores, resamples=resamples, seed=seed
         ),
     }
@@ -173,8 +180,8 @@ def measure_split(
         probabilities: ``(N, 7)``.
         leaked: ``(N,)`` bool, images that stand again in an earlier split.
         nearly_leaked: the same with their near duplicates; None where these are not known.
-        resamples: bootstrap resamples for the intervals.
-        seed: of the bootstrap.
+        resamples: simulated or resampled sets of images for the intervals that need them.
+        seed: of these.
 
     Raises:
         DataError: as :func:`measure_scores`; the message names dataset and split.
@@ -216,11 +223,12 @@ def measure_subgroups(
         target: ``(N,)`` int64.
         probabilities: ``(N, 7)``.
         attributes: name → the value of each image; an empty text for none.
-        resamples: bootstrap resamples for the intervals.
-        seed: of the bootstrap.
+        resamples: simulated or resampled sets of images for the intervals that need them.
+        seed: of these.
 
     Returns:
-        attribute → value → samples, scores and intervals, in the order of the values.
+        attribute → value → samples, scores and intervals, in the order of the values. A group of
+        fewer than :data:`SMALLEST_GROUP` images has its samples alone.
 
     Raises:
         DataError: as :func:`measure_scores`; the message names the group.
@@ -230,6 +238,9 @@ def measure_subgroups(
         values = np.array(column)
         for value in sorted(set(column) - {""}):
             chosen = values == value
+            if chosen.sum() < SMALLEST_GROUP:
+                found.setdefault(name, {})[value] = {"samples": int(chosen.sum())}
+                continue
             try:
                 group = measure_scores(
                     target[chosen], probabilities[chosen], resamples=resamples, seed=seed

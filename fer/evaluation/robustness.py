@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from fer.core import labels
+from fer.evaluation.compare import difference_interval, one_sided
+from fer.evaluation.intervals import percentile, wilson
 from fer.evaluation.metrics import per_class
 from fer.evaluation.perturbations import Setting
 from fer.evaluation.scores import (
-    cells_of,
     confusion_matrix,
-    interval,
+    counts_of,
     on_resamples,
     resampling,
     shown_in,
@@ -70,7 +71,8 @@ def measure_robustness(
 ) -> Robustness:
     """Predict the damaged images of every setting and measure what is left.
 
-    Intervals come from one set of resamples, the same for all settings: differences are paired.
+    Intervals of differences, areas and means come from one set of resamples, the same for all
+    settings: differences are paired.
 
     Args:
         settings: of :func:`fer.evaluation.perturbations.make_settings`.
@@ -98,7 +100,10 @@ def measure_robustness(
         found[setting.perturbation, setting.severity] = predict(setting(pictures, ids, seed))
     resampled = _resample(target, found, resamples, bootstrap_seed)
     by_key = {(setting.perturbation, setting.severity): setting for setting in settings}
-    rows = [_row(key, target, found, resampled, by_key.get(key), dataset) for key in found]
+    rows = [
+        _row(key, target, found, resampled, by_key.get(key), dataset, bootstrap_seed)
+        for key in found
+    ]
     rows = [{**row, "image_size": sizes[row["perturbation"]]} for row in rows]
     return Robustness(rows, _summarise(rows, resampled))
 
@@ -110,18 +115,11 @@ Resampled = Mapping[tuple[str, int], Mapping[str, np.ndarray]]
 def _resample(
     target: np.ndarray, found: Mapping[tuple[str, int], np.ndarray], resamples: int, seed: int
 ) -> Resampled:
-    c = labels.NUM_CLASSES
-    scores = shown_in(TABLE)
-    values_of = {key: on_resamples(scores, target, own) for key, own in found.items()}
-    cells = {key: cells_of(target, own) for key, own in found.items()}
+    values_of = {key: on_resamples(shown_in(TABLE), target, own) for key, own in found.items()}
     parts: dict[tuple[str, int], dict[str, list[np.ndarray]]] = {key: {} for key in found}
     for weights in resampling(len(target), resamples, seed):
-        for key, own in cells.items():
-            matrices = (weights @ own).reshape(-1, c, c)
-            true = matrices.sum(axis=2)
-            hits = np.diagonal(matrices, axis1=1, axis2=2)
-            recall = np.divide(hits, true, out=np.full(hits.shape, np.nan), where=true > 0)
-            for name, values in {**values_of[key](weights), "per_class": recall}.items():
+        for key, own in values_of.items():
+            for name, values in own(weights).items():
                 parts[key].setdefault(name, []).append(values)
     return {
         key: {name: np.concatenate(values) for name, values in own.items()}
@@ -136,30 +134,45 @@ def _row(
     resampled: Resampled,
     setting: Setting | None,
     dataset: str,
+    seed: int,
 ) -> dict[str, Any]:
     name, severity = key
     own, clean = found[key], found[name, 0]
-    draws, values = dict(resampled[key]), {}
+    values: dict[str, float] = {}
+    ends: dict[str, list[float]] = {}
+    undamaged, counts = resampled[name, 0], one_sided(target, clean, own)
     for score in shown_in(TABLE):
+        drawn = resampled[key][score.name]
+        ends[score.name] = (
+            score.interval(target, own, len(drawn), seed) if score.interval else percentile(drawn)
+        )
         values[score.name] = score(target, own)
-        values[f"delta_{score.name}"] = values[score.name] - score(target, clean)
-        draws[f"delta_{score.name}"] = draws[score.name] - resampled[name, 0][score.name]
+        change = f"delta_{score.name}"
+        values[change] = values[score.name] - score(target, clean)
+        ends[change] = (
+            difference_interval(
+                score.name, values[change], drawn - undamaged[score.name], *counts, len(target)
+            )
+            if severity
+            else [0.0, 0.0]
+        )
+    matrix = confusion_matrix(target, own.argmax(axis=1))
+    hits, true, _ = counts_of(matrix)
+    recall_ends = np.transpose(wilson(hits, true)).tolist()
     row: dict[str, Any] = {
         "perturbation": name,
         "severity": severity,
         "parameters": {} if setting is None else setting.parameters,
         "samples": len(target),
         **{column: values[column] for column in with_changes()},
-        "confidence_intervals": {column: interval(draws[column]) for column in with_changes()},
+        "confidence_intervals": {column: ends[column] for column in with_changes()},
         "per_class": {
             emotion: {
                 "recall": scores["recall"] if scores["support"] else None,
                 "f1": scores["f1"],
-                "recall_interval": _interval(draws["per_class"][:, index]),
+                "recall_interval": recall_ends[index] if scores["support"] else None,
             }
-            for index, (emotion, scores) in enumerate(
-                per_class(confusion_matrix(target, own.argmax(axis=1))).items()
-            )
+            for index, (emotion, scores) in enumerate(per_class(matrix).items())
         },
     }
     published = ((setting and setting.reference) or {}).get(dataset)
@@ -167,12 +180,6 @@ def _row(
     if published is not None and published["images"] == len(target):
         row["reference_accuracy"] = published["accuracy"]
     return row
-
-
-def _interval(values: np.ndarray) -> list[float] | None:
-    """None where most resamples have no image of the emotion."""
-    defined = values[np.isfinite(values)]
-    return interval(defined) if 2 * len(defined) > len(values) else None
 
 
 def _summarise(rows: Sequence[Mapping[str, Any]], resampled: Resampled) -> dict[str, Any]:
@@ -189,7 +196,7 @@ def _summarise(rows: Sequence[Mapping[str, Any]], resampled: Resampled) -> dict[
         for metric in names:
             own[metric] = float(_relative_area(steps, [values[name, s][metric] for s in steps]))
             drawn = _relative_area(steps, [resampled[name, s][metric] for s in steps])
-            own["confidence_intervals"][metric] = interval(drawn)
+            own["confidence_intervals"][metric] = percentile(drawn)
             draws[metric].append(drawn)
         by_perturbation[name] = own
     damaged = [row for row in rows if row["severity"]]
@@ -202,14 +209,14 @@ def _summarise(rows: Sequence[Mapping[str, Any]], resampled: Resampled) -> dict[
                 for metric in names
             },
             "confidence_intervals": {
-                metric: interval(np.mean(draws[metric], axis=0)) for metric in names
+                metric: percentile(np.mean(draws[metric], axis=0)) for metric in names
             },
         },
         "mean_over_settings": {
             "settings": len(damaged),
             **{metric: float(np.mean([row[metric] for row in damaged])) for metric in names},
             "confidence_intervals": {
-                metric: interval(np.mean([resampled[key][metric] for key in keys], axis=0))
+                metric: percentile(np.mean([resampled[key][metric] for key in keys], axis=0))
                 for metric in names
             },
         },
@@ -237,7 +244,7 @@ def _beside_published(rows: Sequence[Mapping[str, Any]], resampled: Resampled) -
         return {
             "settings": len(own),
             "accuracy": float(np.mean([row["accuracy"] for row in own])),
-            "interval": interval(np.mean(draws, axis=0)),
+            "interval": percentile(np.mean(draws, axis=0)),
         }
 
     sizes = sorted({row["image_size"] for row in rows})

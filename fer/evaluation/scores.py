@@ -26,8 +26,13 @@ import numpy as np
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.words import PERCENT, Format
+from fer.evaluation.calibration_error import calibration_error, calibration_error_interval
+from fer.evaluation.intervals import (
+    accuracy_interval,
+    balanced_accuracy_interval,
+    macro_f1_interval,
+)
 
-ECE_BINS = 15
 TABLES = ("cards", "comparisons", "sweeps", "robustness")
 """Where not every score is shown.
 
@@ -78,7 +83,10 @@ class Score:
     tables: tuple[str, ...] = ("cards", "comparisons", "sweeps")
     """Those of :data:`TABLES` that it stands in."""
     sums: Sums | None = None
-    """A faster way to its interval; None to call the function for each resample."""
+    """A faster way to its resamples; None to call the function for each of them."""
+    interval: Callable[[np.ndarray, np.ndarray, int, int], list[float]] | None = None
+    """Its 95 % interval, from target, probabilities, resamples and seed; None for the percentiles
+    of a bootstrap. A difference of two values has those always."""
 
     @property
     def title(self) -> str:
@@ -154,25 +162,6 @@ def balanced_accuracy(matrix: np.ndarray) -> np.ndarray:
     return ratio(ratio(hits, true).sum(axis=-1), (true > 0).sum(axis=-1))
 
 
-def calibration_terms(correct: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each image's bin ``(N,)`` and its confidence minus correctness ``(N,)``."""
-    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
-    return bins, confidence - correct
-
-
-def expected_calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:
-    """Mean gap between confidence and accuracy over 15 bins of equal width.
-
-    Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599, equation 3.
-
-    Args:
-        correct: ``(N,)`` bool.
-        confidence: ``(N,)``, the probability of the predicted emotion.
-    """
-    bins, gap = calibration_terms(correct, confidence)
-    return float(np.abs(np.bincount(bins, weights=gap, minlength=ECE_BINS)).sum() / len(gap))
-
-
 def certainty(target: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Whether each image is recognised ``(N,)`` bool, and with which confidence ``(N,)``."""
     return target == probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
@@ -187,12 +176,6 @@ def cells_of(target: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return np.eye(c * c)[target * c + probabilities.argmax(axis=1)]
 
 
-def _gaps_of(target: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """``(N, 15)``: each image's share in the gap of its bin."""
-    bins, gap = calibration_terms(*certainty(target, probabilities))
-    return np.eye(ECE_BINS)[bins] * gap[:, None]
-
-
 # --- the registry --------------------------------------------------------------------------------
 
 
@@ -201,6 +184,7 @@ def _of_matrix(
     heading: str,
     meaning: str,
     formula: Callable[[np.ndarray], np.ndarray],
+    interval: Callable[[np.ndarray], list[float]],
     *tables: str,
 ) -> Score:
     """A score that the confusion matrix decides."""
@@ -210,21 +194,34 @@ def _of_matrix(
     def function(target: np.ndarray, probabilities: np.ndarray) -> float:
         return float(formula(confusion_matrix(target, probabilities.argmax(axis=1))))
 
+    def interval_of(
+        target: np.ndarray, probabilities: np.ndarray, resamples: int, seed: int
+    ) -> list[float]:
+        matrix = confusion_matrix(target, probabilities.argmax(axis=1))
+        value, (low, high) = float(formula(matrix)), interval(matrix)
+        return [min(low, value), max(high, value)]  # of a handful of images it may lie outside
+
     sums = Sums(cells_of, lambda sums, _: formula(sums.reshape(-1, c, c)))
-    return Score(name, heading, meaning, function, tables=tables, sums=sums)
+    return Score(name, heading, meaning, function, tables=tables, sums=sums, interval=interval_of)
 
 
 SCORES: dict[str, Score] = {
     score.name: score
     for score in (
         _of_matrix(
-            "accuracy", "accuracy", "share of images predicted correctly", accuracy, *TABLES
+            "accuracy",
+            "accuracy",
+            "share of images predicted correctly",
+            accuracy,
+            accuracy_interval,
+            *TABLES,
         ),
         _of_matrix(
             "macro_f1",
             "macro-F1",
             "mean of the emotions' F1, each counting the same",
             macro_f1,
+            macro_f1_interval,
             *TABLES,
         ),
         _of_matrix(
@@ -232,24 +229,27 @@ SCORES: dict[str, Score] = {
             "micro-F1",
             "F1 over all images; equals accuracy with one label per image",
             accuracy,
+            accuracy_interval,
         ),
         _of_matrix(
             "balanced_accuracy",
             "balanced accuracy",
             "mean of the emotions' recall",
             balanced_accuracy,
+            balanced_accuracy_interval,
             *("cards", "comparisons"),
         ),
         Score(
             "expected_calibration_error",
             "calibration error",
-            "ECE, mean gap between confidence and accuracy; lower is better",
-            lambda target, probabilities: expected_calibration_error(
-                *certainty(target, probabilities)
-            ),
+            "ECE, mean gap between confidence and accuracy, less what chance adds to it; lower is "
+            "better",
+            lambda target, probabilities: calibration_error(*certainty(target, probabilities)),
             higher_is_better=False,
             tables=("cards",),
-            sums=Sums(_gaps_of, lambda sums, n: np.abs(sums).sum(axis=1) / n),
+            interval=lambda target, probabilities, resamples, seed: calibration_error_interval(
+                *certainty(target, probabilities), resamples, seed
+            ),
         ),
     )
 }
@@ -282,7 +282,7 @@ def register_score(
             :mod:`fer.core.words`.
         tables: those of :data:`TABLES` that it stands in. It stands in ``metrics.json`` and in the
             tables of all scores anyway.
-        sums: a faster way to its interval, where it depends on sums over images.
+        sums: a faster way to its bootstrap interval, where it depends on sums over images.
 
     Raises:
         ConfigError: the name is taken or no name, or there is no such table.
@@ -388,12 +388,3 @@ def on_resamples(
         }
 
     return values_of
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """The 95 % percentile interval ``[low, high]`` of a statistic's resamples ``(R,)``.
-
-    Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
-    """
-    low, high = np.quantile(values, [0.025, 0.975])
-    return [float(low), float(high)]

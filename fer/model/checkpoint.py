@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -174,7 +175,8 @@ class Checkpoint:
     path: Path
     network: NormalisedNetwork
     extras: dict[str, Any]
-    """``model``, ``labels``, ``dataset`` (name, choice, options, fingerprint), ``seed``."""
+    """``model``, ``labels``, ``dataset`` (name, choice, options, fingerprint), ``seed``, and of
+    newer ones ``priors``: how frequent each emotion was to the network in training."""
     epoch: int
 
 
@@ -252,6 +254,7 @@ def read_description(checkpoint: Path | str) -> tuple[Path, dict[str, Any], dict
         or not isinstance(content["state_dict"], dict)
         or not isinstance(content.get("epoch"), int)
         or not is_plain(extras)
+        or not are_shares(extras.get("priors"))
     ):
         raise CheckpointError(
             f"{path}: expected the model, dataset, labels and seed of a training, found an "
@@ -263,6 +266,16 @@ def read_description(checkpoint: Path | str) -> tuple[Path, dict[str, Any], dict
             f"{', '.join(map(str, extras['labels']))}. It was trained with another schema."
         )
     return path, extras, content
+
+
+def are_shares(value: object) -> bool:
+    """Whether it is None, or how frequent each emotion is: finite numbers from 0, not all 0."""
+    return value is None or (
+        isinstance(value, list)
+        and len(value) == len(labels.EMOTIONS)
+        and all(isinstance(share, float) and 0 <= share < math.inf for share in value)
+        and sum(value) > 0
+    )
 
 
 def load_checkpoint(checkpoint: Path | str) -> Checkpoint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
@@ -50,8 +51,11 @@ class CrossEntropyLoss(nn.Module):
 
     Args:
         class_counts: training images per class, for the weights; None where there are none.
-        label_smoothing: share of the target spread evenly over the classes, 0 <= s < 1 (Szegedy
-            et al., arXiv 1512.00567).
+        label_smoothing: share s of the target spread evenly over the C classes, 0 <= s < 1 (Szegedy
+            et al., arXiv 1512.00567). With class weights w as in PyTorch: the part of each class c
+            has that class's own weight, so that an image of class y costs
+            -(1 - s) w_y log p_y - s / C sum_c w_c log p_c, and a batch that sum over its images
+            divided by the sum of their w_y. A rare class thus gets more of what is spread.
         class_weight: None, ``balanced`` or ``sqrt_balanced`` (see :func:`class_weights`).
     """
 
@@ -73,7 +77,7 @@ class CrossEntropyLoss(nn.Module):
         self.register_buffer("weight", class_weights(class_counts, class_weight))
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Mean loss over the batch, a scalar."""
+        """Mean loss over the batch, weighted where there are weights; a scalar."""
         return F.cross_entropy(
             logits.float(), target, weight=self.weight, label_smoothing=self.label_smoothing
         )
@@ -87,7 +91,8 @@ class FocalLoss(nn.Module):
     Args:
         class_counts: training images per class, for the weights (the paper's alpha); None where
             there are none.
-        gamma: 0 is cross-entropy; larger values look away from easy images.
+        gamma: 0 is cross-entropy; larger values look away from easy images. Between 0 and 1 the
+            slope of (1 - p)^gamma has no bound at p = 1, where 1 - p is held at 1e-7.
         class_weight: None, ``balanced`` or ``sqrt_balanced`` (see :func:`class_weights`).
     """
 
@@ -109,8 +114,29 @@ class FocalLoss(nn.Module):
         """Weighted mean loss over the batch, a scalar."""
         log_p = F.log_softmax(logits.float(), dim=1)  # (N, C)
         log_p = log_p.gather(1, target[:, None]).squeeze(1)  # (N,)
-        loss = -((1 - log_p.exp()) ** self.gamma) * log_p  # (N,)
+        rest = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).eps)  # 1 - p
+        loss = -(rest**self.gamma) * log_p  # (N,)
         if self.weight is None:
             return loss.mean()
         weight = self.weight[target]  # (N,)
         return (weight * loss).sum() / weight.sum()
+
+
+def process_factor(loss: nn.Module, target: torch.Tensor) -> torch.Tensor | float:
+    """What this process's weighted mean counts among those of all processes.
+
+    Each is divided by the weights of its own images. Times this factor, their mean, whose gradient
+    DistributedDataParallel follows, is the weighted mean of all images, as in one process.
+
+    Args:
+        loss: that of the batch; one of torch's own may have class weights, too.
+        target: ``(N,)``, of this process.
+    """
+    weight = getattr(loss, "weight", None)
+    weighted = CrossEntropyLoss | FocalLoss | nn.CrossEntropyLoss | nn.NLLLoss
+    if weight is None or not isinstance(loss, weighted) or not dist.is_initialized():
+        return 1.0
+    own = weight[target].sum()
+    total = own.clone()
+    dist.all_reduce(total)
+    return own * dist.get_world_size() / total

@@ -21,7 +21,7 @@ from fer.core import labels
 from fer.core.errors import ConfigError, first_line
 from fer.core.options import Guard
 from fer.model.checkpoint import load_checkpoint
-from fer.model.losses import CrossEntropyLoss
+from fer.model.losses import CrossEntropyLoss, process_factor
 from fer.model.mixing import Mixing
 from fer.model.network import NormalisedNetwork
 from fer.model.schedules import one_cycle
@@ -175,6 +175,8 @@ class EmotionModule(LightningModule):
         if mixed is not None:
             other = self.loss_of(logits, target[mixed.partner])
             loss = mixed.share * loss + (1 - mixed.share) * other
+        # A mixed batch has the same targets again, and so the same weights.
+        loss = loss * process_factor(self.loss, target)
         self.seen_train.add(logits, target, loss)
         return loss
 
@@ -235,7 +237,21 @@ class EmotionModule(LightningModule):
             "labels": list(labels.EMOTIONS),
             "dataset": data.describe() if hasattr(data, "describe") else UNKNOWN_DATASET,
             "seed": getattr(data, "seed", 0),
+            "priors": self.priors(data),
         }
+
+    def priors(self, data: Any) -> list[float] | None:
+        """How frequent the emotions were to the network: training images times the loss's weights.
+
+        None where the data do not say.
+        """
+        if not hasattr(data, "class_counts"):
+            return None
+        seen = torch.tensor(data.class_counts(), dtype=torch.float64)
+        weight = getattr(self.loss, "weight", None)
+        if isinstance(weight, torch.Tensor) and weight.shape == seen.shape:
+            seen *= weight.double().cpu()
+        return (seen / seen.sum()).tolist()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what it takes to use the weights, and to go on."""

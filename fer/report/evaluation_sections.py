@@ -10,7 +10,7 @@ import numpy as np
 
 from fer.core import labels
 from fer.core.words import PERCENT, how_many, percent, whole
-from fer.evaluation.metrics import SplitResult
+from fer.evaluation.metrics import SMALLEST_GROUP, SplitResult
 from fer.evaluation.mistakes import confident_mistakes, frequent_confusions
 from fer.evaluation.robustness import Robustness
 from fer.evaluation.scores import shown_in
@@ -36,7 +36,9 @@ def calibration_section(folder: Path, result: SplitResult, shown: str) -> Sectio
     text = [
         f"On average the network's confidence is {abs(100 * gap):.1f} points "
         f"{'above' if gap > 0 else 'below'} its accuracy. Calibration error: mean gap between the "
-        "two over 15 bins of confidence, weighted by their images."
+        "two over 15 bins of confidence, weighted by their images, less what chance alone adds to "
+        "it (95 % interval "
+        f"{PERCENT.interval(metrics['confidence_intervals']['expected_calibration_error'])})."
     ]
     scaling = metrics.get("temperature_scaling")
     if scaling is not None:
@@ -48,6 +50,7 @@ def calibration_section(folder: Path, result: SplitResult, shown: str) -> Sectio
             f"{percent(after)} here. No prediction changes by it, and all other figures of this "
             "page are without it."
         )
+        text += scaling.get("notes", [])
     figure = drawing.reliability_diagram(series, title=f"Reliability: {shown}")
     return Section(
         "Calibration",
@@ -84,7 +87,8 @@ def subgroups_section(subgroups: Mapping[str, Mapping[str, Mapping[str, Any]]]) 
         [
             "The attributes are what the dataset's annotators judged from the picture, not what "
             "the people say of themselves. Groups differ in their emotions too: compare balanced "
-            "accuracy rather than accuracy, and look at the intervals of small groups."
+            "accuracy rather than accuracy, and look at the intervals of small groups. Groups of "
+            f"fewer than {SMALLEST_GROUP} images are counted, not measured."
         ],
         tables,
     )
@@ -114,7 +118,7 @@ def robustness_section(
     curves = drawing.robustness_curves(
         {"network": found.rows},
         title=f"Robustness: {shown}",
-        subtitle=f"{how_many(n, 'image')} · shaded: 95 % interval, bootstrap over images",
+        subtitle=f"{how_many(n, 'image')} · shaded: 95 % interval",
     )
     by_class = drawing.robustness_per_class(
         found.rows, title=f"Robustness per emotion: {shown}", images=n

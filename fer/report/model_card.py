@@ -152,7 +152,7 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
         "data": [_describe_data(name, results["data"][name]) for name in names],
         "missing": {} if "rafdb" in names or _drawn(results) else MISSING,
         "passes": describe_passes(results["evaluations"]),
-        "spread": "In brackets: the 95 % interval, a bootstrap over the images. One seed: how much "
+        "spread": "In brackets: the 95 % interval over the images. One seed: how much "
         "others would differ was not measured."
         if alone
         else f"Mean over {len(results['seeds'])} seeds ± their standard deviation.",
@@ -202,8 +202,7 @@ def _preferred(
                 found.append(f"{score.heading} {score.format.text(metrics[score.name])} {bounds}")
         lines.append(
             f"The network to use is that of seed {seed}, which has the best macro-F1 on {name}'s "
-            f"validation images: {' and '.join(found)} on test (95 % intervals, a bootstrap over "
-            "the images)."
+            f"validation images: {' and '.join(found)} on test (95 % intervals over the images)."
         )
     return lines
 
@@ -411,6 +410,8 @@ def _beside(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
                 "here has one) the calibration error is "
                 f"{_percent([row['expected_calibration_error'] for row in scaled if row])} %."
             )
+            notes = [note for row in scaled if row for note in row.get("notes", [])]
+            line += "".join(f" {note}" for note in dict.fromkeys(notes))
         lines.append(line)
     return lines
 
@@ -452,10 +453,12 @@ def _subgroups(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             )
             continue
         rows = [
-            f"{attribute} {group}: {100 * row['accuracy']:.1f} % of "
+            f"{attribute} {group}: {100 * row['accuracy']:.1f} % "
+            f"{_brackets(row['confidence_intervals']['accuracy'], SCORES['accuracy'])} of "
             f"{how_many(row['samples'], 'image')}"
             for attribute, values in groups.items()
             for group, row in values.items()
+            if "accuracy" in row  # of too few images there is none
         ]
         lines.append(
             f"{name}, accuracy by the annotators' judgement: {'; '.join(rows)} (seed "

@@ -135,8 +135,7 @@ def _cross_section(
                 Table("cross", columns, table, sortable=True),
                 "Lost or gained, of fractions in percentage points: how much worse than the same "
                 "network on the dataset that it was trained on, where that was measured alike "
-                "(split, passes, precision, images left out). Small: 95 % interval, bootstrap over "
-                "images.",
+                "(split, passes, precision, images left out). Small: 95 % interval.",
             )
         ],
         figures=entries,
@@ -189,8 +188,9 @@ def _prior_section(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> S
         [
             "Datasets differ in how frequent the emotions are, and that alone changes accuracy. "
             "“As frequent as at home” weights the recall of each emotion by its share in the "
-            "network's own dataset. “Adjusted” multiplies the probabilities by the ratio of the "
-            "shares here and at home (Saerens et al., 2002): what the network would reach if it "
+            "network's own dataset. “Adjusted” multiplies the probabilities by the shares here "
+            "over those that the network was trained with, which are its training images times the "
+            "weights of its loss (Saerens et al., 2002): what the network would reach if it "
             "knew how frequent the emotions are here, which a user rarely does.",
             *text,
         ],
@@ -262,7 +262,7 @@ def _robustness_sections(folder: Path, collection: Collection) -> list[Section]:
         figure = drawing.robustness_curves(
             own,
             title=f"Robustness: {shown}",
-            subtitle=f"{how_many(samples, 'image')} · bars: 95 % interval, bootstrap over images",
+            subtitle=f"{how_many(samples, 'image')} · bars: 95 % interval",
         )
         entries.append(
             FigureEntry(

@@ -276,7 +276,7 @@ def summarise(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Returns:
         ``seeds``, ``samples``, and for each score that all of them have ``mean``, ``sd`` (sample
         standard deviation over seeds; None for one seed), ``values``, and ``interval``: the 95 %
-        bootstrap interval over images where there is one seed, else None.
+        interval over images where there is one seed, else None.
     """
     metrics = [one["metrics"] for one in evaluations]
     found: dict[str, Any] = {"seeds": len(metrics), "samples": metrics[0]["samples"]}
@@ -333,7 +333,7 @@ def _in_short(study: Study, results: Mapping[str, Any]) -> Section:
     spread = (
         "Large: the mean over seeds; ±: their standard deviation."
         if len(study.seeds) > 1
-        else "Small: the 95 % interval, a bootstrap over the test images. One seed: how much "
+        else "Small: the 95 % interval over the test images. One seed: how much "
         "another would differ was not measured."
     )
     columns = ["Dataset", *(score.title for score in SCORES.values()), "Images"]

@@ -282,8 +282,11 @@ def cross_row(job: Job, jobs: Sequence[Job], network: str) -> dict[str, Any]:
         for name in names:
             if name in home.metrics:
                 row[f"drop_{name}"] = home.metrics[name] - metrics[name]
-        source = np.bincount(home.target, minlength=labels.NUM_CLASSES)
-        row |= prior_shift(job.target, job.probabilities, source)
+        at_home = np.bincount(home.target, minlength=labels.NUM_CLASSES)
+        # A checkpoint of an earlier version does not say: its loss is taken to have had no weights.
+        priors = job.run["checkpoint"].get("priors") or home.run["dataset"].get("train_counts")
+        shares = None if priors is None else np.array(priors, dtype=np.float64)
+        row |= prior_shift(job.target, job.probabilities, at_home, shares)
     return row
 
 

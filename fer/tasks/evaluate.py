@@ -44,7 +44,13 @@ from fer.report.terminal import print_summary
 from fer.runs.ownership import hold
 from fer.runs.provenance import describe_run
 from fer.tasks.assembly import import_networks, make_data, measuring, resolved, with_dataset_of
-from fer.tasks.notes import compare_data, describe_left_out, notes_on, notes_on_published
+from fer.tasks.notes import (
+    compare_data,
+    describe_left_out,
+    notes_on,
+    notes_on_published,
+    temperature_notes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -102,9 +108,17 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     bootstrap = {"resamples": cfg.metrics.resamples, "seed": cfg.metrics.seed}
     if cfg.temperature_scaling:
         val = measure_network(network, data, "val", computing, tta=cfg.tta, **measuring(cfg))
-        metrics["temperature_scaling"] = calibrate(
-            (val.target, val.probabilities), result.target, result.probabilities, **bootstrap
+        scaling = calibrate(
+            (val.target, val.probabilities),
+            result.target,
+            result.probabilities,
+            fitted_on=f"{data.dataset_name}'s val",
+            notes=temperature_notes(checkpoint, data.dataset_name, cfg.split),
+            **bootstrap,
         )
+        metrics["temperature_scaling"] = scaling
+        for note in scaling["notes"]:
+            log.warning(note)
     sections = [calibration_section(folder, result, shown)]
     attributes = data.attributes(cfg.split)
     if attributes:
@@ -127,7 +141,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
             "path": str(checkpoint.path),
             "sha256": sha256_of_file(checkpoint.path),
             "epoch": checkpoint.epoch,
-            **{key: checkpoint.extras[key] for key in ("model", "dataset", "seed")},
+            **{key: checkpoint.extras.get(key) for key in ("model", "dataset", "seed", "priors")},
         },
         "wall_seconds": round(time.perf_counter() - started, 1),
     }

@@ -86,3 +86,19 @@ def notes_on_published(settings: Sequence[Setting], dataset: str, images: int) -
         f"those of these {images:,}. FER2013 has as many in split=val+test, RAF-DB in split=test."
         for count in sorted(counts)
     ]
+
+
+def temperature_notes(checkpoint: Checkpoint, dataset: str, split: str) -> list[str]:
+    """What a reader of calibration with a temperature fitted on ``dataset``'s val must know."""
+    notes = []
+    if "val" in split.split("+"):
+        notes.append(
+            "The temperature was fitted on validation images that these figures are of: they "
+            "flatter the calibration with it. Use split=test."
+        )
+    if checkpoint.extras["dataset"]["name"] != dataset:
+        notes.append(
+            f"The temperature was fitted on {dataset}'s validation images and their emotions, not "
+            "on those of the dataset that the network was trained on."
+        )
+    return notes

@@ -11,8 +11,9 @@ from sklearn import metrics as sk
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
+from fer.evaluation.calibration_error import bins_of, calibration_error
 from fer.evaluation.metrics import measure, measure_split, per_class
-from fer.evaluation.scores import SCORES, confusion_matrix, expected_calibration_error
+from fer.evaluation.scores import SCORES, confusion_matrix
 
 classes = st.integers(1, 60).flatmap(
     lambda n: st.tuples(
@@ -52,11 +53,20 @@ def test_scalars_and_per_class_figures_are_scikit_learns(
 
 
 def test_calibration_error_is_the_mean_gap_between_confidence_and_accuracy() -> None:
-    confidence = np.array([0.95, 0.95, 0.55, 0.55])
-    correct = np.array([True, True, True, False])
-    # Two bins of two images: |0.95 - 1| and |0.55 - 0.5|.
-    assert expected_calibration_error(correct, confidence) == pytest.approx(0.05)
-    assert expected_calibration_error(np.ones(3, bool), np.ones(3)) == 0.0
+    # Two bins of many images, whose gaps chance hardly changes: |0.95 - 0.75| and |0.55 - 0.5|.
+    confidence = np.repeat([0.95, 0.55], 40_000)
+    correct = np.concatenate([np.arange(40_000) % 4 > 0, np.arange(40_000) % 2 > 0])
+    assert calibration_error(correct, confidence) == pytest.approx(0.125)
+    assert calibration_error(np.ones(3, bool), np.ones(3)) == 0.0
+
+
+def test_chance_is_no_calibration_error() -> None:
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(200):
+        confidence = rng.uniform(0.3, 1, 700)
+        found.append(calibration_error(rng.random(700) < confidence, confidence))
+    assert np.mean(found) < 0.02  # the mean absolute gap of the bins is 0.04
 
 
 def simulate(n: int, accuracy: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -68,16 +78,63 @@ def simulate(n: int, accuracy: float, rng: np.random.Generator) -> tuple[np.ndar
     return target, probabilities
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
+def covered(
+    n: int, truth: dict[str, float], shares: np.ndarray, recall: float, overconfident: float
+) -> dict[str, float]:
+    """Share of 300 trials in which each interval holds the truth; confidence is off by so much."""
     rng = np.random.default_rng(0)
-    covered = 0
-    for trial in range(200):
-        target, probabilities = simulate(300, 0.7, rng)
-        found = measure(target, probabilities, resamples=300, seed=trial)
-        low, high = found["confidence_intervals"]["accuracy"]
-        assert low <= found["accuracy"] <= high
-        covered += low <= 0.7 <= high
-    assert 0.90 <= covered / 200 <= 0.99
+    held = dict.fromkeys(truth, 0)
+    for trial in range(300):
+        target = rng.choice(7, n, p=shares)
+        preds = np.where(rng.random(n) < recall, target, (target + rng.integers(1, 7, n)) % 7)
+        sure = np.clip(recall + overconfident + rng.choice([-0.04, 0.04], n), 0, 1)
+        sure = np.where(rng.random(n) < 0.5, sure, recall + overconfident)
+        probabilities = np.repeat((1 - sure[:, None]) / 6, 7, axis=1)
+        probabilities[np.arange(n), preds] = sure
+        for name, value in truth.items():
+            interval = SCORES[name].interval
+            assert interval is not None
+            low, high = interval(target, probabilities, 200, trial)
+            assert low - 1e-12 <= SCORES[name](target, probabilities) <= high + 1e-12
+            held[name] += low <= value <= high
+    return {name: count / 300 for name, count in held.items()}
+
+
+FER2013 = np.array([491, 55, 528, 879, 594, 416, 626]) / 3589
+
+
+@pytest.mark.parametrize("n", [20, 70, 700, 3589])
+@pytest.mark.parametrize("recall", [0.7, 0.94])
+def test_intervals_cover_the_truth_about_as_often_as_they_say(n: int, recall: float) -> None:
+    truth = {"accuracy": recall, "balanced_accuracy": recall}
+    for shares in (np.full(7, 1 / 7), FER2013):
+        for name, found in covered(n, truth, shares, recall, 0.0).items():
+            assert 0.915 <= found <= 0.99, (name, found)
+
+
+@pytest.mark.parametrize("n", [20, 70, 700])
+def test_the_interval_of_macro_f1_covers_it(n: int) -> None:
+    for shares in (np.full(7, 1 / 7), FER2013):
+        matrix = shares[:, None] * (np.full((7, 7), 0.05) + np.eye(7) * 0.65)
+        f1 = 2 * np.diag(matrix) / (matrix.sum(axis=0) + matrix.sum(axis=1))
+        (found,) = covered(n, {"macro_f1": f1.mean()}, shares, 0.7, 0.0).values()
+        assert 0.90 <= found <= 0.99
+
+
+@pytest.mark.parametrize("n", [70, 700])
+@pytest.mark.parametrize("gap", [0.0, 0.03, 0.1])
+def test_the_interval_of_the_calibration_error_covers_it(n: int, gap: float) -> None:
+    (found,) = covered(
+        n, {"expected_calibration_error": error_of(0.7, gap)}, FER2013, 0.7, gap
+    ).values()
+    assert 0.91 <= found <= 0.995
+
+
+def error_of(recall: float, gap: float) -> float:
+    """True calibration error of :func:`covered`'s network, whose accuracy is always the same."""
+    levels = recall + gap + np.array([-0.04, 0.0, 0.04])
+    sums = np.bincount(bins_of(levels), np.array([0.25, 0.5, 0.25]) * (levels - recall))
+    return float(np.abs(sums).sum())
 
 
 def test_the_schema_is_complete_and_is_json() -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from fer.core.errors import FerError
 from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
 from fer.tasks.evaluate import evaluate as run_evaluation
+from fer.tasks.notes import temperature_notes
 from fer.tasks.train import train
 from tests.conftest import ROOT, run_program, to_png, write_file
 from tests.core.test_conf import compose
@@ -109,7 +111,7 @@ def test_its_numbers_agree_with_each_other(whole: Path) -> None:
     assert right == pytest.approx(metrics["accuracy"]) and len(predictions) == 70
     ids = {row["id"] for row in read_table(whole.parent / "data/synthetic_a/manifest.csv")}
     assert {row["id"] for row in predictions} <= ids
-    assert metrics["temperature_scaling"]["fitted_on"] == "val (42 images)"
+    assert metrics["temperature_scaling"]["fitted_on"].endswith("'s val (42 images)")
     assert sum(row["images"] for row in metrics["reliability"]) == 70
     trained = read(whole.parent / "a" / "metrics.json")
     assert trained["accuracy"] == metrics["accuracy"]
@@ -279,3 +281,12 @@ def test_folding_does_not_change_what_the_network_says() -> None:
 def test_the_evaluation_of_the_readme_is_that_of_the_help() -> None:
     text = (ROOT / "README.md").read_text()
     assert "perturbation=stress saliency=standard" in text
+
+
+def test_whose_images_a_temperature_was_fitted_on_is_said() -> None:
+    checkpoint: Any = SimpleNamespace(extras={"dataset": {"name": "a"}})
+    assert temperature_notes(checkpoint, "a", "test") == []
+    (note,) = temperature_notes(checkpoint, "a", "val+test")
+    assert "these figures are of" in note
+    (note,) = temperature_notes(checkpoint, "b", "test")
+    assert "b's validation images" in note

@@ -1,0 +1,141 @@
+"""95 % intervals of scores that a confusion matrix decides, and of resampled statistics.
+
+``python benchmarks/coverage.py`` simulates how often each of them holds the truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+Z = 1.959964
+"""97.5 % quantile of the standard normal distribution."""
+PRIOR = 2
+"""Images that each class is given beside its own, recognised as often as all images are. Without
+them a class of no or few images pretends to know its recall."""
+
+
+def percentile(values: np.ndarray) -> list[float]:
+    """The 95 % percentile interval ``[low, high]`` of a statistic's resamples ``(R,)``.
+
+    Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    """
+    low, high = np.quantile(values, [0.025, 0.975])
+    return [float(low), float(high)]
+
+
+def wilson(hits: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper ends for proportions ``hits / n``; 0 and 1 where n is 0.
+
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
+
+    >>> [end.round(3).tolist() for end in wilson(np.array([3, 0]), np.array([3, 0]))]
+    [[0.438, 0.0], [1.0, 1.0]]
+    """
+    n = np.asarray(n, dtype=np.float64)
+    centre = (hits + Z**2 / 2) / (n + Z**2)
+    spread = hits * (n - hits) / np.maximum(n, 1)
+    half = Z * np.sqrt(np.maximum(spread, 0) + Z**2 / 4) / (n + Z**2)
+    return np.maximum(centre - half, 0), np.minimum(centre + half, 1)
+
+
+def accuracy_interval(matrix: np.ndarray) -> list[float]:
+    """Wilson's interval of the accuracy of a confusion matrix ``(7, 7)``, which is micro-F1."""
+    low, high = wilson(np.trace(matrix), matrix.sum())
+    return [float(low), float(high)]
+
+
+def balanced_accuracy_interval(matrix: np.ndarray) -> list[float]:
+    """Of the mean recall of a confusion matrix ``(7, 7)``: see :func:`mean_interval`."""
+    return mean_interval(
+        matrix, matrix.sum(axis=1), pooled(matrix), lambda recall: recall, np.eye(len(matrix))
+    )
+
+
+def macro_f1_interval(matrix: np.ndarray) -> list[float]:
+    """Of the macro-F1 of a confusion matrix ``(7, 7)``: see :func:`mean_interval`.
+
+    The F1 of a class is 2 J / (1 + J), where J is a plain proportion: its hits among the images
+    that are of it or taken for it. A mistake counts in two classes, which correlates their F1; how
+    much follows from the gradients of F1 in the cells.
+    """
+    hits, true, predicted = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    cells = matrix + 0.1  # a class without images has a gradient, too
+    total = cells.sum(axis=0) + cells.sum(axis=1)
+    f1 = 2 * np.diag(cells) / total
+    own = np.eye(len(matrix))
+    in_row, in_column = own[:, :, None], own[:, None, :]  # of a class's row, of its column
+    gradient = (2 * in_row * in_column - f1[:, None, None] * (in_row + in_column)) / total[
+        :, None, None
+    ]
+    covariance = np.einsum("iab,ab,jab->ij", gradient, cells, gradient)
+    deviation = np.sqrt(np.diag(covariance))
+    return mean_interval(
+        matrix,
+        true + predicted - hits,
+        pooled(matrix) / (2 - pooled(matrix)),  # whose F1 is the accuracy
+        lambda share: 2 * share / (1 + share),
+        covariance / np.outer(deviation, deviation),
+    )
+
+
+def pooled(matrix: np.ndarray) -> float:
+    """Accuracy with half an image more of right and of wrong: neither 0 nor 1."""
+    return float((np.trace(matrix) + 0.5) / (matrix.sum() + 1))
+
+
+def mean_interval(
+    matrix: np.ndarray,
+    images: np.ndarray,
+    prior: float,
+    score_of: Callable[[np.ndarray], np.ndarray],
+    correlation: np.ndarray,
+) -> list[float]:
+    """The interval of a mean over the classes, from Wilson's interval of each.
+
+    The distances of the ends from the classes' values add up like standard deviations (MOVER: Zou
+    & Donner, Statistics in Medicine 27, 2008). No mean over classes is surer than the accuracy:
+    where many classes have few images, accuracy's ends are the farther ones.
+
+    Args:
+        matrix: confusion matrix ``(7, 7)``.
+        images: ``(7,)``, of which each class's hits are a share.
+        prior: that share in :data:`PRIOR` more images of each class.
+        score_of: the class's score of that share.
+        correlation: ``(7, 7)``, of the classes' scores.
+    """
+    hits = np.diag(matrix)
+    right, n = hits.sum(), matrix.sum()
+    ends = wilson(right, n)
+    shares = (hits + PRIOR * prior) / (images + PRIOR)
+    low, high = wilson(shares * images, images)
+    centre = score_of(shares)
+    below, above = np.maximum(centre - score_of(low), 0), np.maximum(score_of(high) - centre, 0)
+    classes = len(hits)
+    down = max(np.sqrt(below @ correlation @ below) / classes, right / n - ends[0])
+    up = max(np.sqrt(above @ correlation @ above) / classes, ends[1] - right / n)
+    middle = centre.mean()
+    return [float(max(0, middle - down)), float(min(1, middle + up))]
+
+
+def accuracy_difference_interval(only_first: int, only_second: int, n: int) -> list[float]:
+    """Of the accuracy that the second of two networks has more than the first, on ``n`` images.
+
+    Bonett & Price, "Adjusted Wald confidence interval for a difference of binomial proportions
+    based on paired data", Journal of Educational and Behavioral Statistics 37(4), 2012. A bootstrap
+    of a few images on which both agree would be sure that they always do.
+
+    Args:
+        only_first: images that only the first gets right.
+        only_second: those that only the second gets right.
+        n: all images.
+
+    >>> [round(end, 3) for end in accuracy_difference_interval(0, 0, 98)]
+    [-0.028, 0.028]
+    """
+    first, second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
+    middle = second - first
+    half = Z * np.sqrt((first + second - middle**2) / (n + 2))
+    value = (only_second - only_first) / n
+    return [float(min(middle - half, value)), float(max(middle + half, value))]
