@@ -21,7 +21,7 @@ from fer.evaluation.calibration_error import bins_of
 from fer.evaluation.compare import compare_paired
 from fer.evaluation.perturbations import Setting
 from fer.evaluation.robustness import measure_robustness
-from fer.evaluation.saliency import compare
+from fer.evaluation.saliency_checks import compare
 from fer.evaluation.scores import SCORES, accuracy, balanced_accuracy, macro_f1
 
 SHARES = {

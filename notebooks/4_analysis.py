@@ -53,6 +53,8 @@ from helpers import (
     cross_table,
     damage_table,
     findings,
+    of_data,
+    of_scores,
     read_notes,
     run,
     run_table,
@@ -69,7 +71,7 @@ QUICK = setting("QUICK", "0") == "1"  # a tiny network on a handful of images
 CHECKPOINT_A = setting("CHECKPOINT_A", "")  # of the first dataset; empty: trained as in notebook 3
 CHECKPOINT_B = setting("CHECKPOINT_B", "")  # of the second
 TRAIN = setting("TRAIN", "").split()  # more options of train.py, the same as in notebook 3
-EVALUATE = setting("EVALUATE", "").split()  # and of evaluate.py, such as "saliency.blur=0.2"
+EVALUATE = setting("EVALUATE", "").split()  # and of evaluate.py, such as "saliency.seed=1"
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## The networks
@@ -110,6 +112,7 @@ for dataset, checkpoint in networks.items():
         "saliency=standard",
         *size.data,
         *size.evaluation,
+        *of_data(TRAIN),
         *EVALUATE,
         name=f"evaluate/{dataset}",
     )
@@ -126,6 +129,8 @@ if len(networks) > 1:
         checkpoint_option(*networks.values()),
         f"dataset={','.join(networks)}",
         *size_of(DATASETS[0], quick=QUICK).data,
+        *of_data(TRAIN),
+        *of_scores(EVALUATE),
         name="cross",
     )
 
@@ -251,7 +256,8 @@ show(
 show(
     belief_table(home),
     caption="Deletion and insertion: whether the probability follows the map's order of pixels "
-    "better than a random order. Last column: rank correlation with the map of the same "
+    "better than a random order, both when deleted pixels become the image's mean gray and when "
+    "they become black. Last column: rank correlation with the map of the same "
     "network with random weights; near 0, the map shows what was learned; near 1, only "
     "the image's edges.",
 )

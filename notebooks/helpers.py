@@ -24,7 +24,9 @@ from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.files import read_json
 from fer.core.words import ABSENT, how_many, percent, signed, whole
 from fer.report.page import Cell, FigureEntry, Table, embed, fragment
-from fer.runs.resume import FINISHED, quote
+from fer.runs.plan import AT_HOME
+from fer.runs.resume import quote
+from fer.runs.state import State, state_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -124,6 +126,25 @@ def size_of(dataset: str, *, quick: bool) -> Size:
     if not quick:
         return SHORT if drawn else Size()
     return TINY if drawn else Size((), TINY.training, TINY.evaluation)
+
+
+def of_data(options: Sequence[str]) -> list[str]:
+    """Options of the data among those of a training, for the commands that measure too.
+
+    >>> of_data(["model.dropout=0.1", "dataset.blank=drop"])
+    ['++dataset.blank=drop']
+    """
+    plain = [option.lstrip("+") for option in options]
+    return [f"++{option}" for option in plain if option.startswith("dataset.")]
+
+
+def of_scores(options: Sequence[str]) -> list[str]:
+    """Options of ``evaluate.py`` that change the scores themselves, on every dataset.
+
+    >>> of_scores(["tta=flip", "saliency.blur=0.2"])
+    ['tta=flip']
+    """
+    return [option for option in options if not option.lstrip("+").startswith(AT_HOME)]
 
 
 def setting(name: str, default: str) -> str:
@@ -234,7 +255,7 @@ def run(program: str, *overrides: str, name: str) -> Path:
     """
     folder = root() / setting("OUTPUTS", "outputs/notebooks") / name / _checksum(program, overrides)
     shown = _relative(folder)
-    if (folder / FINISHED).is_file():
+    if state_of(folder) is State.FINISHED:
         print("$ python", shlex.join([program, *overrides]))
         print(f"This has finished before: its results in {shown} are used again.")
         return folder
@@ -578,7 +599,7 @@ def cross_table(folder: Path) -> Table:
 
     rows, scores = [], shown_in("comparisons")
     for row in read_cross(folder):
-        cells = [Cell(row["network"], words=True), Cell(row["test_dataset"], words=True)]
+        cells = [Cell(row["network"], words=True), Cell(row["measured_on"], words=True)]
         for score in scores:
             bounds = [row.get(f"{score.name}_{end}") for end in ("low", "high")]
             drop = row.get(f"drop_{score.name}")
@@ -599,9 +620,8 @@ def belief_table(runs: Mapping[str, Path]) -> Table:
     for name, folder in runs.items():
         found = read_json(folder / "saliency.json")
         for method in found["methods"]:
-            checks = found["faithfulness"]["methods"][method]
             last = found["sanity"]["methods"][method]["correlation"][-1]
-            verdicts = [checks[kind]["gain"]["verdict"] for kind in ("deletion", "insertion")]
+            verdicts = found["faithfulness"]["verdicts"][method].values()
             like = Cell(ABSENT if last is None else f"{last:.2f}")
             rows.append([name, METHOD_NAMES[method], *(word or ABSENT for word in verdicts), like])
     columns = [

@@ -8,12 +8,14 @@ from __future__ import annotations
 import errno
 import gc
 import logging
+import multiprocessing
 import os
 import pydoc
 import re
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,8 +39,11 @@ log = logging.getLogger(__name__)
 FAILED = "failed.json"
 """What a job of a sweep that failed leaves in its folder."""
 
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""The disk is full, a quota or a limit reached, or writing not allowed."""
+CANNOT_WRITE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    errno.ENAMETOOLONG,
+)
+"""The disk is full, a quota or a limit reached, writing not allowed, or a name too long."""
 
 BASE = "base"
 """What the options of a group share, in a file beside them: none to choose."""
@@ -111,13 +116,13 @@ def run(
     if expand is not None:
         try:
             sys.argv[1:] = expand(sys.argv[1:])
-        except FerError as error:
+        except (FerError, OSError) as error:
             sys.exit(f"Error: {error}")
     if not os.environ.get("FER_DATA", "data"):
         del os.environ["FER_DATA"]  # set but empty: the file system's root is not meant
     refuse_odd_choices(sys.argv[1:])
     end_on_sigterm()
-    end_with_parent()
+    end_with_study()
     started = False
 
     def job(cfg: DictConfig) -> object:
@@ -196,8 +201,8 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
-def end_with_parent() -> None:
-    """End as by SIGTERM when the process that started this one for itself is gone."""
+def end_with_study() -> None:
+    """End as by SIGTERM when the study that started this command is gone."""
     line = os.environ.pop(LIFELINE, None)
     if line is None:
         return
@@ -209,11 +214,30 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def end_with_sweep() -> None:
+    """End when the sweep is gone that started this process for its jobs: two must not run one."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent.pid:
+            time.sleep(0.5)
+        os._exit(TERMINATED)  # joblib's worker would wait for another job for ever
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def how_to_go_on(folder: Path) -> str:
     """What to do after a program was ended from outside."""
-    if (folder / "checkpoints" / "last.ckpt").is_file():
-        return f"Go on with it: python train.py resume={folder}"
-    return "Nothing can be gone on with: give the command again."
+    own = HydraConfig.get()
+    if own.job.name == "study":
+        return "The same command goes on with it."
+    if own.mode == RunMode.MULTIRUN and own.job.name == "train":
+        folder = Path(own.sweep.dir)
+    elif not (folder / "checkpoints" / "last.ckpt").is_file():
+        return "There is nothing to go on with: give the command again."
+    return f"Go on with it: python train.py {typed('resume', folder)}"
 
 
 def call(task: Task, cfg: DictConfig) -> object:
@@ -241,7 +265,8 @@ def call(task: Task, cfg: DictConfig) -> object:
             raise
         raise CommandError(
             f"Error: {error.filename or folder}: expected to write there, found: {error.strerror}. "
-            "Free some space or correct the permissions; a training that had finished an epoch "
+            "Free some space, correct the permissions or shorten the path; a training that had "
+            "finished an epoch "
             f"then goes on with python train.py {typed('resume', folder)}"
         ) from error
 
@@ -251,6 +276,7 @@ def call_recorded(task: Task, cfg: DictConfig) -> object:
 
     Hydra then goes on with the next job.
     """
+    end_with_sweep()
     folder = Path(HydraConfig.get().runtime.output_dir)
     (folder / FAILED).unlink(missing_ok=True)
     try:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
-import multiprocessing
+import mmap
 import os
 import re
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from fer.core.errors import DataError
+from fer.core.values import misfit
 
 HALF = ".fer.tmp"
 """How the names of what this program is still writing end; nothing else is ever cleaned away."""
@@ -38,10 +39,29 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk is named where it is
         raise
     return path
+
+
+def is_ours(path: Path, mark: str) -> bool:
+    """Whether nobody loses anything where ``path`` is written: nothing is there, or an own file.
+
+    Args:
+        path: to be written.
+        mark: a text that this program's files of that kind hold, and others do not.
+    """
+    if not path.exists():
+        return not path.is_symlink()
+    if not path.is_file():
+        return False
+    if path.stat().st_size == 0:
+        return True
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.find(mark.encode()) >= 0
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -115,16 +135,91 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     return write_atomic(path, write)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+MAX_TEXT_BYTES = 1 << 30
+"""Of a table or a JSON file; a manifest of a million images has a fifth of it."""
+
+
+def open_data(path: Path, most: int = MAX_TEXT_BYTES) -> BinaryIO:
+    """Open a file that somebody hands over, to read it whole.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have.
 
     Raises:
-        DataError: the file cannot be read or is not JSON.
+        OSError: it cannot be read, is larger, or is a pipe, socket or device, which might never
+            end.
+    """
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "nothing", str(path))
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "a pipe, socket or device"
+        raise OSError(errno.EINVAL, found, str(path))
+    size = path.stat().st_size
+    if size > most:
+        raise OSError(errno.EFBIG, f"{size:,} bytes (at most {most:,})", str(path))
+    return path.open("rb")
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a file that somebody hands over.
+
+    Raises:
+        OSError: as of :func:`open_data`.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with open_data(path) as file:
+        return file.read().decode("utf-8")
+
+
+def read_json(path: Path, shape: Any = object) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: of the file.
+        shape: that its content has, see :func:`fer.core.values.misfit`.
+
+    Raises:
+        DataError: the file cannot be read, is not JSON, or its content has another shape.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_text(path))
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: expected a JSON file, found: {error}.") from error
+    wrong = misfit(content, shape)
+    if wrong is not None:
+        raise DataError(
+            f"{path}: expected what this program writes there, found something else"
+            f"{f' as {wrong[:80]!r}' if wrong else ''}: the file was changed, or another program "
+            "or version wrote it."
+        )
+    return content
+
+
+def refuse_links(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Refuse a folder with symbolic links that lead out of it, where this program would write.
+
+    Args:
+        folder: somebody's, or what was unpacked from his archive.
+        names: files and folders in it, of which the links are looked at; None: all at any depth.
+
+    Raises:
+        DataError: there is one.
+    """
+    inside = folder.resolve()
+    if names is None:
+        places = [
+            Path(top, name) for top, *both in os.walk(folder) for name in (*both[0], *both[1])
+        ]
+    else:
+        places = [folder / name for name in names]
+    for place in places:
+        if place.is_symlink() and not place.resolve().is_relative_to(inside):
+            raise DataError(
+                f"{place}: expected a file or a folder of its own, found a symbolic link that "
+                f"leads out of {folder}, to where this program is not to write. Put what it "
+                "leads to in its place, or remove it."
+            )
 
 
 def sha256_of_file(path: Path) -> str:
@@ -145,26 +240,3 @@ def is_outside(name: str) -> bool:
     posix = PurePosixPath(name.replace("\\", "/"))
     has_drive = len(name) > 1 and name[1] == ":"
     return posix.is_absolute() or has_drive or ".." in posix.parts
-
-
-def end_with_parent() -> None:
-    """Let this worker process end when the process that started it does, even if it is killed.
-
-    The queue that a pool's workers read from stays open as long as one of them lives: they would
-    wait at it for ever.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def cpu_count() -> int:
-    """Cores that this process may use (a container or ``taskset`` may allow fewer than exist)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

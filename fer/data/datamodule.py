@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.options import SEED, check_value, whole
-from fer.data.audit.integrity import leaked
+from fer.data.audit.integrity import apart, nearly_stand_again, stand_again
 from fer.data.audit.verdict import ALTERED
 from fer.data.augmentation import Augmentation, load_policy
 from fer.data.dataset import (
@@ -35,7 +35,7 @@ from fer.data.dataset import (
     load_images,
 )
 from fer.data.download import downloader
-from fer.data.manifest import ATTRIBUTES
+from fer.data.manifest import ATTRIBUTES, Entry
 from fer.data.preparation import (
     CACHE,
     Generator,
@@ -186,6 +186,7 @@ class EmotionDataModule(LightningDataModule):
         """Why images are left out of the splits, in words: how many of each split."""
         self.rows: dict[str, np.ndarray] = {}
         """Of each split, the rows of the manifest."""
+        self._nearly_leaked: dict[str, np.ndarray | None] = {}
         self.datasets: dict[str, EmotionDataset] = {}
         self.augmented = False
         """Whether the training images are set up, and not only loaded."""
@@ -478,14 +479,29 @@ class EmotionDataModule(LightningDataModule):
         }
         return {attribute: column for attribute, column in columns.items() if any(column)}
 
+    def entries(self, *splits: str) -> list[Entry]:
+        """Of the images of some splits that are used."""
+        return [self.prepared.entries[row] for part in splits for row in self.rows[part]]
+
     def leaked(self, name: str) -> np.ndarray:
         """``(N,)`` bool: which images of :meth:`split` stand again, exactly, in an earlier one.
 
         What was left out of the earlier splits does not count: nothing was learned from it.
         """
-        kept = sorted(row for rows in self.rows.values() for row in rows.tolist())
-        entries = [self.prepared.entries[row] for row in kept]
-        return np.array([x for part in name.split("+") for x in leaked(entries, part)], dtype=bool)
+        return np.concatenate(
+            [stand_again(*apart(self.entries(*SPLITS), part)) for part in name.split("+")]
+        )
+
+    def nearly_leaked(self, name: str) -> np.ndarray | None:
+        """As :meth:`leaked`, with near duplicates; None where the manifest does not know them."""
+        found = []
+        for part in name.split("+"):
+            if part not in self._nearly_leaked:  # it takes a second, and val is measured often
+                again = nearly_stand_again(*apart(self.entries(*SPLITS), part))
+                self._nearly_leaked[part] = again
+            found.append(self._nearly_leaked[part])
+        known = [part for part in found if part is not None]
+        return np.concatenate(known) if len(known) == len(found) else None
 
 
 def own_generator() -> torch.Generator:

@@ -6,7 +6,9 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -21,11 +23,13 @@ from fer.core.files import remove_leftovers, write_atomic
 from fer.core.progress import progress_bar
 from fer.data.augmentation import Augmentation
 from fer.data.images import to_input
-from fer.data.manifest import pixel_hash
+from fer.data.manifest import ATTRIBUTES, COLUMNS, pixel_hash
 from fer.data.preparation import CACHE, Prepared, lock
 
 log = logging.getLogger(__name__)
 
+SMALL = 64 * 2**20
+"""Bytes for which nobody asks whether there is room."""
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images ``(N, C, H, W)`` uint8 and targets ``(N,)`` int64."""
 
@@ -200,13 +204,18 @@ def load_images(prepared: Prepared, size: int, channels: int) -> np.ndarray:
     Returns:
         ``(N, size, size, channels)`` uint8, in the order of the manifest.
     """
-    content = json.dumps([size, channels, *map(vars, prepared.entries)])
-    key = hashlib.sha256(content.encode()).hexdigest()[:16]
+    content = hashlib.sha256(f"[{size}, {channels}".encode())
+    for entry in prepared.entries:
+        row = {name: getattr(entry, name) for name in (*COLUMNS, *ATTRIBUTES)}
+        content.update(f", {json.dumps(row)}".encode())
+    content.update(b"]")
+    key = content.hexdigest()[:16]
     path = prepared.folder / CACHE / f"images-{size}x{size}x{channels}-{key}.npy"
     shape = (len(prepared.entries), size, size, channels)
     images = read_cache(path, shape)
     if images is not None:
         return images
+    check_room(prepared.folder, shape)
     if not os.access(prepared.folder, os.W_OK):
         log.warning("%s cannot be written: images are decoded at every start", prepared.folder)
         return decode_all(prepared, size, channels)
@@ -222,6 +231,22 @@ def load_images(prepared: Prepared, size: int, channels: int) -> np.ndarray:
             remove_stale(path)
             images = np.load(path, mmap_mode="r")
     return images
+
+
+def check_room(folder: Path, shape: tuple[int, ...]) -> None:
+    """Refuse a size at which the images would fill the disk.
+
+    Raises:
+        DataError: they would, to more than half of what is free there.
+    """
+    count, size, _, channels = shape
+    needed, free = math.prod(shape), shutil.disk_usage(folder).free
+    if needed > max(free // 2, SMALL):
+        raise DataError(
+            f"model.image_size: expected a size at which the {count:,} images of {folder} leave "
+            f"half of the {free / 1e9:.1f} GB there free, found {size} ({channels} channels), "
+            f"which needs {needed / 1e9:.1f} GB. Take a network of smaller images, or free space."
+        )
 
 
 def read_cache(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+import io
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.core.files import from_cell, write_csv
+from fer.core.files import from_cell, is_outside, open_data, write_csv
 from fer.data.readers.base import SPLITS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Entry:
     """One prepared image: ``<split>/<emotion>/<id>.png``."""
 
@@ -32,6 +35,8 @@ class Entry:
     race: str = ""
     age: str = ""
     """In years, such as ``20-39``."""
+    phash: str = ""
+    """Perceptual hash, 32 hex digits; empty where the picture has no content."""
 
     @property
     def file(self) -> str:
@@ -41,7 +46,13 @@ class Entry:
 
 ATTRIBUTES = ("gender", "race", "age")
 """Columns of ``manifest.csv`` that only a dataset with such annotations has."""
-COLUMNS = tuple(field.name for field in fields(Entry) if field.name not in ATTRIBUTES)
+PHASH = re.compile("(?:[0-9a-f]{32})?")
+LATER = (*ATTRIBUTES, "phash")
+"""Columns that a table may lack; an earlier version wrote no ``phash``."""
+COLUMNS = tuple(field.name for field in fields(Entry) if field.name not in LATER)
+
+
+REPAIR = "Delete the prepared folder and prepare the dataset again."
 
 
 def pixel_hash(image: np.ndarray) -> str:
@@ -60,10 +71,19 @@ def fingerprint(entries: Iterable[Entry]) -> str:
 
 def write_manifest(path: Path, entries: Sequence[Entry]) -> Path:
     """Write ``manifest.csv``, atomically."""
-    rows = [asdict(entry) for entry in entries]
-    annotated = any(row[name] for row in rows for name in ATTRIBUTES)
-    columns = (*COLUMNS, *ATTRIBUTES) if annotated else COLUMNS
-    return write_csv(path, columns, ({name: row[name] for name in columns} for row in rows))
+    annotated = any(getattr(entry, name) for entry in entries for name in ATTRIBUTES)
+    columns = (*COLUMNS, *(ATTRIBUTES if annotated else ()), "phash")
+    rows = ({name: getattr(entry, name) for name in columns} for entry in entries)
+    return write_csv(path, columns, rows)
+
+
+def is_name(entry_id: str) -> bool:
+    """Whether an id is the name of a file, and leads nowhere else.
+
+    >>> is_name("00001"), is_name("../1"), is_name("")
+    (True, False, False)
+    """
+    return bool(entry_id) and not is_outside(entry_id) and not set("/\\\0") & set(entry_id)
 
 
 def read_manifest(path: Path) -> list[Entry]:
@@ -72,28 +92,40 @@ def read_manifest(path: Path) -> list[Entry]:
     Raises:
         DataError: it cannot be read, a column is missing, or a row has an unknown value.
     """
-    repair = "Delete the prepared folder and prepare the dataset again."
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with open_data(path) as data:
+            file = io.TextIOWrapper(data, "utf-8", "surrogateescape", newline="")
             table = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (table.fieldnames or [])]
             if missing:
                 raise DataError(
                     f"{path}: expected the columns {', '.join(COLUMNS)}, found no "
-                    f"{', '.join(missing)}. {repair}"
+                    f"{', '.join(missing)}. {REPAIR}"
                 )
-            rows = [
-                {key: from_cell(cell or "") for key, cell in row.items() if key} for row in table
-            ]
+            return [to_entry(path, number, row) for number, row in enumerate(table, start=2)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a readable table, found: {error}. {repair}") from error
-    entries = []
-    for number, row in enumerate(rows, start=2):
-        if row["split"] not in SPLITS or row["emotion"] not in labels.INDEX or not row["id"]:
-            raise DataError(
-                f"{path}: row {number}: expected an id, a split ({', '.join(SPLITS)}) and an "
-                f"emotion ({', '.join(labels.EMOTIONS)}), found {row['id']!r}, {row['split']!r}, "
-                f"{row['emotion']!r}. {repair}"
-            )
-        entries.append(Entry(**{name: row.get(name, "") for name in (*COLUMNS, *ATTRIBUTES)}))
-    return entries
+        raise DataError(f"{path}: expected a readable table, found: {error}. {REPAIR}") from error
+
+
+def to_entry(path: Path, number: int, cells: Mapping[str | None, str | None]) -> Entry:
+    """The entry of a row of ``manifest.csv``.
+
+    Raises:
+        DataError: it has an unknown value.
+    """
+    row = {key: from_cell(cell or "") for key, cell in cells.items() if key}
+    known = row["split"] in SPLITS and row["emotion"] in labels.INDEX
+    if not known or not is_name(row["id"]):
+        raise DataError(
+            f"{path}: row {number}: expected an id that is the name of a file, a split "
+            f"({', '.join(SPLITS)}) and an emotion ({', '.join(labels.EMOTIONS)}), found "
+            f"{row['id']!r}, {row['split']!r}, {row['emotion']!r}. {REPAIR}"
+        )
+    if not PHASH.fullmatch(row.get("phash", "")):
+        raise DataError(
+            f"{path}: row {number}: expected a phash of 32 hex digits or none, found "
+            f"{row['phash']!r}. {REPAIR}"
+        )
+    own = {name: row.get(name, "") for name in (*COLUMNS, *LATER)}
+    repeated = ("emotion", "split", *ATTRIBUTES)  # kept in memory once
+    return Entry(**own | {name: sys.intern(own[name]) for name in repeated})

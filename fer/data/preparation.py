@@ -11,13 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,19 +30,21 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import (
     HALF,
-    cpu_count,
-    end_with_parent,
     read_json,
+    refuse_links,
     remove_leftovers,
     write_json,
+    write_text,
 )
 from fer.core.options import NAME, PATH, Check, check_value, one_of, or_null, whole
+from fer.core.processes import cpu_count, worker_pool
 from fer.core.progress import Progress, progress_bar
+from fer.core.values import fits
 from fer.data.audit.appearance import Appearance, Looks, working_side
 from fer.data.audit.integrity import inspect, summarise
 from fer.data.audit.reference import Reference, load_reference, official_splits
 from fer.data.audit.verdict import ALTERED, REFERENCE
-from fer.data.images import decode, encode_png
+from fer.data.images import encode_png, read_picture
 from fer.data.manifest import Entry, fingerprint, pixel_hash, read_manifest, write_manifest
 from fer.data.readers.base import (
     SPLITS,
@@ -102,8 +103,11 @@ REPORTED: dict[str, Any] = {
     "blank": [str],
     "fingerprint": str,
 }
-"""What is read of ``integrity.json``, which somebody may have changed; see :func:`fits`."""
+"""What is read of ``integrity.json``, which somebody may have changed; see
+:func:`fer.core.values.misfit`."""
 CACHE = ".cache"
+DRAWN, DRAWN_TEXT = ".drawn", "What lies here was drawn, and may be drawn again.\n"
+"""The mark of a raw folder whose content was drawn: what else is in one is somebody's."""
 GENERATOR: Check = (
     "a choice with its options",
     lambda value: callable(value) and isinstance(getattr(value, "keywords", None), Mapping),
@@ -145,15 +149,12 @@ class Prepared:
 
     def read(self, index: int) -> np.ndarray:
         """Decode image ``index``: ``(H, W)`` or ``(H, W, 3)`` uint8."""
-        path = self.folder / self.files[index]
         try:
-            data = path.read_bytes()
-        except OSError as error:
+            return read_picture(self.folder / self.files[index])
+        except DataError as error:
             raise DataError(
-                f"{path}: expected a prepared image, found: {error.strerror}. "
-                f"Delete {self.folder} (not its raw/ folder) and prepare the dataset again."
+                f"{error} Delete {self.folder} (not its raw/ folder) and prepare the dataset again."
             ) from error
-        return decode(data, str(path))
 
 
 def check_preparation(
@@ -250,6 +251,9 @@ def prepare(
             f"dataset.raw: expected a file or a folder, found a pipe, socket or device at {raw}. "
             "Write what it gives into a file, and pass that."
         )
+    if folder.is_dir():  # what is written there stays there, whoever made the folder
+        hidden = [path.name for path in folder.glob(".*")]
+        refuse_links(folder, [*hidden, *OWN, *(["raw"] * (generator is not None))])
     try:
         finished = load_current(folder, origin, raw)
     except DataError:
@@ -361,6 +365,7 @@ def obtain(
     place = folder / "raw"
     if generator is not None:
         remove_leftovers(place)
+        write_text(place / DRAWN, DRAWN_TEXT)
         log.info("Drawing %s (%s)", name, ", ".join(f"{k}={v}" for k, v in _plain(generator)))
         with progress_bar(f"Drawing {name}") as progress:
             return generator(folder=place, workers=workers, progress=progress)
@@ -441,25 +446,6 @@ def load(folder: Path) -> Prepared:
     return Prepared(folder, entries, integrity, [entry.file for entry in entries])
 
 
-def fits(value: Any, shape: Any) -> bool:
-    """Whether a value read from JSON has a shape such as :data:`REPORTED`.
-
-    A tuple holds alternatives, a list the shape of all its items, a mapping those of some keys.
-
-    >>> fits({"a": [1, 2], "b": None}, {"a": [int], "b": (str, None)}), fits({"a": "x"}, {"a": int})
-    (True, False)
-    """
-    if isinstance(shape, tuple):
-        return any(fits(value, one) for one in shape)
-    if isinstance(shape, dict):
-        return isinstance(value, dict) and all(
-            key in value and fits(value[key], one) for key, one in shape.items()
-        )
-    if isinstance(shape, list):
-        return isinstance(value, list) and all(fits(one, shape[0]) for one in value)
-    return value is None if shape is None else isinstance(value, shape)
-
-
 def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> Prepared | None:
     """The complete dataset in ``folder`` if it was made this way from this raw data, else None."""
     if (folder / ".ready").exists() or not (folder / "manifest.csv").exists():
@@ -526,8 +512,8 @@ def recover(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a folder or a file that may not be there."""
-    if path.is_dir():
+    """Delete a folder or a file that may not be there; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -556,12 +542,19 @@ def refuse_strangers(folder: Path, *, drawn: bool) -> None:
     Raises:
         DataError: something has a name that preparation writes, but no preparation made it.
     """
-    if not (folder / "manifest.csv").exists():
-        found = sorted(name for name in OWN if (folder / name).exists())
-    elif drawn and load(folder).integrity["origin"]["generator"] is None:
-        found = ["raw"] if (folder / "raw").exists() else []
+    raw, is_prepared = folder / "raw", (folder / "manifest.csv").exists()
+    if is_prepared:
+        page = folder / "report.html"  # which links every figure that was drawn with it
+        text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
+        figures = sorted(path.name for path in (folder / "figures").glob("*"))
+        found = [f"figures/{name}" for name in figures if f"figures/{name}" not in text]
     else:
-        found = []
+        found = sorted(name for name in OWN if (folder / name).exists())
+    was_drawn = (raw / DRAWN).exists() or (
+        is_prepared and load(folder).integrity["origin"]["generator"] is not None
+    )
+    if drawn and not was_drawn and raw.is_dir() and any(raw.iterdir()):
+        found.append("raw")
     if found:
         raise DataError(
             f"{folder}: expected nothing of somebody else's under the names that a preparation "
@@ -601,7 +594,7 @@ def stage(
             for emotion in labels.EMOTIONS:
                 (staging / split / emotion).mkdir(parents=True)
         entries: list[Entry] = []
-        appearances: list[Appearance] = []
+        looks: list[Looks] = []
         failures: list[Failure] = []
         records = dataset.records
         with (
@@ -612,9 +605,10 @@ def stage(
             side = working_side(dataset.expected_size)
             jobs = ((dataset.source, staging, chunk, side) for chunk in chunks)
             results = executor.map(_convert, jobs) if executor else map(_convert, jobs)
-            for chunk_entries, chunk_appearances, chunk_failures in results:
-                entries.extend(chunk_entries)
-                appearances.extend(chunk_appearances)
+            for chunk, (hashes, chunk_looks, chunk_failures) in zip(chunks, results, strict=True):
+                pairs = zip(chunk, hashes, strict=True)
+                entries.extend(to_entry(record, *found) for record, found in pairs if found)
+                looks.append(chunk_looks)
                 failures.extend(chunk_failures)
                 progress(len(entries) + len(failures), len(records))
         if failures and (origin["undecodable"] == "error" or not entries):
@@ -623,7 +617,7 @@ def stage(
         reference = None if drawn else load_known(reader)
         restored = 0
         if dataset.restore_splits and reference is not None:
-            official = official_splits(entries, Looks.stack(appearances), reference)
+            official = official_splits(entries, Looks.join(looks), reference)
             restored = sum(a.split != b for a, b in zip(entries, official, strict=True))
             entries = [
                 move(staging, entry, split) for entry, split in zip(entries, official, strict=True)
@@ -633,11 +627,11 @@ def stage(
             key=lambda i: (SPLITS.index(entries[i].split), entries[i].emotion, entries[i].id),
         )
         entries = [entries[i] for i in order]
-        looks = Looks.stack([appearances[i] for i in order])
+        sorted_looks = Looks.join(looks, order)
         write_manifest(staging / "manifest.csv", entries)
         found = inspect(
             entries,
-            looks,
+            sorted_looks,
             official_counts=None if drawn else reader.official_counts,
             expected_size=dataset.expected_size,
             reference=reference,
@@ -719,30 +713,44 @@ def describe_excluded(excluded: Mapping[str, int]) -> list[str]:
 
 def _convert(
     job: tuple[Source, Path, Sequence[Record], int],
-) -> tuple[list[Entry], list[Appearance], list[Failure]]:
-    """Decode some records and write them as PNG files. Runs in a worker process."""
+) -> tuple[list[tuple[str, str] | None], Looks, list[Failure]]:
+    """Decode some records and write them as PNG files. Runs in a worker process.
+
+    Returns:
+        The :func:`~fer.data.manifest.pixel_hash` and the perceptual hash of each, None for one that
+        does not decode; how the others look; and what does not decode.
+    """
     source, staging, records, side = job
-    entries, appearances, failures = [], [], []
+    hashes: list[tuple[str, str] | None] = []
+    appearances, failures = [], []
     for record in records:
         try:
             image = source.read(record)
         except DataError as error:
             failures.append(Failure(record.source, str(error)))
+            hashes.append(None)
             continue
-        entry = Entry(
-            record.id,
-            record.emotion,
-            record.split,
-            record.source,
-            pixel_hash(image),
-            record.gender,
-            record.race,
-            record.age,
-        )
-        (staging / entry.file).write_bytes(encode_png(image))
-        entries.append(entry)
-        appearances.append(Appearance.of(image, side))
-    return entries, appearances, failures
+        looks = Appearance.of(image, side)
+        found = pixel_hash(image), looks.phash
+        (staging / to_entry(record, *found).file).write_bytes(encode_png(image))
+        hashes.append(found)
+        appearances.append(looks)
+    return hashes, Looks.stack(appearances), failures
+
+
+def to_entry(record: Record, sha256: str, phash: str) -> Entry:
+    """What the manifest says of a record."""
+    return Entry(
+        record.id,
+        record.emotion,
+        record.split,
+        record.source,
+        sha256,
+        record.gender,
+        record.race,
+        record.age,
+        phash,
+    )
 
 
 def adopt(
@@ -803,11 +811,14 @@ def adopt(
     paths = Counter(Path(file).with_suffix("") for file in files)
     with progress_bar(f"Checking {name}") as progress:
         for number, (split, emotion, file) in enumerate(placed, start=1):
-            image = decode((folder / file).read_bytes(), str(folder / file))
+            image = read_picture(folder / file)
             path = Path(file).with_suffix("")
             entry_id = (path.as_posix() if paths[path] == 1 else file).replace("/", "_")
-            entries.append(Entry(entry_id, emotion, split, file, pixel_hash(image)))
-            appearances.append(Appearance.of(image, side))
+            looks = Appearance.of(image, side)
+            entries.append(
+                Entry(entry_id, emotion, split, file, pixel_hash(image), phash=looks.phash)
+            )
+            appearances.append(looks)
             if number % CHUNK == 0 or number == len(placed):
                 progress(number, len(placed))
     integrity = {
@@ -848,19 +859,10 @@ def pool(workers: int | None, images: int) -> Iterator[Executor | None]:
     if count == 1 or images <= SMALL:
         yield None
         return
-    # spawn, not fork: the parent may hold locks of torch's or OpenMP's threads.
-    executor = ProcessPoolExecutor(
-        count,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=start_worker,
-    )
-    try:
+    with worker_pool(count, one_thread) as executor:
         yield executor
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
 
 
-def start_worker() -> None:
-    """In each worker process."""
-    end_with_parent()
-    cv2.setNumThreads(1)  # one process a core is enough
+def one_thread() -> None:
+    """Let OpenCV compute in one thread: a process a core is enough."""
+    cv2.setNumThreads(1)

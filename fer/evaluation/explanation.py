@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+REPLACEMENTS = {"mean": "mean gray", "black": "black"}
+"""What stands for deleted pixels while maps are checked, in words."""
+
 
 @dataclass(frozen=True)
 class Confusion:

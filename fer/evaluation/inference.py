@@ -100,6 +100,7 @@ def measure_network(
         dataset.targets,
         probabilities,
         data.leaked(split),
+        data.nearly_leaked(split),
         resamples=resamples,
         seed=seed,
     )

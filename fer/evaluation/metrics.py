@@ -166,6 +166,7 @@ def measure_split(
     target: np.ndarray,
     probabilities: np.ndarray,
     leaked: np.ndarray,
+    nearly_leaked: np.ndarray | None = None,
     *,
     resamples: int = 2000,
     seed: int = 0,
@@ -178,6 +179,7 @@ def measure_split(
         target: ``(N,)`` int64.
         probabilities: ``(N, 7)``.
         leaked: ``(N,)`` bool, images that stand again in an earlier split.
+        nearly_leaked: the same with their near duplicates; None where these are not known.
         resamples: simulated or resampled sets of images for the intervals that need them.
         seed: of these.
 
@@ -186,15 +188,19 @@ def measure_split(
         ConfigError: too few resamples for an interval.
     """
     options: Mapping[str, int] = {"resamples": resamples, "seed": seed}
-    kept = ~leaked
+    parts = {"without_leaks": leaked, "without_near_leaks": nearly_leaked}
     try:
         return {
             "dataset": dataset,
             "split": split,
             **measure(target, probabilities, **options),
-            "without_leaks": measure_scores(target[kept], probabilities[kept], **options)
-            if kept.any()
-            else None,
+            **{
+                name: None
+                if again.all()
+                else measure_scores(target[~again], probabilities[~again], **options)
+                for name, again in parts.items()
+                if again is not None
+            },
             "reliability": reliability(
                 target == probabilities.argmax(axis=1), probabilities.max(axis=1)
             ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.core.files import from_cell, write_csv
+from fer.core.files import from_cell, open_data, write_csv
 from fer.evaluation.scores import confusion_matrix
 
 PREDICTION_COLUMNS = (
@@ -104,18 +106,23 @@ def read_predictions(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     Raises:
         DataError: it cannot be read or is not such a table.
     """
-    import csv
-
     try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+        with open_data(path) as data:
+            file = io.TextIOWrapper(data, "utf-8", "surrogateescape", newline="")
+            table = csv.DictReader(file)
+            rows: list[dict[str, Any]] = list(table)
+            if not set(PREDICTION_COLUMNS) <= set(table.fieldnames or ()):
+                raise ValueError("other columns")
+        probabilities = np.array(
+            [[float(row[f"p_{emotion}"]) for emotion in labels.EMOTIONS] for row in rows],
+            dtype=np.float32,
+        ).reshape(-1, labels.NUM_CLASSES)
+        if not ((probabilities >= 0) & (probabilities <= 1)).all():  # NaN is refused too
+            raise ValueError("probabilities that are none")
         return (
             [from_cell(row["id"]) for row in rows],
             np.array([labels.INDEX[row["true"]] for row in rows], dtype=np.int64),
-            np.array(
-                [[float(row[f"p_{emotion}"]) for emotion in labels.EMOTIONS] for row in rows],
-                dtype=np.float32,
-            ).reshape(-1, labels.NUM_CLASSES),
+            probabilities,
         )
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(

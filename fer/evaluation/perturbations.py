@@ -1,11 +1,11 @@
 """Damage to images: pure functions of (image, parameters, seed, sample id).
 
-They act on uint8 images at the network's input size, before normalisation. Lengths are shares of
-the image's side, so that 48 and 64 pixels are damaged alike. What is random (the place of a patch,
-the grain of noise) is drawn from a generator of the image's own, which depends on the seed, the
-perturbation's name and the sample id alone: every network, run and machine sees the same damage,
-and the severities of one perturbation share their draws, so that a larger patch covers the smaller
-one.
+They act on uint8 images at the network's input size, before normalisation: noise that is added to a
+larger image is averaged away while it shrinks. Lengths are shares of the image's side, so that 48
+and 64 pixels are damaged alike. What is random (the place of a patch, the grain of noise) is drawn
+from a generator of the image's own, which depends on the seed, the perturbation's name and the
+sample id alone: every network, run and machine sees the same damage, and the severities of one
+perturbation share their draws, so that a larger patch covers the smaller one.
 
 A new perturbation is a function here (or anywhere that Python can import) and a YAML file in
 ``conf/perturbation``.
@@ -317,9 +317,11 @@ class Setting:
     parameters: dict[str, Any]
     function: Function
     image_size: int | None = None
-    """Side in pixels at which it acts; None for the network's input size."""
-    reference: dict[str, float] | None = None
-    """Published accuracy (fraction) of somebody else's network, by dataset."""
+    """Side in pixels at which it acts, before the image is brought to the network's size; None for
+    that size itself."""
+    reference: dict[str, dict[str, Any]] | None = None
+    """Of somebody else's network, by dataset: its published ``accuracy`` (fraction), and of how
+    many ``images``."""
 
     def __call__(self, images: np.ndarray, ids: Sequence[str], seed: int) -> np.ndarray:
         """Damaged images, a new array.
@@ -357,7 +359,8 @@ def make_settings(
 
     Args:
         perturbations: name → ``_target_``, ``severities`` (parameters of each, weakest first),
-            and perhaps ``image_size`` and ``reference`` (dataset → accuracy of each severity).
+            and perhaps ``image_size`` and ``reference`` (dataset → ``images``, how many, and the
+            ``accuracy`` of each severity).
         severities: the chosen ones; None for all.
         load: finds a function by its dotted name.
 
@@ -399,11 +402,12 @@ def make_settings(
         if size is not None and (not isinstance(size, int) or size < 1):
             raise ConfigError(f"{key}.image_size: expected pixels, or null, found {size!r}.")
         reference = node.get("reference") or {}
-        for dataset, values in reference.items():
-            if not isinstance(values, list) or len(values) != len(steps):
+        for dataset, published in reference.items():
+            found = published.get("accuracy") if isinstance(published, Mapping) else None
+            if not isinstance(found, list) or len(found) != len(steps) or "images" not in published:
                 raise ConfigError(
-                    f"{key}.reference.{dataset}: expected one accuracy for each of the "
-                    f"{len(steps)} severities, found {values!r}."
+                    f"{key}.reference.{dataset}: expected the number of images and, as accuracy, "
+                    f"one for each of the {len(steps)} severities, found {published!r}."
                 )
         function = load(node["_target_"])
         for severity in chosen:
@@ -421,7 +425,10 @@ def make_settings(
                     parameters,
                     function,
                     size,
-                    {dataset: values[severity - 1] for dataset, values in reference.items()}
+                    {
+                        dataset: {**published, "accuracy": published["accuracy"][severity - 1]}
+                        for dataset, published in reference.items()
+                    }
                     or None,
                 )
             )

@@ -17,7 +17,7 @@ from PIL import Image
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.hardware import Computing
-from fer.data.images import decode, to_input, to_pixels
+from fer.data.images import read_picture, to_input, to_pixels
 from fer.evaluation.detection import Box, Detector, FaceDetector, Prediction, crop
 from fer.evaluation.inference import for_inference, predict
 from fer.model.checkpoint import PRETRAINED, load_checkpoint
@@ -181,7 +181,7 @@ def read_pixels(image: object, name: str = "image") -> np.ndarray:
         DataError: it is no such image, or there is no file at that path.
     """
     if isinstance(image, str | Path):
-        return read_file(Path(image))
+        return read_picture(Path(image))
     if isinstance(image, Image.Image):
         try:
             return to_pixels(image, name)
@@ -204,25 +204,6 @@ def read_pixels(image: object, name: str = "image") -> np.ndarray:
             f"{image.shape} of {image.dtype}. Several images are a list or (N, H, W, C)."
         )
     return pixels
-
-
-def read_file(path: Path) -> np.ndarray:
-    """The pixels of an image file, as :func:`fer.data.images.decode` gives them.
-
-    Raises:
-        DataError: there is none that can be read, or it does not decode.
-    """
-    if not path.is_file():  # a pipe would never end
-        found = "a folder" if path.is_dir() else "nothing"
-        raise DataError(f"{path}: expected an image file, found {found}. Correct the path.")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path}: expected an image file that can be read, found: {error.strerror}. Check its "
-            "permissions."
-        ) from error
-    return decode(data, str(path))
 
 
 def from_tensor(image: torch.Tensor, name: str) -> np.ndarray:

@@ -29,7 +29,7 @@ TABLE = "robustness"
 def columns() -> tuple[str, ...]:
     """Of ``robustness.csv``."""
     return (
-        *("perturbation", "severity", "parameters", "samples"),
+        *("perturbation", "severity", "parameters", "image_size", "samples"),
         *(f"{name}{end}" for name in with_changes() for end in ("", "_low", "_high")),
         *(f"recall_{emotion}" for emotion in labels.EMOTIONS),
     )
@@ -89,20 +89,22 @@ def measure_robustness(
     """
     found: dict[tuple[str, int], np.ndarray] = {}
     undamaged: dict[int | None, np.ndarray] = {None: clean}
+    sizes: dict[str, int] = {}
     for index, setting in enumerate(settings):
         progress(index, len(settings))
-        size = setting.image_size
-        if size not in undamaged:
-            undamaged[size] = predict(images(size))
-        found[setting.perturbation, 0] = undamaged[size]
-        damaged = setting(images(size), ids, seed)
-        found[setting.perturbation, setting.severity] = predict(damaged)
+        pictures = images(setting.image_size)
+        sizes[setting.perturbation] = pictures.shape[1]
+        if setting.image_size not in undamaged:
+            undamaged[setting.image_size] = predict(pictures)
+        found[setting.perturbation, 0] = undamaged[setting.image_size]
+        found[setting.perturbation, setting.severity] = predict(setting(pictures, ids, seed))
     resampled = _resample(target, found, resamples, bootstrap_seed)
     by_key = {(setting.perturbation, setting.severity): setting for setting in settings}
     rows = [
         _row(key, target, found, resampled, by_key.get(key), dataset, bootstrap_seed)
         for key in found
     ]
+    rows = [{**row, "image_size": sizes[row["perturbation"]]} for row in rows]
     return Robustness(rows, _summarise(rows, resampled))
 
 
@@ -173,10 +175,10 @@ def _row(
             for index, (emotion, scores) in enumerate(per_class(matrix).items())
         },
     }
-    if setting is not None and setting.image_size is not None:
-        row["image_size"] = setting.image_size
-    if setting is not None and setting.reference and dataset in setting.reference:
-        row["reference_accuracy"] = setting.reference[dataset]
+    published = ((setting and setting.reference) or {}).get(dataset)
+    # A number that is of other images does not stand beside this one.
+    if published is not None and published["images"] == len(target):
+        row["reference_accuracy"] = published["accuracy"]
     return row
 
 
@@ -219,10 +221,40 @@ def _summarise(rows: Sequence[Mapping[str, Any]], resampled: Resampled) -> dict[
             },
         },
     }
-    references = [row["reference_accuracy"] for row in damaged if "reference_accuracy" in row]
-    if len(references) == len(damaged):
-        summary["mean_over_settings"]["reference_accuracy"] = float(np.mean(references))
+    beside = [row for row in damaged if "reference_accuracy" in row]
+    if beside:
+        summary["beside_published"] = _beside_published(beside, resampled)
     return summary
+
+
+def _beside_published(rows: Sequence[Mapping[str, Any]], resampled: Resampled) -> dict[str, Any]:
+    """Mean accuracy over the settings with a published one.
+
+    A setting that is measured at two sizes (``noise`` and ``noise_at_64``) counts with the lower
+    accuracy; beside it the mean at each size.
+    """
+    both: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        name = row["perturbation"].removesuffix(f"_at_{row['image_size']}")
+        both.setdefault((name, row["severity"]), []).append(row)
+    lower = [min(pair, key=lambda row: float(row["accuracy"])) for pair in both.values()]
+
+    def mean(own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        draws = [resampled[row["perturbation"], row["severity"]]["accuracy"] for row in own]
+        return {
+            "settings": len(own),
+            "accuracy": float(np.mean([row["accuracy"] for row in own])),
+            "interval": percentile(np.mean(draws, axis=0)),
+        }
+
+    sizes = sorted({row["image_size"] for row in rows})
+    return {
+        **mean(lower),
+        "reference_accuracy": float(np.mean([row["reference_accuracy"] for row in lower])),
+        "at_size": {
+            str(size): mean([row for row in rows if row["image_size"] == size]) for size in sizes
+        },
+    }
 
 
 def _relative_area(steps: Sequence[int], values: Sequence[Any]) -> Any:
@@ -239,7 +271,8 @@ def _relative_area(steps: Sequence[int], values: Sequence[Any]) -> Any:
 
 def flatten(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of ``robustness.json`` under :func:`columns`; what it has not is left out."""
-    flat = {key: row[key] for key in ("perturbation", "severity", "samples")}
+    own = ("perturbation", "severity", "image_size", "samples")
+    flat = {key: row[key] for key in own if key in row}
     # Compact JSON: a cell that programs can read again.
     flat["parameters"] = json.dumps(row["parameters"], separators=(",", ":"))
     for name in with_changes():

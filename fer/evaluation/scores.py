@@ -43,8 +43,9 @@ TABLES = ("cards", "comparisons", "sweeps", "robustness")
 """
 RESERVED = {
     *("dataset", "split", "samples", "confidence_intervals", "per_class", "confusion_matrix"),
-    *("without_leaks", "reliability", "altered_copy", "tta", "left_out", "temperature_scaling"),
-    *("subgroups", "robustness", "train_dataset", "test_dataset", "seeds", "network", "run"),
+    *("without_leaks", "without_near_leaks", "reliability", "altered_copy", "tta", "left_out"),
+    *("temperature_scaling", "measured_on", "subgroups", "robustness", "train_dataset"),
+    *("test_dataset", "seeds", "network", "run"),
     *("accuracy_source_priors", "accuracy_adjusted", "macro_f1_adjusted", "reference_accuracy"),
     *("perturbation", "severity", "parameters", "image_size", "settings"),
     *(f"recall_{emotion}" for emotion in labels.EMOTIONS),

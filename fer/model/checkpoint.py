@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from fer.core import labels
+from fer.core.commands import typed
 from fer.core.errors import CheckpointError, ConfigError, first_line
 from fer.core.options import NAME
 from fer.core.values import is_plain
@@ -116,12 +117,13 @@ def on_meta(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[
     A network that computes with numbers while it is made cannot be made so, and is made as it is.
 
     Raises:
-        ConfigError: it does not accept the options.
+        ConfigError: it does not accept the options, or would fill the memory.
     """
     try:
         with torch.device("meta"):
             network = make_network(make, options)
             make_lazy(network)
+            network.check_size()
     except (ConfigError, RuntimeError, NotImplementedError) as error:
         if "meta tensor" not in str(error):
             raise
@@ -189,7 +191,8 @@ def find_checkpoint(checkpoint: Path | str) -> Path:
             raise CheckpointError(
                 f"checkpoint={PRETRAINED}: expected the network of this package, found none at "
                 f"{PRETRAINED_FILE}. Name a checkpoint of your own, or make this one of it: python "
-                f"-m fer export checkpoint=PATH format=safetensors output={PRETRAINED_FILE}"
+                "-m fer export checkpoint=PATH format=safetensors "
+                f"{typed('output', PRETRAINED_FILE)}"
             )
         return PRETRAINED_FILE
     path = Path(checkpoint)
@@ -338,6 +341,8 @@ class CutOff:
     """Whether early stopping had ended it, or a search."""
     pruned: bool
     """Whether it was a search."""
+    threads: int
+    """That it computed with: another number rounds differently."""
     rows: list[dict[str, float]]
     """Of its history."""
 
@@ -361,6 +366,7 @@ def read_progress(path: Path) -> CutOff:
             int(content["global_step"]),
             bool(progress["stopped"]),
             bool(content["callbacks"].get("Pruning", {"pruned": False})["pruned"]),
+            int(progress["threads"]),
             list(content["callbacks"]["History"]["rows"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -260,6 +260,7 @@ class EmotionModule(LightningModule):
         checkpoint["fer_progress"] = {
             "epochs": self.trainer.current_epoch + 1,
             "stopped": self.trainer.should_stop,  # by early stopping
+            "threads": torch.get_num_threads(),
             "cpu_random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "epoch_scheduler": None if schedule is None else schedule.state_dict(),

@@ -38,6 +38,9 @@ RECORD = "registered_as"
 """The attribute in which a network keeps its :class:`Registered`."""
 INPUT = {"image_size": 48, "in_channels": 1, "num_classes": labels.NUM_CLASSES}
 """What a network gets for arguments of these names that its options do not set."""
+MAX_ACTIVATIONS = 2**24
+"""Numbers that a layer may give of an image: 64 channels at 512 x 512 pixels."""
+MAX_PARAMETERS = 2**30
 
 
 class Network(Protocol):
@@ -291,6 +294,43 @@ class NormalisedNetwork(nn.Module):
         x = (x - self.mean[:, None, None]) / self.std[:, None, None]
         logits: torch.Tensor = self.network(x)
         return logits
+
+    @torch.no_grad()
+    def check_size(self) -> None:
+        """Refuse a network that would fill the memory. It is one on the meta device, without any.
+
+        Raises:
+            ConfigError: it has more than :data:`MAX_PARAMETERS`, or a layer gives more than
+                :data:`MAX_ACTIVATIONS` numbers of an image.
+        """
+        if self.count_parameters() > MAX_PARAMETERS:
+            raise ConfigError(
+                f"model: expected at most {MAX_PARAMETERS:,} parameters, found "
+                f"{self.count_parameters():,} in {self.title}. Take fewer channels."
+            )
+        largest = 0
+
+        def note(_: nn.Module, __: Any, output: Any) -> None:
+            nonlocal largest
+            if isinstance(output, torch.Tensor):
+                largest = max(largest, output.numel())
+
+        hooks = [part.register_forward_hook(note) for part in self.eval().modules()]
+        try:
+            shape = (1, self.in_channels, self.image_size, self.image_size)
+            self(torch.zeros(shape, device="meta"))
+        except Exception:  # somebody's forward that needs numbers to compute with
+            return
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if largest > MAX_ACTIVATIONS:
+            raise ConfigError(
+                f"model: expected layers that give at most {MAX_ACTIVATIONS:,} numbers for an "
+                f"image, found {self.title} with {largest:,} at model.image_size="
+                f"{self.image_size}, {4 * largest / 1e9:.1f} GB for each. Take smaller images or "
+                "fewer channels."
+            )
 
     @torch.no_grad()  # not in inference mode: a lazy layer makes its weights here
     def check_output(self) -> None:

@@ -131,18 +131,14 @@ def robustness_section(
     kept = " and ".join(f"{percent(area[s.name])} of the clean {s.heading}" for s in scores)
     cells = [(score.heading, score_cell(mean, score)) for score in scores]
     means = ", ".join(f"{heading} {cell.text} ({cell.detail})" for heading, cell in cells)
+    sizes = {row["image_size"] for row in found.rows}
+    at = "at the network's input size" if len(sizes) == 1 else "at the size that the table names"
     text = [
-        "Each image is damaged in the same way for every network, at the network's input size. "
-        f"Over all perturbations, {kept} are left (area under the curve; 100 % is no loss). Mean "
-        f"over the {mean['settings']} damaged settings: {means}."
+        f"Each image is damaged in the same way for every network, {at}. Over all perturbations, "
+        f"{kept} are left (area under the curve; 100 % is no loss). Mean over the "
+        f"{mean['settings']} damaged settings: {means}.",
+        *_published_words(found.summary.get("beside_published")),
     ]
-    if "reference_accuracy" in mean:
-        gain = 100 * (mean["accuracy"] - mean["reference_accuracy"])
-        text.append(
-            f"The published network of conf/perturbation/published.yaml has a mean of "
-            f"{percent(mean['reference_accuracy'])} on the same settings: this one is "
-            f"{abs(gain):.1f} points {'above' if gain >= 0 else 'below'} it."
-        )
     return Section(
         "Robustness",
         text,
@@ -180,6 +176,24 @@ def robustness_section(
     )
 
 
+def _published_words(beside: Mapping[str, Any] | None) -> list[str]:
+    """How the network does beside a published one, where the sizes of the damage differ."""
+    if beside is None:
+        return []
+    gain = 100 * (beside["accuracy"] - beside["reference_accuracy"])
+    at_size = ", ".join(
+        f"{percent(row['accuracy'])} ({PERCENT.interval(row['interval'])}) at {size} × {size}"
+        for size, row in beside["at_size"].items()
+    )
+    return [
+        f"Mean accuracy over the {beside['settings']} published settings, each at the size that is "
+        f"harder for this network: {percent(beside['accuracy'])} "
+        f"({PERCENT.interval(beside['interval'])}), {abs(gain):.1f} points "
+        f"{'above' if gain >= 0 else 'below'} the {percent(beside['reference_accuracy'])} that was "
+        f"published. With all damage at one size: {at_size} pixels."
+    ]
+
+
 def _area_table(areas: Mapping[str, Mapping[str, Any]]) -> Table:
     scores = shown_in("robustness")
     rows = [
@@ -192,11 +206,14 @@ def _area_table(areas: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def _settings_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     with_reference = any("reference_accuracy" in row for row in rows)
+    with_size = len({row["image_size"] for row in rows}) > 1
     scores = shown_in("robustness")
     table = []
     for index, row in enumerate(rows):
         words = ", ".join(f"{key} {value:g}" for key, value in row["parameters"].items())
         cells = [Cell(f"{row['perturbation'].replace('_', ' ')} {row['severity']}", index, words)]
+        if with_size:
+            cells.append(Cell(f"{row['image_size']} × {row['image_size']}", row["image_size"]))
         for score in scores:
             key = f"delta_{score.name}"
             change = change_cell(row[key], row["confidence_intervals"][key], score)
@@ -205,7 +222,8 @@ def _settings_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             value = row.get("reference_accuracy")
             cells.append(Cell(percent(value), value))
         table.append(cells)
-    columns = ["Setting", *(name for score in scores for name in (score.title, "Change"))]
+    columns = ["Setting", *(["Damaged at"] if with_size else [])]
+    columns += [name for score in scores for name in (score.title, "Change")]
     if with_reference:
         columns.append("Published accuracy")
     return Table("robustness", columns, table, sortable=True)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from statistics import mean
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fer.core import labels
-from fer.core.errors import ConfigError, DataError
+from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.words import ABSENT, how_many, whole
+from fer.evaluation.explanation import REPLACEMENTS
 from fer.evaluation.scores import SCORES, Score, shown_in
-from fer.report.saliency_sections import METHOD_NAMES
+from fer.report.saliency_sections import KINDS, METHOD_NAMES
 
 ABOUT = {
     "fer2013": (
@@ -29,6 +31,8 @@ ABOUT = {
     ),
 }
 DRAWN = "Drawn faces: scores on them say nothing about human faces."
+LONGEST = 10_000
+"""Characters of a text: a command with many options has some hundred."""
 HUB = {"macro_f1": "f1"}
 """The names of scores that have another one on the Hugging Face hub."""
 MISSING = {
@@ -51,15 +55,17 @@ def render_card(results: Mapping[str, Any]) -> str:
         ConfigError: huggingface_hub, which writes the metadata, is missing.
     """
     try:
-        content = describe(results)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        content = describe(inert(results))
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        if isinstance(error, FerError):
+            raise
         raise DataError(
             f"study.json: expected the results of a study, found something else ({error!r}). "
             "Run the study again: it writes the file anew when its page is deleted."
         ) from error
     environment = Environment(
         loader=PackageLoader("fer.report", "templates"),
-        autoescape=False,  # Markdown; what is put in are names and numbers of this program
+        autoescape=False,  # Markdown; what is put in was made inert
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -69,6 +75,32 @@ def render_card(results: Mapping[str, Any]) -> str:
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")
     return text.rstrip("\n") + "\n"
+
+
+def inert(value: Any, key: str = "") -> Any:
+    """Plain values whose texts mean nothing to Markdown or HTML, wherever they are put in.
+
+    A command stands in a block of code, where nothing but its end has a meaning.
+
+    Raises:
+        ValueError: a text is longer than any that a study writes.
+
+    >>> inert({"name": "<b>| *x*", "command": "fer train a=[1]"})
+    {'name': '&lt;b&gt;&#124; &#42;x&#42;', 'command': 'fer train a=[1]'}
+    """
+    if isinstance(value, Mapping):
+        return {inert(name): inert(one, name) for name, one in value.items()}
+    if isinstance(value, list):
+        return [inert(one, key) for one in value]
+    if not isinstance(value, str):
+        return value
+    if len(value) > LONGEST:
+        raise ValueError(f"a text of {len(value):,} characters")
+    kept = "\n" if key == "command" else ""  # several commands stand below each other
+    line = "".join(one if one.isprintable() or one == kept else " " for one in value)
+    if key == "command":
+        return line.replace("```", "")
+    return "".join(f"&#{ord(one)};" if one in "*[]`|\\#~" else one for one in escape(line, False))
 
 
 def describe_architecture(model: Mapping[str, Any]) -> str:
@@ -100,6 +132,11 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
     model = config["model"]
     alone = len(results["seeds"]) == 1
     homes = {name: _home(results, name) for name in names}
+    passes = {
+        (one["train_dataset"], one["test_dataset"]): f", tta={one['metrics']['tta']}"
+        for one in results["evaluations"]
+        if one["metrics"].get("tta")
+    }
     return {
         "metadata": make_metadata(results),
         "title": f"{name_network(model)} for seven facial expressions: {' and '.join(names)}",
@@ -115,6 +152,7 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
         "recipe": describe_recipe(config),
         "data": [_describe_data(name, results["data"][name]) for name in names],
         "missing": {} if "rafdb" in names or _drawn(results) else MISSING,
+        "passes": describe_passes(results["evaluations"]),
         "spread": "In brackets: the 95 % interval over the images. One seed: how much "
         "others would differ was not measured."
         if alone
@@ -122,7 +160,8 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
         "headings": [score.heading for score in SCORES.values()],
         "results": [
             {
-                "name": f"{row['train_dataset']} → {row['test_dataset']}",
+                "name": f"{row['train_dataset']} → {row['test_dataset']}"
+                + passes.get((row["train_dataset"], row["test_dataset"]), ""),
                 "samples": whole(row["samples"]),
                 "cells": [_spread(row, score) for score in SCORES.values()],
             }
@@ -241,12 +280,57 @@ def describe_recipe(config: Mapping[str, Any]) -> str:
         f"{config['trainer']['max_epochs']} epochs at most",
         f"batches of {config['loader']['batch_size']}",
         *([f"dropout {config['model']['dropout']:g}"] if "dropout" in config["model"] else []),
-        f"loss {kind(config['loss'])}",
+        describe_loss(config["loss"]),
         f"augmentation: {policy}",
+        *describe_averages(config),
     ]
     if patience is not None:
         parts.append(f"stopped after {patience} epochs without a better validation macro-F1")
     return "; ".join(parts)
+
+
+def describe_loss(loss: Mapping[str, Any]) -> str:
+    """The loss with its label smoothing and class weights, in words."""
+    parts = [f"loss {str(loss['_target_']).rpartition('.')[2]}"]
+    smoothing = loss.get("label_smoothing")
+    if smoothing:
+        parts.append(f"label smoothing {smoothing:g}")
+    # Ours has class_weight, torch's own classes weight or pos_weight.
+    weights = [loss[key] for key in ("class_weight", "weight", "pos_weight") if loss.get(key)]
+    parts.append(f"class weights {', '.join(map(str, weights))}" if weights else "no class weights")
+    return ", ".join(parts)
+
+
+def describe_averages(config: Mapping[str, Any]) -> list[str]:
+    """Mixed images and averaged weights, in words; nothing of what a study does not record."""
+    parts = []
+    if "mixing" in config:
+        mixing = config["mixing"]
+        mixed = [
+            f"{name} (alpha {mixing[key]:g})"
+            for key, name in (("mixup", "mixup"), ("cutmix", "CutMix"))
+            if mixing[key]
+        ]
+        share = f" in {100 * mixing['p']:g} % of the batches"
+        parts.append(" or ".join(mixed) + share if mixed else "no mixup or CutMix")
+    if "ema" in config:
+        decay = config["ema"]["decay"]
+        parts.append(
+            "no averaged weights"
+            if decay is None
+            else f"weights averaged over the steps (EMA, decay {decay:g})"
+        )
+    return parts
+
+
+def describe_passes(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """How often the network saw each image when it was measured."""
+    found = {one["metrics"].get("tta") for one in evaluations}
+    if found == {None}:
+        return "in a single forward pass"
+    if None not in found:
+        return f"in two passes, the mean of each image and its mirror image (tta={found.pop()})"
+    return "in a single forward pass but where tta is named: there it took two"
 
 
 def _spread(row: Mapping[str, Any], score: Score) -> str:
@@ -312,10 +396,19 @@ def _beside(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
                 f"is {_percent([row['accuracy'] for row in apart if row])} % and the macro-F1 "
                 f"{_percent([row['macro_f1'] for row in apart if row])} %."
             )
+        near = [row.get("without_near_leaks") for row in metrics]
+        if all(near):
+            line += (
+                " Without those that stand there nearly (near duplicates) too, they are "
+                f"{_percent([row['accuracy'] for row in near if row])} % and "
+                f"{_percent([row['macro_f1'] for row in near if row])} %."
+            )
         scaled = [row.get("temperature_scaling") for row in metrics]
         if all(scaled):
+            fitted = ", ".join(f"{row['temperature']:.2f}" for row in scaled if row)
             line += (
-                " With a temperature that was fitted on validation the calibration error is "
+                f" With the temperature that was fitted on validation ({fitted}; no other figure "
+                "here has one) the calibration error is "
                 f"{_percent([row['expected_calibration_error'] for row in scaled if row])} %."
             )
             notes = [note for row in scaled if row for note in row.get("notes", [])]
@@ -413,9 +506,10 @@ def _transfer(results: Mapping[str, Any]) -> str:
 def _saliency(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
     lines = []
     for name, own in homes.items():
-        found = own[0].get("saliency")
-        if not found:
+        one = next((one for one in own if one.get("saliency")), None)
+        if one is None:
             continue
+        found = one["saliency"]
         standard = next(iter(found["regions"].values()))
         shares = []
         for region, area in standard["area"].items():
@@ -425,22 +519,12 @@ def _saliency(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
                 f"(area {100 * area:.0f} %)"
             )
         lines.append(
-            f"{name}, {how_many(found['images']['explained'], 'image')} that were recognised: "
+            f"{name}, seed {one['seed']}, {how_many(found['images']['explained'], 'image')} of the "
+            "test split that were recognised: "
             f"share of the saliency, from the lowest to the highest of "
             f"{how_many(len(found['methods']), 'method')}: {', '.join(shares)}."
         )
-        verdicts = []
-        random = found["faithfulness"]["random"]
-        for method, row in found["faithfulness"]["methods"].items():
-            verdicts.append(
-                f"{METHOD_NAMES[method]} {row['deletion']['auc']:.3f} and "
-                f"{row['insertion']['auc']:.3f}"
-            )
-        lines.append(
-            f"Area under the deletion (lower is better) and insertion curve (higher is better): "
-            f"{'; '.join(verdicts)}; random pixels {random['deletion']['auc']:.3f} and "
-            f"{random['insertion']['auc']:.3f}."
-        )
+        lines += _faithfulness(found["faithfulness"])
         kept = {
             METHOD_NAMES[method]: row["correlation"][-1]
             for method, row in found["sanity"]["methods"].items()
@@ -454,6 +538,26 @@ def _saliency(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
                 + "."
             )
     return lines or ["Not measured in this study."]
+
+
+def _faithfulness(found: Mapping[str, Any]) -> list[str]:
+    """Areas under both curves with each replacement, and what holds with every one."""
+    tests = [(kind, name) for kind in KINDS for name in found["replacements"]]
+    heads = [f"{KINDS[kind][0]} {REPLACEMENTS[name]}" for kind, name in tests]
+    rows = [["map", *heads, "better than random"], ["---", *["---:"] * len(tests), "---"]]
+    for method, verdicts in found["verdicts"].items():
+        own = [found["replacements"][name]["methods"][method][kind]["auc"] for kind, name in tests]
+        better = [kind for kind, verdict in verdicts.items() if verdict == "better"]
+        rows.append([METHOD_NAMES[method], *(f"{x:.3f}" for x in own), ", ".join(better) or "no"])
+    chance = [found["replacements"][name]["random"][kind]["auc"] for kind, name in tests]
+    rows.append(["random pixels", *(f"{x:.3f}" for x in chance), ABSENT])
+    return [
+        f"Do the maps say what counts? Area under the curve of the emotion's probability while "
+        "the most salient pixels are deleted (lower is better) or inserted (higher is better), "
+        f"{how_many(found['images'], 'image')}. A method is better than random if the 95 % "
+        "interval of its lead, over the images, lies above 0 with both replacements.",
+        "\n".join(f"| {' | '.join(row)} |" for row in rows),
+    ]
 
 
 def _provenance(results: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -114,8 +114,15 @@ def _with_leak_free(
     return [
         (name, metrics),
         (f"{name}, without leaks", metrics.get("without_leaks") or {}),
+        *([(f"{name}, without near leaks", near)] if (near := near_leaks(metrics)) else []),
         *others,
     ]
+
+
+def near_leaks(metrics: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The scores without near duplicates, where there are some beside the exact ones."""
+    exact, near = (metrics.get(f"without_{kind}") for kind in ("leaks", "near_leaks"))
+    return near if exact and near and near["samples"] != exact["samples"] else None
 
 
 def _headline(splits: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -140,10 +147,14 @@ def _describe_leaks(metrics: Mapping[str, Any]) -> str:
     kept = to_number(clean.get("samples"))
     if kept is None or not total:
         return f"{rule}."
-    if kept == total:
-        return f"{rule}; this split has none."
     left_out = total - kept
-    return f"{rule}: {left_out:,.0f} of {total:,.0f} ({percent(left_out / total)})."
+    text = f"{rule}: {left_out:,.0f} of {total:,.0f} ({percent(left_out / total)})."
+    if left_out == 0:
+        text = f"{rule}; this split has none."
+    near = near_leaks(metrics)
+    if near is None:
+        return text
+    return f"{text} “Without near leaks” leaves out {kept - near['samples']:,.0f} near copies too."
 
 
 def _per_class(splits: Mapping[str, Mapping[str, Any]]) -> Table:

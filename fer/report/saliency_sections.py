@@ -11,6 +11,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ from matplotlib.ticker import MultipleLocator
 
 from fer.core import labels
 from fer.core.words import ABSENT, how_many, percent
-from fer.evaluation.explanation import Explanation
+from fer.evaluation.explanation import REPLACEMENTS, Explanation
 from fer.report import figures
 from fer.report.figures import INK, new_figure, style
 from fer.report.page import Cell, FigureEntry, Section, Table
@@ -46,6 +47,9 @@ MARKERS: dict[str, str] = {  # for gray print
 HEAT = matplotlib.colormaps["YlOrRd"]
 BRIGHTEST = 99.0
 """Percentile of the values that has the darkest red: single pixels would leave all others pale."""
+KINDS = {"deletion": ("deletion to", "lower"), "insertion": ("insertion into", "higher")}
+"""Of each test: its name before that of a replacement, and which area is better."""
+VERDICTS = {"better": "yes", "worse": "no, worse", "not better": "no", None: "too few images"}
 ALIKE = 0.3
 """A rank correlation above this, with every weight random, is remarked on."""
 
@@ -170,53 +174,56 @@ def expressive_bars(report: Mapping[str, Any], *, title: str) -> Figure:
 def faithfulness_curves(found: Mapping[str, Any], *, title: str) -> Figure:
     """Probability of the explained emotion while pixels are deleted and inserted.
 
+    A row for each replacement of deleted pixels.
+
     Args:
         found: ``faithfulness`` of the summary.
         title: of which network on what; the number of images is added below it.
     """
     subtitle = (
-        f"{how_many(found['images'], 'correctly recognised image')} · deleted pixels become those "
-        "of the blurred image, inserted ones those of the image · in brackets: area under the curve"
+        f"{how_many(found['images'], 'correctly recognised image')} · dashed: random order of the "
+        "pixels · in brackets: area under the curve, + clearly better than random, − clearly worse"
     )
-    x = [100 * value for value in found["fractions"]]
+    rows = found["replacements"]
     with style():
-        figure = new_figure(9.6, 4.5, title, subtitle)
-        axes = figure.subplots(1, 2, sharey=True)
-        for axis, kind, name, good in zip(
-            axes,
-            ("deletion", "insertion"),
-            ("deleted", "inserted"),
-            ("lower", "higher"),
-            strict=True,
-        ):
-            for method, results in found["methods"].items():
-                axis.plot(
-                    x,
-                    [100 * value for value in results[kind]["curve"]],
-                    color=METHOD_COLORS[method],
-                    marker=MARKERS[method],
-                    markersize=3.5,
-                    linewidth=1.6,
-                    label=f"{METHOD_NAMES[method]} ({results[kind]['auc']:.3f})",
-                )
-            axis.plot(
-                x,
-                [100 * value for value in found["random"][kind]["curve"]],
-                color=INK,
-                linestyle="--",
-                linewidth=1.4,
-                label=f"random map ({found['random'][kind]['auc']:.3f})",
-            )
-            axis.set(
-                title=f"{kind}: {good} is better",
-                xlabel=f"pixels {name}, the most salient first (%)",
-                xlim=(0, 100),
-            )
-            axis.grid(True)
-            axis.legend(loc="upper right" if kind == "deletion" else "upper left", fontsize=8.5)
-        axes[0].set_ylabel("mean probability of the emotion (%)")
-        axes[0].set_ylim(0, 100)
+        figure = new_figure(9.6, 3.9 * len(rows), title, subtitle)
+        axes = figure.subplots(len(rows), 2, sharex=True, sharey=True, squeeze=False)
+        for (name, own), line in zip(rows.items(), axes, strict=True):
+            for axis, kind in zip(line, KINDS, strict=True):
+                _draw_curves(axis, own, kind)
+                test, good = KINDS[kind]
+                axis.set_title(f"{test} {REPLACEMENTS[name]}: {good} is better")
+            line[0].set_ylabel("mean probability of the emotion (%)")
+        for axis, done in zip(axes[-1], ("deleted", "inserted"), strict=True):
+            axis.set_xlabel(f"pixels {done}, the most salient first (%)")
+        axes[0, 0].set(xlim=(0, 100), ylim=(0, 100))
     return figure
+
+
+def _draw_curves(axis: Axes, own: Mapping[str, Any], kind: str) -> None:
+    signs = {"better": " +", "worse": " −"}
+    for method, results in own["methods"].items():
+        curve, sign = results[kind]["curve"], signs.get(results[kind]["gain"]["verdict"], "")
+        axis.plot(
+            np.linspace(0, 100, len(curve)),
+            [100 * value for value in curve],
+            color=METHOD_COLORS[method],
+            marker=MARKERS[method],
+            markersize=3.5,
+            linewidth=1.6,
+            label=f"{METHOD_NAMES[method]} ({results[kind]['auc']:.3f}{sign})",
+        )
+    curve = own["random"][kind]["curve"]
+    axis.plot(
+        np.linspace(0, 100, len(curve)),
+        [100 * value for value in curve],
+        color=INK,
+        linestyle="--",
+        linewidth=1.4,
+        label=f"random map ({own['random'][kind]['auc']:.3f})",
+    )
+    axis.grid(True)
+    axis.legend(loc="upper right" if kind == "deletion" else "upper left", fontsize=8.5)
 
 
 def sanity_curves(found: Mapping[str, Any], *, title: str) -> Figure:
@@ -611,49 +618,40 @@ def _expressive_table(report: Mapping[str, Any], suffix: str) -> Table:
 
 def _belief_section(folder: Path, explanation: Explanation, shown: str) -> Section:
     found, sanity = explanation.summary["faithfulness"], explanation.summary["sanity"]
+    tests = [(kind, name) for kind in KINDS for name in found["replacements"]]
     rows = []
     for method in explanation.summary["methods"]:
         last = sanity["methods"][method]["correlation"][-1]
-        cells = [Cell(METHOD_NAMES[method])]
-        for kind in ("deletion", "insertion"):
-            result = found["methods"][method][kind]
-            cells.append(Cell(f"{result['auc']:.3f}", result["auc"]))
-            cells.append(_verdict(result["gain"]))
-        cells.append(Cell(ABSENT if last is None else f"{last:.2f}", last))
-        rows.append(cells)
-    random = found["random"]
-    rows.append(
-        [
-            Cell("random map"),
-            Cell(f"{random['deletion']['auc']:.3f}", random["deletion"]["auc"]),
-            Cell(ABSENT),
-            Cell(f"{random['insertion']['auc']:.3f}", random["insertion"]["auc"]),
-            Cell(ABSENT),
-            Cell(ABSENT),
-        ]
-    )
+        results = [found["replacements"][name]["methods"][method][kind] for kind, name in tests]
+        verdicts = [Cell(VERDICTS[found["verdicts"][method][kind]], words=True) for kind in KINDS]
+        cells = [Cell(METHOD_NAMES[method]), *map(_area, results), *verdicts]
+        rows.append([*cells, Cell(ABSENT if last is None else f"{last:.2f}", last)])
+    chance = [found["replacements"][name]["random"][kind] for kind, name in tests]
+    rows.append([Cell("random map"), *map(_area, chance), *[Cell(ABSENT)] * (len(KINDS) + 1)])
     columns = [
         "Method",
-        "Deletion, area",
-        "Better than random?",
-        "Insertion, area",
-        "Better than random?",
+        *(f"{_upper(KINDS[kind][0])} {REPLACEMENTS[name]}, area" for kind, name in tests),
+        *(f"{_upper(kind)}: better than random?" for kind in KINDS),
         "Like the map of a random network",
     ]
     below = (
-        f"{how_many(found['images'], 'image')} for deletion and insertion. Small: how much better "
-        "than the random map of the same image, with the 95 % interval (Student's t over the "
-        "images). Last column: rank correlation with the map of the same network with random "
-        f"weights, {how_many(sanity['images'], 'image')}; 0 is good."
+        f"{how_many(found['images'], 'image')} for deletion and insertion: area under the curve; "
+        "small: how much better than the random map of the same image, with the 95 % interval "
+        "(Student's t over the images). Better than random: yes, if the interval lies above 0 for "
+        "both replacements. Last column: rank correlation with the map of the same network with "
+        f"random weights, {how_many(sanity['images'], 'image')}; 0 is good."
     )
     return Section(
         "Whether the maps can be believed",
         [
             "If a map shows what matters, the probability falls early while its most salient "
             "pixels are deleted and rises early while they are inserted (RISE, arXiv 1806.07421). "
-            "A blurred image takes the place of what is deleted. Scattered random pixels are a low "
-            "bar: a smooth map owes a part of its lead on insertion to its patches, which look "
-            "more like a face than scattered pixels do.",
+            "What replaces a pixel matters as much as the map: a method whose maps start from the "
+            "replacement, as integrated gradients do from the blurred image, would win by it. Here "
+            "it is the image's mean gray and black, where no method starts, and only what holds "
+            "under both is called better. Scattered random pixels are a low bar for insertion, "
+            "where a smooth map's patches look more like a face, and a high one for deletion to "
+            "black, where scattered black pixels do more harm than a patch.",
             "If a map shows what the network has learned, it changes when the weights become "
             "random (arXiv 1810.03292). A map that stays shows edges of the image.",
             *_sanity_words(sanity),
@@ -680,34 +678,27 @@ def _belief_section(folder: Path, explanation: Explanation, shown: str) -> Secti
     )
 
 
-def _verdict(gain: Mapping[str, Any]) -> Cell:
-    if gain["interval"] is None:
-        return Cell("too few images", words=True)
-    words = {"better": "yes", "worse": "no, worse", "not better": "no, not clearly"}
-    low, high = gain["interval"]
-    detail = f"{gain['mean']:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
-    return Cell(words[gain["verdict"]], gain["mean"], detail)
+def _area(result: Mapping[str, Any]) -> Cell:
+    """Area under a curve, with the gain over random maps where there is one."""
+    gain, detail = result.get("gain"), None
+    if gain is not None and gain["interval"] is not None:
+        low, high = gain["interval"]
+        detail = f"{gain['mean']:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
+    return Cell(f"{result['auc']:.3f}", result["auc"], detail)
 
 
 def _faithfulness_words(found: Mapping[str, Any]) -> str:
     sentences = []
-    for kind in ("deletion", "insertion"):
+    for kind in KINDS:
         better = [
             METHOD_NAMES[method]
-            for method, results in found["methods"].items()
-            if results[kind]["gain"]["verdict"] == "better"
+            for method, verdicts in found["verdicts"].items()
+            if verdicts[kind] == "better"
         ]
-        others = [
-            METHOD_NAMES[method]
-            for method in found["methods"]
-            if METHOD_NAMES[method] not in better
-        ]
-        parts = [
-            f"{words}: {', '.join(names)}"
-            for words, names in (("yes", better), ("no", others))
-            if names
-        ]
-        sentences.append(f"Better than random by {kind}? {_upper('; '.join(parts))}.")
+        sentences.append(
+            f"Better than random by {kind}, whatever replaces a pixel: "
+            f"{', '.join(better) or 'no method'}."
+        )
     return " ".join(sentences)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fer.report.evaluation_sections import curves_caption
 from fer.report.figures import confusion_matrix, save
 from fer.report.page import Cell, FigureEntry, Section, Table, embed_section, write_page
 from fer.report.score_cells import change_cell, score_cell
-from fer.runs.side_by_side import Collection, Job
+from fer.runs.side_by_side import Collection, Job, unlike
 
 MOST_MATRICES = 9
 """With more jobs than these, their own pages have the confusion matrices."""
@@ -31,32 +32,26 @@ def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
         collection: its evaluations and what they say together.
     """
     jobs, names, rows = collection.jobs, collection.names, collection.rows
-    comparisons = collection.comparisons
     sections = [_cross_section(folder, jobs, names, rows)]
     if any(row.get("drop_accuracy") is not None for row in rows):
-        sections.append(_prior_section(jobs, names, rows))
-    if comparisons:
-        sections.append(_comparison_section(comparisons))
-    sections += _robustness_sections(folder, jobs, names)
+        sections.append(_prior_section(names, rows))
+    sections += _comparison_sections(collection)
+    sections += _robustness_sections(folder, collection)
     if len(jobs) <= MOST_MATRICES:
-        sections.append(_matrices_section(folder, jobs, names))
+        sections.append(_matrices_section(folder, collection))
     notes = list(dict.fromkeys(note for job in jobs for note in job.run["notes"]))
     return write_page(
         folder / "report.html",
         "collection.html.j2",
         {
             "title": f"{how_many(len(jobs), 'evaluation')} side by side",
-            "subtitle": f"{how_many(len(set(names)), 'network')} on "
-            f"{how_many(len({job.data for job in jobs}), 'dataset')}. Each evaluation has a page "
-            "of its own in its folder.",
+            "subtitle": f"{how_many(len({job.network for job in jobs}), 'network')} on "
+            f"{how_many(len({job.data for job in jobs}), 'set')} of images. Each evaluation has a "
+            "page of its own in its folder.",
             "notes": notes,
             "sections": [embed_section(section) for section in sections],
         },
     )
-
-
-def _on(job: Job) -> str:
-    return f"{job.metrics['dataset']}, {job.metrics['split']}"
 
 
 def _cross_section(
@@ -67,7 +62,9 @@ def _cross_section(
     for job, name, row in zip(jobs, names, rows, strict=True):
         table.append(
             [
-                Cell(f"{name} → {_on(job)}", link=f"{quote(job.folder.name)}/report.html"),
+                Cell(
+                    f"{name} → {row['measured_on']}", link=f"{quote(job.folder.name)}/report.html"
+                ),
                 *(score_cell(job.metrics, score) for score in scores),
                 *(_drop(row, score) for score in scores),
                 Cell(whole(row["samples"]), row["samples"]),
@@ -83,8 +80,8 @@ def _cross_section(
     for score in scores:
         key = score.name
         measured = {
-            (name, _on(job)): (job.metrics[key], job.metrics["confidence_intervals"][key])
-            for job, name in zip(jobs, names, strict=True)
+            (name, row["measured_on"]): (job.metrics[key], job.metrics["confidence_intervals"][key])
+            for job, name, row in zip(jobs, names, rows, strict=True)
             if key in job.metrics
         }
         if not measured:
@@ -107,7 +104,7 @@ def _cross_section(
         )
     if len(jobs) <= len(drawing.SERIES):  # each has a colour of its own
         recalls = {
-            f"{name} → {_on(job)}": {
+            f"{name} → {row['measured_on']}": {
                 emotion: row[f"recall_{emotion}"] for emotion in labels.EMOTIONS
             }
             for job, name, row in zip(jobs, names, rows, strict=True)
@@ -125,8 +122,8 @@ def _cross_section(
                 "Recall of each emotion, side by side",
                 "Emotions are matched by name. "
                 + "; ".join(
-                    f"{name} → {_on(job)}: {how_many(len(job.target), 'image')}"
-                    for job, name in zip(jobs, names, strict=True)
+                    f"{name} → {row['measured_on']}: {how_many(len(job.target), 'image')}"
+                    for job, name, row in zip(jobs, names, rows, strict=True)
                 )
                 + ".",
             )
@@ -137,7 +134,8 @@ def _cross_section(
             (
                 Table("cross", columns, table, sortable=True),
                 "Lost or gained, of fractions in percentage points: how much worse than the same "
-                "network on the dataset that it was trained on. Small: 95 % interval.",
+                "network on the dataset that it was trained on, where that was measured alike "
+                "(split, passes, precision, images left out). Small: 95 % interval.",
             )
         ],
         figures=entries,
@@ -153,17 +151,15 @@ def _drop(row: Mapping[str, Any], score: Score) -> Cell:
     return Cell(score.format.digits(worse).replace("-", "−"), worse)
 
 
-def _prior_section(
-    jobs: Sequence[Job], names: Sequence[str], rows: Sequence[Mapping[str, Any]]
-) -> Section:
+def _prior_section(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Section:
     table, text = [], []
-    for job, name, row in zip(jobs, names, rows, strict=True):
+    for name, row in zip(names, rows, strict=True):
         if row.get("drop_accuracy") is None:
             continue
         weighted, home = row["accuracy_source_priors"], row["accuracy"] + row["drop_accuracy"]
         table.append(
             [
-                Cell(f"{name} → {_on(job)}"),
+                Cell(f"{name} → {row['measured_on']}"),
                 Cell(percent(home), home),
                 Cell(percent(row["accuracy"]), row["accuracy"]),
                 Cell(percent(weighted), weighted),
@@ -173,8 +169,8 @@ def _prior_section(
         )
         if weighted is not None:
             text.append(
-                f"{name} → {_on(job)}: {100 * row['drop_accuracy']:.1f} points of accuracy are "
-                f"lost. With the emotions as frequent as at home, "
+                f"{name} → {row['measured_on']}: {100 * row['drop_accuracy']:.1f} points of "
+                f"accuracy are lost. With the emotions as frequent as at home, "
                 f"{100 * (home - weighted):.1f} would be: "
                 f"{100 * (row['drop_accuracy'] - home + weighted):+.1f} points of the loss come "
                 "from how frequent the emotions are, the rest from how they look.".replace("-", "−")
@@ -202,10 +198,19 @@ def _prior_section(
     )
 
 
-def _comparison_section(comparisons: Sequence[Mapping[str, Any]]) -> Section:
+def _comparison_sections(collection: Collection) -> list[Section]:
     table = []
     scores = shown_in("comparisons")
-    for row in comparisons:
+    apart = {
+        words
+        for one, other in itertools.combinations(collection.jobs, 2)
+        if one.network != other.network and one.place == other.place
+        for words in unlike(one, other)
+    }
+    refused = [f"Not compared are measurements that differ in: {', '.join(sorted(apart))}."]
+    if not collection.comparisons:
+        return [Section("Networks on the same images", refused)] if apart else []
+    for row in collection.comparisons:
         difference, bounds = row["difference"], row["confidence_intervals"]
         test = row["mcnemar"]
         p = test["p_value"]
@@ -225,30 +230,35 @@ def _comparison_section(comparisons: Sequence[Mapping[str, Any]]) -> Section:
         "Only the second right",
         "McNemar's p",
     ]
-    return Section(
-        "Networks on the same images",
-        [
-            "Differences in percentage points with paired 95 % intervals. McNemar's exact test "
-            "asks whether as many images could be right with one network alone as with the other. "
-            "Networks of one seed each differ by their seeds too: repeat with others before you "
-            "call a recipe better. With many pairs, some p-values are small by chance."
-        ],
-        [(Table("comparison", columns, table, sortable=True), "")],
-    )
+    return [
+        Section(
+            "Networks on the same images",
+            [
+                "Differences in percentage points with paired 95 % intervals. McNemar's exact test "
+                "asks whether as many images could be right with one network alone as with the "
+                "other. Networks of one seed each differ by their seeds too: repeat with others "
+                "before you call a recipe better. With many pairs, some p-values are small by "
+                "chance.",
+                *(refused if apart else []),
+            ],
+            [(Table("comparison", columns, table, sortable=True), "")],
+        )
+    ]
 
 
-def _robustness_sections(folder: Path, jobs: Sequence[Job], names: Sequence[str]) -> list[Section]:
+def _robustness_sections(folder: Path, collection: Collection) -> list[Section]:
     entries = []
-    for index, data in enumerate(dict.fromkeys(job.data for job in jobs)):
+    for index, shown in enumerate(dict.fromkeys(collection.places)):
         own = {
             name: job.robustness
-            for job, name in zip(jobs, names, strict=True)
-            if job.data == data and job.robustness
+            for job, name, place in zip(
+                collection.jobs, collection.names, collection.places, strict=True
+            )
+            if place == shown and job.robustness
         }
         if not own:
             continue
         samples = next(iter(own.values()))[0]["samples"]
-        shown = f"{data[0]}, {data[1]}"
         figure = drawing.robustness_curves(
             own,
             title=f"Robustness: {shown}",
@@ -258,26 +268,28 @@ def _robustness_sections(folder: Path, jobs: Sequence[Job], names: Sequence[str]
             FigureEntry(
                 save(figure, folder / "figures" / f"robustness_{index}.png"),
                 f"Robustness: {shown}",
-                f"{curves_caption()}, on {how_many(samples, 'image')}; every network sees the "
-                "same damage.",
+                f"{curves_caption()}, on {how_many(samples, 'image')}; with one robustness.seed "
+                "every network sees the same damage.",
             )
         )
     return [Section("Robustness", figures=entries)] if entries else []
 
 
-def _matrices_section(folder: Path, jobs: Sequence[Job], names: Sequence[str]) -> Section:
+def _matrices_section(folder: Path, collection: Collection) -> Section:
     entries = [
         FigureEntry(
             save(
                 confusion_matrix(
                     np.array(job.metrics["confusion_matrix"]),
-                    title=f"Confusion matrix: {name} → {_on(job)}",
+                    title=f"Confusion matrix: {name} → {place}",
                 ),
                 folder / "figures" / f"confusion_matrix_{job.folder.name}.png",
             ),
-            f"{name} → {_on(job)}",
+            f"{name} → {place}",
             f"{how_many(len(job.target), 'image')}. Each row is a true emotion.",
         )
-        for job, name in zip(jobs, names, strict=True)
+        for job, name, place in zip(
+            collection.jobs, collection.names, collection.places, strict=True
+        )
     ]
     return Section("Confusion matrices", figures=entries)

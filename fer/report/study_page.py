@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -10,14 +11,20 @@ from typing import Any
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.core.files import read_json, write_json
+from fer.core.files import open_data, read_json, write_json
 from fer.core.words import ABSENT, how_many, percent, whole
+from fer.data.audit.integrity import nearly_stand_again, stand_again
+from fer.data.manifest import Entry, read_manifest
+from fer.data.preparation import REPORTED
+from fer.evaluation.metrics import measure_scores
 from fer.evaluation.scores import SCORES, Score, shown_in
 from fer.report.evaluation_sections import curves_caption
 from fer.report.page import Cell, FigureEntry, Section, Table, embed_section, write_page
 from fer.report.score_cells import score_cell, share_cell
 from fer.runs.plan import Evaluation, Study
 from fer.runs.provenance import git_state, without_places
+from fer.runs.records import read_evaluation, read_metrics, read_robustness, read_training
+from fer.runs.side_by_side import Job, differing, load_job
 
 RESULTS = "study.json"
 """The file that holds every number of the page, for a model card."""
@@ -45,7 +52,10 @@ def write_study(study: Study, parameters: int) -> Path:
     write_json(study.folder / RESULTS, results)
     first = study.seeds[0]
     homes = [_of(results["evaluations"], name, name) for name in study.datasets]
-    notes = list(dict.fromkeys(note for own in homes for one in own for note in one["notes"]))
+    notes = [
+        *describe_unlike(results["evaluations"]),
+        *dict.fromkeys(note for own in homes for one in own for note in one["notes"]),
+    ]
     sections = [
         _in_short(study, results),
         *([_transfer(study, results)] if len(study.datasets) > 1 else []),
@@ -81,7 +91,7 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
     trainings = []
     for (name, seed), stage in study.trainings.items():
         assert stage.folder is not None
-        run = read_json(stage.folder / "run.json")
+        run = read_training(stage.folder)
         trainings.append(
             {
                 "dataset": name,
@@ -103,9 +113,13 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
             }
         )
     evaluations = []
+    entries = {
+        name: read_manifest(stage.done_by.with_name("manifest.csv"))
+        for name, stage in zip(study.datasets, study.stages, strict=False)
+    }
     for one in study.evaluations:
         folder = _folder(one)
-        run = read_json(folder / "run.json")
+        run = read_evaluation(folder)
         found = {
             "train_dataset": one.trained_on,
             "test_dataset": one.measured_on,
@@ -114,11 +128,18 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
             "command": without_places(run["command"]),
             "notes": run["notes"],
             "data": run["dataset"],
-            "metrics": read_json(folder / "metrics.json"),
+            "precision": run["hardware"]["precision"],
+            "metrics": read_metrics(folder),
         }
-        for name in ("robustness", "saliency"):
-            if (folder / f"{name}.json").is_file():
-                found[name] = read_json(folder / f"{name}.json")
+        if not one.at_home:
+            found["shared"] = find_shared(
+                load_job(folder), entries[one.trained_on], entries[one.measured_on]
+            )
+        damaged = read_robustness(folder)
+        if damaged is not None:
+            found["robustness"] = damaged
+        if (folder / "saliency.json").is_file():
+            found["saliency"] = read_json(folder / "saliency.json", dict)
         evaluations.append(found)
     return {
         "datasets": list(study.datasets),
@@ -127,7 +148,7 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
         "parameters": parameters,
         "git": git_state(),
         "data": {
-            name: describe_data(read_json(stage.done_by), trainings)
+            name: describe_data(read_json(stage.done_by, REPORTED), trainings)
             for name, stage in zip(study.datasets, study.stages, strict=False)
         },
         "summary": [
@@ -142,6 +163,54 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
         "trainings": trainings,
         "evaluations": evaluations,
     }
+
+
+def find_shared(job: Job, home: Sequence[Entry], abroad: Sequence[Entry]) -> dict[str, Any]:
+    """Measured images of one dataset that stand again in train or val of another.
+
+    Args:
+        job: the measurement.
+        home: images of the dataset that its network was trained on.
+        abroad: of the dataset that it is measured on.
+
+    Returns:
+        ``exact`` and ``exact_or_near``: how many (the second None where a manifest has no
+        perceptual hashes); ``without``: the scores without them, None where that is all or none.
+    """
+    seen = [entry for entry in home if entry.split != "test"]
+    split = job.metrics["split"]
+    by_id = {entry.id: entry for entry in abroad if entry.split == split}
+    measured = [by_id[id] for id in job.ids]
+    exact, near = stand_again(seen, measured), nearly_stand_again(seen, measured)
+    kept = ~(exact if near is None else near)
+    config = job.run["config"]["metrics"]
+    return {
+        "exact": int(exact.sum()),
+        "exact_or_near": None if near is None else int(near.sum()),
+        "without": measure_scores(
+            job.target[kept],
+            job.probabilities[kept],
+            resamples=config["resamples"],
+            seed=config["seed"],
+        )
+        if kept.any() and not kept.all()
+        else None,
+    }
+
+
+def describe_unlike(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """In what measurements that stand side by side differ beside network and dataset."""
+    ways = [{"tta": str(o["metrics"].get("tta")), "precision": o["precision"]} for o in evaluations]
+    notes = [f"Not every score here is measured alike: {key} differs." for key in differing(ways)]
+    for name in dict.fromkeys(one["test_dataset"] for one in evaluations):
+        images = {
+            (one["data"]["fingerprints"]["test"], one["metrics"]["samples"])
+            for one in evaluations
+            if one["test_dataset"] == name
+        }
+        if len(images) > 1:
+            notes.append(f"Not every score on {name} is of the same test images.")
+    return notes
 
 
 def describe_data(
@@ -169,9 +238,10 @@ def read_column(path: Path, name: str) -> list[float]:
         DataError: the file cannot be read, or has no such column.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [float(row[name]) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError) as error:
+        with open_data(path) as file:
+            rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
+            return [float(row[name]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
             f"{path}: expected a column {name} of numbers, found: {error!r}."
         ) from error
@@ -251,6 +321,15 @@ def _in_short(study: Study, results: Mapping[str, Any]) -> Section:
             f"images; naming the most frequent emotion always would be right for "
             f"{percent(frequent)}, naming any of the seven at random for {percent(1 / 7)}."
         )
+        metrics = [one["metrics"] for one in _of(results["evaluations"], name, name)]
+        for key, words in (("leaks", "exactly"), ("near_leaks", "exactly or nearly")):
+            clean = [own.get(f"without_{key}") for own in metrics]
+            if all(clean) and clean[0]["samples"] < row["samples"]:
+                text.append(
+                    f"Without the {row['samples'] - clean[0]['samples']:,} test images that stand "
+                    f"again, {words}, in train or val it is "
+                    f"{percent(mean(own['accuracy'] for own in clean))}."
+                )
     spread = (
         "Large: the mean over seeds; ±: their standard deviation."
         if len(study.seeds) > 1
@@ -288,6 +367,7 @@ def _transfer(study: Study, results: Mapping[str, Any]) -> Section:
             text.append(
                 f"The network of {trained_on} loses {100 * lost:.1f} points of accuracy on "
                 f"{measured_on}.".replace("-", "−")
+                + _shared(_of(results["evaluations"], trained_on, measured_on))
             )
     place = study.folder / "evaluate" / "figures"
     return Section(
@@ -325,6 +405,23 @@ def _transfer(study: Study, results: Mapping[str, Any]) -> Section:
             if (place / file).is_file()
         ],
     )  # fmt: skip
+
+
+def _shared(evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """What one direction's test images share with what the network learned from."""
+    here, there = (evaluations[0][f"{side}_dataset"] for side in ("train", "test"))
+    first = evaluations[0]["shared"]
+    exact, near = first["exact"], first["exact_or_near"]
+    text = f" Of {there}'s test images {exact:,} stand again in {here}'s train or val, exactly"
+    text += (
+        "; near duplicates are not known, prepare both datasets anew"
+        if near is None
+        else f", and {near - exact:,} more nearly"
+    )
+    without = [one["shared"]["without"] for one in evaluations]
+    if all(without):
+        text += f"; without them its accuracy is {percent(mean(o['accuracy'] for o in without))}"
+    return f"{text}."
 
 
 def _per_emotion(study: Study, results: Mapping[str, Any]) -> Section:

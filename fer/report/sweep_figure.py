@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from fer.core.words import how_many, plain
 from fer.report.figures import INK, MUTED, new_figure, readable_on, save, style
+from fer.runs.state import State
 from fer.runs.sweep import shorten
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def draw_sweep(folder: Path, jobs: Sequence[Job], keys: Sequence[str]) -> Path |
     Returns:
         The figure's path; None where nothing was swept.
     """
-    finished = [job for job in jobs if job.status == "finished"]
+    finished = [job for job in jobs if job.state is State.FINISHED]
     others = [key for key in keys if key != SEED]
     if not keys:
         return None

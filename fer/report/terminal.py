@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fer.core.words import ABSENT
+from fer.core.words import ABSENT, how_many, percent
 from fer.evaluation.metrics import SplitResult
 from fer.evaluation.scores import SCORES, shown_in
-from fer.runs.sweep import Job, short_names, shorten
+from fer.runs.sweep import Job, best_jobs, measured_scores, short_names, shorten
 
 
 def print_summary(
@@ -40,6 +40,16 @@ def print_summary(
         table.add_row(*cells)
     console = Console()
     console.print(table)
+    for name, words in (("leaks", "exactly"), ("near_leaks", "exactly or nearly")):
+        clean = result.metrics.get(f"without_{name}")
+        if clean and clean["samples"] < len(result.target):
+            console.print(
+                f"Without {how_many(len(result.target) - clean['samples'], 'image')} that stand "
+                f"again, {words}, in an earlier split: accuracy {percent(clean['accuracy'])}, "
+                f"macro-F1 {percent(clean['macro_f1'])}",
+                markup=False,
+                highlight=False,
+            )
     for note in notes:
         console.print(f"Note: {note}", markup=False)
     robustness = result.metrics.get("robustness")
@@ -57,30 +67,38 @@ def print_summary(
             console.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_jobs(folder: Path, jobs: Sequence[Job], keys: Sequence[str], best: Job | None) -> None:
+def print_jobs(
+    folder: Path, jobs: Sequence[Job], keys: Sequence[str], notes: Sequence[str]
+) -> None:
     """The jobs on the terminal, the best on validation first."""
     table = Table(title="Jobs, the best macro-F1 on validation first")
     table.add_column("job", justify="right")
     for name in short_names(keys):
         table.add_column(name)
-    # A search leaves the test split alone.
-    tested = any(job.score("test", "macro_f1") is not None for job in jobs)
-    splits = ("val", "test") if tested else ("val",)
-    columns = [(split, score) for split in splits for score in shown_in("sweeps")]
+    columns = measured_scores(jobs)
     for heading in (*(f"{split} {score.heading}" for split, score in columns), "seconds"):
         table.add_column(escape(heading), justify="right")
     table.add_column("status", no_wrap=True)
-    order = sorted(jobs, key=lambda job: -(job.score("val", "macro_f1") or -1.0))
+    groups = [job.validated_on for job in best_jobs(jobs)]  # a set of validation images each
+    order = sorted(
+        jobs,
+        key=lambda job: (
+            groups.index(job.validated_on) if job.validated_on in groups else len(groups),
+            -(job.score("val", "macro_f1") or -1.0),
+        ),
+    )
     for job in order:
         table.add_row(
             str(job.number),
             *(escape(shorten(job.values.get(key, ""))) for key in keys),
             *(score.format.text(job.score(split, score.name), more=1) for split, score in columns),
             ABSENT if job.run is None else f"{job.run['wall_seconds']:.0f}",
-            job.status,
+            job.state.value,
         )
     console = Console()
     console.print(table)
+    for note in notes:
+        console.print(f"Note: {note}", markup=False, highlight=False)
     for name in ("sweep.csv", "best.yaml", "figures"):
         if (folder / name).exists():
             console.print(f"  {folder / name}", markup=False, highlight=False, soft_wrap=True)

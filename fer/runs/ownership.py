@@ -21,10 +21,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from fer.core.commands import typed
 from fer.core.errors import ConfigError
-from fer.runs.resume import FINISHED, JOBS, LAST
+from fer.runs.state import JOBS, State, state_of
 
 LOCK = ".lock"
+WRITTEN = ("metrics.json", "run.json", "history.csv", "figures", "checkpoints", "predictions.csv")
+"""What a run writes, into a folder that Hydra has made its own by ``.hydra``."""
 HELD: dict[Path, FileLock] = {}
 """Locks of this process, by folder; kept until it ends."""
 
@@ -94,12 +97,18 @@ def refuse_a_run(folder: Path, key: str) -> None:
     Raises:
         ConfigError: the folder holds one.
     """
-    if (folder / FINISHED).is_file():
+    state = state_of(folder)
+    if state is State.FINISHED:
         found, advice = "a finished run", ""
-    elif (folder / LAST).is_file():
-        found, advice = "a training that was cut off", f" or go on with it: resume={folder}"
+    elif state is State.UNFINISHED:
+        found, advice = (
+            "a training that was cut off",
+            f" or go on with it: {typed('resume', folder)}",
+        )
     elif (folder / JOBS).is_file():
-        found, advice = "a sweep", f" or go on with it: resume={folder}"
+        found, advice = "a sweep", f" or go on with it: {typed('resume', folder)}"
+    elif not (folder / ".hydra").is_dir() and any((folder / name).exists() for name in WRITTEN):
+        found, advice = "files of another origin that a run would replace", ""
     else:
         return
     raise ConfigError(

@@ -19,8 +19,10 @@ from fer.core.application import compose, config_folder, options_of, own_folders
 from fer.core.errors import ConfigError
 from fer.core.files import read_json, sha256_of_file
 from fer.core.options import SEED
-from fer.data.preparation import CACHE
-from fer.runs.resume import BEST, FINISHED, LAST, quote, read_overrides
+from fer.data.preparation import CACHE, REPORTED
+from fer.runs.records import RUN, read_evaluation, read_training
+from fer.runs.resume import FREE, quote, read_overrides
+from fer.runs.state import BEST, FINISHED, State, state_of
 
 OWN = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
 """Options that the study sets itself."""
@@ -31,6 +33,8 @@ PLACES = (
 """Options that do not change a result: where things are, what is shown."""
 
 
+AT_HOME = ("perturbation", "robustness", "saliency", "errors", "temperature_scaling")
+"""Options of an evaluation that add to its scores, and are for a network's own dataset alone."""
 UNSEEN = ("--", "hydra.", "paths.", "checkpoint=")
 """How arguments begin that say where things are, not what is measured."""
 
@@ -66,7 +70,7 @@ class Stage:
 
     def _is_of(self, checkpoint: Path) -> bool:
         assert self.folder is not None
-        record = read_json(self.folder / "run.json")
+        record = read_evaluation(self.folder)
         if not checkpoint.is_file() or record["checkpoint"].get("sha256") != checksum(
             checkpoint, checkpoint.stat().st_mtime_ns
         ):
@@ -78,7 +82,7 @@ class Stage:
     @property
     def begun(self) -> bool:
         """Whether a training was cut off and can go on."""
-        return not self.done and self.folder is not None and (self.folder / LAST).is_file()
+        return self.folder is not None and state_of(self.folder) is State.UNFINISHED
 
     @property
     def line(self) -> str:
@@ -111,7 +115,8 @@ class Study:
     options: tuple[str, ...]
     """Of every training."""
     measured: tuple[str, ...]
-    """Options of every evaluation of a network on its own dataset."""
+    """Options of every evaluation of a network on its own dataset; but for :data:`AT_HOME` of the
+    others too."""
     stages: list[Stage]
     trainings: dict[tuple[str, int], Stage]
     """By dataset and seed."""
@@ -136,6 +141,8 @@ def make_study(cfg: DictConfig) -> Study:
     seeds = tuple(check_seeds(cfg))
     options = tuple(check_list(cfg, "train"))
     measured = check_list(cfg, "evaluate")
+    # What changes the scores themselves holds wherever they are compared.
+    abroad = [item for item in measured if not item.lstrip("+~").startswith(AT_HOME)]
     folder = Path(cfg.folder or Path(cfg.paths.outputs) / "study" / "_".join(datasets))
     data = f"paths.data={place_of(Path(cfg.paths.data))}"
     # What is done with the data holds wherever they are used.
@@ -174,7 +181,11 @@ def make_study(cfg: DictConfig) -> Study:
                 (f"prepare {name}",),
             )
             if stage.begun:
-                resumed = [*program("train"), f"resume={place_of(place)}"]
+                # Places that a folder names are taken only where the command names them too, and
+                # what does not change a training is not remembered with it.
+                free = [item for item in options if item.startswith(FREE)]
+                own = [*raw[name], data, *free]
+                resumed = [*program("train"), *own, f"resume={place_of(place)}"]
                 stage = Stage(stage.name, resumed, stage.done_by, place, stage.needs)
             trainings[name, seed] = add(stage)
     for name, seed in trainings:
@@ -188,7 +199,7 @@ def make_study(cfg: DictConfig) -> Study:
                     f"checkpoint={place_of(checkpoint)}",
                     # A dataset that is named would lose the options that it was trained with.
                     *([] if other == name else [f"dataset={other}", *chosen]),
-                    *(measured if other == name else []),
+                    *(measured if other == name else abroad),
                     data,
                     f"hydra.run.dir={place_of(place)}",
                 ],
@@ -271,6 +282,11 @@ def check_list(cfg: DictConfig, key: str) -> list[str]:
     for item in items:
         name = item.lstrip("+~").partition("=")[0]
         # The whole dataset is the study's; what is done with it, such as dataset.leaks, is not.
+        if key == "evaluate" and name.startswith("dataset."):
+            raise ConfigError(
+                f"evaluate: expected options of the measurement, found {item}: what is done with "
+                f"the data holds for every stage. Set it as train.{item}"
+            )
         if name in OWN or name.startswith(("hydra.", "paths.", "dataset.raw", "dataset.folder")):
             raise ConfigError(
                 f"{key}: expected options of the recipe, found {item}, which the study sets "
@@ -300,13 +316,13 @@ def check_same(study: Study) -> None:
     prints = {}
     for name, stage in zip(study.datasets, study.stages, strict=False):
         if stage.done:
-            prints[name] = read_json(stage.done_by)["fingerprint"]
+            prints[name] = read_json(stage.done_by, REPORTED)["fingerprint"]
     runs = [(stage, name, seed) for (name, seed), stage in study.trainings.items()]
     for stage, name, seed in runs:
         if not stage.done:
             continue
         assert stage.folder is not None
-        saved = read_json(stage.folder / "run.json")
+        saved = read_training(stage.folder)
         wanted = compose("train", [f"dataset={name}", f"seed={seed}", "test=false", *study.options])
         for key, value in leaves(OmegaConf.to_container(wanted, resolve=True)):
             if key.startswith(PLACES):
@@ -326,7 +342,7 @@ def check_same(study: Study) -> None:
         if not stage.done or name not in prints:
             continue
         assert stage.folder is not None
-        found = read_json(stage.folder / "run.json")["dataset"]["fingerprint"]
+        found = read_json(stage.folder / "run.json", RUN)["dataset"]["fingerprint"]
         if found != prints[name]:
             raise ConfigError(
                 f"{stage.folder}: expected a run on the copy of {name} that is prepared now "

@@ -12,7 +12,8 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from fer import __version__
-from fer.core.files import cpu_count
+from fer.core.processes import cpu_count
+from fer.data.manifest import fingerprint
 
 if TYPE_CHECKING:
     from fer.core.hardware import Computing
@@ -51,6 +52,8 @@ def describe_run(
             "official_protocol": integrity["official_protocol"],
             "images": {split: len(dataset) for split, dataset in data.datasets.items()},
             "train_counts": data.class_counts() if len(data.datasets["train"]) else None,
+            # Of the images that are used: equal where two runs were measured on the same.
+            "fingerprints": {split: fingerprint(data.entries(split)) for split in data.rows},
             "left_out": data.left_out,
         },
         "notes": list(notes),
@@ -131,7 +134,11 @@ def without_places(command: str) -> str:
     """
     places = ("hydra.", "paths.", "resume=", "dataset.raw=", "dataset.folder=", "trainer.progress")
     words = []
-    for word in shlex.split(command):
+    try:
+        given = shlex.split(command)
+    except ValueError:  # no command: whoever wrote it
+        return command
+    for word in given:
         key, equals, value = word.partition("=")
         if word.startswith(places):
             continue

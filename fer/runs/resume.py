@@ -7,30 +7,29 @@ the training needs. Nothing here imports torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.core.application import compose, is_group, options_of, split_flags
 from fer.core.errors import ConfigError
-from fer.core.values import is_plain
+from fer.core.files import read_text, refuse_links
+from fer.core.values import fits, is_plain
+from fer.runs.state import JOBS, State, state_of
 
-BEST = "checkpoints/best.ckpt"
-LAST = "checkpoints/last.ckpt"
-FINISHED = "report.html"
-"""The file that a run writes last."""
-PRUNED = "pruned.json"
-"""What a trial leaves that a search has ended early: its scores so far."""
-JOBS = "jobs.json"
-"""The overrides of every job, in a sweep's folder."""
 SWEEPS = ("hydra.sweeper.",)
 """How Hydra's own options begin that belong to a sweep's jobs, as ours do."""
+PLACES = ("paths.data", "paths.outputs", "dataset.raw", "dataset.folder")
+"""Options of ours that say where something is."""
+WORDS = ("dataset.synonyms", "dataset.person")
+"""Options of ours that are neither a place nor a program, whatever is in them."""
+PLACE_LIKE = re.compile(r"dir|folder|path|file|root|ur[il]|storage|host|address|kaggle|^resume$")
+"""In the last part of a key that may say where something is written, or fetched from."""
 FREE = ("resume=", "trainer.progress_bar=", "hydra.", "optuna.")
 """Overrides that do not change what is trained."""
 
@@ -48,6 +47,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
     Raises:
         ConfigError: there is no such run, it is finished, or its command was another one.
+        DataError: a symbolic link leads out of its folder.
     """
     chosen = [item.partition("=")[2] for item in arguments if item.startswith("resume=")]
     if not chosen or chosen[-1] in ("", "null"):
@@ -70,7 +70,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
             f"hydra.run.dir={quote(folder.absolute())}",
             f"resume={quote(folder.absolute())}",
         ]
-    folder = Path(chosen[-1].strip("'\""))
+    folder = Path(read_value(f"resume={chosen[-1]}"))
+    refuse_links(folder)
     sweep = read_sweep(folder)
     if sweep is not None:
         return [*flags, *expand_sweep(folder, sweep, others)]
@@ -80,7 +81,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
             f"resume: expected the folder of a run, with .hydra/overrides.yaml in it, found none "
             f"at {folder.absolute()}. Pass outputs/train/<dataset>/<date>_<time>, or auto."
         )
-    if (folder / FINISHED).is_file():
+    if state_of(folder) is State.FINISHED:
         raise ConfigError(
             f"resume: expected a run that was cut off, found a finished one: {folder.absolute()}. "
             "Start a new one without resume."
@@ -139,16 +140,43 @@ def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> No
                 f"({', '.join(options_of(key))}), found none. If it is one of your own, name the "
                 "folder of your options beside resume: --config-dir FOLDER"
             )
-    unseen = [item for item in saved if item not in others and not is_plain_override(item)]
+    unseen = [
+        item
+        for item in saved
+        if item not in others and not (is_plain_override(item) and is_at_home(item))
+    ]
     if unseen:
         raise ConfigError(
             f"resume: expected a command of plain values in {folder}, found what could run code of "
-            f"its own choice: {' '.join(unseen)}. If it is yours, repeat that beside resume."
+            f"its own choice, or write where it wants: {' '.join(unseen)}. If it is yours, repeat "
+            "that beside resume."
         )
 
 
+def read_value(item: str) -> str:
+    """The value of an override as Hydra reads it: without the quotes that it may need."""
+    try:
+        return str(OverridesParser.create().parse_override(item).value())
+    except HydraException:  # what Hydra itself will complain about
+        return item.partition("=")[2]
+
+
+def is_at_home(item: str) -> bool:
+    """Whether an override names no place to write, or one with prepared data to read there.
+
+    >>> is_at_home("seed=1"), is_at_home("paths.data=/nowhere")
+    (True, False)
+    """
+    key = item.lstrip("+").partition("=")[0]
+    if key not in ("paths.data", "dataset.folder"):
+        return True
+    found = Path(read_value(item))
+    return any(found.glob("manifest.csv" if key == "dataset.folder" else "*/manifest.csv"))
+
+
 def is_plain_override(item: str) -> bool:
-    """Whether an override sets plain values, of ours, and names nothing that could run.
+    """Whether an override sets plain values, of ours, and names nothing that could run or be
+    written, but for :data:`PLACES`.
 
     >>> is_plain_override("optimizer.lr=1e-3"), is_plain_override("model=shared_cnn_small")
     (True, True)
@@ -163,7 +191,10 @@ def is_plain_override(item: str) -> bool:
         return False
     key = override.key_or_group
     is_own = key == "hydra" or key.startswith(("hydra.", "hydra/"))
-    if is_own and not key.startswith(SWEEPS) and key not in ("hydra/sweeper", "hydra/launcher"):
+    # Such as n_jobs; a launcher's texts may be commands.
+    counts = key.startswith("hydra.launcher.") and all(isinstance(v, int | float) for v in values)
+    choice = key in ("hydra/sweeper", "hydra/launcher")
+    if is_own and not (key.startswith(SWEEPS) or choice or counts):
         return False
     if key == "" or any(part.startswith("_") for part in re.split(r"[./@]", key)):
         return False
@@ -173,10 +204,26 @@ def is_plain_override(item: str) -> bool:
     if is_group(key):  # a path would name a file of options, and what that says would run
         names = [n for value in values for n in (value if isinstance(value, list) else [value])]
         return all(name is None or re.fullmatch(r"\w[\w-]*", str(name)) for name in names)
-    return all(override.is_interval_sweep() or is_plain(value) for value in values)
+    if not all(override.is_interval_sweep() or is_plain(value) for value in values):
+        return False
+    if key in (*PLACES, *WORDS):
+        return True
+    names_a_place = PLACE_LIKE.search(key.rpartition(".")[2]) is not None
+    return not any(re.search(r"[/\\]|^[~.]", text) or names_a_place for text in texts_of(values))
 
 
-def quote(path: Path) -> str:
+def texts_of(value: object) -> Iterator[str]:
+    """Every text in plain values, those of keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from texts_of([*value.keys(), *value.values()])
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_of(item)
+
+
+def quote(path: Path | str) -> str:
     """A path as Hydra's command line takes it: in quotes, where it has more than plain letters."""
     text = str(path)
     if re.fullmatch(r"[\w./-]+", text, re.ASCII):
@@ -195,25 +242,30 @@ def read_sweep(folder: Path) -> list[str] | None:
     if not path.is_file() or not (folder / JOBS).is_file():
         return None
     try:
-        saved = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["overrides"]
-        own = ("hydra.sweep.dir=", "hydra.mode=")
-        return [*saved["task"], *(item for item in saved["hydra"] if not item.startswith(own))]
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        content = yaml.safe_load(read_text(path))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(
             f"{path}: expected Hydra's record of a sweep, found: {error!r}. Start a new sweep."
         ) from error
+    if not fits(content, {"hydra": {"overrides": {"task": [str], "hydra": [str]}}}):
+        raise ConfigError(
+            f"{path}: expected Hydra's record of a sweep, found something else. Start a new sweep."
+        )
+    saved = content["hydra"]["overrides"]
+    own = ("hydra.sweep.dir=", "hydra.mode=", "resume=", "optuna.")
+    return [item for item in (*saved["task"], *saved["hydra"]) if not item.startswith(own)]
 
 
 def read_overrides(folder: Path) -> list[str] | None:
     """The overrides that a run was started with, None if ``folder`` is no run."""
     path = folder / ".hydra" / "overrides.yaml"
     try:
-        items = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, ValueError, OmegaConfBaseException, yaml.YAMLError):
+        items = yaml.safe_load(read_text(path))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return None
-    if not isinstance(items, list):
+    if not fits(items, [str]):
         return None
-    return [str(item) for item in items if not str(item).startswith(FREE)]
+    return [item for item in items if not item.startswith(FREE)]
 
 
 def find_unfinished(overrides: Sequence[str]) -> Path | None:
@@ -236,6 +288,6 @@ def find_unfinished(overrides: Sequence[str]) -> Path | None:
     wanted = sorted(item for item in plain if not item.startswith(FREE))
     for folder in sorted(runs.iterdir(), reverse=True):  # named after their start
         saved = read_overrides(folder)
-        if saved is not None and sorted(saved) == wanted and not (folder / FINISHED).is_file():
+        if saved is not None and sorted(saved) == wanted and state_of(folder) is not State.FINISHED:
             return folder
     return None

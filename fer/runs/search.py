@@ -27,10 +27,11 @@ from hydra.errors import HydraException
 
 from fer.core.application import FAILED
 from fer.core.errors import ConfigError
-from fer.core.files import read_json, write_json
+from fer.core.files import write_json
 from fer.core.options import SEED, SWITCH, TEXT, Check, or_null, whole
 from fer.runs import sweep
-from fer.runs.resume import JOBS
+from fer.runs.state import State
+from fer.runs.sweep import Planned
 
 if TYPE_CHECKING:
     import optuna
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 ADVICE = (
     "The search went on without them. Where the cause lay outside the values, ask for more trials: "
-    "python train.py resume={folder} hydra.sweeper.n_trials=NUMBER"
+    "python train.py {resume} hydra.sweeper.n_trials=NUMBER"
 )
 """What to do about trials that have failed: to Optuna a failure is a result."""
 
@@ -46,6 +47,8 @@ EXAMPLE = "'optimizer.lr=tag(log, interval(1e-4, 1e-2))'"
 
 Launch = Callable[[int, list[list[str]]], None]
 """Runs jobs: the number of the first and the overrides of each."""
+Plan = Callable[[Sequence[Sequence[str]], Sequence[Planned]], list[Planned]]
+"""Gives new jobs their folders; see :func:`fer.runs.sweep.plan`."""
 
 
 def import_optuna() -> Any:
@@ -204,6 +207,15 @@ def read_space(
             "hydra.sweeper.params: expected options to search, found none. Pass one as "
             f"{EXAMPLE}, or choose the space in conf/sweep/optuna.yaml"
         )
+    for key in swept:
+        name = key.lstrip("+~")
+        # dataset.leaks changes training images alone.
+        if name == "dataset" or (name.startswith("dataset.") and name != "dataset.leaks"):
+            raise ConfigError(
+                f"hydra.sweeper.params: expected options that leave the validation images as they "
+                f"are, found {key}: scores on different images choose nothing. Search each dataset "
+                f"on its own, with {key}=VALUE"
+            )
     space = [make_dimension(key, item) for key, item in swept.items()]
     return space, [str(item.input_line) for key, item in by_key.items() if key not in swept]
 
@@ -330,7 +342,7 @@ def open_study(
             f"hydra.sweeper.study_name: expected a study that {where} does not have yet, found "
             f"{name}. Choose another name, or go on with its sweep: python train.py resume=FOLDER"
         )
-    if not exists and resuming and read_json(folder / JOBS):
+    if not exists and resuming and sweep.read_jobs(folder):
         raise ConfigError(
             f"resume: expected the study {name} of {folder} in {where}, found none. Bring the "
             "storage back, or start a new sweep."
@@ -376,41 +388,45 @@ def search(
     space: Sequence[Dimension],
     fixed: Sequence[str],
     settings: Settings,
+    plan: Plan,
     launch: Launch,
     *,
     resuming: bool,
-) -> list[list[str]]:
+) -> list[Planned]:
     """Ask for trials and run them until there are ``n_trials``.
 
     A trial that was running when the search was killed comes first, with its values, in its folder.
 
     Returns:
-        The overrides of every job.
+        Every job.
 
     Raises:
         ConfigError: there is no such study to go on with, or one to write over.
     """
     study, storage = open_study(folder, space, fixed, settings, resuming=resuming)
-    trials = Trials(folder, space, fixed, settings, study, storage)
+    planned = sweep.read_jobs(folder)
+    trials = Trials(folder, space, fixed, settings, study, storage, planned)
     left = trials.cut_off()
     while True:
         batch, left = left[: settings.n_jobs], left[settings.n_jobs :]
         while len(batch) < settings.n_jobs and len(trials.begun()) < settings.n_trials:
             batch.append(trials.ask())
-        jobs = trials.jobs()
+        planned[:] = plan(trials.jobs()[len(planned) :], planned)
         if not batch:
-            return jobs
-        sweep.save_jobs(folder, jobs)
+            return planned
+        sweep.save_jobs(folder, planned)
         where = locate_storage(folder, settings.storage)
         numbered = [
-            (number, [*jobs[number], *link(settings.study_name, number, where)]) for number in batch
+            (number, [*planned[number].launched, *link(settings.study_name, number, where)])
+            for number in batch
         ]
         for first, group in sweep.neighbours(numbered):
             launch(first, group)
         for number in batch:
             if not trials.settle(number):
                 message = "expected a result, found none: its process has ended before its time"
-                write_json(folder / str(number) / FAILED, {"error": "", "message": message})
+                place = folder / planned[number].folder
+                write_json(place / FAILED, {"error": "", "message": message})
                 trials.settle(number)
 
 
@@ -424,6 +440,8 @@ class Trials:
     settings: Settings
     study: optuna.study.Study
     storage: optuna.storages.BaseStorage
+    planned: Sequence[Planned]
+    """The jobs that have been launched, those of the running search too."""
 
     def begun(self) -> list[FrozenTrial]:
         """All trials but those that somebody has put into the study to be run later."""
@@ -464,12 +482,14 @@ class Trials:
     def settle(self, number: int) -> bool:
         """Tell the study what became of a job; False if it has not come to an end."""
         states = import_optuna().trial.TrialState
-        job = sweep.read_job(self.folder, number, [])
-        if job.status == "finished":
+        if number >= len(self.planned):
+            return False
+        job = sweep.read_job(self.folder, number, self.planned[number])
+        if job.state is State.FINISHED:
             self.study.tell(number, job.score("val", "macro_f1"))
-        elif job.status == "pruned":
+        elif job.state is State.PRUNED:
             self.study.tell(number, state=states.PRUNED)
-        elif job.status == "failed":
+        elif job.state is State.FAILED:
             self.storage.set_trial_user_attr(self._id(number), "error", job.error)
             self.study.tell(number, state=states.FAIL)
         else:
@@ -537,11 +557,13 @@ class Reporter:
             else optuna.pruners.NopPruner()
         )
         self._trial = optuna.trial.Trial(loaded, identity)
-        self._reported = set(opened.get_trial(identity).intermediate_values)
+        self._last = max(opened.get_trial(identity).intermediate_values, default=-1)
 
     def report(self, score: float, epoch: int) -> bool:
         """Report the score of an epoch; whether the trial should end here."""
-        if epoch not in self._reported:  # a training that goes on repeats the last one
+        if epoch < self._last:  # it was cut off later than it goes on, and had not been ended here
+            return False
+        if epoch > self._last:
             self._trial.report(score, epoch)
-            self._reported.add(epoch)
+            self._last = epoch
         return bool(self._trial.should_prune())

@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 
 from fer.core import labels
-from fer.core.files import read_json, write_csv, write_json
+from fer.core.errors import DataError
+from fer.core.files import write_csv, write_json
+from fer.core.words import how_many
 from fer.evaluation.compare import compare_paired, prior_shift
 from fer.evaluation.mistakes import read_predictions
 from fer.evaluation.robustness import columns, flatten
 from fer.evaluation.scores import shown_in
+from fer.runs.plan import leaves
+from fer.runs.records import read_evaluation, read_metrics, read_robustness
 
 
 def cross_columns() -> tuple[str, ...]:
@@ -27,8 +31,17 @@ def cross_columns() -> tuple[str, ...]:
         *(f"drop_{score.name}" for score in scores),
         *("accuracy_source_priors", "accuracy_adjusted", "macro_f1_adjusted"),
         *(f"recall_{emotion}" for emotion in labels.EMOTIONS),
-        *("split", "network", "run"),
+        *("split", "network", "measured_on", "run"),
     )
+
+
+ELSEWHERE = ("checkpoint", "dataset", "split", "paths", "loader", "trainer")
+"""Parts of an evaluation's configuration that others say better, or that change no number."""
+WHERE = ("name", "folder", "raw", "workers", "download", "kaggle", "epochs")
+"""Options of a dataset that change no image."""
+
+DROPPING = ("undecodable", "blank", "conflicts")
+"""Options of a dataset that leave images out of the splits that are measured."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +62,40 @@ class Job:
         return str(self.run["checkpoint"]["dataset"]["name"])
 
     @property
-    def data(self) -> tuple[str, str, str]:
-        """Dataset, split and fingerprint: jobs that agree in it saw the same images."""
-        return (
-            str(self.metrics["dataset"]),
-            str(self.metrics["split"]),
-            str(self.run["dataset"]["fingerprint"]),
-        )
+    def network(self) -> str:
+        """What tells its network from others: the checkpoint's content, wherever it lies."""
+        checkpoint = self.run["checkpoint"]
+        return str(checkpoint.get("sha256") or checkpoint["path"])
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Dataset and split."""
+        return (str(self.metrics["dataset"]), str(self.metrics["split"]))
+
+    @property
+    def data(self) -> tuple[Any, ...]:
+        """Jobs that agree in it saw the same images."""
+        return (*self.place, str(self.run["dataset"]["fingerprint"]), tuple(self.ids))
+
+    @property
+    def way(self) -> dict[str, str]:
+        """How the network was asked: what changes its answers on the same images."""
+        precision = self.run["hardware"]["precision"]
+        return {"tta": str(self.metrics.get("tta")), "trainer.precision": str(precision)}
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Every option of the measurement by its key, but for network, data and places."""
+        config = {k: v for k, v in self.run["config"].items() if k not in ELSEWHERE}
+        damage = "+".join(config.pop("perturbation", None) or ["none"])
+        flat = {key: str(value) for key, value in leaves(config)}
+        return {**flat, "perturbation": damage, **self.way}
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """What was done with the data: the options of its dataset, by their keys."""
+        dataset = {k: v for k, v in self.run["config"].get("dataset", {}).items() if k not in WHERE}
+        return {f"dataset.{key}": str(value) for key, value in leaves(dataset)}
 
     @property
     def at_home(self) -> bool:
@@ -69,7 +109,9 @@ class Collection:
 
     jobs: list[Job]
     names: list[str]
-    """Of the jobs' networks."""
+    """Of the jobs' networks, with the options that tell jobs of one network apart."""
+    places: list[str]
+    """What each job is measured on: dataset and split, with what tells images apart."""
     rows: list[dict[str, Any]]
     """Of ``cross_dataset.csv``, one for each job."""
     comparisons: list[dict[str, Any]]
@@ -91,25 +133,32 @@ def collect(folder: Path) -> Collection | None:
     Raises:
         DataError: a job's file cannot be read.
     """
-    places = [path.parent for path in folder.glob("*/metrics.json")]
+    folders = [path.parent for path in folder.rglob("metrics.json")]
     # A job that did not come to its end has no run.json.
-    places = [place for place in places if (place / "run.json").is_file()]
-    jobs = [load_job(place) for place in sorted(places, key=_number)]
+    folders = [place for place in folders if (place / "run.json").is_file()]
+    jobs = [load_job(place) for place in sorted(folders, key=_number)]
     if len(jobs) < 2:
         return None
-    names = name_networks(jobs)
-    rows = [cross_row(job, jobs, name) for job, name in zip(jobs, names, strict=True)]
+    names, places = name_jobs(jobs), name_places(jobs)
+    named = list(zip(jobs, names, places, strict=True))
+    rows = [{**cross_row(job, jobs, name), "measured_on": place} for job, name, place in named]
     write_csv(folder / "cross_dataset.csv", cross_columns(), rows)
     comparisons = compare_jobs(jobs, names)
     write_json(folder / "comparison.json", comparisons)
     damaged = [
-        {"network": name, "dataset": job.metrics["dataset"], **flatten(row)}
-        for job, name in zip(jobs, names, strict=True)
+        {
+            "network": name,
+            "dataset": job.metrics["dataset"],
+            "measured_on": place,
+            **flatten(row),
+        }
+        for job, name, place in named
         for row in job.robustness or []
     ]
     if damaged:
-        write_csv(folder / "robustness.csv", ("network", "dataset", *columns()), damaged)
-    return Collection(jobs, names, rows, comparisons)
+        heading = ("network", "dataset", "measured_on", *columns())
+        write_csv(folder / "robustness.csv", heading, damaged)
+    return Collection(jobs, names, places, rows, comparisons)
 
 
 def _number(folder: Path) -> tuple[int, str]:
@@ -121,39 +170,91 @@ def load_job(folder: Path) -> Job:
     """Read one evaluation.
 
     Raises:
-        DataError: a file is missing or cannot be read.
+        DataError: a file is missing or cannot be read, or they do not belong together.
     """
-    damaged = folder / "robustness.json"
-    return Job(
-        folder,
-        read_json(folder / "metrics.json"),
-        read_json(folder / "run.json"),
-        *read_predictions(folder / "predictions.csv"),
-        robustness=read_json(damaged) if damaged.is_file() else None,
-    )
+    metrics = read_metrics(folder)
+    ids, target, probabilities = read_predictions(folder / "predictions.csv")
+    if len(ids) != metrics["samples"]:
+        raise DataError(
+            f"{folder / 'predictions.csv'}: expected the {metrics['samples']:,} images of "
+            f"metrics.json, found {len(ids):,}. Evaluate the checkpoint again."
+        )
+    run, damaged = read_evaluation(folder), read_robustness(folder)
+    return Job(folder, metrics, run, ids, target, probabilities, damaged)
 
 
 def name_networks(jobs: Sequence[Job]) -> list[str]:
     """A name for each job's network: what it was trained on, and what sets it apart from others.
 
-    Networks are told apart by their checkpoints' paths; the seed and then the path are added to
-    names that would be equal.
+    Networks are told apart by their checkpoints' content; the seed, the path and then a checksum
+    are added to names that would be equal.
     """
     facts = {}
     for job in jobs:
         checkpoint = job.run["checkpoint"]
         path = Path(checkpoint["path"])
         run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-        facts[checkpoint["path"]] = (
+        facts[job.network] = (
             job.trained_on,
             f"{job.trained_on}, seed {checkpoint['seed']}",
             f"{job.trained_on}, {run.name}/{path.name}",
             f"{job.trained_on}, {path}",
+            f"{job.trained_on}, {path}, {job.network[:8]}",
         )
     level = next(
-        level for level in range(4) if len({own[level] for own in facts.values()}) == len(facts)
+        level for level in range(5) if len({own[level] for own in facts.values()}) == len(facts)
     )
-    return [facts[job.run["checkpoint"]["path"]][level] for job in jobs]
+    return [facts[job.network][level] for job in jobs]
+
+
+def name_jobs(jobs: Sequence[Job]) -> list[str]:
+    """The network of each job, with what sets its measurement apart: ``fer2013 (tta=flip)``.
+
+    Passes and precision are said wherever they are not the same for all jobs, any other option
+    where jobs of one network on the same images differ in it.
+    """
+    ways = differing([job.way for job in jobs])
+    names = []
+    for job, network in zip(jobs, name_networks(jobs), strict=True):
+        twins = [one for one in jobs if (one.network, one.data) == (job.network, job.data)]
+        keys = dict.fromkeys([*ways, *differing([one.options for one in twins])])
+        marks = [f"{key}={job.options.get(key)}" for key in keys]
+        if sum(one.options == job.options for one in twins) > 1:  # the same, measured again
+            marks.append(f"run {job.folder.name}")
+        names.append(with_marks(network, marks))
+    return names
+
+
+def name_places(jobs: Sequence[Job]) -> list[str]:
+    """What each job is measured on: ``fer2013, test``, with options where the images differ."""
+    names = []
+    for job in jobs:
+        beside = list({one.data: one for one in jobs if one.place == job.place}.values())
+        marks = []
+        if len(beside) > 1:
+            marks = [
+                *(f"{k}={job.choices.get(k)}" for k in differing([one.choices for one in beside])),
+                how_many(len(job.ids), "image"),
+            ]
+            if len({one.data[2] for one in beside}) > 1:
+                marks.append(f"fingerprint {job.data[2][:8]}")
+        names.append(with_marks(", ".join(job.place), marks))
+    return names
+
+
+def differing(facts: Sequence[Mapping[str, str]]) -> list[str]:
+    """The keys whose values are not the same everywhere.
+
+    >>> differing([{"a": "1", "b": "2"}, {"a": "1", "b": "3"}])
+    ['b']
+    """
+    keys = dict.fromkeys(key for own in facts for key in own)
+    return [key for key in keys if len({own.get(key) for own in facts}) > 1]
+
+
+def with_marks(name: str, marks: Sequence[str]) -> str:
+    """A name with what sets it apart in brackets, if anything does."""
+    return f"{name} ({', '.join(marks)})" if marks else name
 
 
 def cross_row(job: Job, jobs: Sequence[Job], network: str) -> dict[str, Any]:
@@ -190,27 +291,36 @@ def cross_row(job: Job, jobs: Sequence[Job], network: str) -> dict[str, Any]:
 
 
 def home_of(job: Job, jobs: Sequence[Job]) -> Job | None:
-    """The same checkpoint on its own dataset, on the same split."""
-    path = job.run["checkpoint"]["path"]
-    return next(
-        (
-            other
-            for other in jobs
-            if other.at_home
-            and other.run["checkpoint"]["path"] == path
-            and other.metrics["split"] == job.metrics["split"]
-        ),
-        None,
-    )
+    """The same network on its own dataset, the same split, measured alike.
+
+    Alike are passes and precision, and which images the options of the data leave out.
+    """
+
+    def alike(one: Job) -> tuple[Any, ...]:
+        dropped = [one.choices.get(f"dataset.{key}") for key in DROPPING]
+        return one.network, one.metrics["split"], one.way, dropped
+
+    return next((one for one in jobs if one.at_home and alike(one) == alike(job)), None)
+
+
+def unlike(first: Job, second: Job) -> list[str]:
+    """In what two measurements differ, so that their networks cannot be compared; in words."""
+    found = [
+        words
+        for words, part in (("fingerprint of the data", 2), ("images", 3))
+        if first.data[part] != second.data[part]
+    ]
+    return found + differing([first.way, second.way])
 
 
 def compare_jobs(jobs: Sequence[Job], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Each two networks that were measured on the same images."""
+    """Each two networks that were measured on the same images, in the same way."""
     found = []
     pairs = itertools.combinations(zip(jobs, names, strict=True), 2)
     for (first, first_name), (second, second_name) in pairs:
-        same_network = first.run["checkpoint"]["path"] == second.run["checkpoint"]["path"]
-        if same_network or first.data != second.data or first.ids != second.ids:
+        if first.network == second.network or first.place != second.place:
+            continue
+        if unlike(first, second):
             continue
         metrics: Mapping[str, Any] = first.run["config"]["metrics"]
         found.append(

@@ -6,31 +6,54 @@ Nothing here imports torch; what draws is imported when the sweep ends.
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fer.core.application import FAILED, CommandError
+from fer.core.commands import typed
+from fer.core.errors import DataError
 from fer.core.files import read_json, write_csv, write_json, write_text
-from fer.evaluation.scores import shown_in
-from fer.runs.resume import FINISHED, FREE, JOBS, LAST, PRUNED
+from fer.evaluation.scores import Score, shown_in
+from fer.runs import records
+from fer.runs.resume import FREE, quote
+from fer.runs.state import JOBS, PRUNED, State, disparities, state_of
 
-log = logging.getLogger(__name__)
+NUMBER = "${hydra:job.num}"
+"""A sweep's folder of a job, ``hydra.sweep.subdir``, unless the user chooses another."""
+REPEATS = ("dataset", "experiment", "seed", "test")
+"""Keys whose values a sweep repeats a recipe over; between those of any other key it chooses."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job as it is launched."""
+
+    folder: str
+    """Relative to the sweep's."""
+    overrides: list[str]
+
+    @property
+    def launched(self) -> list[str]:
+        """Its overrides with its folder, which another start would name after another time."""
+        return [*self.overrides, f"hydra.sweep.subdir={quote(self.folder)}"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep."""
+    """One job of a sweep and what became of it."""
 
     number: int
+    folder: str
+    """Relative to the sweep's."""
     overrides: list[str]
-    status: str
-    """``finished``, ``pruned`` (a search has ended it early), ``failed``, ``unfinished`` (it has a
-    checkpoint to go on from) or ``missing``."""
+    state: State
     error: str = ""
     run: dict[str, Any] | None = None
     """Its ``run.json`` if it has finished, its ``pruned.json`` if it was ended early."""
@@ -39,8 +62,14 @@ class Job:
     @property
     def values(self) -> dict[str, str]:
         """Its overrides by key."""
-        pairs = (item.lstrip("+~").partition("=") for item in self.overrides)
-        return {key: value for key, _, value in pairs}
+        return values_of(self.overrides)
+
+    @property
+    def validated_on(self) -> str:
+        """Fingerprint of its validation images; of a run before it was recorded, of its data."""
+        data = (self.run or {}).get("dataset", {})
+        own = data.get("fingerprints", {}).get("val") or data.get("fingerprint", "")
+        return str(own)[:16]
 
     def score(self, split: str, name: str) -> float | None:
         """A score on val or test; None where it was not measured."""
@@ -52,26 +81,118 @@ class Job:
         return None if value is None else float(value)
 
 
-def claim(folder: Path, jobs: Sequence[Sequence[str]], *, resuming: bool) -> None:
-    """Refuse a folder that holds another sweep.
+def plan(
+    config: DictConfig,
+    loader: ConfigLoader,
+    jobs: Sequence[Sequence[str]],
+    before: Sequence[Planned] = (),
+) -> list[Planned]:
+    """Jobs with a folder of their own each: what ``hydra.sweep.subdir`` says, asked of Hydra.
+
+    Args:
+        config: of the sweep, with Hydra's own part.
+        loader: composes the configuration of a job.
+        jobs: the overrides of each.
+        before: jobs of the sweep that have their folders.
+
+    Returns:
+        ``before`` and the new ones.
 
     Raises:
-        CommandError: it does, or the sweep to go on with has other jobs.
+        CommandError: a folder would lie outside the sweep's.
+    """
+    subdir = OmegaConf.to_container(config.hydra, resolve=False)["sweep"]["subdir"]  # type: ignore
+    planned = list(before)
+    for number, job in enumerate(jobs, start=len(before)):
+        folder = str(number) if subdir == NUMBER else ask_folder(config, loader, number, job)
+        if not is_inside(folder):
+            raise CommandError(
+                f"Error: hydra.sweep.subdir: expected a folder inside the sweep's, found "
+                f"{folder!r}. Leave it out, or take "
+                "'hydra.sweep.subdir=${hydra:job.override_dirname}'"
+            )
+        if any(other.folder == folder for other in planned):
+            folder = f"{folder}_{number}"
+        planned.append(Planned(folder, list(job)))
+    return planned
+
+
+def ask_folder(config: DictConfig, loader: ConfigLoader, number: int, job: Sequence[str]) -> str:
+    """What ``hydra.sweep.subdir`` is in a job."""
+    own = loader.load_sweep_config(config, list(job))
+    with open_dict(own):
+        own.hydra.job.num = number
+        own.hydra.job.id = str(number)
+    try:
+        HydraConfig.instance().set_config(own)
+        return str(own.hydra.sweep.subdir)
+    finally:
+        HydraConfig.instance().set_config(config)
+
+
+def is_inside(folder: str) -> bool:
+    """Whether a path stays below the folder that it is relative to.
+
+    >>> is_inside("lr=1,x/seed=0"), is_inside("."), is_inside("../x"), is_inside("/tmp")
+    (True, False, False, False)
+    """
+    path = PurePosixPath(folder)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
+def begin(folder: Path, jobs: Sequence[Planned], config: DictConfig) -> None:
+    """Write down a new sweep.
+
+    Raises:
+        CommandError: the folder holds another one.
+    """
+    if (folder / JOBS).exists():  # written last: a sweep that was killed before begins anew
+        raise CommandError(
+            f"Error: hydra.sweep.dir: expected a folder without a sweep, found one: {folder}. "
+            f"Go on with it: python train.py {typed('resume', folder)}, or choose another folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "multirun.yaml")
+    save_jobs(folder, jobs)
+
+
+def save_jobs(folder: Path, jobs: Sequence[Planned]) -> None:
+    """Remember the jobs of a sweep."""
+    write_json(
+        folder / JOBS, [{"folder": job.folder, "overrides": plain(job.overrides)} for job in jobs]
+    )
+
+
+def read_jobs(folder: Path) -> list[Planned]:
+    """The jobs of a sweep, as far as they are remembered.
+
+    Raises:
+        DataError: the file is damaged, or not one that this program wrote.
     """
     path = folder / JOBS
-    if not resuming:
-        if path.exists() or (folder / "multirun.yaml").exists():
-            raise CommandError(
-                f"Error: hydra.sweep.dir: expected a folder without a sweep, found one: {folder}. "
-                f"Go on with it: python train.py resume={folder}, or choose another folder."
+    jobs = read_json(path, [{"folder": str, "overrides": [str]}])
+    for job in jobs:
+        if not is_inside(job["folder"]):
+            raise DataError(
+                f"{path}: expected folders inside the sweep's, found {job['folder']!r}. Start a "
+                "new sweep."
             )
-        return
-    saved = read_json(path)
-    if saved != [plain(job) for job in jobs]:
+    return [Planned(**job) for job in jobs]
+
+
+def recall(folder: Path, jobs: Sequence[Sequence[str]]) -> list[Planned]:
+    """The jobs of a sweep that goes on.
+
+    Raises:
+        CommandError: the command now asks for other jobs.
+    """
+    saved = read_jobs(folder)
+    if [job.overrides for job in saved] != [plain(job) for job in jobs]:
         raise CommandError(
             f"Error: resume: expected the {len(saved)} jobs of {folder} as they were, found other "
             "options. Start a new sweep without resume."
         )
+    return [Planned(old.folder, list(job)) for old, job in zip(saved, jobs, strict=True)]
 
 
 def plain(overrides: Sequence[str]) -> list[str]:
@@ -79,17 +200,31 @@ def plain(overrides: Sequence[str]) -> list[str]:
     return [item for item in overrides if not item.startswith(FREE)]
 
 
-def save_jobs(folder: Path, jobs: Sequence[Sequence[str]]) -> None:
-    """Remember the jobs of a new sweep."""
-    write_json(folder / JOBS, [plain(job) for job in jobs])
+def leave_test_alone(jobs: Sequence[list[str]]) -> list[list[str]]:
+    """The jobs of a grid, without the test split where their scores choose between them.
+
+    Unless the command says ``test=…`` itself.
+    """
+    if not chooses(jobs) or any(item.startswith("test=") for job in jobs for item in job):
+        return [list(job) for job in jobs]
+    return [[*job, "test=false"] for job in jobs]
 
 
-def groups_to_run(folder: Path, jobs: Sequence[list[str]]) -> list[tuple[int, list[list[str]]]]:
-    """Runs of neighbouring jobs that have not finished, each with its first number."""
+def chooses(jobs: Sequence[Sequence[str]]) -> bool:
+    """Whether a sweep compares recipes, and does not only repeat one.
+
+    >>> chooses([["seed=0"], ["seed=1"]]), chooses([["optimizer.lr=1"], ["optimizer.lr=2"]])
+    (False, True)
+    """
+    return any(key not in REPEATS for key in swept_keys(map(values_of, jobs)))
+
+
+def to_run(folder: Path, jobs: Sequence[Planned]) -> list[tuple[int, list[list[str]]]]:
+    """Launches of neighbouring jobs that have not finished, each with its first number."""
     return neighbours(
-        (number, overrides)
-        for number, overrides in enumerate(jobs)
-        if not (folder / str(number) / FINISHED).is_file()
+        (number, job.launched)
+        for number, job in enumerate(jobs)
+        if state_of(folder / job.folder) is not State.FINISHED
     )
 
 
@@ -105,39 +240,68 @@ def neighbours(jobs: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[li
     return groups
 
 
-def read_job(folder: Path, number: int, overrides: Sequence[str]) -> Job:
+def read_job(folder: Path, number: int, job: Planned) -> Job:
     """What became of a job."""
-    place, own = folder / str(number), plain(overrides)
-    if (place / FINISHED).is_file():
-        run, metrics = read_json(place / "run.json"), read_json(place / "metrics.json")
-        return Job(number, own, "finished", run=run, metrics=metrics)
-    if (place / PRUNED).is_file():
-        return Job(number, own, "pruned", run=read_json(place / PRUNED))
-    if (place / FAILED).is_file():
-        return Job(number, own, "failed", read_json(place / FAILED)["message"])
-    return Job(number, own, "unfinished" if (place / LAST).is_file() else "missing")
+    place = folder / job.folder
+    found = Job(number, job.folder, plain(job.overrides), state_of(place))
+    if found.state is State.FINISHED:
+        run, metrics = records.read_training(place), records.read_metrics(place)
+        return replace(found, run=run, metrics=metrics)
+    if found.state is State.PRUNED:
+        return replace(found, run=read_json(place / PRUNED, records.PRUNED))
+    if found.state is State.FAILED:
+        return replace(found, error=read_json(place / FAILED, {"message": str})["message"])
+    return found
 
 
-def swept_keys(jobs: Sequence[Job]) -> list[str]:
-    """Keys that have more than one value, in the order of the command line."""
-    keys = list(dict.fromkeys(key for job in jobs for key in job.values))
-    return [key for key in keys if len({job.values.get(key) for job in jobs}) > 1]
+def values_of(overrides: Sequence[str]) -> dict[str, str]:
+    """Overrides by key."""
+    pairs = (item.lstrip("+~").partition("=") for item in overrides)
+    return {key: value for key, _, value in pairs}
 
 
-def best_job(jobs: Sequence[Job]) -> Job | None:
-    """The finished job with the highest validation macro-F1; the first of several."""
-    finished = [job for job in jobs if job.status == "finished"]
-    return max(finished, key=lambda job: job.score("val", "macro_f1") or 0.0, default=None)
+def swept_keys(jobs: Iterable[Mapping[str, str]]) -> list[str]:
+    """Keys that have more than one value, in the order of the command line.
+
+    Args:
+        jobs: the overrides of each, by key.
+    """
+    jobs = list(jobs)
+    keys = list(dict.fromkeys(key for job in jobs for key in job))
+    return [key for key in keys if len({job.get(key) for job in jobs}) > 1]
+
+
+def best_jobs(jobs: Sequence[Job]) -> list[Job]:
+    """Of the finished jobs the one with the highest validation macro-F1, the first of several.
+
+    One for each set of validation images: scores on different images choose nothing.
+    """
+    best: dict[str, Job] = {}
+    for job in jobs:
+        if job.state is State.FINISHED:
+            other = best.setdefault(job.validated_on, job)
+            best[job.validated_on] = max(
+                other, job, key=lambda one: one.score("val", "macro_f1") or 0.0
+            )
+    return list(best.values())
+
+
+def measured_scores(jobs: Sequence[Job]) -> list[tuple[str, Score]]:
+    """Splits and the scores that are shown of them; of test, only where a job has measured it."""
+    tested = any(job.score("test", "macro_f1") is not None for job in jobs)
+    splits = ("val", "test") if tested else ("val",)
+    return [(split, score) for split in splits for score in shown_in("sweeps")]
 
 
 def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
     """``sweep.csv``: a row for each job."""
-    scores = [(split, score.name) for split in ("val", "test") for score in shown_in("sweeps")]
+    scores = [(split, score.name) for split, score in measured_scores(jobs)]
     columns = [
         "job",
         "status",
         *keys,
         *(f"{split}_{name}" for split, name in scores),
+        "validated_on",
         "best_epoch",
         "epochs",
         "seconds",
@@ -150,31 +314,62 @@ def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
         rows.append(
             {
                 "job": job.number,
-                "status": job.status,
+                "status": job.state.value,
                 **{key: job.values.get(key) for key in keys},
                 **{f"{split}_{name}": job.score(split, name) for split, name in scores},
+                "validated_on": job.validated_on,
                 "best_epoch": run.get("best_epoch"),
                 "epochs": run.get("epochs"),
                 "seconds": run.get("wall_seconds"),
                 "error": job.error.replace("\n", " "),
-                "run": str(job.number),
+                "run": job.folder,
             }
         )
     write_csv(path, columns, rows)
 
 
-def write_best(path: Path, job: Job) -> None:
-    """``best.yaml``: the job that validation chose, as a command and as numbers."""
-    assert job.run is not None
-    content = {
-        "chosen_by": "validation macro-F1",
-        "job": job.number,
-        "run": str(job.number),
-        "overrides": job.overrides,
-        "validation": job.run["validation"],
-        "best_epoch": job.run["best_epoch"],
-        "seed": job.run["seed"],
-    }
+def notes_on(jobs: Sequence[Job]) -> list[str]:
+    """What a reader of the table must know."""
+    finished = [job for job in jobs if job.state is State.FINISHED]
+    notes = disparities([job.run for job in finished if job.run is not None])
+    if finished and not any(job.metrics and job.metrics["split"] == "test" for job in finished):
+        notes.insert(
+            0,
+            "The test split was left alone, since the jobs are compared on validation. Measure the "
+            "best one when the choice is made: python evaluate.py checkpoint=PATH",
+        )
+    best = best_jobs(jobs)
+    if len(best) > 1:
+        each = ", ".join(f"job {job.number} (validated on {job.validated_on})" for job in best)
+        notes.insert(
+            0,
+            f"No job is the best of all: they are scored on {len(best)} different sets of "
+            f"validation images. The best on each: {each}.",
+        )
+    return notes
+
+
+def write_best(path: Path, best: Sequence[Job], notes: Sequence[str]) -> None:
+    """``best.yaml``: the job that validation chose, as a command and as numbers.
+
+    Where jobs were validated on different images, a list of them below ``best_on_each``.
+    """
+    chosen = []
+    for job in best:
+        assert job.run is not None
+        chosen.append(
+            {
+                "job": job.number,
+                "run": job.folder,
+                "overrides": job.overrides,
+                "validation": job.run["validation"],
+                "best_epoch": job.run["best_epoch"],
+                "seed": job.run["seed"],
+            }
+        )
+    content: dict[str, Any] = {"chosen_by": "validation macro-F1"}
+    content |= chosen[0] if len(chosen) == 1 else {"best_on_each": chosen}
+    content["notes"] = list(notes)
     # Through JSON: plain values, floats in full.
     text = yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=False, allow_unicode=True)
     write_text(path, text)

@@ -17,13 +17,14 @@ from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from fer.core.application import compose, instantiate, locate
+from fer.core.commands import typed
 from fer.core.errors import CheckpointError, ConfigError
 from fer.core.options import NAME, SWITCH, Guard, check_options, check_value
 from fer.core.plugins import import_plugin
 from fer.data.augmentation import make_transforms
 from fer.data.datamodule import OPTIONS, EmotionDataModule
 from fer.model.callbacks import ProgressBar
-from fer.model.checkpoint import Checkpoint, CutOff
+from fer.model.checkpoint import Checkpoint, CutOff, on_meta
 from fer.model.module import MONITOR
 from fer.model.network import NormalisedNetwork, make_network
 from fer.report.dataset_page import write_dataset_report
@@ -59,7 +60,9 @@ def make_model(node: DictConfig) -> NormalisedNetwork:
             gives something else than logits ``(N, 7)``.
     """
     options = resolved(node)
-    network = make_network(locate("model", options.pop("_target_", None)), options)
+    make = locate("model", options.pop("_target_", None))
+    on_meta(make, options)  # refuses one that memory does not hold
+    network = make_network(make, options)
     network.describe()
     network.check_output()
     return network
@@ -91,7 +94,7 @@ def make_data(
     OmegaConf.set_struct(node, False)
     parts = {key: make_part(node, key) for key in ("reader", "generator")}
     # The trainer's (see conf/trainer/auto.yaml), and the reader's (see conf/dataset/folder.yaml).
-    for key in ("epochs", "drop_unknown", "synonyms", *parts):
+    for key in ("epochs", *OF_READER, *parts):
         node.pop(key, None)
     make = Guard(instantiate(node, _partial_=True), "dataset")
     data: EmotionDataModule = make(**parts, report=write_dataset_report, **options)
@@ -169,7 +172,7 @@ def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
     return callbacks + [instantiate(node) for node in several(cfg.callbacks).values()]
 
 
-OF_READER = ("drop_unknown", "synonyms")
+OF_READER = ("drop_unknown", "synonyms", "person")
 """Options of a reader that stand beside it in its dataset's configuration."""
 
 
@@ -211,7 +214,7 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
                 raise CheckpointError(
                     f"{checkpoint.path}: expected data as its dataset's option {key}, found "
                     f"{value!r}, which names something to look up or to run. Choose the dataset "
-                    f"and its options yourself: dataset={trained_on['choice']}"
+                    f"and its options yourself: {typed('dataset', trained_on['choice'])}"
                 )
             beside = part == "reader" and key in OF_READER and key in cfg.dataset
             (cfg.dataset if beside else node)[key] = value

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from fer.core.errors import DataError, FerError
 
+MARK = "written by `python -m fer card` from the results of"
+"""What every card says of itself."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the card.
@@ -27,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         print(write_card(options.study, options.output))
-    except FerError as error:
+    except (FerError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -41,9 +44,10 @@ def write_card(study: Path, output: Path) -> Path:
         output: the Markdown file.
 
     Raises:
-        FerError: there are no results of a study, or huggingface_hub is missing.
+        FerError: there are no results of a study, huggingface_hub is missing, or ``output`` is a
+            file that is no card.
     """
-    from fer.core.files import read_json, write_text
+    from fer.core.files import is_ours, read_json, write_text
     from fer.report.model_card import render_card
     from fer.report.study_page import RESULTS
 
@@ -53,7 +57,13 @@ def write_card(study: Path, output: Path) -> Path:
             f"fer card: expected the results of a study at {path}, found none. Run it first: "
             "python -m fer study"
         )
-    return write_text(output, render_card(read_json(path)))
+    card = render_card(read_json(path))
+    if not is_ours(output, MARK):
+        raise DataError(
+            f"fer card: expected a new file to write, or an earlier card, found another file: "
+            f"{output}. Give another name: --output CARD.md"
+        )
+    return write_text(output, card)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def evaluated_dataset(choice: str | None, checkpoint: str | None) -> str:
 
     try:
         return str(read_description(checkpoint or "")[1]["dataset"]["choice"])
-    except CheckpointError:
+    except (CheckpointError, OSError):
         return "unknown"  # the task itself explains what is wrong with the checkpoint
 
 

@@ -41,9 +41,16 @@ from fer.report.page import Section
 from fer.report.run_figures import draw_split
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
+from fer.runs.ownership import hold
 from fer.runs.provenance import describe_run
 from fer.tasks.assembly import import_networks, make_data, measuring, resolved, with_dataset_of
-from fer.tasks.notes import compare_data, describe_left_out, notes_on, temperature_notes
+from fer.tasks.notes import (
+    compare_data,
+    describe_left_out,
+    notes_on,
+    notes_on_published,
+    temperature_notes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +70,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """
     started = time.perf_counter()
     begun = datetime.now(timezone.utc)
+    hold(folder)
     check_options(cfg, optional=["dataset"])
     settings = configured_settings(cfg)
     import_networks(own_folders())
@@ -91,6 +99,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         )
     result = measure_network(network, data, cfg.split, computing, tta=cfg.tta, **measuring(cfg))
     metrics = result.metrics
+    notes += notes_on_published(settings, data.dataset_name, len(result.target))
     empty = describe_empty(metrics)
     if empty is not None:
         notes.insert(0, empty)
@@ -255,7 +264,8 @@ def evaluate_mistakes(
     confusions, confident = error_rows(result, **resolved(cfg.errors))
     if cfg.get("saliency") is None:
         return [errors_section(folder, result, shown, confusions, confident, None, None)]
-    from fer.evaluation.saliency import explain, saliency_maps  # captum takes a second to import
+    from fer.evaluation.attribution import saliency_maps  # captum takes a second to import
+    from fer.evaluation.saliency import explain
     from fer.report.saliency_sections import METHOD_NAMES, saliency_section
 
     options = resolved(cfg.saliency)
@@ -267,7 +277,7 @@ def evaluate_mistakes(
         result.target,
         result.probabilities,
         result.ids,
-        **options,
+        options,
         generator=None if generator is None else resolved(generator),
         device=computing.device,
     )
@@ -285,7 +295,6 @@ def evaluate_mistakes(
             method,
             device=computing.device,
             seed=options["seed"],
-            blur=options["blur"],
             **options.get(method, {}),
         )
         # Smoothed: beside a small face, where the mass lies says more than single pixels.

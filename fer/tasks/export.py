@@ -24,10 +24,10 @@ from fer import __version__
 from fer.core import labels
 from fer.core.application import own_folders
 from fer.core.errors import ConfigError, ExportError, FerError, first_line
-from fer.core.files import write_atomic
+from fer.core.files import is_ours, write_atomic
 from fer.core.options import check_options
 from fer.data.drawn.faces import STYLE_A, draw_face
-from fer.data.images import decode, to_input
+from fer.data.images import read_picture, to_input
 from fer.data.readers.base import is_image, list_files
 from fer.evaluation.inference import predict
 from fer.model.checkpoint import Checkpoint, load_checkpoint
@@ -37,6 +37,8 @@ from fer.tasks.assembly import import_networks
 SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
 DESCRIPTION = "fer.json"
 """Name of the description among a TorchScript file's extra files."""
+MARK = "fer_version"
+"""A key of the description: in the bytes of every exported file, whichever its format."""
 OPSET = 17
 """Of ONNX: read by ONNX Runtime from 1.12 on."""
 TOLERANCE = 1e-4
@@ -112,7 +114,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
         "dataset": str(trained_on["name"]),
         "fingerprint": str(trained_on["fingerprint"]),
         "epoch": str(checkpoint.epoch),
-        "fer_version": __version__,
+        MARK: __version__,
         "fer": json.dumps(checkpoint.extras),
     }
 
@@ -250,7 +252,7 @@ def images_to_compare(checkpoint: Checkpoint, data: Path) -> tuple[np.ndarray, s
     if files:
         # Evenly over the list, which is sorted by emotion.
         files = files[:: max(1, len(files) // COMPARED)][:COMPARED]
-        pictures = [decode((folder / file).read_bytes(), str(folder / file)) for file in files]
+        pictures = [read_picture(folder / file) for file in files]
         what = f"test images of {name}"
     else:
         rng = np.random.default_rng(0)
@@ -267,8 +269,8 @@ def output_path(checkpoint: Path, form: str, output: str | None) -> Path:
     """Where to write: ``output``, or beside the checkpoint.
 
     Raises:
-        ConfigError: the file would be no such file by its name, is a folder or the checkpoint
-            itself.
+        ConfigError: the file would be no such file by its name, is a folder, the checkpoint
+            itself or a file that nobody exported.
     """
     suffix = SUFFIXES[form]
     path = checkpoint.with_suffix(suffix) if output is None else Path(output)
@@ -281,6 +283,11 @@ def output_path(checkpoint: Path, form: str, output: str | None) -> Path:
         raise ConfigError(
             f"output: expected a file to write, found {found} at {path}. Give another name: "
             f"output=NAME{suffix}"
+        )
+    if not is_ours(path, MARK):
+        raise ConfigError(
+            f"output: expected a new file to write, or an earlier export, found another file: "
+            f"{path}. Move it elsewhere, or give another name: output=NAME{suffix}"
         )
     return path
 

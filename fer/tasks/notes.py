@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from fer.core.words import how_many
 from fer.data.audit.integrity import data_notes
 from fer.data.datamodule import EmotionDataModule
+from fer.evaluation.perturbations import Setting
 from fer.model.checkpoint import Checkpoint
 
 
@@ -33,6 +37,16 @@ def describe_left_out(data: EmotionDataModule) -> list[str]:
         protocol = " The test split is then not the official one." if counts["test"] else ""
         lines.append(f"Left out because {why}: {shown}.{protocol}")
     return lines
+
+
+def compare_threads(before: int, now: int) -> list[str]:
+    """A note where a training went on with another number of threads, which round differently."""
+    if before == now:
+        return []
+    return [
+        f"The training was begun with {how_many(before, 'thread')} and went on with {now}: its "
+        "weights may differ in their last digits from those of one that was not cut off."
+    ]
 
 
 def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
@@ -77,3 +91,14 @@ def temperature_notes(checkpoint: Checkpoint, dataset: str, split: str) -> list[
             "on those of the dataset that the network was trained on."
         )
     return notes
+
+
+def notes_on_published(settings: Sequence[Setting], dataset: str, images: int) -> list[str]:
+    """Why published figures of a dataset do not stand beside those of so many images."""
+    published = ((setting.reference or {}).get(dataset) for setting in settings)
+    counts = {one["images"] for one in published if one} - {images}
+    return [
+        f"The published accuracies are of {count:,} images of {dataset} and do not stand beside "
+        f"those of these {images:,}. FER2013 has as many in split=val+test, RAF-DB in split=test."
+        for count in sorted(counts)
+    ]

@@ -22,6 +22,8 @@ COLUMNS = (
     "image", "status", "face", "x", "y", "width", "height", "emotion", "confidence",
     *(f"p_{emotion}" for emotion in labels.EMOTIONS),
 )  # fmt: skip
+MARK = "annotated by fer predict"
+"""What an annotated copy says of itself, in its bytes."""
 
 
 @dataclass(frozen=True)
@@ -163,14 +165,12 @@ def check_table(path: Path) -> None:
     Raises:
         ConfigError: the file is another, or its name ends like a picture's.
     """
+    from fer.core.files import is_ours
     from fer.data.readers.base import is_image
 
     found = "a name that ends like a picture's" if is_image(path.name) else ""
-    if path.exists():
-        with path.open("rb") as file:
-            start = file.readline(4096).strip()
-        if start not in (b"", ",".join(COLUMNS).encode()):
-            found = "a file that is none"
+    if not is_ours(path, ",".join(COLUMNS)):
+        found = "a file that is none"
     if found:
         raise ConfigError(
             f"--csv: expected a new file, or the table of an earlier run, found {found}: {path}. "
@@ -221,8 +221,9 @@ def make_recogniser(
     Raises:
         FerError: the checkpoint or an option cannot be used.
     """
+    from fer.data.images import read_picture
     from fer.evaluation.detection import FaceDetector
-    from fer.evaluation.predictor import Predictor, read_file
+    from fer.evaluation.predictor import Predictor
     from fer.model.checkpoint import load_checkpoint
 
     detector = FaceDetector(options.min_size, options.neighbours)
@@ -237,14 +238,14 @@ def make_recogniser(
     )
 
     def recognise(path: Path) -> tuple[np.ndarray, list[Prediction]]:
-        pixels = read_file(path)
+        pixels = read_picture(path)
         return pixels, [predictor(pixels)] if options.whole else predictor.find(pixels)
 
     return recognise
 
 
 class Names:
-    """Names for annotated copies: no two alike, and none that is a picture itself."""
+    """Names for annotated copies: no two alike, and none of a file that is no earlier copy."""
 
     def __init__(self, folder: Path | None, pictures: Sequence[Path]) -> None:
         self.folder = folder
@@ -252,12 +253,14 @@ class Names:
 
     def next(self, picture: Path) -> Path:
         """Where the copy of ``picture`` goes."""
+        from fer.core.files import is_ours
+
         assert self.folder is not None
         number = 1
         while True:
             suffix = "" if number == 1 else f"_{number}"
             path = self.folder / f"{picture.stem}{suffix}.png"
-            if path.resolve() not in self.taken:
+            if path.resolve() not in self.taken and is_ours(path, MARK):
                 self.taken.add(path.resolve())
                 return path
             number += 1
@@ -269,7 +272,7 @@ def write_annotated(path: Path, pixels: np.ndarray, faces: Sequence[Prediction])
     from fer.data.images import encode_png
     from fer.report.annotation import annotate
 
-    data = encode_png(annotate(pixels, faces))
+    data = encode_png(annotate(pixels, faces), MARK)
     write_atomic(path, lambda file: file.write(data))
 
 

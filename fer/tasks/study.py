@@ -15,10 +15,12 @@ from omegaconf import DictConfig
 
 from fer.core import labels
 from fer.core.application import LIFELINE, compose, instantiate
-from fer.core.errors import FerError
-from fer.core.files import read_json
+from fer.core.errors import ConfigError, FerError
+from fer.core.files import read_json, refuse_links
+from fer.data.preparation import REPORTED
+from fer.evaluation.explanation import REPLACEMENTS
 from fer.runs.plan import Stage, Study, check_same, make_study
-from fer.runs.resume import BEST
+from fer.runs.state import BEST
 from fer.tasks.wrap_up import put_side_by_side
 
 if TYPE_CHECKING:
@@ -99,7 +101,7 @@ def count_passes(options: Sequence[str], stages: int) -> tuple[int, int, int]:
         + asked.confusions.pairs * asked.confusions.examples
     )
     # Deletion and insertion, by each method and by random maps.
-    curves = 2 * (len(asked.methods) + 1)
+    curves = 2 * len(REPLACEMENTS) * (len(asked.methods) + 1)
     return settings, images * a_map, asked.faithfulness.images * asked.faithfulness.steps * curves
 
 
@@ -107,7 +109,7 @@ def count_images(study: Study, name: str) -> dict[str, int] | None:
     """Images of each split: as prepared, as they will be drawn, or as the authors state them."""
     stage = study.stages[study.datasets.index(name)]
     if stage.done:
-        counts = read_json(stage.done_by)["counts"]
+        counts = read_json(stage.done_by, REPORTED)["counts"]
         return {split: sum(own.values()) for split, own in counts.items()}
     cfg = compose("train", [f"dataset={name}"]).dataset
     if cfg.generator is not None:
@@ -190,6 +192,12 @@ def study_task(cfg: DictConfig, _: Path) -> None:
         FerError: a value is wrong, the folder holds another study, or a stage failed.
     """
     study = make_study(cfg)
+    refuse_links(study.folder)
+    if study.page.is_file() and not (study.folder / "study.json").is_file():
+        raise ConfigError(
+            f"{study.folder}: expected the folder of a study, or a new one, found the page of "
+            "something else in it. Choose another folder: folder=PATH"
+        )
     check_same(study)
     left = [stage for stage in study.stages if not stage.done]
     print(f"Study of {' and '.join(study.datasets)} in {study.folder}")

@@ -45,8 +45,9 @@ from fer.model.module import EmotionModule, make_loss
 from fer.report.run_figures import draw_run
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
+from fer.runs.ownership import hold
 from fer.runs.provenance import describe_run
-from fer.runs.resume import BEST, LAST, PRUNED
+from fer.runs.state import BEST, FINISHED, LAST, PRUNED
 from fer.tasks.assembly import (
     hyper_parameters,
     make_callbacks,
@@ -58,7 +59,7 @@ from fer.tasks.assembly import (
     resolved,
 )
 from fer.tasks.logging_results import finish, log_results
-from fer.tasks.notes import describe_left_out, notes_on
+from fer.tasks.notes import compare_threads, describe_left_out, notes_on
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
     Raises:
         FerError: something that the user can correct, in a message that says how.
     """
+    hold(folder)  # in a sweep, only the sweep's own folder is held so far
     run = build(cfg, folder)
     try:
         fit_or_go_on(run)
@@ -268,6 +270,8 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     cfg, folder, data, history = run.cfg, run.folder, run.data, run.history
     val, result = results[0], results[-1]
     notes = notes_on(data)
+    if run.cut_off is not None:
+        notes += compare_threads(run.cut_off.threads, torch.get_num_threads())
     if not cfg.test:
         notes.insert(
             0,
@@ -294,7 +298,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     drawn = draw_run(folder, counts, results, history.rows, history.best_epoch)
     log_results(run.loggers, hyper_parameters(cfg), results)
     write_run_report(
-        folder / "report.html",
+        folder / FINISHED,
         title=f"{data.dataset_name}: {run.module.network.title}",
         subtitle=f"Best of {len(history.rows)} epochs on validation macro-F1, measured on "
         f"the {len(result.target):,} {result.metrics['split']} images.",

@@ -11,8 +11,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from fer.core.application import CommandError
+from fer.core.commands import typed
 from fer.core.errors import FerError
 from fer.runs import sweep
+from fer.runs.state import State
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +50,14 @@ def put_side_by_side(folder: Path) -> Path | None:
 
 
 RETRY = (
-    "The others are complete. When the cause is gone, run what is missing: "
-    "python train.py resume={folder}"
+    "The others are complete. When the cause is gone, run what is missing: python train.py {resume}"
 )
 """What to do about jobs that have failed."""
 
 
 def finish_sweep(
     folder: Path,
-    overrides: Sequence[Sequence[str]],
+    planned: Sequence[sweep.Planned],
     keys: Sequence[str] | None = None,
     advice: str = RETRY,
 ) -> None:
@@ -64,7 +65,7 @@ def finish_sweep(
 
     Args:
         folder: of the sweep.
-        overrides: of each job.
+        planned: its jobs.
         keys: what was swept; None for what differs among the jobs.
         advice: what to do about jobs that have failed.
 
@@ -75,18 +76,21 @@ def finish_sweep(
     from fer.report.sweep_figure import draw_sweep
     from fer.report.terminal import print_jobs
 
-    jobs = [sweep.read_job(folder, number, own) for number, own in enumerate(overrides)]
-    keys = sweep.swept_keys(jobs) if keys is None else keys
+    jobs = [sweep.read_job(folder, number, job) for number, job in enumerate(planned)]
+    keys = sweep.swept_keys(job.values for job in jobs) if keys is None else keys
     sweep.write_table(folder / "sweep.csv", jobs, keys)
-    best = sweep.best_job(jobs)
-    if best is not None:
-        sweep.write_best(folder / "best.yaml", best)
+    best, notes = sweep.best_jobs(jobs), sweep.notes_on(jobs)
+    if best:
+        sweep.write_best(folder / "best.yaml", best, notes)
+    if len(best) == 1:
         draw_sweep(folder, jobs, keys)
-    print_jobs(folder, jobs, keys, best)
-    failed = [job for job in jobs if job.status == "failed"]
+    else:  # the figure would compare scores on different images
+        (folder / "figures" / "sweep.png").unlink(missing_ok=True)
+    print_jobs(folder, jobs, keys, notes)
+    failed = [job for job in jobs if job.state is State.FAILED]
     if failed:
         first = failed[0].error.splitlines()[0] if failed[0].error else "no message"
         raise CommandError(
             f"Error: {len(failed)} of {len(jobs)} jobs failed, job {failed[0].number} first: "
-            f"{first}. {advice.format(folder=folder)}"
+            f"{first}. {advice.format(resume=typed('resume', folder))}"
         )

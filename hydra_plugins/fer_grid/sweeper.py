@@ -37,20 +37,19 @@ class GridSweeper(BasicSweeper):
         values = [f"{key}={value}" for key, value in (self.params or {}).items()]
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*values, *arguments])
-        (jobs,) = self.split_arguments(overrides, max_batch_size=None)
-        jobs = [list(job) for job in jobs]
+        (found,) = self.split_arguments(overrides, max_batch_size=None)
+        jobs = sweep.leave_test_alone([list(job) for job in found])
         folder = Path(self.config.hydra.sweep.dir)
-        resuming = OmegaConf.select(self.config, "resume") is not None
-        sweep.claim(folder, jobs, resuming=resuming)
         self.validate_batch_is_legal(jobs)
-        if not resuming:
-            folder.mkdir(parents=True, exist_ok=True)
-            sweep.save_jobs(folder, jobs)
-            OmegaConf.save(self.config, folder / "multirun.yaml")
+        if OmegaConf.select(self.config, "resume") is None:
+            planned = sweep.plan(self.config, self.hydra_context.config_loader, jobs)
+            sweep.begin(folder, planned, self.config)
+        else:
+            planned = sweep.recall(folder, jobs)
         returns: list[Any] = []
         # The launcher numbers the jobs of a launch one after the other: each row of neighbours
         # that are to run is a launch of its own.
-        for first, group in sweep.groups_to_run(folder, jobs):
+        for first, group in sweep.to_run(folder, planned):
             returns.append(self.launcher.launch(group, initial_job_idx=first))
-        finish_sweep(folder, jobs)
+        finish_sweep(folder, planned)
         return returns

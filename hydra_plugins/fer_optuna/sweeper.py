@@ -6,6 +6,7 @@ the search is in :mod:`fer.runs.search`, imported when it is needed, and Optuna 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,9 @@ class OptunaSweeper(Sweeper):
             self._check(search.example(space, fixed))
             search.import_optuna()
             if not resuming:
-                sweep.claim(folder, [], resuming=False)
-                folder.mkdir(parents=True, exist_ok=True)
-                sweep.save_jobs(folder, [])
-                OmegaConf.save(self.config, folder / "multirun.yaml")
-            jobs = search.search(folder, space, fixed, settings, launch, resuming=resuming)
+                sweep.begin(folder, [], self.config)
+            plan = functools.partial(sweep.plan, self.config, self.hydra_context.config_loader)
+            jobs = search.search(folder, space, fixed, settings, plan, launch, resuming=resuming)
         except FerError as error:
             raise CommandError(f"Error: {error}") from error
         finish_sweep(folder, jobs, [dimension.name for dimension in space], search.ADVICE)

@@ -213,20 +213,25 @@ STRANGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "infinite": (set_weight("std", torch.tensor([torch.inf])), "others in std"),
     "a number of keys": (lambda c: c["state_dict"].update({3: torch.zeros(1)}), ""),
     "unknown options": (options(depth=3), "found .*depth=3"),
-    "too wide": (options(widths=[10**12]), "found others"),
+    "too wide": (options(widths=[10**12]), r"at most 1,073,741,824 parameters, found 18,000,000"),
+    "wide for an image": (options(widths=[10**6]), "at most 16,777,216 numbers for an image"),
+    "large and wide": (
+        lambda c: (options(widths=[64], image_size=1024)(c), model(image_size=1024)(c)),
+        "found SharedCNN with 67,108,864 at model.image_size=1024, 0.3 GB for each",
+    ),
     "far too wide": (
         options(widths=[10**30]),
         "found widths",
     ),
     "wide out of nothing": (
         lambda c: (
-            options(widths=[10**9, 2])(c),
-            set_weight("network.blocks.0.0.weight", torch.zeros(1).expand(10**9, 1, 3, 3))(c),
+            options(widths=[10**4, 2])(c),
+            set_weight("network.blocks.0.0.weight", torch.zeros(1).expand(10**4, 1, 3, 3))(c),
             *(
-                set_weight(f"network.blocks.0.1.{name}", torch.zeros(1).expand(10**9))(c)
+                set_weight(f"network.blocks.0.1.{name}", torch.zeros(1).expand(10**4))(c)
                 for name in ("weight", "bias", "running_mean", "running_var")
             ),
-            set_weight("network.blocks.1.0.weight", torch.zeros(1).expand(2, 10**9, 3, 3))(c),
+            set_weight("network.blocks.1.0.weight", torch.zeros(1).expand(2, 10**4, 3, 3))(c),
         ),
         "repeats a few numbers",
     ),
@@ -369,7 +374,9 @@ def test_a_run_folder_cannot_name_code_to_run(tmp_path: Path) -> None:
     (tmp_path / ".hydra").mkdir()
     code = "optimizer._target_=os.system"
     (tmp_path / ".hydra/overrides.yaml").write_text(f"- seed=1\n- {code}")
-    with pytest.raises(ConfigError, match=r"could run code of its own choice: optimizer\._target_"):
+    with pytest.raises(
+        ConfigError, match=r"could run code of its own choice.*: optimizer\._target_"
+    ):
         expand([f"resume={tmp_path}"])
     assert code in expand([f"resume={tmp_path}", code])  # the user's own
 
@@ -557,7 +564,10 @@ def check_cells(path: Path) -> None:
 def test_every_table_is_written_without_formulas(tmp_path: Path) -> None:
     """History, robustness, cross-dataset, sweep: all of them go through :func:`write_csv`."""
     write_csv(tmp_path / "t.csv", ["a", "b"], [{"a": text, "b": -1.5} for text in FORMULAS])
-    entries = [Entry(text, "happy", "train", text, "0", text, text, text) for text in FORMULAS]
+    entries = [
+        Entry(text.replace("/", "_"), "happy", "train", text, "0", text, text, text)
+        for text in FORMULAS
+    ]
     write_manifest(tmp_path / "m.csv", entries)
     assert read_manifest(tmp_path / "m.csv") == entries
     target, even = np.zeros(len(FORMULAS), np.int64), np.full((len(FORMULAS), 7), 1 / 7, np.float32)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from fer.core.errors import ConfigError, DataError
+from fer.core.hardware import Computing
 from fer.data.datamodule import FER2013DataModule
 from fer.data.dataset import EmotionDataset
 from fer.data.device import DeviceDataset
+from fer.evaluation.inference import measure_network
+from fer.model.network import NormalisedNetwork
+from fer.model.shared_cnn import SharedCNN
 from tests.conftest import Row, run_program, write_folder, write_zip
 from tests.tasks.test_train import TINY
 
@@ -47,6 +53,31 @@ def test_the_default_keeps_the_official_protocol(tmp_path: Path, rows: list[Row]
     assert sizes(data) == {"train": 29, "val": 14, "test": 16}
     assert data.left_out == {}
     assert data.leaked("test").sum() == 1
+
+
+def test_near_duplicates_of_earlier_splits_are_leaks_too(tmp_path: Path, rows: list[Row]) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    face = cv2.resize(coarse, (48, 48))
+    darker = face // 4 * 3
+    pictures: list[Row] = [
+        ("Training", "sad", face),
+        ("PrivateTest", "sad", face.T),  # another picture
+        ("PrivateTest", "sad", darker),
+    ]
+    data = module(tmp_path, [*rows, *pictures])
+    (row,) = np.flatnonzero(data.nearly_leaked("test") & ~data.leaked("test"))
+    assert np.ptp(data.split("test").images[row]) <= np.ptp(darker)
+    result = measure_network(
+        NormalisedNetwork(SharedCNN(widths=[4], image_size=32)), data, "val+test",
+        Computing(torch.device("cpu"), "32-true"), resamples=100,
+    ).metrics  # fmt: skip
+    assert [result["samples"] - result[f"without_{kind}"]["samples"]
+            for kind in ("leaks", "near_leaks")] == [1, 2]  # fmt: skip
+    # A folder that was prepared before there were hashes does not know of any.
+    entries = [replace(entry, phash="") for entry in data.prepared.entries]
+    old = module(tmp_path, [*rows, *pictures])
+    old.prepared = replace(old.prepared, entries=entries)
+    assert old.nearly_leaked("test") is None and old.leaked("test").sum() == 1
 
 
 def test_leaks_can_be_dropped_from_train(tmp_path: Path, rows: list[Row]) -> None:

@@ -25,7 +25,7 @@ from fer.data.preparation import prepare
 from fer.data.readers.base import RawDataset
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.data.readers.folder import FolderReader
-from tests.conftest import Row, write_folder, write_zip
+from tests.conftest import Row, write_file, write_folder, write_zip
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, int]]:
@@ -492,3 +492,33 @@ def test_a_pipe_is_no_raw_data(tmp_path: Path, name: str) -> None:
         prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tmp_path / name)
     with pytest.raises(DataError, match=r"found a pipe, socket or device"):
         prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tmp_path)
+
+
+def test_a_users_own_figure_is_not_removed_with_those_of_a_report(
+    tmp_path: Path, tiny_zip: Path, rows: list[Row]
+) -> None:
+    def report(folder: Path, entries: Any, integrity: Any, read: Any) -> None:
+        (folder / "figures").mkdir()
+        (folder / "figures/counts.png").write_bytes(b"ours")
+        (folder / "report.html").write_text('<a href="figures/counts.png">')
+
+    folder = tmp_path / "prepared"
+    prepare("x", folder, FER2013Reader(), raw=tiny_zip, report=report)
+    other = write_zip(tmp_path / "other.zip", [*rows, rows[0]])
+    prepare("x", folder, FER2013Reader(), raw=other, report=report)
+    (folder / "figures/mine.png").write_bytes(b"mine")
+    with pytest.raises(DataError, match=r"somebody else's .*found figures/mine\.png\. Move it"):
+        prepare("x", folder, FER2013Reader(), raw=tiny_zip, report=report)
+    assert (folder / "figures/mine.png").read_bytes() == b"mine"
+
+
+def test_nothing_is_drawn_into_a_raw_folder_of_the_users_own(tmp_path: Path) -> None:
+    draw = functools.partial(generate, name="synthetic_a", train=7, val=7, test=7, seed=0)
+    mine = write_file(tmp_path / "mine/raw/archive.zip", b"mine")
+    content = mine.read_bytes()
+    with pytest.raises(DataError, match=r"somebody else's .*found raw"):
+        prepare("x", tmp_path / "mine", FER2013Reader(), generator=draw)
+    assert mine.read_bytes() == content
+    # What a killed drawing has left is drawn again.
+    (tmp_path / "mine/raw/.drawn").touch()
+    assert len(prepare("x", tmp_path / "mine", FER2013Reader(), generator=draw).entries) == 21

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import itertools
 from typing import Any
@@ -16,6 +17,10 @@ from hypothesis import strategies as st
 from fer.core.application import config_folder
 from fer.core.errors import ConfigError
 from fer.evaluation import perturbations as p
+from fer.evaluation.robustness import Robustness, _beside_published, columns, measure_robustness
+from fer.report.evaluation_sections import _published_words, _settings_table
+from fer.tasks.evaluate import fit_input
+from fer.tasks.notes import notes_on_published
 
 SINGLE = sorted(
     path.stem
@@ -178,13 +183,89 @@ def test_flat_images_of_any_brightness_survive(value: int, name: str, channels: 
         assert setting(images, ["a", "b\udcff"], 0).shape == images.shape
 
 
-def test_published_settings_are_the_studys_eight() -> None:
+def test_published_settings_are_the_studys_eight_at_both_sizes() -> None:
     found = settings_of("published")
-    assert len(found) == 8
-    assert {setting.image_size for setting in found} == {64}
-    assert all(set(setting.reference or {}) == {"fer2013", "rafdb"} for setting in found)
-    mean = np.mean([(setting.reference or {})["fer2013"] for setting in found])
-    assert mean == pytest.approx(0.49725)
+    for size in (None, 64):
+        own = [setting for setting in found if setting.image_size == size]
+        references = [setting.reference or {} for setting in own]
+        assert all(set(reference) == {"fer2013", "rafdb"} for reference in references)
+        assert {reference["fer2013"]["images"] for reference in references} == {7178}
+        accuracies = [reference["fer2013"]["accuracy"] for reference in references]
+        assert len(accuracies) == 8
+        assert np.mean(accuracies) == pytest.approx(0.49725)
+
+
+def measure(asked: list[p.Setting], count: int) -> Robustness:
+    """What settings do to gray images of 48 pixels, for a network that sees contrast alone."""
+    ids = [str(index) for index in range(count)]
+
+    def images(size: int | None) -> np.ndarray:
+        return np.full((count, size or 48, size or 48, 1), 128, np.uint8)
+
+    def predict(pictures: np.ndarray) -> np.ndarray:
+        spread = fit_input(pictures, 48).std(axis=(1, 2, 3)) / 255
+        return np.stack([1 - spread, spread, *[np.zeros(count)] * 5], axis=1)
+
+    return measure_robustness(
+        asked, images, predict, np.zeros(count, np.int64), ids,
+        clean=predict(images(None)), dataset="fer2013", resamples=20,
+    )  # fmt: skip
+
+
+def test_published_noise_is_at_its_full_strength_in_the_image_that_the_network_gets() -> None:
+    seen = {}
+    for setting in settings_of("published"):
+        if setting.parameters == {"std": 0.1}:
+            images = np.full((20, setting.image_size or 48, setting.image_size or 48, 1), 128)
+            damaged = setting(images.astype(np.uint8), IDS + IDS, 0)
+            seen[setting.image_size] = float((fit_input(damaged, 48) / 255).std())
+    assert seen[None] == pytest.approx(0.1, rel=0.01)
+    assert seen[64] == pytest.approx(0.05, rel=0.05)  # shrinking averages half of it away
+
+
+def test_a_row_says_its_size_and_a_reference_stands_beside_its_own_number_of_images() -> None:
+    asked = settings_of("published")
+    found = measure(asked, 30)
+    assert {row["image_size"] for row in found.rows if row["perturbation"].endswith("_64")} == {64}
+    assert {row["image_size"] for row in found.rows} == {48, 64}
+    assert {row["image_size"] for row in found.table()} == {48, 64}
+    assert set(found.table()[0]) <= set(columns())
+    assert _settings_table(found.rows).columns[1] == "Damaged at"
+    assert not any("reference_accuracy" in row for row in found.rows)
+    assert "beside_published" not in found.summary
+    few = {"fer2013": {"images": 30, "accuracy": 0.5}}
+    found = measure([dataclasses.replace(setting, reference=few) for setting in asked], 30)
+    assert all(row["reference_accuracy"] == 0.5 for row in found.rows if row["severity"])
+    beside = found.summary["beside_published"]
+    assert beside["settings"] == 8
+    assert {size: row["settings"] for size, row in beside["at_size"].items()} == {"48": 8, "64": 8}
+    assert "of 7,178 images" in notes_on_published(settings_of("published"), "fer2013", 30)[0]
+    assert notes_on_published(settings_of("published"), "fer2013", 7178) == []
+    assert notes_on_published(settings_of("published"), "another", 30) == []
+
+
+def test_a_network_is_compared_by_the_harder_size_of_each_setting() -> None:
+    accuracies = {("noise", 48): 0.5, ("noise_at_64", 64): 0.6,
+                  ("blur", 48): 0.7, ("blur_at_64", 64): 0.66}  # fmt: skip
+    rows = [
+        {"perturbation": name, "severity": 1, "image_size": size, "accuracy": accuracy,
+         "reference_accuracy": 0.5}
+        for (name, size), accuracy in accuracies.items()
+    ]  # fmt: skip
+    draws = {
+        (name, 1): {"accuracy": accuracy + np.linspace(-0.1, 0.1, 41)}
+        for (name, _), accuracy in accuracies.items()
+    }
+    found = _beside_published(rows, draws)
+    assert found["settings"] == 2
+    assert found["accuracy"] == pytest.approx(0.58)
+    np.testing.assert_allclose(found["interval"], [0.485, 0.675])
+    at_size = {size: row["accuracy"] for size, row in found["at_size"].items()}
+    assert at_size == pytest.approx({"48": 0.6, "64": 0.63})
+    (words,) = _published_words(found)
+    assert "58.0 % (48.5–67.5 %), 8.0 points above the 50.0 % that was published" in words
+    assert "60.0 % (50.5–69.5 %) at 48 × 48, 63.0 % (53.5–72.5 %) at 64 × 64" in words
+    assert _published_words(None) == []
 
 
 @pytest.mark.parametrize("severities", [[0], [6], [1, 9], [True], []])
@@ -201,7 +282,8 @@ def test_a_severity_out_of_range_is_refused(severities: list[int]) -> None:
         ({"_target_": "x", "severities": [{}] * 6}, "a list of 1 to 5"),
         ({"_target_": "x", "severities": [{}], "size": 3}, "found size"),
         ({"_target_": "x", "severities": [{}], "image_size": "64"}, "expected pixels"),
-        ({"_target_": "x", "severities": [{}], "reference": {"a": []}}, "one accuracy for each"),
+        ({"_target_": "x", "severities": [{}], "reference": {"a": []}}, "one for each of"),
+        ({"_target_": "x", "severities": [{}], "reference": {"a": {"accuracy": [1]}}}, "number of"),
         (
             {"_target_": "fer.evaluation.perturbations.jpeg", "severities": [{"quali": 3}]},
             "does not accept",

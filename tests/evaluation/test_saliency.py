@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from captum.attr import IntegratedGradients
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_1samp
 from torch import nn
 
 from fer.core import labels
@@ -20,8 +21,14 @@ from fer.core.errors import ConfigError, DataError
 from fer.data.drawn.faces import ACTION_UNITS, STYLES, UNITS, draw_face
 from fer.data.drawn.synthetic import Task, draw_task
 from fer.data.images import decode, to_input
-from fer.evaluation import saliency
-from fer.evaluation.explanation import Explanation
+from fer.evaluation.attribution import (
+    METHODS,
+    attributions,
+    blurred,
+    random_maps,
+    saliency_maps,
+)
+from fer.evaluation.explanation import REPLACEMENTS, Explanation
 from fer.evaluation.inference import predict
 from fer.evaluation.regions import (
     PARTS,
@@ -33,16 +40,15 @@ from fer.evaluation.regions import (
     region_shares,
     standard_regions,
 )
-from fer.evaluation.saliency import (
-    METHODS,
-    attributions,
-    blurred,
+from fer.evaluation.saliency import explain
+from fer.evaluation.saliency_checks import (
+    areas,
     compare,
     deletion_insertion,
-    explain,
+    faithfulness,
     randomised,
     rank_correlation,
-    saliency_maps,
+    replacements,
 )
 from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
@@ -133,7 +139,7 @@ def options(**changes: Any) -> dict[str, Any]:
     small = {
         "images_per_class": 2,
         "smoothgrad": {"samples": 3, "noise": 0.1},
-        "integrated_gradients": {"steps": 4},
+        "integrated_gradients": {"steps": 4, "blur": 0.1},
         "faithfulness": {"images": 9, "steps": 4},
         "sanity": {"images": 7},
         "confusions": {"pairs": 2, "examples": 1},
@@ -185,10 +191,9 @@ def test_maps_lie_where_the_network_looks_and_beat_random_ones(method: str) -> N
     inside = maps[:, PATCH[0], PATCH[1]].sum(axis=(1, 2))
     # Grad-CAM is interpolated from 8 x 8 cells and reaches a little beyond the patch.
     assert inside.min() > (0.5 if method == "grad_cam" else 0.999)
-    curves = deletion_insertion(network, images, targets, maps)
-    chance = deletion_insertion(network, images, targets, saliency.random_maps(images, 0))
-    assert compare(chance.deletion_auc - curves.deletion_auc)["verdict"] == "better"
-    assert compare(curves.insertion_auc - chance.insertion_auc)["verdict"] == "better"
+    found = faithfulness(network, images, targets, {method: maps}, seed=0)
+    assert found["verdicts"] == {method: {"deletion": "better", "insertion": "better"}}
+    assert tuple(found["replacements"]) == tuple(REPLACEMENTS)
 
 
 def test_random_maps_are_not_better_than_random_maps_and_misleading_ones_are_worse() -> None:
@@ -198,31 +203,79 @@ def test_random_maps_are_not_better_than_random_maps_and_misleading_ones_are_wor
         np.full(24, HAPPY),
     )
 
-    def deletion(maps: np.ndarray) -> np.ndarray:
-        return deletion_insertion(network, images, targets, maps, steps=8).deletion_auc
-
-    chance = deletion(saliency.random_maps(images, 0))
-    again = compare(chance - deletion(saliency.random_maps(images, 1)))
-    assert again["verdict"] == "not better"
-    assert again["interval"][0] < again["mean"] < again["interval"][1]
     elsewhere = 1 - saliency_maps(network, images, targets, "gradient")
-    assert compare(chance - deletion(elsewhere))["verdict"] == "worse"
+    maps = {"again": random_maps(images, 1), "elsewhere": elsewhere}
+    found = faithfulness(network, images, targets, maps, seed=0, steps=8)
+    for own in found["replacements"].values():
+        again = own["methods"]["again"]["deletion"]["gain"]
+        assert again["interval"][0] < again["mean"] < again["interval"][1]
+    assert found["verdicts"]["again"]["deletion"] == "not better"
+    assert found["verdicts"]["elsewhere"]["deletion"] == "worse"
+
+
+def test_better_is_what_holds_under_every_replacement(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, images, targets = (
+        NormalisedNetwork(PatchNetwork(), SIZE),
+        lit_patches(12),
+        np.full(12, HAPPY),
+    )
+    maps = {"gradient": saliency_maps(network, images, targets, "gradient")}
+    nothing = {"black": np.zeros((12, 1, 1, 1), np.float32), "itself": images.astype(np.float32)}
+    monkeypatch.setattr("fer.evaluation.saliency_checks.replacements", lambda _: nothing)
+    found = faithfulness(network, images, targets, maps, seed=0)
+    verdicts = [
+        found["replacements"][name]["methods"]["gradient"]["deletion"]["gain"]["verdict"]
+        for name in nothing
+    ]
+    assert verdicts == ["better", "not better"]
+    assert found["verdicts"]["gradient"]["deletion"] == "not better"
+
+
+def test_no_replacement_is_where_a_method_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Integrated gradients would win by it: they say where the image differs from their start."""
+    images = make_images(3)
+    starts = []
+    attribute = IntegratedGradients.attribute
+
+    def spy(self: Any, x: torch.Tensor, start: torch.Tensor, *rest: Any, **named: Any) -> Any:
+        starts.append(255 * start.numpy().transpose(0, 2, 3, 1))
+        return attribute(self, x, start, *rest, **named)
+
+    monkeypatch.setattr(IntegratedGradients, "attribute", spy)
+    saliency_maps(make_network(), images, np.arange(3), "integrated_gradients")
+    (start,) = starts
+    found = replacements(images)
+    assert tuple(found) == tuple(REPLACEMENTS) == ("mean", "black")
+    for replacement in found.values():
+        assert np.abs(start - replacement).mean() > 1  # gray levels
+    np.testing.assert_allclose(found["mean"].ravel(), images.mean(axis=(1, 2, 3)), rtol=1e-5)
+    assert not found["black"].any()
+
+
+def test_gains_have_students_interval() -> None:
+    gains = np.random.default_rng(0).normal(0.1, 0.2, 32)
+    found = compare(gains)
+    expected = ttest_1samp(gains, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(found["interval"], [expected.low, expected.high])
+    assert found["verdict"] == "better" and compare(-gains)["verdict"] == "worse"
+    assert compare(gains - gains.mean())["verdict"] == "not better"
     assert compare(np.array([0.1])) == {"mean": 0.1, "interval": None, "verdict": None}
 
 
-def test_curves_begin_and_end_with_the_image_and_the_blurred_image() -> None:
+def test_curves_begin_and_end_with_the_image_and_what_replaces_it() -> None:
     network, images, targets = make_network(), make_images(3), np.array([1, 2, 3])
     maps = saliency_maps(network, images, targets, "gradient")
-    curves = deletion_insertion(network, images, targets, maps, steps=5)
-    clean = predict(network, images)[np.arange(3), targets]
-    np.testing.assert_allclose(curves.deletion[:, 0], clean, rtol=1e-5)
-    np.testing.assert_array_equal(curves.insertion[:, -1], curves.deletion[:, 0])
-    np.testing.assert_array_equal(curves.insertion[:, 0], curves.deletion[:, -1])
-    np.testing.assert_allclose(curves.fractions, [0, 0.2, 0.4, 0.6, 0.8, 1])
-    assert curves.deletion.shape == curves.insertion.shape == (3, 6)
-    flat = saliency.Curves(np.array([0, 0.5, 1]), np.array([[1, 0.5, 0]]), np.ones((1, 3)))
-    assert flat.deletion_auc.tolist() == [0.5]
-    assert flat.insertion_auc.tolist() == [1]
+    for replacement in replacements(images).values():
+        curves = deletion_insertion(network, images, targets, maps, replacement, steps=5)
+        clean = predict(network, images)[np.arange(3), targets]
+        np.testing.assert_allclose(curves["deletion"][:, 0], clean, rtol=1e-5)
+        np.testing.assert_array_equal(curves["insertion"][:, -1], curves["deletion"][:, 0])
+        np.testing.assert_array_equal(curves["insertion"][:, 0], curves["deletion"][:, -1])
+        blank = np.broadcast_to(np.rint(replacement), images.shape).astype(np.uint8)
+        gone = predict(network, blank)[np.arange(3), targets]
+        np.testing.assert_allclose(curves["deletion"][:, -1], gone, rtol=1e-2)
+        assert curves["deletion"].shape == curves["insertion"].shape == (3, 6)
+    assert areas(np.array([[1, 0.5, 0], [1, 1, 1]])).tolist() == [0.5, 1]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -416,7 +469,7 @@ def make_split(missing: Sequence[str] = ()) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def explanation() -> Explanation:
-    return explain(make_network(), **make_split(), **options())
+    return explain(make_network(), **make_split(), options=options())
 
 
 def test_the_summary_is_plain_and_complete(explanation: Explanation) -> None:
@@ -435,7 +488,9 @@ def test_the_summary_is_plain_and_complete(explanation: Explanation) -> None:
         entry = standard["expressive"]["happy"]["methods"][method]
         area = standard["expressive"]["happy"]["area"]
         assert entry["ratio"] == pytest.approx(entry["share"] / area)
-        assert len(summary["faithfulness"]["methods"][method]["deletion"]["curve"]) == 5
+        for own in summary["faithfulness"]["replacements"].values():
+            assert len(own["methods"][method]["deletion"]["curve"]) == 5
+        assert set(summary["faithfulness"]["verdicts"][method]) == {"deletion", "insertion"}
     assert "neutral" not in standard["expressive"]
     assert [(c["true"], c["predicted"], c["images"]) for c in summary["confusions"]] == [
         ("angry", "disgust", 2),
@@ -448,7 +503,7 @@ def test_an_explanation_does_not_depend_on_the_order_of_the_images(
     explanation: Explanation,
 ) -> None:
     split = {name: values[::-1] for name, values in make_split().items()}
-    again = explain(make_network(), **split, **options(), batch_size=7)
+    again = explain(make_network(), **split, options=options(), batch_size=7)
     assert again.summary == explanation.summary
     for method in METHODS:
         np.testing.assert_array_equal(again.maps[method], explanation.maps[method])
@@ -458,23 +513,23 @@ def test_the_cost_is_what_the_configuration_says() -> None:
     rows = [0]
     network = make_network()
     network.register_forward_hook(lambda _, __, out: rows.__setitem__(0, rows[0] + len(out)))
-    explain(network, **make_split(), **options())
+    explain(network, **make_split(), options=options())
     passes = 1 + 3 + 4 + 1  # of each method per image
     maps, cascade, confused = 14 * passes, 7 * 3 * passes, 2 * 2 * passes
-    curves = 5 * 9 * (2 * 4)  # steps - 1 between two ends that both share
+    curves = 2 * 5 * 9 * (2 * 4)  # steps - 1 between two ends that both share
     lone = 2 * 2 * passes  # one image is computed as two
     assert rows[0] <= maps + cascade + confused + curves + lone
 
 
 def test_an_emotion_without_a_correct_image_is_left_out_with_a_note() -> None:
-    found = explain(make_network(), **make_split(["fear"]), **options(methods=["gradient"]))
+    found = explain(make_network(), **make_split(["fear"]), options=options(methods=["gradient"]))
     assert any("No image of fear" in note for note in found.summary["notes"])
     assert found.summary["images"]["per_class"]["fear"] == 0
     assert "fear" not in found.summary["regions"]["standard"]["expressive"]
     json.dumps(found.summary, allow_nan=False)
     assert "fear" not in " ".join(figure_texts(pages.class_maps(found, title="t")))
     with pytest.raises(DataError, match="an image that the network recognises"):
-        explain(make_network(), **make_split(labels.EMOTIONS), **options())
+        explain(make_network(), **make_split(labels.EMOTIONS), options=options())
 
 
 @pytest.mark.parametrize(
@@ -483,15 +538,16 @@ def test_an_emotion_without_a_correct_image_is_left_out_with_a_note() -> None:
         ({"methods": ["lime"]}, "methods: expected some of"),
         ({"methods": []}, "found none"),
         ({"images_per_class": 0}, "images_per_class: expected a whole number from 1, found 0"),
-        ({"smoothgrad": {"samples": 2}}, "smoothgrad: expected noise, samples"),
+        ({"smoothgrad": {"samples": 2}}, r"none unknown, smoothgrad\.noise missing"),
+        ({"blur": 0.1}, "blur unknown, none missing"),
         ({"smoothgrad": {"samples": 2, "noise": 0}}, r"smoothgrad\.noise"),
-        ({"blur": 2}, "blur: expected a share"),
+        ({"integrated_gradients": {"steps": 4, "blur": 2}}, "blur: expected a share"),
         ({"seed": -1}, "seed: expected"),
     ],
 )
 def test_options_that_cannot_work_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        explain(make_network(), **make_split(), **options(**changes))
+        explain(make_network(), **make_split(), options=options(**changes))
 
 
 def test_input_that_does_not_fit_is_refused() -> None:
@@ -505,9 +561,9 @@ def test_input_that_does_not_fit_is_refused() -> None:
     with pytest.raises(DataError, match="an emotion 0–6 of each of 2 images"):
         saliency_maps(network, images, np.array([0, 7]), "gradient")
     with pytest.raises(DataError, match="expected maps"):
-        deletion_insertion(network, images, targets, np.ones((2, 4, 4)))
+        deletion_insertion(network, images, targets, np.ones((2, 4, 4)), np.zeros((2, 1, 1, 1)))
     with pytest.raises(DataError, match="as many ids"):
-        explain(network, **{**make_split(), "ids": ["a"]}, **options())
+        explain(network, **{**make_split(), "ids": ["a"]}, options=options())
 
 
 # --- the report --------------------------------------------------------------------------------
@@ -539,19 +595,21 @@ def test_sections_have_figures_and_say_what_the_numbers_say(
         for table, _ in section.tables:
             assert all(len(row) == len(table.columns) for row in table.rows)
     belief = next(t for s in sections for t, _ in s.tables if t.id == "saliency-belief")
-    verdicts = {"better": "yes", "worse": "no, worse", "not better": "no, not clearly"}
+    found = explanation.summary["faithfulness"]
     for method, row in zip(METHODS, belief.rows, strict=False):
-        found = explanation.summary["faithfulness"]["methods"][method]
-        assert row[2].text == verdicts[found["deletion"]["gain"]["verdict"]]
-        assert row[4].text == verdicts[found["insertion"]["gain"]["verdict"]]
+        areas_ = [
+            f"{found['replacements'][name]['methods'][method][kind]['auc']:.3f}"
+            for kind in ("deletion", "insertion")
+            for name in REPLACEMENTS
+        ]
+        assert [cell.text for cell in row[1:5]] == areas_
+        verdicts = found["verdicts"][method].values()
+        assert [cell.text for cell in row[5:7]] == [pages.VERDICTS[word] for word in verdicts]
+    assert sum("black" in column for column in belief.columns) == 2
     caption = next(e.caption for e in entries if e.path.name == "saliency_faithfulness.png")
-    better = [
-        pages.METHOD_NAMES[method]
-        for method in METHODS
-        if explanation.summary["faithfulness"]["methods"][method]["insertion"]["gain"]["verdict"]
-        == "better"
-    ]
-    assert all(name in caption.split("insertion?")[1].split("; no")[0] for name in better)
+    better = [m for m in METHODS if found["verdicts"][m]["insertion"] == "better"]
+    words = ", ".join(pages.METHOD_NAMES[method] for method in better) or "no method"
+    assert caption.endswith(f"insertion, whatever replaces a pixel: {words}.")
 
 
 def test_figures_say_how_many_images_and_cut_nothing_off(explanation: Explanation) -> None:

@@ -18,6 +18,7 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import write_json
 from fer.core.words import NUMBER
+from fer.data.manifest import Entry, write_manifest
 from fer.evaluation.compare import compare_paired
 from fer.evaluation.metrics import SplitResult, measure, measure_split, measure_subgroups
 from fer.evaluation.mistakes import write_predictions
@@ -37,6 +38,7 @@ from fer.report.study_page import summarise, write_study
 from fer.report.terminal import print_jobs, print_summary
 from fer.runs.plan import Evaluation, Stage, Study
 from fer.runs.side_by_side import collect, cross_columns
+from fer.runs.state import State
 from fer.runs.sweep import Job, write_table
 from tests.conftest import ROOT, run_program, to_png
 from tests.report.test_report import Page, make_report
@@ -341,7 +343,7 @@ def test_the_table_of_a_notebook_shows_it(tmp_path: Path) -> None:
 def job(number: int, metrics: dict[str, Any] | None) -> Job:
     run = {"validation": metrics or {"accuracy": 0.5, "macro_f1": 0.4}, "wall_seconds": 1}
     tested = {"split": "test", "accuracy": 0.5, "macro_f1": 0.4, **(metrics or {})}
-    return Job(number, ["seed=1"], "finished", run=run, metrics=tested)
+    return Job(number, str(number), ["seed=1"], State.FINISHED, run=run, metrics=tested)
 
 
 def test_the_table_of_a_sweep_has_its_columns(
@@ -361,7 +363,7 @@ def test_the_table_of_a_sweep_has_its_columns(
     assert old["val_top2"] == old["test_top2"] == "" and old["val_accuracy"] == "0.5"
     assert float(new["val_top2"]) == float(new["test_top2"]) == metrics_of()["top2"]
     monkeypatch.setenv("COLUMNS", "200")
-    print_jobs(tmp_path, jobs, [], None)
+    print_jobs(tmp_path, jobs, [], [])
     shown = capsys.readouterr().out
     assert "val top-2 accuracy" in shown and "test top-2 accuracy" in shown
     assert shown.count(f"{100 * metrics_of()['top2']:.2f} %") == 2
@@ -382,8 +384,9 @@ def write_evaluation(folder: Path, trained_on: str, measured_on: str, seed: int)
     write_json(folder / "metrics.json", metrics)
     run = {
         "checkpoint": {"path": f"{trained_on}.ckpt", "dataset": {"name": trained_on}, "seed": 0},
-        "dataset": {"fingerprint": measured_on},
+        "dataset": {"fingerprint": measured_on, "fingerprints": {"test": measured_on}},
         "config": {"metrics": {"resamples": 100, "seed": 0}},
+        "hardware": {"precision": "32-true"},
         "notes": [],
         "command": "python evaluate.py",
     }
@@ -474,6 +477,21 @@ def test_less_of_an_error_is_better(tmp_path: Path) -> None:
 # --- studies -------------------------------------------------------------------------------------
 
 
+def list_entries(name: str) -> list[Entry]:
+    """Of b's test, image 0 stands again in the train of a, and image 1 nearly in its val."""
+    hashes = [np.random.default_rng([ord(name), n]).bytes(16).hex() for n in range(N)]
+    if name == "b":
+        hashes[1] = "f" * 32
+    return [
+        Entry("x", "happy", "train", "raw", "b 0", phash="0" * 32),
+        Entry("y", "happy", "val", "raw", "another", phash="f" * 31 + "0"),
+        *(
+            Entry(str(n), "happy", "test", "raw", f"{name} {n}", phash=hash)
+            for n, hash in enumerate(hashes)
+        ),
+    ]
+
+
 def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
     """The files of a finished study of datasets a and b."""
     names = ("a", "b")
@@ -488,6 +506,7 @@ def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
             "blank": [],
         }  # fmt: skip
         path = write_json(folder / name / "integrity.json", integrity)
+        write_manifest(folder / name / "manifest.csv", list_entries(name))
         stages.append(Stage(f"prepare {name}", ["x"], path))
     for name in names:
         for seed in seeds:

@@ -160,6 +160,58 @@ def test_of_several_seeds_the_card_names_the_one_that_validation_chose() -> None
     )
 
 
+def body_of(**changes: Any) -> str:
+    """The card of a study with these parts in every training's configuration."""
+    results = make_results()
+    for training in results["trainings"]:
+        training["config"] |= changes
+    return render_card(results)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("loss", {"label_smoothing": 0.1, "class_weight": "sqrt_balanced"},
+         "loss X, label smoothing 0.1, class weights sqrt_balanced"),
+        ("loss", {"label_smoothing": 0.0, "class_weight": None}, "loss X, no class weights"),
+        ("loss", {"weight": [1.0, 2.5]}, "loss X, class weights [1.0, 2.5]"),
+        ("mixing", {"mixup": 0.2, "cutmix": 1.0, "p": 0.5},
+         "mixup (alpha 0.2) or CutMix (alpha 1) in 50 % of the batches"),
+        ("mixing", {"mixup": 0, "cutmix": 0, "p": 1.0}, "no mixup or CutMix"),
+        ("ema", {"decay": 0.999}, "weights averaged over the steps (EMA, decay 0.999)"),
+        ("ema", {"decay": None}, "no averaged weights"),
+    ],
+)  # fmt: skip
+def test_the_recipe_is_said_in_full(part: str, value: dict[str, Any], words: str) -> None:
+    if part == "loss":
+        value = {"_target_": "a.X", **value}
+    assert f"; {words};" in body_of(**{part: value}).replace(".\n", ";\n")
+
+
+def test_the_card_says_how_often_each_image_was_seen() -> None:
+    results = make_results(("a", "b"))
+    assert "of the test images, in a single forward pass." in render_card(results)
+    results["evaluations"][0]["metrics"]["tta"] = "flip"
+    body = render_card(results)
+    assert "| a → a, tta=flip | " in body and "| a → b | " in body
+    assert "in a single forward pass but where tta is named" in body
+    for one in results["evaluations"]:
+        one["metrics"]["tta"] = "flip"
+    body = render_card(results)
+    assert "single forward pass" not in body and "in two passes" in body
+
+
+def test_the_card_names_the_temperature_and_the_scores_without_copies() -> None:
+    results = make_results()
+    (metrics,) = (one["metrics"] for one in results["evaluations"])
+    assert "near duplicates) too" not in render_card(results)
+    metrics["without_near_leaks"] = {"accuracy": 0.123, "macro_f1": 0.117}
+    metrics["temperature_scaling"] = {"temperature": 1.234, "expected_calibration_error": 0.05}
+    body = render_card(results)
+    assert "stand there nearly (near duplicates) too, they are 12.3 % and 11.7 %." in body
+    assert "fitted on validation (1.23; no other figure here has one)" in body
+
+
 def test_the_committed_card_is_that_of_the_committed_results(tmp_path: Path) -> None:
     results = ROOT / "fer/pretrained/fer2013.json"
     card = write_card(results, tmp_path / "card.md")
@@ -171,3 +223,15 @@ def test_the_committed_card_is_that_of_the_committed_results(tmp_path: Path) -> 
     assert checkpoint.extras["dataset"]["fingerprint"] == training["data"]["fingerprint"]
     assert checkpoint.epoch == training["best_epoch"]
     assert checkpoint.extras["model"]["widths"] == training["config"]["model"]["widths"]
+
+
+def test_a_card_replaces_nothing_but_an_earlier_card(tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text(json.dumps(make_results()))
+    (tmp_path / "README.md").write_text("# Mine")
+    with pytest.raises(DataError, match=r"an earlier card, found another file: .*README\.md"):
+        write_card(tmp_path, tmp_path / "README.md")
+    with pytest.raises(DataError, match="found another file"):
+        write_card(tmp_path, tmp_path / "study.json")
+    assert (tmp_path / "README.md").read_text() == "# Mine"
+    for _ in range(2):
+        assert write_card(tmp_path, tmp_path / "CARD.md").is_file()

@@ -46,6 +46,16 @@ def released() -> Iterator[None]:
         ownership.HELD.popitem()[1].release()
 
 
+def test_a_folder_of_the_users_own_files_is_no_place_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    refuse_a_run(tmp_path, "hydra.run.dir")
+    (tmp_path / "figures").mkdir()
+    with pytest.raises(ConfigError, match="found files of another origin"):
+        refuse_a_run(tmp_path, "hydra.run.dir")
+    (tmp_path / ".hydra").mkdir()  # of a run that was killed before its first checkpoint
+    refuse_a_run(tmp_path, "hydra.run.dir")
+
+
 def test_a_name_that_is_taken_gives_the_next_one(tmp_path: Path) -> None:
     made = [make_new(tmp_path / "outputs" / "12-00-00").name for _ in range(3)]
     assert made == ["12-00-00", "12-00-00_2", "12-00-00_3"]

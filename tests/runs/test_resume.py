@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,9 @@ import torch
 import yaml
 
 from fer.core.errors import ConfigError
+from fer.model.checkpoint import read_progress
 from fer.runs.resume import expand, find_unfinished, is_plain_override
+from fer.tasks.notes import compare_threads
 from tests.conftest import ROOT, run_program, tiny_rows, write_zip
 
 OPTIONS = ["dataset=fer2013", "model.widths=[4,8,8,8]", "model.image_size=32",
@@ -74,6 +77,14 @@ def test_a_killed_moved_and_resumed_run_ends_bit_for_bit_like_another(
         assert all(torch.equal(one[key], two[key]) for key in one)
     assert history_of(whole) == history_of(moved)
     assert (whole / "metrics.json").read_bytes() == (moved / "metrics.json").read_bytes()
+    threads = json.loads((moved / "run.json").read_text())["hardware"]["threads"]
+    assert read_progress(moved / "checkpoints/last.ckpt").threads == threads
+
+
+def test_a_training_that_goes_on_with_other_threads_says_so() -> None:
+    assert compare_threads(2, 2) == []
+    (note,) = compare_threads(2, 1)
+    assert note.startswith("The training was begun with 2 threads and went on with 1")
 
 
 def test_auto_finds_the_newest_unfinished_run_of_the_same_command(
@@ -113,7 +124,12 @@ PLAIN = [
         "seed=range(1,9,2)",
         "model.dropout=choice(0,1)",
     ),
-    *("hydra.sweeper.n_trials=30", "hydra/launcher=joblib", "dataset=fer2013,rafdb"),
+    *(
+        "hydra.sweeper.n_trials=30",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+        "dataset=fer2013,rafdb",
+    ),
 ]
 HARMFUL = [
     *("a=${oc.env:HOME}", "a='${oc.decode:x}'", "a=[1,'${b}']", "model._target_=os.abort"),

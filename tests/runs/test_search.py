@@ -26,9 +26,9 @@ from fer.core.errors import ConfigError
 from fer.core.files import write_json
 from fer.report import sweep_figure as drawing
 from fer.runs import search, sweep
-from fer.runs.resume import FINISHED, PRUNED
 from fer.runs.search import Dimension, Settings
-from fer.runs.sweep import Job
+from fer.runs.state import FINISHED, PRUNED, State
+from fer.runs.sweep import Planned
 from fer.tasks.wrap_up import finish_sweep
 from tests.conftest import ROOT, run_program, tiny_rows, write_zip
 from tests.runs.test_resume import OPTIONS
@@ -151,6 +151,8 @@ def test_choices_come_back_as_they_were_written(text: str, values: set[str]) -> 
         ("a=tag(log, range(1, 5))", "expected no tag, found log"),
         ("a=tag(lg, interval(1, 5))", "expected the tag log or none, found lg"),
         ("a=1", "expected options to search, found none"),
+        ("dataset=a,b", "expected options that leave the validation images as they are"),
+        ("+dataset.reader.split_seed=0,1", "found .dataset.reader.split_seed: scores on different"),
         ("a=interval(1,", "hydra.sweeper.params: expected values such as"),
     ],
 )
@@ -160,6 +162,7 @@ def test_a_space_that_cannot_be_searched_is_refused(override: str, message: str)
 
 
 def test_the_command_line_adds_to_the_space_replaces_it_and_holds_values_fast() -> None:
+    assert len(space_of("dataset.leaks=keep,drop_from_train")) == 1  # of train alone
     params = {"a": "interval(0.0, 1.0)", "b": "choice(x, y)", "c": "range(1, 5)", "d": 3}
     space, fixed = search.read_space(params, ["b=z", "c=7,8", "+e=1,2", "f=0"], PARSER)
     assert [(item.key, item.kind) for item in space] == [
@@ -235,6 +238,7 @@ class Jobs:
             reporter.report(score * (0.5 + 0.5 * epoch), epoch)
         scores = {"macro_f1": score, "accuracy": score}
         run = {"validation": scores, "wall_seconds": 1, "best_epoch": 1, "epochs": 2, "seed": 0}
+        run |= {"versions": {}, "hardware": {"device": "cpu"}}
         if number == 2:
             write_json(place / FAILED, {"error": "ConfigError", "message": "no such thing"})
         elif number == 3:
@@ -245,10 +249,20 @@ class Jobs:
             (place / FINISHED).touch()
 
 
-def start(folder: Path, jobs: Jobs, chosen: Settings = SETTINGS) -> list[list[str]]:
+def in_numbers(jobs: Sequence[Sequence[str]], before: Sequence[Planned]) -> list[Planned]:
+    """The folders that jobs have unless the user chooses others."""
+    new = [Planned(str(n), list(job)) for n, job in enumerate(jobs, start=len(before))]
+    return [*before, *new]
+
+
+def start(folder: Path, jobs: Jobs, chosen: Settings = SETTINGS) -> list[Planned]:
     folder.mkdir()
     sweep.save_jobs(folder, [])
-    return search.search(folder, SPACE, FIXED, chosen, jobs, resuming=False)
+    return search.search(folder, SPACE, FIXED, chosen, in_numbers, jobs, resuming=False)
+
+
+def go_on(folder: Path, jobs: Jobs, chosen: Settings = SETTINGS) -> list[Planned]:
+    return search.search(folder, SPACE, FIXED, chosen, in_numbers, jobs, resuming=True)
 
 
 def trials_of(folder: Path) -> list[Any]:
@@ -258,14 +272,14 @@ def trials_of(folder: Path) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[str]]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Planned]]:
     """A search of eight trials that nothing has cut off."""
     folder = tmp_path_factory.mktemp("search") / "whole"
     return folder, start(folder, Jobs(folder))
 
 
 def test_each_trial_is_a_job_with_its_state_and_score(
-    whole: tuple[Path, list[list[str]]], capsys: pytest.CaptureFixture[str]
+    whole: tuple[Path, list[Planned]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, jobs = whole
     trials = trials_of(folder)
@@ -274,18 +288,18 @@ def test_each_trial_is_a_job_with_its_state_and_score(
     assert names == ["COMPLETE", "COMPLETE", "FAIL", "PRUNED", *["COMPLETE"] * 4]
     assert trials[2].user_attrs["error"] == "no such thing"
     for number, (trial, job) in enumerate(zip(trials, jobs, strict=True)):
-        assert job[0] == "dataset=fer2013"
-        assert f"optimizer.lr={trial.params['optimizer.lr']!r}" in job
+        assert job.overrides[0] == "dataset=fer2013"
+        assert f"optimizer.lr={trial.params['optimizer.lr']!r}" in job.overrides
         if trial.state.name == "COMPLETE":
             run = json.loads((folder / str(number) / "run.json").read_text())
             assert trial.value == run["validation"]["macro_f1"]
-    assert json.loads((folder / "jobs.json").read_text()) == jobs
+    assert sweep.read_jobs(folder) == jobs
     with pytest.raises(CommandError, match="1 of 8 jobs failed, job 2 first: no such thing"):
         finish_sweep(folder, jobs, [item.name for item in SPACE], search.ADVICE)
     rows = rows_of(folder)
     assert [row["status"] for row in rows].count("finished") == 6
     assert rows[3]["status"] == "pruned" and float(rows[3]["val_macro_f1"]) > 0
-    assert rows[3]["error"] == "" and rows[3]["test_macro_f1"] == ""
+    assert rows[3]["error"] == "" and "test_macro_f1" not in rows[3]
     best = yaml.safe_load((folder / "best.yaml").read_text())
     scores = [trial.value for trial in trials if trial.state.name == "COMPLETE"]
     assert best["validation"]["macro_f1"] == max(scores)
@@ -295,7 +309,7 @@ def test_each_trial_is_a_job_with_its_state_and_score(
 
 @pytest.mark.parametrize("killed_in", [0, 4])
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
-    whole: tuple[Path, list[list[str]]], tmp_path: Path, killed_in: int
+    whole: tuple[Path, list[Planned]], tmp_path: Path, killed_in: int
 ) -> None:
     folder = tmp_path / "killed"
     first = Jobs(folder, killed_in)
@@ -304,7 +318,7 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
     assert trials_of(folder)[-1].state.name == "RUNNING"
     before = [times_of(folder / str(number)) for number in range(killed_in)]
     second = Jobs(folder)
-    jobs = search.search(folder, SPACE, FIXED, SETTINGS, second, resuming=True)
+    jobs = go_on(folder, second)
     assert second.overrides[killed_in] == first.overrides[killed_in]
     assert sorted(second.overrides) == list(range(killed_in, 8))
     assert [times_of(folder / str(number)) for number in range(killed_in)] == before
@@ -327,11 +341,15 @@ def test_a_job_that_ended_while_nobody_watched_is_not_run_again(tmp_path: Path) 
     with pytest.raises(Killed):
         start(folder, KilledAfter(folder))
     jobs = Jobs(folder)
-    search.search(folder, SPACE, FIXED, replace(SETTINGS, n_trials=5), jobs, resuming=True)
+    search.search(
+        folder, SPACE, FIXED, replace(SETTINGS, n_trials=5), in_numbers, jobs, resuming=True
+    )
     assert sorted(jobs.overrides) == [4]
     assert trials_of(folder)[3].state.name == "PRUNED"
     more = Jobs(folder)
-    search.search(folder, SPACE, FIXED, replace(SETTINGS, n_trials=6), more, resuming=True)
+    search.search(
+        folder, SPACE, FIXED, replace(SETTINGS, n_trials=6), in_numbers, more, resuming=True
+    )
     assert sorted(more.overrides) == [5]
 
 
@@ -353,7 +371,9 @@ def test_a_trial_that_was_killed_while_it_was_proposed_gets_its_other_values(
     (before,) = trials_of(folder)
     assert "loss" not in before.params
     jobs = Jobs(folder)
-    search.search(folder, SPACE, FIXED, replace(SETTINGS, n_trials=1), jobs, resuming=True)
+    search.search(
+        folder, SPACE, FIXED, replace(SETTINGS, n_trials=1), in_numbers, jobs, resuming=True
+    )
     (after,) = trials_of(folder)
     assert {**before.params, "loss": after.params["loss"]} == after.params
     assert after.state.name == "COMPLETE" and f"loss={after.params['loss']}" in jobs.overrides[0]
@@ -371,7 +391,7 @@ def test_several_trials_are_launched_at_once_and_a_lost_one_is_a_failure(tmp_pat
     start(folder, jobs, replace(SETTINGS, n_jobs=3, storage=f"journal:{tmp_path / 'log'}"))
     assert jobs.launches == [(0, 3), (3, 3), (6, 2)]
     assert len({tuple(own[1:4]) for own in jobs.overrides.values()}) == 8
-    assert sweep.read_job(folder, 4, []).status == "failed"
+    assert sweep.read_job(folder, 4, sweep.read_jobs(folder)[4]).state is State.FAILED
     study = optuna.load_study(
         study_name="fer", storage=search.open_storage(f"journal:{tmp_path / 'log'}")
     )
@@ -390,19 +410,19 @@ def test_the_search_learns_from_the_scores() -> None:
 
 
 def test_what_is_another_search_is_refused(
-    whole: tuple[Path, list[list[str]]], tmp_path: Path
+    whole: tuple[Path, list[Planned]], tmp_path: Path
 ) -> None:
     folder, jobs = whole[0], Jobs(whole[0])
     with pytest.raises(ConfigError, match=r"expected a study that .* does not have yet, found fer"):
-        search.search(folder, SPACE, FIXED, SETTINGS, jobs, resuming=False)
+        search.search(folder, SPACE, FIXED, SETTINGS, in_numbers, jobs, resuming=False)
     other = [SPACE[0], replace(SPACE[1], high=0.4), SPACE[2]]
     with pytest.raises(ConfigError, match=r"found another space .*: model\.dropout\."):
-        search.search(folder, other, FIXED, SETTINGS, jobs, resuming=True)
+        search.search(folder, other, FIXED, SETTINGS, in_numbers, jobs, resuming=True)
     with pytest.raises(ConfigError, match=r"found another space or other options: .*seed=1"):
-        search.search(folder, SPACE, [*FIXED, "seed=1"], SETTINGS, jobs, resuming=True)
+        search.search(folder, SPACE, [*FIXED, "seed=1"], SETTINGS, in_numbers, jobs, resuming=True)
     with pytest.raises(ConfigError, match=r"expected the study fer of .* found none"):
         lost = replace(SETTINGS, storage=f"sqlite:///{tmp_path / 'new.db'}")
-        search.search(folder, SPACE, FIXED, lost, jobs, resuming=True)
+        search.search(folder, SPACE, FIXED, lost, in_numbers, jobs, resuming=True)
     with pytest.raises(ConfigError, match="expected null, journal:PATH or the URL"):
         search.open_storage("nothing")
     with pytest.raises(ConfigError, match="expected trial 99 of the study fer"):
@@ -431,8 +451,7 @@ def test_without_optuna_the_message_says_how_to_get_it(monkeypatch: pytest.Monke
 def test_values_of_an_interval_have_a_figure(count: int, keys: int, tmp_path: Path) -> None:
     values = {"lr": [10 ** -(1 + n / 4) for n in range(count)]}
     jobs = [
-        Job(job.number, [*job.overrides, f"dropout={0.07 * (n % 7) + n / 100}", f"w={n % 2}"],
-            "finished", run=job.run, metrics=job.metrics)
+        replace(job, overrides=[*job.overrides, f"dropout={n % 7 / 14 + n / 100}", f"w={n % 2}"])
         for n, job in enumerate(made_up(**values))
     ]  # fmt: skip
     names = ["lr", "dropout", "w"][:keys]
@@ -499,7 +518,22 @@ def test_a_killed_search_goes_on_from_the_last_checkpoint_of_its_job(place: Path
     for row, trial in zip(rows, trials, strict=True):
         assert float(row["optimizer.lr"]) == trial.params["optimizer.lr"]
         assert float(row["val_macro_f1"]) == trial.value
-        assert row["test_macro_f1"] == ""  # the search has left the test split alone
+        assert "test_macro_f1" not in row  # the search has left the test split alone
+
+
+def test_a_trial_that_goes_on_is_ended_where_it_would_have_been(tmp_path: Path) -> None:
+    """A kill between the report of an epoch and its checkpoint lets it repeat epochs."""
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    study = optuna.create_study(storage=storage, study_name="fer", direction="maximize")
+    study.set_user_attr("pruning", {"enabled": True, "startup_trials": 1, "warmup_epochs": 0})
+    scores = {0: 0.1, 1: 0.1, 2: 0.9}
+    study.add_trial(optuna.trial.create_trial(value=0.9, intermediate_values=scores))
+    number = study.ask().number
+    answers = [search.Reporter("fer", number, storage).report(0.2, epoch) for epoch in range(3)]
+    assert answers == [False, False, True]
+    again = search.Reporter("fer", number, storage)
+    assert [again.report(0.2, epoch) for epoch in range(3)] == answers
+    assert study.trials[number].intermediate_values == dict.fromkeys(range(3), 0.2)
 
 
 @pytest.mark.slow
@@ -515,8 +549,8 @@ def test_a_hopeless_trial_is_ended_and_leaves_its_scores(place: Path) -> None:
         "train.py", *QUICK, *search.link("fer", number, storage), "hydra.run.dir=hopeless/0",
         cwd=place, env={"FER_DATA": str(place / "data")},
     )  # fmt: skip
-    job = sweep.read_job(place / "hopeless", 0, [])
-    assert job.status == "pruned" and job.run is not None and job.run["epochs"] == 2
+    job = sweep.read_job(place / "hopeless", 0, Planned("0", []))
+    assert job.state is State.PRUNED and job.run is not None and job.run["epochs"] == 2
     assert 0 <= (job.score("val", "macro_f1") or 0) < 1
     assert job.score("test", "macro_f1") is None
     assert not (place / "hopeless/0/metrics.json").exists()

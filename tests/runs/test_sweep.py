@@ -14,18 +14,24 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
+from filelock import FileLock
+from omegaconf import OmegaConf
 
 from fer.core.application import CommandError
 from fer.core.errors import ConfigError
+from fer.core.files import write_json
 from fer.report import sweep_figure as drawing
 from fer.report.figures import to_image
 from fer.runs import sweep
-from fer.runs.resume import FINISHED, expand, quote
-from fer.runs.sweep import Job
+from fer.runs.ownership import LOCK, is_held
+from fer.runs.resume import expand, quote
+from fer.runs.state import FINISHED, State
+from fer.runs.sweep import Job, Planned
+from fer.tasks.wrap_up import finish_sweep
 from hydra_plugins.fer_ray.launcher import ClusterLauncher, choose_resources
 from tests.conftest import ROOT, run_program, tiny_rows, write_zip
 from tests.runs.test_resume import OPTIONS
@@ -61,7 +67,8 @@ def test_a_sweep_leaves_its_table_its_best_job_and_a_figure(place: Path) -> None
         run = json.loads((place / "whole" / row["run"] / "run.json").read_text())
         metrics = json.loads((place / "whole" / row["run"] / "metrics.json").read_text())
         assert float(row["val_macro_f1"]) == run["validation"]["macro_f1"]
-        assert float(row["test_accuracy"]) == metrics["accuracy"]
+        # The test split is left alone where scores choose.
+        assert metrics["split"] == "val" and "test_accuracy" not in row
     best = yaml.safe_load((place / "whole/best.yaml").read_text())
     assert best["validation"]["macro_f1"] == max(float(row["val_macro_f1"]) for row in rows)
     assert f"optimizer.lr={rows[best['job']]['optimizer.lr']}" in best["overrides"]
@@ -108,6 +115,38 @@ def test_other_launchers_give_the_same_jobs(place: Path, launcher: str) -> None:
     assert rows_of(place / launcher) == rows_of(place / "whole")
 
 
+@pytest.mark.slow
+def test_jobs_side_by_side_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
+    """They prepare their dataset themselves; nobody trains on in a folder that is resumed."""
+    sizes = [f"dataset.generator.{split}=56" for split in ("train", "val", "test")]
+    options = [*SHORT[1:], *sizes, "trainer.max_epochs=40", "early_stopping.patience=null"]
+    command = ["launcher=joblib", "hydra.launcher.n_jobs=2", *options, "seed=0,1"]
+    env = {"FER_DATA": str(tmp_path / "data")}
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "-m", *command, "hydra.sweep.dir=sweep"],
+        cwd=tmp_path, env={**os.environ, **env}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    jobs = [tmp_path / "sweep" / name for name in "01"]
+    while not all((job / "history.csv").is_file() for job in jobs):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while any(map(is_held, jobs)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not any((job / FINISHED).is_file() for job in jobs)
+    again = ["train.py", "resume=sweep"]
+    with FileLock(jobs[0] / LOCK):  # as if it still trained
+        done = run_program(*again, cwd=tmp_path, env=env, check=False)
+    assert done.returncode == 1 and "found another process at work" in done.stderr
+    run_program(*again, cwd=tmp_path, env=env)
+    assert [row["status"] for row in rows_of(tmp_path / "sweep")] == ["finished", "finished"]
+    assert {row["epochs"] for row in rows_of(tmp_path / "sweep")} == {"40"}
+
+
 def test_a_failure_is_recorded_and_the_others_go_on(place: Path) -> None:
     done = run_program(
         "train.py", "-m", *SHORT, "dataset.raw=archive.zip", "model.dropout=1.5,0.2",
@@ -119,6 +158,66 @@ def test_a_failure_is_recorded_and_the_others_go_on(place: Path) -> None:
     assert (first["status"], second["status"]) == ("failed", "finished")
     assert "found 1.5" in first["error"] and first["val_macro_f1"] == ""
     assert (place / "failing/best.yaml").exists()
+
+
+def test_jobs_have_the_folders_that_the_user_asks_for(place: Path) -> None:
+    """Also when the sweep goes on, and where the name holds a time or would be another job's."""
+    command = [
+        *("train.py", "-m", *SHORT, "dataset.raw=archive.zip", "model.dropout=1.5,0.2"),
+        "hydra.sweep.dir=named",
+        "hydra.sweep.subdir=${now:%H-%M-%S-%f}/${hydra:job.override_dirname}",
+        "hydra.job.config.override_dirname.exclude_keys=[model.dropout,dataset.raw]",
+    ]
+    env = {"FER_DATA": str(place / "data")}
+    done = run_program(*command, cwd=place, check=False, env=env)
+    assert done.returncode == 1 and "1 of 2 jobs failed, job 0 first" in done.stderr
+    rows = rows_of(place / "named")
+    assert [row["status"] for row in rows] == ["failed", "finished"]
+    for row in rows:
+        assert "trainer.max_epochs=2" in row["run"]
+        assert (place / "named" / row["run"] / ".hydra").is_dir()
+    before = times_of(place / "named" / rows[1]["run"])
+    done = run_program("train.py", "resume=named", cwd=place, check=False, env=env)
+    assert done.returncode == 1 and rows_of(place / "named") == rows
+    assert times_of(place / "named" / rows[1]["run"]) == before
+    assert len(list((place / "named").rglob(".hydra"))) == 2
+
+
+def test_folders_of_jobs_stay_apart_and_inside_the_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "ask_folder", lambda config, loader, number, job: job[-1])
+
+    def folders(subdir: str, jobs: list[list[str]]) -> list[str]:
+        config = OmegaConf.create({"hydra": {"sweep": {"subdir": subdir}}})
+        return [job.folder for job in sweep.plan(config, cast(Any, None), jobs)]
+
+    assert folders("${hydra:job.num}", [["x"], ["x"]]) == ["0", "1"]
+    assert folders("x", [["x"], ["x"], ["y/z"]]) == ["x", "x_1", "y/z"]
+    for outside in ("../x", "/x", "."):
+        with pytest.raises(CommandError, match=r"hydra.sweep.subdir: expected a folder inside"):
+            folders("x", [[outside]])
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [[["seed=0"], ["seed=1"]], [["dataset=a"], ["dataset=b"]], [["model.dropout=0.1"]],
+     [["optimizer.lr=1", "test=true"], ["optimizer.lr=2", "test=true"]]],
+)  # fmt: skip
+def test_a_sweep_that_does_not_choose_or_says_so_itself_measures_the_test_split(
+    jobs: list[list[str]],
+) -> None:
+    assert sweep.leave_test_alone(jobs) == jobs
+    chosen = [[*job, f"loss=l{n}"] for n, job in enumerate([["seed=0"], ["seed=1"]])]
+    assert sweep.leave_test_alone(chosen) == [[*job, "test=false"] for job in chosen]
+
+
+def test_jobs_that_were_computed_differently_are_noted() -> None:
+    jobs = made_up(lr=[1, 2])
+    (left_alone,) = sweep.notes_on(jobs)
+    assert left_alone.startswith("The test split was left alone")
+    assert jobs[1].run is not None
+    jobs[1].run["hardware"] = {"device": "cpu", "threads": 1}
+    (_, threads) = sweep.notes_on(jobs)
+    assert threads.startswith("The runs do not share a number of threads (2, 1)")
 
 
 def test_a_folder_with_a_sweep_is_not_written_over(place: Path) -> None:
@@ -143,19 +242,20 @@ def test_resume_refuses_what_is_no_sweep_or_has_changed(place: Path) -> None:
         expand(["-m", "resume=auto", "seed=1,2"])
     jobs = [["optimizer.lr=1"]]
     with pytest.raises(CommandError, match="expected the 4 jobs"):
-        sweep.claim(whole, jobs, resuming=True)
+        sweep.recall(whole, jobs)
 
 
 def test_neighbours_are_launched_together_under_their_own_numbers(tmp_path: Path) -> None:
-    jobs = [[f"seed={n}"] for n in range(6)]
+    jobs = [Planned(f"seed={n}", [f"seed={n}"]) for n in range(6)]
     for number in (0, 3):
-        (tmp_path / str(number)).mkdir()
-        (tmp_path / str(number) / FINISHED).touch()
-    assert sweep.groups_to_run(tmp_path, jobs) == [
-        (1, [["seed=1"], ["seed=2"]]),
-        (4, [["seed=4"], ["seed=5"]]),
+        (tmp_path / f"seed={number}").mkdir()
+        (tmp_path / f"seed={number}" / FINISHED).touch()
+    assert jobs[1].launched == ["seed=1", "hydra.sweep.subdir='seed=1'"]
+    assert sweep.to_run(tmp_path, jobs) == [
+        (1, [jobs[1].launched, jobs[2].launched]),
+        (4, [jobs[4].launched, jobs[5].launched]),
     ]
-    assert sweep.groups_to_run(tmp_path / "new", jobs) == [(0, jobs)]
+    assert sweep.to_run(tmp_path / "new", jobs) == [(0, [job.launched for job in jobs])]
 
 
 def made_up(**values: list[Any]) -> list[Job]:
@@ -167,8 +267,9 @@ def made_up(**values: list[Any]) -> list[Job]:
         overrides = [f"{key}={value}" for key, value in zip(values, choice, strict=True)]
         scores = {"macro_f1": 0.4 + 0.01 * number, "accuracy": 0.5}
         run = {"validation": scores, "wall_seconds": 1, "best_epoch": 0, "epochs": 1, "seed": 0}
+        run |= {"versions": {"fer": "1"}, "hardware": {"device": "cpu", "threads": 2}}
         metrics = {"split": "val", **scores}
-        jobs.append(Job(number, overrides, "finished", run=run, metrics=metrics))
+        jobs.append(Job(number, str(number), overrides, State.FINISHED, run=run, metrics=metrics))
     return jobs
 
 
@@ -184,7 +285,7 @@ GRIDS: list[dict[str, list[Any]]] = [
 @pytest.mark.parametrize("grid", GRIDS)
 def test_every_grid_has_a_figure(grid: dict[str, list[Any]], tmp_path: Path) -> None:
     jobs = made_up(**grid)
-    keys = sweep.swept_keys(jobs)
+    keys = sweep.swept_keys(job.values for job in jobs)
     assert keys == list(grid)
     path = drawing.draw_sweep(tmp_path, jobs, keys)
     assert path is not None and path.stat().st_size > 0
@@ -202,10 +303,51 @@ def test_a_heat_map_shows_the_mean_over_seeds_and_orders_numbers_by_size() -> No
 
 def test_validation_chooses_the_best_job_and_the_first_of_equals() -> None:
     jobs = made_up(lr=[1, 2, 3])
-    assert sweep.best_job(jobs) is jobs[2]
-    assert sweep.best_job([jobs[0], jobs[0]]) is jobs[0]
-    assert sweep.best_job([Job(0, [], "failed")]) is None
+    assert sweep.best_jobs(jobs) == [jobs[2]]
+    assert sweep.best_jobs([jobs[0], jobs[0]])[0] is jobs[0]
+    assert sweep.best_jobs([Job(0, "0", [], State.FAILED)]) == []
     assert jobs[0].score("test", "accuracy") is None  # the test split was left alone
+
+
+def test_jobs_that_were_validated_on_different_images_have_no_single_best(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jobs = made_up(lr=[1, 2], dataset=["a", "b"])
+    for job in jobs:
+        assert job.run is not None
+        number = str(job.number)
+        fingerprints = {"val": 64 * job.values["dataset"]}
+        job.run["dataset"] = {"fingerprint": "same", "fingerprints": fingerprints}
+        write_json(tmp_path / number / "run.json", job.run)
+        write_json(tmp_path / number / "metrics.json", job.metrics)
+        (tmp_path / number / FINISHED).touch()
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/sweep.png").touch()  # of an earlier, smaller state
+    finish_sweep(tmp_path, [Planned(str(job.number), job.overrides) for job in jobs])
+    best = yaml.safe_load((tmp_path / "best.yaml").read_text())
+    assert [row["job"] for row in best["best_on_each"]] == [2, 3] and "job" not in best
+    assert "2 different sets of validation images" in best["notes"][0]
+    assert "No job is the best of all" in capsys.readouterr().out
+    assert {row["validated_on"] for row in rows_of(tmp_path)} == {16 * "a", 16 * "b"}
+    assert not (tmp_path / "figures/sweep.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "sets"),
+    [("dataset.reader.split_seed=0,1", 2), ("dataset.leaks=keep,drop_from_train", 1)],
+)
+def test_a_run_records_which_images_it_was_validated_on(
+    key: str, sets: int, tmp_path: Path
+) -> None:
+    few = [
+        f"dataset.generator.{split}={n}" for split, n in (("train", 70), ("val", 28), ("test", 14))
+    ]
+    run_program(
+        "train.py", "-m", "dataset=synthetic_b", *few, key, *SHORT[1:], "hydra.sweep.dir=sweep",
+        cwd=tmp_path, env={"FER_DATA": "data"},
+    )  # fmt: skip
+    assert len({row["validated_on"] for row in rows_of(tmp_path / "sweep")}) == sets
+    assert ("best_on_each" in (tmp_path / "sweep/best.yaml").read_text()) == (sets == 2)
 
 
 def test_the_preset_is_a_sweep_without_being_asked(tmp_path: Path) -> None:

@@ -216,6 +216,17 @@ def test_the_output_has_a_fitting_name_and_is_not_the_checkpoint() -> None:
         output_path(Path("a.safetensors"), "safetensors", None)
 
 
+@pytest.mark.parametrize("form", ["onnx", "torchscript", "safetensors"])
+def test_an_export_replaces_nothing_but_an_earlier_one(tmp_path: Path, form: str) -> None:
+    checkpoint = make_checkpoint(tmp_path / "a.ckpt")
+    path = tmp_path / f"b{exporting.SUFFIXES[form]}"
+    path.write_bytes(b"my own")
+    with pytest.raises(ConfigError, match=r"an earlier export, found another file: .* output=NAME"):
+        output_path(checkpoint.path, form, str(path))
+    export(checkpoint, form, path, pictures(2, 1))
+    assert output_path(checkpoint.path, form, str(path)) == path
+
+
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ConfigError, match=r'onnx missing.*pip install "fer-lab\[export\]"'):

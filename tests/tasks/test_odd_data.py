@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from fer.core import labels
 from fer.core.application import CommandError, call, config_folder
 from fer.core.errors import DataError, TrainingError
+from fer.core.files import write_atomic
 from fer.data import dataset as dataset_module
 from fer.data.dataset import load_images
 from fer.data.preparation import prepare
@@ -30,7 +31,7 @@ from fer.model.callbacks import HISTORY_COLUMNS
 from fer.model.checkpoint import load_checkpoint
 from fer.model.module import EmotionModule
 from fer.tasks import train as experiment
-from tests.conftest import Row, tiny_rows, to_png, write_folder, write_zip
+from tests.conftest import Row, run_program, tiny_rows, to_png, write_folder, write_zip
 from tests.kills import history
 
 TINY = ["model.widths=[4,8]", "model.image_size=16", "trainer.max_epochs=2", "loader.batch_size=7",
@@ -429,3 +430,29 @@ def test_a_run_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         ),
     ):
         train_here(tmp_path / "run", raw, *TINY, explain=True)
+
+
+# --- what is no fault of the program's ---------------------------------------------------------
+
+
+def test_a_full_disk_is_named_where_it_is(tmp_path: Path) -> None:
+    def write(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*/deep/a\.json'"):
+        write_atomic(tmp_path / "deep/a.json", write)
+
+
+@pytest.mark.parametrize("command", ["train resume=", "card ", "predict ", "evaluate checkpoint="])
+def test_a_path_that_is_too_long_is_a_message(command: str, tmp_path: Path) -> None:
+    done = run_program("-m", "fer", *f"{command}{'x' * 5000}".split(), cwd=tmp_path, check=False)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr and "File name too long" in done.stderr
+
+
+def test_a_pipe_behind_a_link_is_never_read(tmp_path: Path) -> None:
+    raw = write_folder(tmp_path / "raw", tiny_rows())
+    os.mkfifo(tmp_path / "pipe.png")
+    (raw / "train/happy/pipe.png").symlink_to(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png: expected a file or a folder, found a pipe"):
+        prepare("x", tmp_path / "x", FER2013Reader(), raw=raw)

@@ -388,6 +388,12 @@ def test_annotated_copies_replace_no_picture_and_no_other_copy(
     _, out, _ = run(capsys, "deep", *arguments, "deep/out")  # its own copies are no pictures
     assert "deep/out" not in out and out.count("deep/a.png, face 1") == 1
     assert [path.name for path in (folder / "deep/out").iterdir()] == ["a.png"]
+    # A picture that is neither an input nor a copy stays, and the copy gets another name.
+    write_file(folder / "out/a.png", original)
+    for _ in range(2):
+        run(capsys, "a.png", *arguments, "out")
+    assert (folder / "out/a.png").read_bytes() == original
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["a.png", "a_2.png"]
 
 
 def test_the_table_replaces_nothing_but_an_earlier_table(

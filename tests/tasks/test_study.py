@@ -26,7 +26,8 @@ from tests.conftest import ROOT, run_program, tiny_rows, write_zip
 
 TINY = ["train.model.widths=[4,8,8,8]", "train.model.image_size=32", "train.trainer.max_epochs=2",
         "train.loader.batch_size=7", "train.metrics.resamples=100",
-        "train.trainer.progress_bar=false", "train.logger=none", "evaluate=['perturbation=blur']",
+        "train.trainer.progress_bar=false", "train.logger=none", "train.dataset.blank=drop",
+        "evaluate=['perturbation=blur','tta=flip']",
         "a=fer2013", "raw.a=archive.zip", "b=folder", "raw.b=faces"]  # fmt: skip
 
 
@@ -110,7 +111,7 @@ def test_a_folder_of_another_recipe_or_other_data_is_refused(
     content = integrity.read_text()
     monkeypatch.setattr(
         "fer.runs.plan.read_json",
-        lambda path: (
+        lambda path, shape=None: (
             {"fingerprint": "f" * 64} if path == integrity else json.loads(path.read_text())
         ),
     )
@@ -179,6 +180,43 @@ def test_the_plan_names_every_command(tmp_path: Path) -> None:
     assert sum((count_images(study, "rafdb") or {}).values()) == 15_339
 
 
+def test_options_of_the_data_reach_every_stage_and_passes_every_measurement(
+    tmp_path: Path,
+) -> None:
+    study = make_study(
+        configure("a=fer2013", "b=rafdb", f"folder={tmp_path}", "train.dataset.blank=drop",
+                  "train.model.dropout=0.1", "evaluate.tta=flip",
+                  "evaluate.robustness.seed=3")
+    )  # fmt: skip
+    for stage in study.stages:
+        measuring = "evaluate" in stage.command
+        # At home it comes with the checkpoint, as every option of the data.
+        at_home = measuring and not any(item.startswith("dataset=") for item in stage.command)
+        assert ("dataset.blank=drop" in stage.command) != at_home, stage.name
+        assert ("tta=flip" in stage.command) == measuring, stage.name
+        assert ("robustness.seed=3" in stage.command) == at_home, stage.name
+    with pytest.raises(ConfigError, match=r"Set it as train\.dataset\.blank=drop"):
+        make_study(configure("evaluate.dataset.blank=drop"))
+
+
+@pytest.mark.slow
+def test_a_study_is_of_like_measurements(place: Path) -> None:
+    study = place / "outputs/study/fer2013_folder"
+    results = json.loads((study / "study.json").read_text())
+    for one in results["evaluations"]:
+        run = json.loads((study / one["folder"] / "run.json").read_text())
+        assert one["metrics"]["tta"] == "flip" and run["config"]["dataset"]["blank"] == "drop"
+        home = one["train_dataset"] == one["test_dataset"]
+        assert ("robustness" in one) == home != ("shared" in one)
+        assert one["data"]["fingerprints"] == next(
+            row["data"]["fingerprints"] for row in results["trainings"]
+            if row["dataset"] == one["test_dataset"]
+        )  # fmt: skip
+    page = (study / "report.html").read_text()
+    assert "Not every score" not in page and "two passes" in page
+    assert len(json.loads((study / "evaluate/comparison.json").read_text())) == 2
+
+
 def test_options_of_the_evaluations_replace_the_studys_own() -> None:
     (found,) = expand(["evaluate.perturbation=blur"])
     assert found.startswith("evaluate=['saliency=standard'") and "stress" not in found
@@ -187,7 +225,7 @@ def test_options_of_the_evaluations_replace_the_studys_own() -> None:
     settings, maps, steps = count_passes(["perturbation=stress", "saliency=standard"], stages=5)
     assert settings == 15
     assert maps == (7 * 16 + 21 * 5 + 4 * 2) * (1 + 16 + 16 + 1)
-    assert steps == 64 * 16 * 2 * 5
+    assert steps == 64 * 16 * 2 * 2 * 5  # two replacements, two ways, five maps
 
 
 def test_scores_are_averaged_over_seeds_with_their_spread() -> None:

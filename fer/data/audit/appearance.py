@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import cv2
 import numpy as np
@@ -25,6 +25,8 @@ BANDS = len(BAND_EDGES) - 1
 COARSE, MEDIUM, DETAIL, FINE, FINEST = range(BANDS)
 FLOOR = 0.015
 """Gray levels; what rounding to whole gray levels leaves in a flat picture is below this."""
+CONTENT = float(np.log(2.0))
+"""A picture has some where its coarse structures are stronger than this, as a logarithm."""
 DEFAULT_SIDE = 96
 
 
@@ -74,6 +76,11 @@ class Appearance:
             int(np.count_nonzero(np.bincount(gray.ravel()))),
             perceptual_hash(gray),
         )
+
+    @property
+    def phash(self) -> str:
+        """The hash in hex; empty for a picture without content, whose bits say nothing."""
+        return self.hash.hex() if self.bands[COARSE] > CONTENT else ""
 
 
 def working_side(expected_size: int | None) -> int:
@@ -175,6 +182,13 @@ class Looks:
             np.frombuffer(hashes, np.uint8).reshape(-1, HASH_BYTES),
         )
 
+    @classmethod
+    def join(cls, parts: Sequence[Looks], order: Sequence[int] | None = None) -> Looks:
+        """Of several parts one after the other, then in ``order`` if there is one."""
+        wanted = slice(None) if order is None else order
+        columns = [[getattr(part, field.name) for part in parts] for field in fields(cls)]
+        return cls(*(np.concatenate(column)[wanted] for column in columns))
+
     @property
     def sharpness(self) -> np.ndarray:
         """``(N,)``: amplitude of details of 5 to 8 pixels, relative to structures above 16."""
@@ -183,7 +197,7 @@ class Looks:
     @property
     def has_content(self) -> np.ndarray:
         """``(N,)`` bool: whether there is enough structure for the bands to mean something."""
-        return self.bands[:, COARSE] > np.log(2.0)
+        return self.bands[:, COARSE] > CONTENT
 
 
 def hamming(query: np.ndarray, reference: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fer.core import labels
-from fer.data.audit.appearance import HASH_BITS, Looks
+from fer.data.audit.appearance import HASH_BITS, HASH_BYTES, Looks, hamming
 from fer.data.audit.neighbours import group_near
 from fer.data.audit.reference import Reference
 from fer.data.audit.verdict import ALTERED, compare_splits, count_cells, judge
@@ -40,9 +40,44 @@ def leaked(entries: Sequence[Entry], split: str) -> list[bool]:
     Earlier than ``test`` are train and val; earlier than ``val`` is train. What a network has
     seen, or what chose its checkpoint, says little about how it does on new faces.
     """
+    return stand_again(*apart(entries, split)).tolist()
+
+
+def apart(entries: Sequence[Entry], split: str) -> tuple[list[Entry], list[Entry]]:
+    """The images of the splits before ``split``, and its own."""
     earlier = SPLITS[: SPLITS.index(split)]
-    seen = {entry.sha256 for entry in entries if entry.split in earlier}
-    return [entry.sha256 in seen for entry in entries if entry.split == split]
+    return (
+        [entry for entry in entries if entry.split in earlier],
+        [entry for entry in entries if entry.split == split],
+    )
+
+
+def stand_again(seen: Sequence[Entry], measured: Sequence[Entry]) -> np.ndarray:
+    """``(N,)`` bool: which of ``measured`` are, pixel for pixel, among ``seen``."""
+    known = {entry.sha256 for entry in seen}
+    return np.array([entry.sha256 in known for entry in measured], dtype=bool)
+
+
+def nearly_stand_again(seen: Sequence[Entry], measured: Sequence[Entry]) -> np.ndarray | None:
+    """As :func:`stand_again`, with near duplicates: other sizes, crops and compressions.
+
+    None where one of the manifests has no perceptual hashes, as an earlier version wrote it.
+    """
+    both = [*seen, *measured]
+    has = np.array([bool(entry.phash) for entry in both])
+    rows, first = np.flatnonzero(has), len(seen)
+    if seen and not (has[:first].any() and has[first:].any()):
+        return None
+    text = "".join(both[row].phash for row in rows)
+    hashes = np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, HASH_BYTES)
+    group, before = group_near(hashes, NEAR_BITS), rows < first
+    mixed = np.isin(group, np.intersect1d(group[before], group[~before]))
+    # A group hangs together by chains: its members are compared themselves.
+    ours = mixed & ~before
+    distance, _ = hamming(hashes[ours], hashes[mixed & before], 1)
+    found = np.zeros(len(both), dtype=bool)
+    found[rows[ours]] = (distance <= NEAR_BITS).any(axis=1)
+    return found[first:] | stand_again(seen, measured)
 
 
 def count_leaks(entries: Sequence[Entry]) -> dict[str, int]:

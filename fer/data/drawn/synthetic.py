@@ -7,11 +7,9 @@ They let everything run with no download. The faces are drawings (see
 from __future__ import annotations
 
 import math
-import multiprocessing
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -20,9 +18,10 @@ import cv2
 import numpy as np
 
 from fer.core.errors import ConfigError
-from fer.core.files import HALF, cpu_count, end_with_parent, write_atomic
+from fer.core.files import HALF, write_atomic
 from fer.core.labels import EMOTIONS
 from fer.core.options import SEED, check_value, whole
+from fer.core.processes import cpu_count, worker_pool
 from fer.data.drawn.faces import STYLES, draw_face
 from fer.data.readers import fer2013, rafdb
 
@@ -31,6 +30,8 @@ WEIGHTS: dict[str, dict[str, int]] = {
     "synthetic_b": rafdb.OFFICIAL_COUNTS["train"],
 }
 """Each domain's class frequencies follow the square root of these counts."""
+MOST = 1_000_000
+"""Images of a split: to draw them takes a core a quarter of an hour."""
 SPLIT_CODES = {"train": 0, "val": 1, "test": 2}
 USAGES = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
 CHUNK = 32
@@ -57,7 +58,7 @@ def generate(
             ``synthetic_b`` the tree of RAF-DB's authors (``folder/basic``), in which train and
             val are both called train.
         folder: where to write; made if it is not there.
-        train, val, test: images in each split, at least seven.
+        train, val, test: images in each split, from seven to :data:`MOST`.
         seed: another seed draws other people.
         workers: processes; None takes every core, 1 draws in this process.
         progress: called with (done, total) now and then.
@@ -66,8 +67,8 @@ def generate(
         The raw dataset, as its reader takes it.
 
     Raises:
-        ConfigError: the name is unknown, a split has fewer images than there are emotions, or the
-            seed is none.
+        ConfigError: the name is unknown, a split has fewer images than there are emotions or more
+            than :data:`MOST`, or the seed is none.
     """
     if name not in STYLES:
         raise ConfigError(
@@ -76,7 +77,7 @@ def generate(
         )
     sizes = {"train": train, "val": val, "test": test}
     for split, count in sizes.items():
-        check_value(f"dataset.generator.{split}", count, whole(len(EMOTIONS)))
+        check_value(f"dataset.generator.{split}", count, whole(len(EMOTIONS), MOST))
     check_value("dataset.generator.seed", seed, SEED)
     tasks = [
         Task(name, seed, split, index, emotion)
@@ -149,13 +150,8 @@ def draw_all(
     if count == 1:
         yield from report(map(draw_task, tasks), len(tasks), progress)
         return
-    # spawn, not fork: the parent may hold locks of torch's or OpenMP's threads.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(count, mp_context=context, initializer=end_with_parent)
-    try:
+    with worker_pool(count) as executor:
         yield from report(executor.map(draw_task, tasks, chunksize=CHUNK), len(tasks), progress)
-    finally:
-        executor.shutdown(cancel_futures=True)
 
 
 def report(

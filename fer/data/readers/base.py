@@ -6,6 +6,7 @@ has which label, and a :class:`Source`, which a worker process can unpickle, to 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import lzma
 import os
@@ -27,7 +28,7 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import is_outside, sha256_of_file
 from fer.core.options import SEED, check_value, number
-from fer.data.images import decode, suffixes
+from fer.data.images import MAX_BYTES, decode, suffixes
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 SPLIT_NAMES: dict[str, str] = {
@@ -45,7 +46,7 @@ SPLIT_NAMES: dict[str, str] = {
 LEFT_THERE = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
 MAX_MEMBERS = 2_000_000
 """Of an archive; the largest public set of labelled faces has half as many."""
-MAX_MEMBER_BYTES = 64 * 2**20
+MAX_MEMBER_BYTES = MAX_BYTES
 MAX_RATIO = 100
 """How many times an archive may grow; images are compressed already and hardly do."""
 FREE_BYTES = 64 * 2**20
@@ -59,7 +60,7 @@ LATER = "later"
 SHARE = number("a share between 0 and 1", lambda value: 0 < value < 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Record:
     """One labelled image of a raw dataset."""
 
@@ -322,7 +323,7 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...], found: list[str]) 
     for entry, is_folder in kinds:
         if not is_folder:
             # A link to nothing is a file that cannot be read; reading a pipe would never end.
-            if not entry.is_symlink() and not entry.is_file():
+            if not entry.is_file() and Path(entry.path).exists():
                 raise DataError(
                     f"{entry.path}: expected a file or a folder, found a pipe, socket or device. "
                     "Remove it."
@@ -420,8 +421,18 @@ def list_zip(path: Path) -> list[str]:
 
 
 def with_slashes(member: zipfile.ZipInfo) -> str:
-    """A member's path. Some programs write it with backslashes, against the specification."""
-    return member.filename.replace("\\", "/")
+    """A member's path, as it was meant.
+
+    Against the specification some programs write backslashes, and names in UTF-8 or, in China, in
+    GB 2312 without saying so: Python then takes their bytes for those of code page 437.
+    """
+    name = member.filename
+    if not member.flag_bits & 0x800 and not name.isascii():
+        for encoding in ("utf-8", "gb2312"):
+            with contextlib.suppress(UnicodeError):
+                name = name.encode("cp437").decode(encoding)
+                break
+    return name.replace("\\", "/")
 
 
 def is_hidden(name: str) -> bool:
@@ -564,6 +575,68 @@ class HoldOut(Reader):
             count = max(1, min(round(share * len(ranked)), len(ranked) - leave))
             chosen.update(name for _, name in sorted(ranked)[:count])
         return frozenset(chosen)
+
+    def choose_persons(
+        self, persons: Mapping[str, str], emotions: Mapping[str, str], share: float
+    ) -> frozenset[str]:
+        """The ids that are held out, all of a person or none, with about ``share`` of each class.
+
+        Persons come in the order of a hash, as images do in :meth:`choose`. One is taken where
+        that brings the classes nearer to their shares, and leaves images of each to the others.
+
+        Args:
+            persons: who is shown on each image.
+            emotions: the class of each.
+            share: of each class that is held out.
+        """
+        own: dict[str, Counter[str]] = {}
+        for name, person in persons.items():
+            own.setdefault(person, Counter())[emotions[name]] += 1
+        ranks = {
+            person: hashlib.sha256(
+                f"{self.split_seed}:{person}".encode("utf-8", "surrogateescape")
+            ).hexdigest()
+            for person in own
+        }
+        total = sum(own.values(), Counter[str]())
+        held: Counter[str] = Counter()
+        chosen: set[str] = set()
+
+        def distance(counts: Counter[str]) -> float:
+            return sum((counts[c] - share * n) ** 2 / n for c, n in total.items())
+
+        for person in sorted(own, key=ranks.__getitem__):
+            after = held + own[person]
+            leaves = all(total[c] > after[c] for c in own[person])
+            if leaves and (not chosen or distance(after) < distance(held)):
+                chosen.add(person)
+                held = after
+        return frozenset(name for name, person in persons.items() if person in chosen)
+
+
+def persons_across(persons: Mapping[str, str], splits: Mapping[str, str]) -> list[Finding]:
+    """What is to be said where pictures of one person are in several splits.
+
+    Args:
+        persons: who is shown, of each image that says so.
+        splits: of each image.
+    """
+    places: dict[str, set[str]] = {}
+    for name, person in persons.items():
+        places.setdefault(person, set()).add(splits[name])
+    across = sorted(person for person, own in places.items() if len(own) > 1)
+    if not across:
+        return []
+    images = sum(persons[name] in set(across) for name in persons)
+    return [
+        Finding(
+            "persons across splits",
+            f"{len(across):,} of {len(places):,} persons are in more than one split "
+            f"({shown(', '.join(across[:5]))}{', …' * (len(across) > 5)}): scores say less about "
+            "people whom the network has not seen.",
+            images=images,
+        )
+    ]
 
 
 def check_records(reader: str, records: Sequence[Record]) -> None:

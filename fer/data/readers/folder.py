@@ -5,7 +5,8 @@ Three forms are told apart by what is there:
 1. ``train|val|test/<class>/…/<image>``, as a folder or a zip archive;
 2. ``<class>/…/<image>``, as a folder or a zip archive;
 3. a table with the columns ``image,label[,split]`` beside the images, or one for each split;
-   Hugging Face's ``metadata.csv`` with ``file_name,label`` is one.
+   Hugging Face's ``metadata.csv`` with ``file_name,label`` is one, and so is its
+   ``metadata.jsonl``.
 
 A folder and its zip archive are read by the same rules.
 
@@ -17,10 +18,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from fer.core import labels
@@ -29,6 +31,7 @@ from fer.core.errors import DataError
 from fer.core.files import is_outside
 from fer.core.options import SWITCH, check_value, or_null
 from fer.data.readers.base import (
+    LATER,
     SHARE,
     SPLIT_NAMES,
     FolderSource,
@@ -43,6 +46,7 @@ from fer.data.readers.base import (
     list_zip,
     make_ids,
     only_archive,
+    persons_across,
     shown,
 )
 
@@ -54,8 +58,16 @@ SYNONYMS = or_null(
     ),
     "for none",
 )
+PERSON = or_null(
+    (
+        "the name of a table's column, or a pattern (a regular expression) of file names",
+        lambda value: isinstance(value, str) and 0 < len(value) <= 200 and is_pattern(value),
+    ),
+    "where nobody says who is shown",
+)
 COLUMNS = ("image", "label", "split", "gender", "race", "age")
 """What a table of labels may say of an image; other columns are not read."""
+TABLES = (".csv", ".jsonl")
 DELIMITERS = (",", ";", "\t")
 MOST_CLASSES = 20
 """That a message names; who has more classes has another kind of data."""
@@ -85,6 +97,8 @@ class Item:
     gender: str = ""
     race: str = ""
     age: str = ""
+    person: str = ""
+    """Who is shown, of a table's column; empty where it does not say."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +125,18 @@ class FolderReader(HoldOut):
         drop_unknown: leave out, and count, images of a class that is none of the seven emotions;
             otherwise one is an error.
         synonyms: what other names of classes mean, ``{"mad": "angry"}`` or ``["mad: angry"]``.
+        person: who is shown, so that what is held out shows other people: a column of the table, or
+            a pattern of the file's name, else of its path: its group, or all that it matches
+            (``S\\d+`` for CK+, ``^[A-Z]{2}`` for JAFFE).
 
     Raises:
-        ConfigError: a share would leave a split empty, or a synonym is none.
+        ConfigError: a share would leave a split empty, a synonym is none, or ``person`` no pattern.
     """
 
     test_fraction: float = 0.2
     drop_unknown: bool = False
     synonyms: labels.Synonyms | None = None
+    person: str | None = field(default=None, metadata={LATER: True})
 
     how_to_obtain = HOW_TO_OBTAIN
 
@@ -127,6 +145,7 @@ class FolderReader(HoldOut):
         check_value("dataset.reader.test_fraction", self.test_fraction, SHARE)
         check_value("dataset.drop_unknown", self.drop_unknown, SWITCH)
         check_value("dataset.synonyms", self.synonyms, SYNONYMS)
+        check_value("dataset.person", self.person, PERSON)
         # In one form, so that the same synonyms in another order are the same preparation.
         object.__setattr__(self, "synonyms", labels.read_synonyms(self.synonyms or {}))
 
@@ -143,7 +162,7 @@ class FolderReader(HoldOut):
             archive = only_archive(names)
             if archive is not None:
                 return self.list(raw / archive)
-        elif raw.suffix.lower() == ".csv":
+        elif raw.suffix.lower() in TABLES:
             source, tables = FolderSource(raw.parent, None), [raw.name]
             names = list_files(raw.parent)
         elif raw.suffix.lower() == ".zip":
@@ -170,7 +189,8 @@ class FolderReader(HoldOut):
         )
         check_keys(raw, items)
         emotion_of = {item.key: emotions[item.label] for item in items}
-        items, held_out = self._hold_out(raw, items, emotion_of)
+        persons = self._persons(raw, items)
+        items, held_out = self._hold_out(raw, items, emotion_of, persons)
         warnings = [held_out] if held_out else []
         if listing.ignored:
             warnings.append(
@@ -202,6 +222,7 @@ class FolderReader(HoldOut):
             official_protocol=False,
             warnings=warnings,
             excluded=excluded | {why: count for why, count in listing.excluded.items() if count},
+            findings=persons_across(persons, {item.key: item.split for item in items}),
         )
 
     def _emotion(self, name: str) -> str:
@@ -247,13 +268,36 @@ class FolderReader(HoldOut):
             )
         return emotions, unknown
 
+    def _persons(self, raw: Path, items: Sequence[Item]) -> dict[str, str]:
+        """Who is shown on each image, by its key; empty where nobody says.
+
+        Raises:
+            DataError: of some images neither a column nor the pattern says it.
+        """
+        if self.person is None:
+            return {}
+        persons = {item.key: item.person or find_person(self.person, item.key) for item in items}
+        without = [key for key, person in persons.items() if not person]
+        if without:
+            raise DataError(
+                f"{raw}: expected dataset.person to be a column of the table, or a pattern that "
+                f"says of each image who is shown, found none for {len(without):,} of "
+                f"{len(items):,} images with {self.person!r}; the first: {shown(without[0])!r}. "
+                f"Correct it, such as {typed('dataset.person', '^S[0-9]+')}"
+            )
+        return persons
+
     def _hold_out(
-        self, raw: Path, items: Sequence[Item], emotion_of: Mapping[str, str]
+        self,
+        raw: Path,
+        items: Sequence[Item],
+        emotion_of: Mapping[str, str],
+        persons: Mapping[str, str],
     ) -> tuple[Sequence[Item], str]:
         """The items, each with a split, and a warning that says how a missing split was made.
 
         Raises:
-            DataError: a class has too few images to hold any out.
+            DataError: a class has too few images to hold any out, or too few persons are shown.
         """
         given = {item.split for item in items}
         missing = [split for split in ("test", "val") if split not in given]
@@ -276,7 +320,17 @@ class FolderReader(HoldOut):
         shares = {"test": self.test_fraction, "val": self.val_fraction}
         for number, split in enumerate(missing, start=1):
             rest = [key for key in pool if key not in made]
-            chosen = self.choose(rest, emotion_of, shares[split], leave=least - number)
+            if persons:
+                own = {key: persons[key] for key in rest}
+                chosen = self.choose_persons(own, emotion_of, shares[split])
+                if not chosen:
+                    raise DataError(
+                        f"{raw}: expected enough persons to hold {split} out of train with every "
+                        f"emotion left there, found {len(set(own.values()))}. Add images of "
+                        "others, or leave out dataset.person."
+                    )
+            else:
+                chosen = self.choose(rest, emotion_of, shares[split], leave=least - number)
             made.update(dict.fromkeys(chosen, split))
         items = [replace(item, split=made.get(item.key, item.split or "train")) for item in items]
         parts = " and then ".join(
@@ -284,9 +338,16 @@ class FolderReader(HoldOut):
             for split in missing
         )
         return items, (
-            f"There is no {' and no '.join(missing)} split: held out at random, class by class, "
-            f"{'are' if missing[1:] else 'is'} {parts} (seed {self.split_seed}). This is not an "
-            "official protocol, and pictures of one person may be on both sides."
+            f"There is no {' and no '.join(missing)} split: held out at random, "
+            f"{'person by person' if persons else 'class by class'}, "
+            f"{'are' if missing[1:] else 'is'} {'about ' * bool(persons)}{parts} (seed "
+            f"{self.split_seed}). This is not an official protocol"
+            + (
+                "."
+                if persons
+                else ", and pictures of one person may be on both sides (dataset.person=… says "
+                "who is shown)."
+            )
         )
 
     # --- class folders -----------------------------------------------------------------------
@@ -369,7 +430,7 @@ class FolderReader(HoldOut):
         repeated = 0
         for table in tables:
             folder = PurePosixPath(table[len(prefix) :]).parent
-            for row in read_table(source, table, alone=len(tables) == 1):
+            for row in read_table(source, table, self.person, alone=len(tables) == 1):
                 key = find_file(row, folder, files)
                 if key not in first:
                     first[key] = row
@@ -386,10 +447,7 @@ class FolderReader(HoldOut):
                 f"{len(missing):,} such rows; hidden files do not count, and case does). Correct "
                 "the paths, which are relative to the table's folder, or remove the rows."
             )
-        items = [
-            Item(files.get(key, key), key, row.label, row.split, row.gender, row.race, row.age)
-            for key, row in first.items()
-        ]
+        items = [Item(files.get(key, key), key, *row.facts) for key, row in first.items()]
         used = {item.location for item in items}.union(tables)
         others = [name for name in names if name not in used]
         shown_tables = ", ".join(table[len(prefix) :] for table in tables)
@@ -421,6 +479,25 @@ class FolderReader(HoldOut):
     def _meaning(self, row: Row) -> str:
         """The emotion of a row, or its class as it stands."""
         return self._emotion(row.label) or labels.normalise(row.label)
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a text is a regular expression."""
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
+
+
+def find_person(pattern: str, path: str) -> str:
+    """Who is shown, by a pattern of the file's name, else of its path; empty if neither says.
+
+    >>> find_person(r"S\\d+", "happy/S005_001.png"), find_person("^[A-Z]{2}", "sad/KA.SA1.tiff")
+    ('S005', 'KA')
+    """
+    found = re.search(pattern, PurePosixPath(path).name) or re.search(pattern, path)
+    return "" if found is None else found[found.re.groups and 1] or ""
 
 
 def ask_for_meaning(names: Sequence[str]) -> str:
@@ -475,6 +552,12 @@ class Row:
     gender: str = ""
     race: str = ""
     age: str = ""
+    person: str = ""
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What an :class:`Item` takes from it, in that order."""
+        return self.label, self.split, self.gender, self.race, self.age, self.person
 
 
 def find_tables(source: FolderSource | ZipSource, names: Sequence[str], root: str) -> Sequence[str]:
@@ -498,8 +581,8 @@ def find_tables(source: FolderSource | ZipSource, names: Sequence[str], root: st
         place = PurePosixPath(name).parent
         near = place in (around, *around.parents)
         of_split = place.parent == around and split_of(place.name)
-        if name.lower().endswith(".csv") and (near or of_split):
-            start = source.read_bytes(name, HEADER_BYTES)
+        if name.lower().endswith(TABLES) and (near or of_split):
+            start = read_csv(source, name, HEADER_BYTES)
             if read_header(first_line(read_lines(start))[1]):
                 found.setdefault(place if near else around / "<split>", []).append(name)
     if not found:
@@ -547,6 +630,39 @@ def check_unread(source: FolderSource | ZipSource, names: Sequence[str]) -> None
             )
 
 
+def read_csv(source: FolderSource | ZipSource, name: str, size: int = -1) -> bytes:
+    """The bytes of a table, or the first ``size`` of them; of JSON lines as a table with a header.
+
+    Raises:
+        DataError: it cannot be read, or a line is no JSON mapping.
+    """
+    data = source.read_bytes(name, size)
+    if not name.lower().endswith(".jsonl"):
+        return data
+    lines = [line for line in data.splitlines() if line.strip()]
+    lines = lines[:1] if size >= 0 else lines
+    table: list[str] = []
+    columns: list[str] = []
+
+    def add(cells: Iterable[object]) -> None:
+        table.append(",".join('"' + str(cell).replace('"', '""') + '"' for cell in cells) + "\n")
+
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            columns = columns or list(row)
+            if number == 1:
+                add(columns)
+            add([row.get(column, "") for column in columns])
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+            raise DataError(
+                f"{source.path / name}: line {number}: expected a JSON mapping such as "
+                '{"file_name": "1.png", "label": "happy"}, found: '
+                f"{shown(str(error))}. Correct the line."
+            ) from error
+    return "".join(table).encode("utf-8", "surrogatepass")
+
+
 def read_lines(data: bytes) -> Iterator[str]:
     """Lines of a table with their ends; what is not UTF-8 comes as surrogates, as in file names."""
     return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape", newline="")
@@ -575,12 +691,15 @@ def read_header(line: str) -> tuple[str, list[str]] | None:
     return None
 
 
-def read_table(source: FolderSource | ZipSource, name: str, *, alone: bool) -> Sequence[Row]:
+def read_table(
+    source: FolderSource | ZipSource, name: str, person: str | None, *, alone: bool
+) -> Sequence[Row]:
     """The rows of a table of labels, each with a split or none.
 
     Args:
         source: the copy.
         name: of the table.
+        person: the column that says who is shown, if the table has it.
         alone: there is no other: its own name then says nothing about its images' split, but
             that of a split's folder does.
 
@@ -588,12 +707,12 @@ def read_table(source: FolderSource | ZipSource, name: str, *, alone: bool) -> S
         DataError: it cannot be read, or some rows have a split and others have none.
     """
     path = source.path / name
-    rows = check_splits(path, list(read_rows(path, source.read_bytes(name))))
+    rows = check_splits(path, list(read_rows(path, read_csv(source, name), person)))
     split = split_of(PurePosixPath(name).parent.name) if alone else split_of_table(name)
     return [row if row.split else replace(row, split=split) for row in rows]
 
 
-def read_rows(path: Path, data: bytes) -> Iterator[Row]:
+def read_rows(path: Path, data: bytes, person: str | None = None) -> Iterator[Row]:
     """The rows of a table of labels; empty ones are left out.
 
     Raises:
@@ -610,8 +729,10 @@ def read_rows(path: Path, data: bytes) -> Iterator[Row]:
         )
     delimiter, names = header
     columns = {name: names.index(name) for name in COLUMNS if name in names}
-    for name in columns:
-        if names.count(name) > 1:
+    if person is not None and person.lower() in names:
+        columns["person"] = names.index(person.lower())
+    for name, place in columns.items():
+        if names.count(names[place]) > 1:
             raise DataError(
                 f"{path}: expected the column {name} once, found it {names.count(name)} times. "
                 "Rename or remove one of them."

@@ -891,3 +891,135 @@ def test_the_message_about_classes_in_another_script_can_be_pasted(
         option = option.replace(f"{name}: EMOTION", f"{name}: {emotion}")
     done = run_program(*command, option, cwd=tmp_path)
     assert f"zh: {21 + len(beside)} images" in done.stdout
+
+
+# --- persons -----------------------------------------------------------------------------------
+
+
+def of_persons(persons: int, per_person: int = 2) -> list[str]:
+    """``happy/S005_1.png``: everybody shows every emotion so many times."""
+    return [
+        f"{emotion}/S{person:03}_{number}.png"
+        for emotion in labels.EMOTIONS
+        for person in range(persons)
+        for number in range(per_person)
+    ]
+
+
+def person_of(location: object) -> str:
+    return Path(str(location)).name[:4]
+
+
+@pytest.mark.parametrize("form", ["pattern", "column"])
+def test_nobody_is_on_both_sides_of_what_is_held_out(tmp_path: Path, form: str) -> None:
+    names = of_persons(20)
+    raw = write(tmp_path / "raw", names)
+    person = r"S\d+"
+    if form == "column":
+        rows = [[name, name.split("/")[0], person_of(name)] for name in names]
+        write_table(raw / "labels.csv", rows, "image,label,Subject")
+        person = "subject"
+    dataset = read(raw, person=person)
+    sides: dict[str, set[str]] = {}
+    for record in dataset.records:
+        sides.setdefault(person_of(record.location), set()).add(record.split)
+    assert all(len(own) == 1 for own in sides.values())
+    counts = Counter(record.split for record in dataset.records)
+    assert counts["test"] == 4 * 14 and counts["val"] == 2 * 14  # a fifth, and a tenth of the rest
+    assert "held out at random, person by person" in dataset.warnings[0]
+    assert "both sides" not in dataset.warnings[0] and dataset.findings == []
+    without = read(raw)
+    assert len({r.split for r in without.records if person_of(r.location) == "S000"}) > 1
+    assert "dataset.person" in without.warnings[0]
+    other = read(raw, person=person, split_seed=1)
+    assert {r.id for r in other.records if r.split == "test"} != {
+        r.id for r in dataset.records if r.split == "test"
+    }
+
+
+def test_given_splits_with_a_person_on_both_sides_are_reported(tmp_path: Path) -> None:
+    raw = write(
+        tmp_path / "raw",
+        [
+            *(
+                f"{s}/{e}/{s[:2].upper()}{i}.png"
+                for s in SPLITS
+                for e in labels.EMOTIONS
+                for i in "12"
+            ),
+            "test/happy/TR9.png",
+        ],
+    )
+    prepared = prepare("x", tmp_path / "x", FolderReader(person="^[A-Z]{2}"), raw=raw)
+    (finding,) = [f for f in prepared.integrity["findings"] if f["kind"].startswith("persons")]
+    assert finding["text"].startswith("1 of 3 persons are in more than one split (TR)")
+    assert finding["images"] == 15
+    apart = read(write(tmp_path / "apart", FULL), person=r"(train|val|test)/")
+    assert apart.findings == []
+
+
+@pytest.mark.parametrize(
+    ("person", "persons", "message"),
+    [
+        ("Q\\d", 9, "expected dataset.person to be a column.*none for 126 of 126"),
+        (r"S\d+", 2, "expected enough persons to hold val out of train"),
+    ],
+)
+def test_persons_that_cannot_be_told_apart_are_refused(
+    tmp_path: Path, person: str, persons: int, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read(write(tmp_path / "raw", of_persons(persons)), person=person)
+    with pytest.raises(
+        ConfigError, match=r"dataset\.person: expected the name of a table's column"
+    ):
+        FolderReader(person="(")
+
+
+def test_a_reader_without_persons_finds_what_was_prepared_before_there_were_any() -> None:
+    assert "person" not in FolderReader().options()
+
+
+# --- of the wild -------------------------------------------------------------------------------
+
+
+def test_hugging_faces_json_lines_are_a_table(tmp_path: Path) -> None:
+    rows = [(split, *row) for split in SPLITS for row in table_rows(3)]
+    for split in SPLITS:
+        write(tmp_path / "raw" / split, [image for own, image, _ in rows if own == split])
+        lines = [
+            json.dumps({"file_name": image, "label": label, "note": "a, b"})
+            for own, image, label in rows
+            if own == split
+        ]
+        (tmp_path / "raw" / split / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    dataset = read_to_train(tmp_path / "raw")
+    assert Counter(record.split for record in dataset.records) == dict.fromkeys(SPLITS, 21)
+    alone = read(tmp_path / "raw/train/metadata.jsonl")
+    assert Counter(record.emotion for record in alone.records) == dict.fromkeys(labels.EMOTIONS, 3)
+    for text in ('{"file_name": "x.png"', "[1]", '{"file_name": 1}\n{'):
+        (tmp_path / "raw/train/metadata.jsonl").write_text(text)
+        with pytest.raises(
+            DataError, match=r"metadata\.jsonl: (line \d: expected a JSON|expected)"
+        ):
+            read(tmp_path / "raw/train/metadata.jsonl")
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "utf-8"])
+def test_a_zip_whose_names_say_nothing_of_their_encoding_is_read(
+    tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = dict(
+        zip(labels.EMOTIONS, ("愤怒", "厌恶", "恐惧", "高兴", "悲伤", "惊讶", "中性"), strict=True)
+    )
+    monkeypatch.setattr(
+        zipfile.ZipInfo, "_encodeFilenameFlags", lambda self: (self.filename.encode(encoding), 0)
+    )
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for name in class_names(10, words.values()):
+            archive.writestr(name, to_png(rng.integers(0, 256, (8, 8), dtype=np.uint8)))
+    synonyms = [f"{word}: {emotion}" for emotion, word in words.items()]
+    dataset = read(tmp_path / "faces.zip", synonyms=synonyms)
+    assert Counter(record.emotion for record in dataset.records) == dict.fromkeys(words, 10)
+    prepare("x", tmp_path / "x", FolderReader(synonyms=synonyms), raw=tmp_path / "faces.zip")

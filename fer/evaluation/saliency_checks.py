@@ -1,0 +1,287 @@
+"""Whether saliency maps mean something: deletion and insertion, and networks of random weights.
+
+- deletion and insertion: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of
+  Black-box Models", arXiv 1806.07421;
+- random weights: Adebayo et al., "Sanity Checks for Saliency Maps", arXiv 1810.03292.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.integrate import trapezoid
+from scipy.stats import rankdata, t
+from torch import nn
+
+from fer.core.errors import DataError
+from fer.evaluation.attribution import (
+    batches,
+    check_images,
+    own_copy,
+    random_maps,
+    saliency_maps,
+    to_tensor,
+)
+from fer.model.network import NormalisedNetwork
+
+
+def replacements(images: np.ndarray) -> dict[str, np.ndarray]:
+    """What stands for deleted pixels: :data:`fer.evaluation.explanation.REPLACEMENTS`.
+
+    A replacement rewards the maps that were made with it: integrated gradients, which begin at the
+    blurred image, win when pixels are blurred. Neither of these is any method's starting point, and
+    what holds under both is not owed to the one or the other.
+
+    Args:
+        images: ``(N, H, W, C)`` uint8.
+
+    Returns:
+        Arrays that broadcast against the images, float32 0–255.
+    """
+    mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
+    return {"mean": mean, "black": np.zeros_like(mean)}
+
+
+@torch.inference_mode()
+def deletion_insertion(
+    network: NormalisedNetwork,
+    images: np.ndarray,
+    targets: np.ndarray,
+    maps: np.ndarray,
+    replacement: np.ndarray,
+    *,
+    steps: int = 16,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    batch_size: int = 32,
+) -> dict[str, np.ndarray]:
+    """Delete and insert pixels in the order of their saliency (arXiv 1806.07421, section 4.2).
+
+    Pixels of equal saliency go in a random order.
+
+    Args:
+        network: gives logits ``(N, 7)``; left as it is.
+        images: ``(N, H, W, C)`` uint8.
+        targets: ``(N,)`` int, the explained emotions.
+        maps: ``(N, H, W)``.
+        replacement: what deleted pixels become, one of :func:`replacements`.
+        steps: from no pixel to all pixels.
+        seed: of the order of equal pixels.
+        device: where to compute.
+        batch_size: images per pass.
+
+    Returns:
+        ``deletion`` (from the image to what replaces it) and ``insertion`` (the way back), each
+        ``(N, steps + 1)``: the probability of the explained emotion after each step.
+
+    Raises:
+        DataError: the shapes do not fit.
+    """
+    check_images(images, targets)
+    if maps.shape != images.shape[:3]:
+        raise DataError(f"saliency: expected maps {images.shape[:3]}, found {maps.shape}.")
+    device = torch.device(device)
+    network = own_copy(network, device)
+    n, count = len(images), math.prod(images.shape[1:3])
+    ties = random_maps(images, seed).reshape(n, count)
+    order = np.lexsort((ties, -maps.reshape(n, count)), axis=1)
+    ranks = np.argsort(order, axis=1).reshape(*maps.shape, 1)
+    without, sharp = replacement / np.float32(255), images.astype(np.float32) / 255
+    # Insertion ends where deletion begins, and the other way round: those are computed once.
+    rows = [(i, k, False) for i in range(n) for k in range(steps + 1)]
+    rows += [(i, k, True) for i in range(n) for k in range(1, steps)]
+    found = np.empty(len(rows))
+    for batch in batches(len(rows), batch_size):
+        mixed = np.array(
+            [
+                np.where((ranks[i] < round(k / steps * count)) == is_in, sharp[i], without[i])
+                for i, k, is_in in rows[batch]
+            ]
+        )
+        probabilities = network(to_tensor(mixed, device)).float().softmax(dim=1).cpu().numpy()
+        explained = targets[[i for i, *_ in rows[batch]]]
+        found[batch] = probabilities[np.arange(len(mixed)), explained]
+    deletion = found[: n * (steps + 1)].reshape(n, steps + 1)
+    between = found[n * (steps + 1) :].reshape(n, steps - 1)
+    insertion = np.concatenate([deletion[:, -1:], between, deletion[:, :1]], axis=1)
+    return {"deletion": deletion, "insertion": insertion}
+
+
+def areas(curves: np.ndarray) -> np.ndarray:
+    """Area under each curve ``(N, steps + 1)`` over the share of the pixels, ``(N,)``, 0–1.
+
+    A good map has a small one by deletion and a large one by insertion.
+    """
+    return np.asarray(trapezoid(curves, dx=1 / (curves.shape[1] - 1), axis=1))
+
+
+def compare(gains: np.ndarray) -> dict[str, Any]:
+    """Whether the mean of paired differences is above 0.
+
+    Args:
+        gains: ``(N,)``, how much better each image fares than with its random map.
+
+    Returns:
+        ``mean``, ``interval`` (95 %, Student's t over the images), and ``verdict``: ``better``,
+        ``worse``, or ``not better`` where the interval holds 0. Fewer than two images have no
+        interval and no verdict.
+    """
+    n = len(gains)
+    mean = float(gains.mean())
+    if n < 2:
+        return {"mean": mean, "interval": None, "verdict": None}
+    margin = float(t.ppf(0.975, n - 1) * gains.std(ddof=1) / math.sqrt(n))
+    verdict = "better" if mean > margin else "worse" if mean < -margin else "not better"
+    return {"mean": mean, "interval": [mean - margin, mean + margin], "verdict": verdict}
+
+
+def faithfulness(
+    network: NormalisedNetwork,
+    images: np.ndarray,
+    targets: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    *,
+    seed: int,
+    **options: Any,
+) -> dict[str, Any]:
+    """Deletion and insertion of each method's maps against random maps.
+
+    Args:
+        network: left as it is.
+        images: ``(N, H, W, C)`` uint8.
+        targets: ``(N,)`` int.
+        maps: of each method, ``(N, H, W)``.
+        seed: of the random maps.
+        options: further ones of :func:`deletion_insertion`.
+
+    Returns:
+        ``images``; ``replacements``: of each the mean ``curve`` and its area (``auc``) by deletion
+        and by insertion, of ``random`` maps and of each of the ``methods``, these with their
+        ``gain`` over the random map of the same image (see :func:`compare`); and ``verdicts``:
+        of each method what holds under every replacement, else ``not better``.
+    """
+    by_chance = random_maps(images, seed)
+    found: dict[str, Any] = {"images": len(images), "replacements": {}, "verdicts": {}}
+    for name, replacement in replacements(images).items():
+
+        def curves_of(values: np.ndarray, fill: np.ndarray = replacement) -> dict[str, np.ndarray]:
+            return deletion_insertion(network, images, targets, values, fill, seed=seed, **options)
+
+        chance = curves_of(by_chance)
+        own: dict[str, Any] = {"random": _describe(chance), "methods": {}}
+        for method, values in maps.items():
+            curves = curves_of(values)
+            own["methods"][method] = _describe(curves)
+            for kind, sign in (("deletion", -1), ("insertion", 1)):
+                gains = sign * (areas(curves[kind]) - areas(chance[kind]))
+                own["methods"][method][kind]["gain"] = compare(gains)
+        found["replacements"][name] = own
+    for method in maps:
+        found["verdicts"][method] = {}
+        for kind in ("deletion", "insertion"):
+            verdicts = {
+                own["methods"][method][kind]["gain"]["verdict"]
+                for own in found["replacements"].values()
+            }
+            agreed = verdicts.pop() if len(verdicts) == 1 else "not better"
+            found["verdicts"][method][kind] = agreed
+    return found
+
+
+def _describe(curves: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {
+        kind: {"curve": values.mean(axis=0).tolist(), "auc": float(areas(values).mean())}
+        for kind, values in curves.items()
+    }
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Spearman's correlation ``(N,)`` of each row of ``(N, P)`` arrays; NaN of a constant row."""
+    a, b = (rankdata(rows, axis=1) for rows in (first, second))
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    spread = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    nan = np.full(len(a), np.nan)
+    return np.divide((a * b).sum(axis=1), spread, out=nan, where=spread > 0)
+
+
+def randomised(network: NormalisedNetwork, stages: int, seed: int) -> NormalisedNetwork:
+    """A copy whose last ``stages`` parts (head, last block, …) have random weights.
+
+    The weights of a part do not depend on how many parts are random.
+    """
+    other = copy.deepcopy(network).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _, part in reversed(other.stages()[-stages:]):
+            for module in part.modules():
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset):
+                    reset()
+                else:  # weights that a layer of somebody's own holds
+                    for parameter in module.parameters(recurse=False):
+                        nn.init.normal_(parameter, std=float(parameter.detach().std(correction=0)))
+                if isinstance(module, nn.Conv2d):  # as SharedCNN begins
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return other
+
+
+def randomisation_check(
+    network: NormalisedNetwork,
+    images: np.ndarray,
+    targets: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    *,
+    seed: int = 0,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = 32,
+) -> dict[str, Any]:
+    """How like the maps stay while weights become random from the head downwards.
+
+    A map that shows what the network has learned changes; one that stays shows edges of the image.
+
+    Args:
+        network: trained; left as it is.
+        images: ``(N, H, W, C)`` uint8.
+        targets: ``(N,)`` int.
+        maps: of each method, ``(N, H, W)``, of the trained network.
+        seed: of the random weights.
+        settings: of each method, further options of :func:`attributions`.
+        device: where to compute.
+        batch_size: images per pass.
+
+    Returns:
+        ``stages`` (``trained``, ``head``, ``block 4``, …) and, for each method, ``correlation``:
+        the mean rank correlation over the images at each stage, None where no map has contrast.
+
+    Raises:
+        ConfigError: a method is unknown.
+    """
+    stages = network.stages()[::-1]
+    copies = [randomised(network, k, seed) for k in range(1, len(stages) + 1)]
+    found: dict[str, Any] = {"images": len(images), "stages": ["trained", *dict(stages)]}
+    for method, trained in maps.items():
+        means: list[float | None] = []
+        options = dict((settings or {}).get(method, {}))
+        for other in (None, *copies):
+            again = trained
+            if other is not None:
+                again = saliency_maps(
+                    other,
+                    images,
+                    targets,
+                    method,
+                    device=device,
+                    batch_size=batch_size,
+                    **options,
+                )
+            alike = rank_correlation(*(own.reshape(len(own), -1) for own in (trained, again)))
+            alike = alike[np.isfinite(alike)]
+            means.append(float(alike.mean()) if len(alike) else None)
+        found.setdefault("methods", {})[method] = {"correlation": means}
+    return found
