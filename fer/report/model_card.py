@@ -96,7 +96,8 @@ def inert(value: Any, key: str = "") -> Any:
         return value
     if len(value) > LONGEST:
         raise ValueError(f"a text of {len(value):,} characters")
-    line = "".join(one if one.isprintable() else " " for one in value)
+    kept = "\n" if key == "command" else ""  # several commands stand below each other
+    line = "".join(one if one.isprintable() or one == kept else " " for one in value)
     if key == "command":
         return line.replace("```", "")
     return "".join(f"&#{ord(one)};" if one in "*[]`|\\#~" else one for one in escape(line, False))

@@ -51,9 +51,9 @@ def describe_run(
             "verdict": integrity["verdict"],
             "official_protocol": integrity["official_protocol"],
             "images": {split: len(dataset) for split, dataset in data.datasets.items()},
+            "train_counts": data.class_counts() if len(data.datasets["train"]) else None,
             # Of the images that are used: equal where two runs were measured on the same.
             "fingerprints": {split: fingerprint(data.entries(split)) for split in data.rows},
-            "train_counts": data.class_counts() if len(data.datasets["train"]) else None,
             "left_out": data.left_out,
         },
         "notes": list(notes),

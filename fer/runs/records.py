@@ -37,7 +37,9 @@ EVALUATION: dict[str, Any] = {
         "sha256": (str, ...),
         "seed": (int, None),
         "dataset": {"name": str},
+        "priors": ([float] * labels.NUM_CLASSES, None, ...),
     },
+    "dataset": {**RUN["dataset"], "train_counts": ([int] * labels.NUM_CLASSES, None, ...)},
     "config": {"metrics": {"resamples": int, "seed": int}},
     "hardware": {"precision": str},
 }

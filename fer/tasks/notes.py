@@ -77,17 +77,6 @@ def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
     return notes
 
 
-def notes_on_published(settings: Sequence[Setting], dataset: str, images: int) -> list[str]:
-    """Why published figures of a dataset do not stand beside those of so many images."""
-    published = ((setting.reference or {}).get(dataset) for setting in settings)
-    counts = {one["images"] for one in published if one} - {images}
-    return [
-        f"The published accuracies are of {count:,} images of {dataset} and do not stand beside "
-        f"those of these {images:,}. FER2013 has as many in split=val+test, RAF-DB in split=test."
-        for count in sorted(counts)
-    ]
-
-
 def temperature_notes(checkpoint: Checkpoint, dataset: str, split: str) -> list[str]:
     """What a reader of calibration with a temperature fitted on ``dataset``'s val must know."""
     notes = []
@@ -102,3 +91,14 @@ def temperature_notes(checkpoint: Checkpoint, dataset: str, split: str) -> list[
             "on those of the dataset that the network was trained on."
         )
     return notes
+
+
+def notes_on_published(settings: Sequence[Setting], dataset: str, images: int) -> list[str]:
+    """Why published figures of a dataset do not stand beside those of so many images."""
+    published = ((setting.reference or {}).get(dataset) for setting in settings)
+    counts = {one["images"] for one in published if one} - {images}
+    return [
+        f"The published accuracies are of {count:,} images of {dataset} and do not stand beside "
+        f"those of these {images:,}. FER2013 has as many in split=val+test, RAF-DB in split=test."
+        for count in sorted(counts)
+    ]

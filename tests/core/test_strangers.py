@@ -186,6 +186,7 @@ def thousands(content: dict[str, Any]) -> None:
 NAN = torch.full((7,), torch.nan)
 STRANGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no weights": (lambda c: c.pop("state_dict"), "without its description"),
+    "endless priors": (lambda c: c["fer"].update(priors=[1e400] * 7), "incomplete description"),
     "no epoch": (lambda c: c.pop("epoch"), "incomplete description"),
     "one weight missing": (
         lambda c: c["state_dict"].pop(BIAS),
