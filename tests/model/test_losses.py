@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from torch import multiprocessing, nn
+from torch import nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from fer.model.losses import CrossEntropyLoss, FocalLoss, class_weights
@@ -100,7 +101,7 @@ def in_process(rank: int, folder: str) -> None:
 
 
 def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
-    multiprocessing.spawn(in_process, (str(tmp_path),), nprocs=2)
+    spawn(in_process, (str(tmp_path),), nprocs=2)
     found = torch.load(tmp_path / "found.pt", weights_only=True)
     for name in LOSSES:
         step = make_step(name)
