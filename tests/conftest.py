@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     # The test processes share the cores. torch reads this when it is imported, here and in the
@@ -22,6 +23,7 @@ from PIL import Image
 
 from fer.core import labels
 from fer.data.readers import fer2013, rafdb
+from fer.evaluation.metrics import measure_split
 
 ROOT = Path(__file__).resolve().parent.parent
 PER_SPLIT = {"Training": 4, "PublicTest": 2, "PrivateTest": 2}
@@ -190,3 +192,23 @@ def run_program(
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def run_record(**changes: Any) -> dict[str, Any]:
+    """``run.json`` of a training as a program writes it, but for ``changes``."""
+    return {
+        "command": "python train.py", "git": None, "notes": [], "started": "", "seed": 0,
+        "epochs": 2, "best_epoch": 1, "images_per_second": 1.0, "wall_seconds": 1.0,
+        "versions": {"fer": "1", "torch": "2", "lightning": "2"},
+        "hardware": {"device": "cpu", "cpu": "a CPU", "device_name": None, "threads": 2,
+                     "precision": "32-true"},
+        "config": {"dataset": {"generator": None}, "metrics": {"resamples": 100, "seed": 0}},
+        "dataset": {"fingerprint": 64 * "0"}, "validation": {"macro_f1": 0.5, "accuracy": 0.5},
+    } | changes  # fmt: skip
+
+
+def metrics_record(**changes: Any) -> dict[str, Any]:
+    """``metrics.json`` of 14 images, but for ``changes``."""
+    target = np.arange(14) % 7
+    right = 0.4 * np.eye(7)[target] + 0.6 / 7
+    return measure_split("faces", "test", target, right, target < 0, resamples=100) | changes

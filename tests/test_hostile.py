@@ -29,7 +29,7 @@ from fer.runs.sweep import Planned, read_job, recall
 from fer.tasks.card import write_card
 from fer.tasks.evaluate import evaluate
 from fer.tasks.study import study_task
-from tests.conftest import to_png, write_zip
+from tests.conftest import run_record, to_png, write_zip
 from tests.core.test_conf import compose
 from tests.core.test_strangers import png_of, save, tiny
 from tests.report.test_model_card import make_results
@@ -287,12 +287,7 @@ def run_json(content: object) -> Attack:
     return lambda folder, _: write(folder / "train/synthetic_a-seed0/run.json", content)
 
 
-GOOD_RUN: dict[str, Any] = {
-    **{"command": "python train.py", "notes": [], "git": None, "seed": 0, "started": "now"},
-    **{"epochs": 1, "best_epoch": 0, "validation": {"macro_f1": 0.5}, "images_per_second": 1.0},
-    **{"wall_seconds": 1.0, "versions": {"torch": "2"}, "hardware": {"cpu": "one"}},
-    **{"config": {"dataset": {"generator": None}}, "dataset": {"fingerprint": "0" * 64}},
-}
+GOOD_RUN = run_record()
 STUDIED: dict[str, Attack] = {
     "no mapping": run_json([1, 2]),
     "without end": run_json("[" * 200_000),
@@ -321,10 +316,7 @@ def test_a_study(attack: Attack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("content", ["[]", "{}", '{"samples": "<b>"}', "id,true\n1,2", "\0", ""])
 def test_evaluations_side_by_side(name: str, content: str, tmp_path: Path) -> None:
     metrics = make_results()["evaluations"][0]["metrics"] | {"samples": 1}
-    run = GOOD_RUN | {
-        "config": {"metrics": {"resamples": 100, "seed": 0}},
-        "checkpoint": {"path": "x.ckpt", "seed": 0, "dataset": {"name": "x"}},
-    }
+    run = GOOD_RUN | {"checkpoint": {"path": "x.ckpt", "seed": 0, "dataset": {"name": "x"}}}
     table = (
         "id,true,predicted,confidence,p_angry,p_disgust,p_fear,p_happy,p_sad,p_surprise,p_neutral\n"
     )

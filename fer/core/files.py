@@ -41,7 +41,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
         Path(name).replace(path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)  # a full disk is named where it is
         raise
     return path

@@ -78,11 +78,12 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     scores = {"support": int, **dict.fromkeys(("precision", "recall", "f1"), (float, None))}
     shape = {
         **_scores(),
+        "samples": int,
         "dataset": str,
         "split": str,
         "per_class": dict.fromkeys(labels.EMOTIONS, scores),
         "confusion_matrix": [[int] * labels.NUM_CLASSES] * labels.NUM_CLASSES,
-        "robustness": ({"relative_area": {str: {str: float}}}, ...),
+        "robustness": ({"relative_area": {str: _scores()}}, ...),
     }
     return dict(read_json(folder / "metrics.json", shape))
 
@@ -98,6 +99,7 @@ def read_robustness(folder: Path) -> list[dict[str, Any]] | None:
         return None
     row = {
         **_scores(),
+        "samples": int,
         "perturbation": str,
         "severity": int,
         "parameters": dict,
@@ -110,6 +112,5 @@ def _scores() -> dict[str, Any]:
     """Every score that is registered, and its interval."""
     return {
         **dict.fromkeys(SCORES, (float, ...)),
-        "samples": int,
         "confidence_intervals": {str: BOUNDS},
     }

@@ -70,7 +70,6 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """
     started = time.perf_counter()
     begun = datetime.now(timezone.utc)
-    hold(folder)
     check_options(cfg, optional=["dataset"])
     settings = configured_settings(cfg)
     import_networks(own_folders())
@@ -97,6 +96,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
             "The best epoch was chosen on validation images that these figures are of: they "
             "flatter it.",
         )
+    hold(folder)
     result = measure_network(network, data, cfg.split, computing, tta=cfg.tta, **measuring(cfg))
     metrics = result.metrics
     notes += notes_on_published(settings, data.dataset_name, len(result.target))

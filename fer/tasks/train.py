@@ -107,7 +107,6 @@ def train(cfg: DictConfig, folder: Path) -> float:
     Raises:
         FerError: something that the user can correct, in a message that says how.
     """
-    hold(folder)  # in a sweep, only the sweep's own folder is held so far
     run = build(cfg, folder)
     try:
         fit_or_go_on(run)
@@ -149,6 +148,7 @@ def build(cfg: DictConfig, folder: Path) -> Run:
     )
     if cfg.trainer.compile:
         network.compile()
+    hold(folder)  # in a sweep, only the sweep's own folder is held so far
     remove_leftovers(folder)  # of a run that was killed while it wrote
     cut_off = load_cut_off(cfg, folder, data)
     history = History(folder / "history.csv")

@@ -219,7 +219,9 @@ def test_what_cannot_be_drawn_is_named_before_anything_is_drawn(tmp_path: Path) 
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
         cfg = hydra.compose("train", overrides=overrides)
     data = make_data(cfg, make_model(cfg.model))
-    message = r"^dataset.generator.train: expected a whole number from 7, found 3\. Set it"
+    message = (
+        r"^dataset.generator.train: expected a whole number from 7 to 1000000, found 3\. Set it"
+    )
     with pytest.raises(ConfigError, match=message):
         data.prepare_data()
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"]

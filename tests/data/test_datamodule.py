@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -257,8 +258,7 @@ def changed(**changes: Any) -> Any:
     """A listing whose first record says something else."""
 
     def change(dataset: RawDataset) -> RawDataset:
-        first = vars(dataset.records[0]) | changes
-        dataset.records[0] = Record(**first)
+        dataset.records[0] = replace(dataset.records[0], **changes)
         return dataset
 
     return change

@@ -19,6 +19,7 @@ from fer.core.errors import ConfigError, DataError
 from fer.core.files import write_json
 from fer.core.words import NUMBER
 from fer.data.manifest import Entry, write_manifest
+from fer.data.preparation import REPORTED
 from fer.evaluation.compare import compare_paired
 from fer.evaluation.metrics import SplitResult, measure, measure_split, measure_subgroups
 from fer.evaluation.mistakes import write_predictions
@@ -40,7 +41,7 @@ from fer.runs.plan import Evaluation, Stage, Study
 from fer.runs.side_by_side import collect, cross_columns
 from fer.runs.state import State
 from fer.runs.sweep import Job, write_table
-from tests.conftest import ROOT, run_program, to_png
+from tests.conftest import ROOT, run_program, run_record, to_png
 from tests.report.test_report import Page, make_report
 
 N = 210
@@ -382,14 +383,10 @@ def write_evaluation(folder: Path, trained_on: str, measured_on: str, seed: int)
     target, probabilities = guess(seed)
     metrics = metrics_of(seed, measured_on)
     write_json(folder / "metrics.json", metrics)
-    run = {
-        "checkpoint": {"path": f"{trained_on}.ckpt", "dataset": {"name": trained_on}, "seed": 0},
-        "dataset": {"fingerprint": measured_on, "fingerprints": {"test": measured_on}},
-        "config": {"metrics": {"resamples": 100, "seed": 0}},
-        "hardware": {"precision": "32-true"},
-        "notes": [],
-        "command": "python evaluate.py",
-    }
+    run = run_record(
+        checkpoint={"path": f"{trained_on}.ckpt", "dataset": {"name": trained_on}, "seed": 0},
+        dataset={"fingerprint": measured_on, "fingerprints": {"test": measured_on}},
+    )
     write_json(folder / "run.json", run)
     ids = [str(index) for index in range(N)]
     write_predictions(folder / "predictions.csv", ids, target, probabilities)
@@ -492,6 +489,17 @@ def list_entries(name: str) -> list[Entry]:
     ]
 
 
+def example_of(shape: Any) -> Any:
+    """Some value of a shape, as :func:`fer.core.values.misfit` reads it."""
+    if isinstance(shape, tuple):
+        return example_of(shape[0])
+    if isinstance(shape, dict):
+        return {key: example_of(one) for key, one in shape.items() if key is not str}
+    if isinstance(shape, list):
+        return [example_of(one) for one in shape] if len(shape) > 1 else []
+    return None if shape is None else shape()
+
+
 def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
     """The files of a finished study of datasets a and b."""
     names = ("a", "b")
@@ -499,11 +507,9 @@ def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
     for name in names:
         (folder / name).mkdir(parents=True)
         counts = {split: dict.fromkeys(labels.EMOTIONS, 3) for split in ("train", "val", "test")}
-        integrity = {
+        integrity = example_of(REPORTED) | {
             "dataset": name, "counts": counts, "fingerprint": name * 64, "verdict": "drawn",
-            "verdict_text": "Good.", "leaks": {"test_in_train_or_val": 0, "val_in_train": 0},
-            "duplicates": {"groups": 0, "images": 0, "groups_with_conflicting_labels": 0},
-            "blank": [],
+            "verdict_text": "Good.",
         }  # fmt: skip
         path = write_json(folder / name / "integrity.json", integrity)
         write_manifest(folder / name / "manifest.csv", list_entries(name))
@@ -514,13 +520,10 @@ def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
             (place / "figures").mkdir(parents=True)
             (place / "figures/curves.png").write_bytes(to_png(np.zeros((2, 2), np.uint8)))
             (place / "history.csv").write_text("epoch,seconds\n0,60\n")
-            run: dict[str, Any] = {
-                "command": "python train.py", "git": None, "started": "", "best_epoch": 0,
-                "epochs": 1, "validation": metrics_of(seed), "images_per_second": 1.0,
-                "versions": {"torch": "2", "lightning": "2"},
-                "hardware": {"device_name": None, "cpu": "a CPU", "precision": "32-true"},
-                "config": {"dataset": {"generator": {}}}, "dataset": {"fingerprint": name},
-            }  # fmt: skip
+            own = {name: metrics_of(seed)[name] for name in SCORES}
+            run = run_record(
+                validation=own, config={"dataset": {"generator": {}}}, dataset={"fingerprint": name}
+            )
             write_json(place / "run.json", run)
             trainings[name, seed] = Stage(f"train {name}{seed}", ["x"], place / "x", place)
     for number, (name, seed, other) in enumerate(

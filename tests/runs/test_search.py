@@ -30,7 +30,7 @@ from fer.runs.search import Dimension, Settings
 from fer.runs.state import FINISHED, PRUNED, State
 from fer.runs.sweep import Planned
 from fer.tasks.wrap_up import finish_sweep
-from tests.conftest import ROOT, run_program, tiny_rows, write_zip
+from tests.conftest import ROOT, metrics_record, run_program, run_record, tiny_rows, write_zip
 from tests.runs.test_resume import OPTIONS
 from tests.runs.test_sweep import made_up, rows_of, times_of
 
@@ -237,15 +237,14 @@ class Jobs:
         for epoch in range(2):
             reporter.report(score * (0.5 + 0.5 * epoch), epoch)
         scores = {"macro_f1": score, "accuracy": score}
-        run = {"validation": scores, "wall_seconds": 1, "best_epoch": 1, "epochs": 2, "seed": 0}
-        run |= {"versions": {}, "hardware": {"device": "cpu"}}
+        run = run_record(validation=scores)
         if number == 2:
             write_json(place / FAILED, {"error": "ConfigError", "message": "no such thing"})
         elif number == 3:
             write_json(place / PRUNED, run)
         else:
             write_json(place / "run.json", run)
-            write_json(place / "metrics.json", {"split": "val", **scores})
+            write_json(place / "metrics.json", metrics_record(split="val", **scores))
             (place / FINISHED).touch()
 
 

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from fer.core.files import write_json
+from fer.core.labels import EMOTIONS
 from fer.evaluation.metrics import measure_split
 from fer.evaluation.mistakes import write_predictions
 from fer.report.side_by_side_page import write_side_by_side_page
 from fer.runs.side_by_side import Collection, collect
+from tests.conftest import run_record
 
 N = 70
 
@@ -42,13 +44,12 @@ def write_job(folder: Path, network: str, dataset: str, **differing: Any) -> Non
         "robustness": facts["robustness"], "perturbation": facts["perturbation"],
         "dataset": {"name": dataset, "folder": str(folder), "conflicts": facts["conflicts"]},
     }  # fmt: skip
-    run = {
-        "checkpoint": {"path": facts["path"], "sha256": facts["sha256"], "dataset": home,
-                       "seed": 0},
-        "dataset": {"fingerprint": facts["fingerprint"]},
-        "hardware": {"precision": facts["precision"]},
-        "config": config, "notes": [],
-    }  # fmt: skip
+    run = run_record(
+        checkpoint={"path": facts["path"], "sha256": facts["sha256"], "dataset": home, "seed": 0},
+        dataset={"fingerprint": facts["fingerprint"]},
+        hardware={"precision": facts["precision"]},
+        config=config,
+    )
     write_json(folder / "run.json", run)
     write_predictions(folder / "predictions.csv", [str(i) for i in range(n)], target, probabilities)
 
@@ -141,7 +142,8 @@ def test_damaged_images_are_said_to_be_of_their_split(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         write_job(folder, "a", "a", split=split)
         row = {"perturbation": "blur", "severity": 0, "parameters": {}, "samples": N,
-               "per_class": {}}  # fmt: skip
+               "confidence_intervals": {},
+               "per_class": {name: {"recall": None} for name in EMOTIONS}}  # fmt: skip
         (folder / "robustness.json").write_text(json.dumps([row]))
     assert collect(tmp_path) is not None
     with (tmp_path / "robustness.csv").open() as file:

@@ -33,7 +33,7 @@ from fer.runs.state import FINISHED, State
 from fer.runs.sweep import Job, Planned
 from fer.tasks.wrap_up import finish_sweep
 from hydra_plugins.fer_ray.launcher import ClusterLauncher, choose_resources
-from tests.conftest import ROOT, run_program, tiny_rows, write_zip
+from tests.conftest import ROOT, metrics_record, run_program, run_record, tiny_rows, write_zip
 from tests.runs.test_resume import OPTIONS
 
 GRID = ["optimizer.lr=1e-3,1e-2", "model.dropout=0.2,0.5"]
@@ -266,9 +266,7 @@ def made_up(**values: list[Any]) -> list[Job]:
     for number, choice in enumerate(itertools.product(*values.values())):
         overrides = [f"{key}={value}" for key, value in zip(values, choice, strict=True)]
         scores = {"macro_f1": 0.4 + 0.01 * number, "accuracy": 0.5}
-        run = {"validation": scores, "wall_seconds": 1, "best_epoch": 0, "epochs": 1, "seed": 0}
-        run |= {"versions": {"fer": "1"}, "hardware": {"device": "cpu", "threads": 2}}
-        metrics = {"split": "val", **scores}
+        run, metrics = run_record(validation=scores), metrics_record(split="val", **scores)
         jobs.append(Job(number, str(number), overrides, State.FINISHED, run=run, metrics=metrics))
     return jobs
 

@@ -321,7 +321,11 @@ def test_an_image_does_not_depend_on_how_many_others_are_drawn(tree: Path, tmp_p
     ("name", "sizes", "message"),
     [
         ("synthetic_c", SIZES, r"expected .*synthetic_a, synthetic_b.*found 'synthetic_c'.*Choose"),
-        ("synthetic_a", {**SIZES, "val": 6}, r"val: expected a whole number from 7, found 6\. Set"),
+        (
+            "synthetic_a",
+            {**SIZES, "val": 6},
+            r"val: expected a whole number from 7 to 1000000, found 6\. Set",
+        ),
     ],
 )
 def test_datasets_that_cannot_be_drawn_are_refused_before_anything_is_written(

@@ -56,7 +56,7 @@ def test_the_prepared_folder_has_the_contracts_layout(tmp_path: Path, tiny_zip: 
         with Image.open(path) as image:
             assert image.mode == "L" and image.size == (48, 48)
     header = (tmp_path / "fer2013" / "manifest.csv").read_text().splitlines()[0]
-    assert header == "id,emotion,split,source,sha256"
+    assert header == "id,emotion,split,source,sha256,phash"
     assert (tmp_path / "fer2013" / "integrity.json").is_file()
     assert not list((tmp_path / "fer2013").glob(".staging*"))
 
