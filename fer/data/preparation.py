@@ -365,10 +365,16 @@ def obtain(
     place = folder / "raw"
     if generator is not None:
         remove_leftovers(place)
+        is_new = not (place / DRAWN).exists()
         write_text(place / DRAWN, DRAWN_TEXT)
         log.info("Drawing %s (%s)", name, ", ".join(f"{k}={v}" for k, v in _plain(generator)))
-        with progress_bar(f"Drawing {name}") as progress:
-            return generator(folder=place, workers=workers, progress=progress)
+        try:
+            with progress_bar(f"Drawing {name}") as progress:
+                return generator(folder=place, workers=workers, progress=progress)
+        except ConfigError:  # before anything was drawn
+            if is_new:
+                (place / DRAWN).unlink()
+            raise
     found = reader.find(place)
     if found is not None:
         return found
