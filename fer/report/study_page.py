@@ -25,6 +25,7 @@ from fer.runs.plan import Evaluation, Study
 from fer.runs.provenance import git_state, without_places
 from fer.runs.records import read_evaluation, read_metrics, read_robustness, read_training
 from fer.runs.side_by_side import Job, differing, load_job
+from fer.runs.state import disparities
 
 RESULTS = "study.json"
 """The file that holds every number of the page, for a model card."""
@@ -54,6 +55,7 @@ def write_study(study: Study, parameters: int) -> Path:
     homes = [_of(results["evaluations"], name, name) for name in study.datasets]
     notes = [
         *describe_unlike(results["evaluations"]),
+        *disparities(results["trainings"]),
         *dict.fromkeys(note for own in homes for one in own for note in one["notes"]),
     ]
     sections = [

@@ -66,6 +66,15 @@ def test_what_is_not_measured_alike_is_said(
     assert words in write_study(study, 1).read_text()
 
 
+def test_trainings_of_different_code_are_said_to_be(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    path = tmp_path / "train/a0/run.json"
+    commit = {"git": {"commit": 40 * "c", "dirty": False}}
+    write_json(path, read_json(path) | commit)
+    page = write_study(study, 1).read_text()
+    assert "The runs do not share code (1 at cccccccc, 1)" in page
+
+
 def test_a_manifest_keeps_its_hashes(tmp_path: Path) -> None:
     entries = list_entries("b")
     assert read_manifest(write_manifest(tmp_path / "m.csv", entries)) == entries
