@@ -60,6 +60,17 @@ def test_killed_preparations_trainings_and_evaluations_go_on_without_loss(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sweep", "search", "study"])
+def test_what_runs_many_publishes_the_same_after_kills(kind: str) -> None:
+    """With more of them: ``python -m tests.kills_of_many``."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.kills_of_many", "--kills", "3", "--of", kind],
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
 def prepare_at_once(folder: Path, raw: Path, everybody: Any, answers: Any) -> None:
     """Prepare, but not before everybody is there."""
     everybody.wait()
