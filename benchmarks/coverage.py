@@ -4,7 +4,8 @@ Images are points around seven centres, whose true probabilities Bayes' rule giv
 evenly frequent or as in FER2013. A network that knows the probabilities is calibrated; others
 divide the logits by 0.6 (over-confident) or 1.6 (under-confident), or are wrong in one stretch of
 confidence alone. Prints a table of coverage in percent; with 400 trials a true 95
-comes out between 92.9 and 97.1 nineteen times in twenty. Takes some ten minutes on two cores.
+comes out between 92.9 and 97.1 nineteen times in twenty. Takes some twenty minutes on two
+cores.
 """
 
 from __future__ import annotations

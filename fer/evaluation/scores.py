@@ -86,7 +86,7 @@ class Score:
     """A faster way to its resamples; None to call the function for each of them."""
     interval: Callable[[np.ndarray, np.ndarray, int, int], list[float]] | None = None
     """Its 95 % interval, from target, probabilities, resamples and seed; None for the percentiles
-    of a bootstrap. A difference of two values has those always."""
+    of a bootstrap."""
 
     @property
     def title(self) -> str:
