@@ -72,7 +72,7 @@ def measure_robustness(
     """Predict the damaged images of every setting and measure what is left.
 
     Intervals of differences, areas and means come from one set of resamples, the same for all
-    settings: differences are paired. Areas and means hold the truth in 89 to 98 % of simulations
+    settings: differences are paired. Areas and means hold the truth in 88 to 98 % of simulations
     from 70 images on and in 78 to 93 % with 20 (``benchmarks/coverage.py``); differences in 91 to
     100 %.
 
