@@ -264,10 +264,9 @@ def call(task: Task, cfg: DictConfig) -> object:
         if error.errno not in CANNOT_WRITE:
             raise
         raise CommandError(
-            f"Error: {error.filename or folder}: expected to write there, found: {error.strerror}. "
-            "Free some space, correct the permissions or shorten the path; a training that had "
-            "finished an epoch "
-            f"then goes on with python train.py {typed('resume', folder)}"
+            f"Error: {error.filename or folder}: expected to read or write there, found: "
+            f"{error.strerror}. Free some space, correct the permissions or shorten the path. "
+            f"{how_to_go_on(folder)}"
         ) from error
 
 

@@ -55,6 +55,7 @@ from fer.data.readers.base import (
     check_records,
     describe_file,
     describe_files,
+    is_hidden,
     is_image,
     list_files,
 )
@@ -253,7 +254,8 @@ def prepare(
         )
     if folder.is_dir():  # what is written there stays there, whoever made the folder
         hidden = [path.name for path in folder.glob(".*")]
-        refuse_links(folder, [*hidden, *OWN, *(["raw"] * (generator is not None))])
+        own = [name for name in OWN if name not in SPLITS or not is_foreign(folder)]
+        refuse_links(folder, [*hidden, *own, *(["raw"] * (generator is not None))])
     try:
         finished = load_current(folder, origin, raw)
     except DataError:
@@ -552,7 +554,8 @@ def refuse_strangers(folder: Path, *, drawn: bool) -> None:
     if is_prepared:
         page = folder / "report.html"  # which links every figure that was drawn with it
         text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
-        figures = sorted(path.name for path in (folder / "figures").glob("*"))
+        names = (path.name for path in (folder / "figures").glob("*"))
+        figures = sorted(name for name in names if not is_hidden(name))
         found = [f"figures/{name}" for name in figures if f"figures/{name}" not in text]
     else:
         found = sorted(name for name in OWN if (folder / name).exists())

@@ -134,6 +134,8 @@ def prior_shift(
         found["accuracy_source_priors"] = float((home * recall).sum() / home.sum())
     if priors is not None:
         scaled = probabilities * ratio(support, priors)
+        if not scaled.any(axis=1).all():  # no emotion that occurs here was learned
+            return found
         adjusted = confusion_matrix(target, scaled.argmax(axis=1))
         found["accuracy_adjusted"] = float(accuracy(adjusted))
         found["macro_f1_adjusted"] = float(macro_f1(adjusted))

@@ -11,9 +11,6 @@ import numpy as np
 
 Z = 1.959964
 """97.5 % quantile of the standard normal distribution."""
-PRIOR = 2
-"""Images that each class is given beside its own, recognised as often as all images are. Without
-them a class of no or few images pretends to know its recall."""
 
 
 def percentile(values: np.ndarray) -> list[float]:
@@ -48,9 +45,7 @@ def accuracy_interval(matrix: np.ndarray) -> list[float]:
 
 def balanced_accuracy_interval(matrix: np.ndarray) -> list[float]:
     """Of the mean recall of a confusion matrix ``(7, 7)``: see :func:`mean_interval`."""
-    return mean_interval(
-        matrix, matrix.sum(axis=1), pooled(matrix), lambda recall: recall, np.eye(len(matrix))
-    )
+    return mean_interval(matrix, matrix.sum(axis=1), lambda recall: recall, np.eye(len(matrix)))
 
 
 def macro_f1_interval(matrix: np.ndarray) -> list[float]:
@@ -74,50 +69,42 @@ def macro_f1_interval(matrix: np.ndarray) -> list[float]:
     return mean_interval(
         matrix,
         true + predicted - hits,
-        pooled(matrix) / (2 - pooled(matrix)),  # whose F1 is the accuracy
         lambda share: 2 * share / (1 + share),
         covariance / np.outer(deviation, deviation),
     )
 
 
-def pooled(matrix: np.ndarray) -> float:
-    """Accuracy with half an image more of right and of wrong: neither 0 nor 1."""
-    return float((np.trace(matrix) + 0.5) / (matrix.sum() + 1))
-
-
 def mean_interval(
     matrix: np.ndarray,
     images: np.ndarray,
-    prior: float,
     score_of: Callable[[np.ndarray], np.ndarray],
     correlation: np.ndarray,
 ) -> list[float]:
-    """The interval of a mean over the classes, from Wilson's interval of each.
+    """The interval of a mean over the classes that occur, from Wilson's interval of each.
 
     The distances of the ends from the classes' values add up like standard deviations (MOVER: Zou
-    & Donner, Statistics in Medicine 27, 2008). In 400 simulated trials a setting it holds macro-F1
-    in 93.8 to 96.2 % and balanced accuracy in 93.0 to 97.8 %, but macro-F1 of 20 images of seven
-    even classes at high accuracy in 88.8 %. No mean over classes is surer than the accuracy:
-    where many classes have few images, accuracy's ends are the farther ones.
+    & Donner, Statistics in Medicine 27, 2008). No mean over classes is surer than the accuracy:
+    where many classes have few images, accuracy's ends are the farther ones. From 300 images on
+    it holds the truth in 92 to 99 % of simulations; of 20 to 70, in 78 to 97 %: a class that the
+    sample lacks is not in its mean.
 
     Args:
         matrix: confusion matrix ``(7, 7)``.
         images: ``(7,)``, of which each class's hits are a share.
-        prior: that share in :data:`PRIOR` more images of each class.
         score_of: the class's score of that share.
         correlation: ``(7, 7)``, of the classes' scores.
     """
-    hits = np.diag(matrix)
-    right, n = hits.sum(), matrix.sum()
+    occurs = images > 0
+    hits, images, classes = np.diag(matrix)[occurs], images[occurs], int(occurs.sum())
+    right, n = np.trace(matrix), matrix.sum()
     ends = wilson(right, n)
-    shares = (hits + PRIOR * prior) / (images + PRIOR)
-    low, high = wilson(shares * images, images)
-    centre = score_of(shares)
-    below, above = np.maximum(centre - score_of(low), 0), np.maximum(score_of(high) - centre, 0)
-    classes = len(hits)
-    down = max(np.sqrt(below @ correlation @ below) / classes, right / n - ends[0])
-    up = max(np.sqrt(above @ correlation @ above) / classes, ends[1] - right / n)
-    middle = centre.mean()
+    low, high = wilson(hits, images)
+    values = score_of(hits / images)
+    below, above = values - score_of(low), score_of(high) - values
+    shared = correlation[np.ix_(occurs, occurs)]
+    down = max(np.sqrt(below @ shared @ below) / classes, right / n - ends[0])
+    up = max(np.sqrt(above @ shared @ above) / classes, ends[1] - right / n)
+    middle = values.mean()
     return [float(max(0, middle - down)), float(min(1, middle + up))]
 
 

@@ -341,7 +341,7 @@ class CutOff:
     """Whether early stopping had ended it, or a search."""
     pruned: bool
     """Whether it was a search."""
-    threads: int
+    threads: int | None
     """That it computed with: another number rounds differently."""
     rows: list[dict[str, float]]
     """Of its history."""
@@ -366,7 +366,7 @@ def read_progress(path: Path) -> CutOff:
             int(content["global_step"]),
             bool(progress["stopped"]),
             bool(content["callbacks"].get("Pruning", {"pruned": False})["pruned"]),
-            int(progress["threads"]),
+            progress.get("threads"),  # None: of an earlier version
             list(content["callbacks"]["History"]["rows"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

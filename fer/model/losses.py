@@ -136,7 +136,9 @@ def process_factor(loss: nn.Module, target: torch.Tensor) -> torch.Tensor | floa
     weighted = CrossEntropyLoss | FocalLoss | nn.CrossEntropyLoss | nn.NLLLoss
     if weight is None or not isinstance(loss, weighted) or not dist.is_initialized():
         return 1.0
-    own = weight[target].sum()
+    if getattr(loss, "reduction", "mean") != "mean":  # a sum is divided by nothing
+        return 1.0
+    own = weight[target[target != getattr(loss, "ignore_index", None)]].sum()
     total = own.clone()
     dist.all_reduce(total)
     return own * dist.get_world_size() / total

@@ -397,7 +397,7 @@ def _beside(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
                 f"{_percent([row['macro_f1'] for row in apart if row])} %."
             )
         near = [row.get("without_near_leaks") for row in metrics]
-        if all(near):
+        if all(near) and near[0]["samples"] < (apart[0] or near[0])["samples"]:
             line += (
                 " Without those that stand there nearly (near duplicates) too, they are "
                 f"{_percent([row['accuracy'] for row in near if row])} % and "
@@ -461,6 +461,9 @@ def _subgroups(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             for group, row in values.items()
             if "accuracy" in row  # of too few images there is none
         ]
+        small = sum("accuracy" not in row for values in groups.values() for row in values.values())
+        if small:
+            rows.append(f"{how_many(small, 'group')} of too few images not measured")
         lines.append(
             f"{name}, accuracy by the annotators' judgement: {'; '.join(rows)} (seed "
             f"{own[0]['seed']})."

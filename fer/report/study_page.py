@@ -206,7 +206,10 @@ def describe_unlike(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = [f"Not every score here is measured alike: {key} differs." for key in differing(ways)]
     for name in dict.fromkeys(one["test_dataset"] for one in evaluations):
         images = {
-            (one["data"]["fingerprints"]["test"], one["metrics"]["samples"])
+            (
+                one["data"].get("fingerprints", {}).get("test", one["data"]["fingerprint"]),
+                one["metrics"]["samples"],
+            )
             for one in evaluations
             if one["test_dataset"] == name
         }
@@ -324,9 +327,11 @@ def _in_short(study: Study, results: Mapping[str, Any]) -> Section:
             f"{percent(frequent)}, naming any of the seven at random for {percent(1 / 7)}."
         )
         metrics = [one["metrics"] for one in _of(results["evaluations"], name, name)]
+        before = row["samples"]
         for key, words in (("leaks", "exactly"), ("near_leaks", "exactly or nearly")):
             clean = [own.get(f"without_{key}") for own in metrics]
-            if all(clean) and clean[0]["samples"] < row["samples"]:
+            if all(clean) and clean[0]["samples"] < before:
+                before = clean[0]["samples"]
                 text.append(
                     f"Without the {row['samples'] - clean[0]['samples']:,} test images that stand "
                     f"again, {words}, in train or val it is "

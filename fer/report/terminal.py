@@ -40,9 +40,11 @@ def print_summary(
         table.add_row(*cells)
     console = Console()
     console.print(table)
+    before = len(result.target)
     for name, words in (("leaks", "exactly"), ("near_leaks", "exactly or nearly")):
         clean = result.metrics.get(f"without_{name}")
-        if clean and clean["samples"] < len(result.target):
+        if clean and clean["samples"] < before:
+            before = clean["samples"]
             console.print(
                 f"Without {how_many(len(result.target) - clean['samples'], 'image')} that stand "
                 f"again, {words}, in an earlier split: accuracy {percent(clean['accuracy'])}, "

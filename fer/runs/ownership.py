@@ -17,7 +17,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
@@ -42,6 +44,13 @@ class Ownership(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Claim ``hydra.sweep.dir``, or end the program with a message."""
         claim(config, "hydra.sweep.dir", config.get("resume"))
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Let go of the folder of a sweep's job: a process may run hundreds of them."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            lock = HELD.pop(Path(config.hydra.runtime.output_dir).absolute(), None)
+            if lock is not None:
+                lock.release()
 
 
 def claim(config: DictConfig, key: str, resume: str | None) -> None:

@@ -21,7 +21,7 @@ from fer.core.files import read_json, sha256_of_file
 from fer.core.options import SEED
 from fer.data.preparation import CACHE, REPORTED
 from fer.runs.records import RUN, read_evaluation, read_training
-from fer.runs.resume import FREE, quote, read_overrides
+from fer.runs.resume import FREE, key_of, quote, read_overrides
 from fer.runs.state import BEST, FINISHED, State, state_of
 
 OWN = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
@@ -75,9 +75,10 @@ class Stage:
             checkpoint, checkpoint.stat().st_mtime_ns
         ):
             return False
-        wanted = [item for item in self.command if "=" in item and not item.startswith(UNSEEN)]
+        unseen = (*UNSEEN, *FREE)
+        wanted = [item for item in self.command if "=" in item and not item.startswith(unseen)]
         saved = read_overrides(self.folder) or []
-        return sorted(wanted) == sorted(item for item in saved if not item.startswith(UNSEEN))
+        return sorted(wanted) == sorted(item for item in saved if not item.startswith(unseen))
 
     @property
     def begun(self) -> bool:
@@ -142,11 +143,11 @@ def make_study(cfg: DictConfig) -> Study:
     options = tuple(check_list(cfg, "train"))
     measured = check_list(cfg, "evaluate")
     # What changes the scores themselves holds wherever they are compared.
-    abroad = [item for item in measured if not item.lstrip("+~").startswith(AT_HOME)]
+    abroad = [item for item in measured if not key_of(item).startswith(AT_HOME)]
     folder = Path(cfg.folder or Path(cfg.paths.outputs) / "study" / "_".join(datasets))
     data = f"paths.data={place_of(Path(cfg.paths.data))}"
     # What is done with the data holds wherever they are used.
-    chosen = [item for item in options if item.startswith("dataset.")]
+    chosen = [item for item in options if key_of(item).startswith("dataset.")]
     raw = {
         name: [] if path is None else [f"dataset.raw={place_of(Path(path))}"]
         for name, path in zip(datasets, (cfg.raw.a, cfg.raw.b), strict=False)
@@ -181,11 +182,8 @@ def make_study(cfg: DictConfig) -> Study:
                 (f"prepare {name}",),
             )
             if stage.begun:
-                # Places that a folder names are taken only where the command names them too, and
-                # what does not change a training is not remembered with it.
-                free = [item for item in options if item.startswith(FREE)]
-                own = [*raw[name], data, *free]
-                resumed = [*program("train"), *own, f"resume={place_of(place)}"]
+                # With the whole recipe, which is refused if it is another one.
+                resumed = [*command, *options, *raw[name], data, f"resume={place_of(place)}"]
                 stage = Stage(stage.name, resumed, stage.done_by, place, stage.needs)
             trainings[name, seed] = add(stage)
     for name, seed in trainings:
@@ -280,7 +278,7 @@ def check_list(cfg: DictConfig, key: str) -> list[str]:
             f"{key}: expected options, found {cfg[key]}. Set them one by one: {key}.KEY=VALUE"
         )
     for item in items:
-        name = item.lstrip("+~").partition("=")[0]
+        name = key_of(item)
         # The whole dataset is the study's; what is done with it, such as dataset.leaks, is not.
         if key == "evaluate" and name.startswith("dataset."):
             raise ConfigError(

@@ -86,7 +86,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
             f"resume: expected a run that was cut off, found a finished one: {folder.absolute()}. "
             "Start a new one without resume."
         )
-    changed = [item for item in others if not item.startswith(FREE) and item not in saved]
+    saved = without_places_of(others, saved)
+    changed = changes(others, saved)
     if changed:
         raise ConfigError(
             f"resume: expected the command of {folder} as it was "
@@ -94,11 +95,10 @@ def expand(arguments: Sequence[str]) -> list[str]:
             "out, or start a new run without resume."
         )
     refuse_code(folder, saved, others)
-    free = [item for item in others if item.startswith(FREE)]
     return [
         *flags,
         *saved,
-        *free,
+        *additions(others),
         f"hydra.run.dir={quote(folder.absolute())}",
         f"resume={quote(folder.absolute())}",
     ]
@@ -110,16 +110,41 @@ def expand_sweep(folder: Path, saved: Sequence[str], others: Sequence[str]) -> l
     Raises:
         ConfigError: the command line asks for something else beside it.
     """
-    changed = [item for item in others if not item.startswith(FREE) and item not in saved]
+    saved = without_places_of(others, saved)
+    changed = changes(others, saved)
     if changed:
         raise ConfigError(
             f"resume: expected the sweep of {folder} as it was ({' '.join(saved)}), found "
             f"{' '.join(changed)} beside it. Leave that out, or start a new sweep."
         )
     refuse_code(folder, saved, others)
-    free = [item for item in others if item.startswith(FREE)]
     place = quote(folder.absolute())
-    return ["-m", *saved, *free, f"hydra.sweep.dir={place}", f"resume={place}"]
+    return ["-m", *saved, *additions(others), f"hydra.sweep.dir={place}", f"resume={place}"]
+
+
+def key_of(item: str) -> str:
+    """The key of an override.
+
+    >>> key_of("++dataset.raw=a=b")
+    'dataset.raw'
+    """
+    return item.lstrip("+~").partition("=")[0]
+
+
+def additions(others: Sequence[str]) -> list[str]:
+    """What may be said beside ``resume``: what changes no result, and where data is now."""
+    return [item for item in others if item.startswith(FREE) or key_of(item) in PLACES]
+
+
+def changes(others: Sequence[str], saved: Sequence[str]) -> list[str]:
+    """What is said beside ``resume`` that the command did not have."""
+    return [item for item in others if item not in [*saved, *additions(others)]]
+
+
+def without_places_of(others: Sequence[str], saved: Sequence[str]) -> list[str]:
+    """The command without the places that are named beside ``resume``."""
+    given = {key_of(item) for item in others} & set(PLACES)
+    return [item for item in saved if key_of(item) not in given]
 
 
 def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> None:
@@ -226,7 +251,7 @@ def texts_of(value: object) -> Iterator[str]:
 def quote(path: Path | str) -> str:
     """A path as Hydra's command line takes it: in quotes, where it has more than plain letters."""
     text = str(path)
-    if re.fullmatch(r"[\w./-]+", text, re.ASCII):
+    if re.fullmatch(r"(?!(null|true|false|nan|inf)$)[a-z/._][\w./-]*", text, re.ASCII | re.I):
         return text
     text = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
@@ -252,7 +277,8 @@ def read_sweep(folder: Path) -> list[str] | None:
             f"{path}: expected Hydra's record of a sweep, found something else. Start a new sweep."
         )
     saved = content["hydra"]["overrides"]
-    own = ("hydra.sweep.dir=", "hydra.mode=", "resume=", "optuna.")
+    # Where the jobs are stands in their list.
+    own = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.mode=", "resume=", "optuna.")
     return [item for item in (*saved["task"], *saved["hydra"]) if not item.startswith(own)]
 
 

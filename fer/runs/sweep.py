@@ -5,6 +5,7 @@ Nothing here imports torch; what draws is imported when the sweep ends.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fer.core.application import FAILED, CommandError
 from fer.core.commands import typed
 from fer.core.errors import DataError
-from fer.core.files import read_json, write_csv, write_json, write_text
+from fer.core.files import is_outside, read_json, write_csv, write_json, write_text
 from fer.evaluation.scores import Score, shown_in
 from fer.runs import records
 from fer.runs.resume import FREE, quote
@@ -111,10 +112,15 @@ def plan(
                 f"{folder!r}. Leave it out, or take "
                 "'hydra.sweep.subdir=${hydra:job.override_dirname}'"
             )
-        if any(other.folder == folder for other in planned):
-            folder = f"{folder}_{number}"
-        planned.append(Planned(folder, list(job)))
+        planned.append(Planned(free_name(folder, planned), list(job)))
     return planned
+
+
+def free_name(folder: str, planned: Sequence[Planned]) -> str:
+    """The folder, or the next name that no job has; capitals make none on some systems."""
+    taken = {job.folder.casefold() for job in planned}
+    names = itertools.chain([folder], (f"{folder}_{number}" for number in itertools.count(2)))
+    return next(name for name in names if name.casefold() not in taken)
 
 
 def ask_folder(config: DictConfig, loader: ConfigLoader, number: int, job: Sequence[str]) -> str:
@@ -136,8 +142,7 @@ def is_inside(folder: str) -> bool:
     >>> is_inside("lr=1,x/seed=0"), is_inside("."), is_inside("../x"), is_inside("/tmp")
     (True, False, False, False)
     """
-    path = PurePosixPath(folder)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+    return bool(PurePosixPath(folder).parts) and not is_outside(folder)
 
 
 def begin(folder: Path, jobs: Sequence[Planned], config: DictConfig) -> None:
@@ -151,6 +156,12 @@ def begin(folder: Path, jobs: Sequence[Planned], config: DictConfig) -> None:
             f"Error: hydra.sweep.dir: expected a folder without a sweep, found one: {folder}. "
             f"Go on with it: python train.py {typed('resume', folder)}, or choose another folder."
         )
+    for job in jobs:
+        if state_of(folder / job.folder) is not State.MISSING:
+            raise CommandError(
+                f"Error: hydra.sweep.dir: expected a folder without a run, found one in "
+                f"{folder / job.folder}. Choose another folder."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "multirun.yaml")
     save_jobs(folder, jobs)
@@ -205,7 +216,7 @@ def leave_test_alone(jobs: Sequence[list[str]]) -> list[list[str]]:
 
     Unless the command says ``test=…`` itself.
     """
-    if not chooses(jobs) or any(item.startswith("test=") for job in jobs for item in job):
+    if not chooses(jobs) or any("test" in values_of(job) for job in jobs):
         return [list(job) for job in jobs]
     return [[*job, "test=false"] for job in jobs]
 
@@ -332,7 +343,8 @@ def notes_on(jobs: Sequence[Job]) -> list[str]:
     """What a reader of the table must know."""
     finished = [job for job in jobs if job.state is State.FINISHED]
     notes = disparities([job.run for job in finished if job.run is not None])
-    if finished and not any(job.metrics and job.metrics["split"] == "test" for job in finished):
+    tested = any(job.metrics and job.metrics["split"] == "test" for job in finished)
+    if finished and not tested and chooses([job.overrides for job in jobs]):
         notes.insert(
             0,
             "The test split was left alone, since the jobs are compared on validation. Measure the "

@@ -43,6 +43,7 @@ from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.ownership import hold
 from fer.runs.provenance import describe_run
+from fer.runs.state import State, state_of
 from fer.tasks.assembly import import_networks, make_data, measuring, resolved, with_dataset_of
 from fer.tasks.notes import (
     compare_data,
@@ -97,6 +98,11 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
             "flatter it.",
         )
     hold(folder)
+    if state_of(folder) is State.FINISHED:  # of an earlier job of the same sweep
+        raise ConfigError(
+            f"{folder}: expected a folder without a run, found a finished one. Two jobs share it: "
+            "leave out hydra.sweep.subdir, or give each job its own."
+        )
     result = measure_network(network, data, cfg.split, computing, tta=cfg.tta, **measuring(cfg))
     metrics = result.metrics
     notes += notes_on_published(settings, data.dataset_name, len(result.target))

@@ -220,6 +220,7 @@ def study_task(cfg: DictConfig, _: Path) -> None:
     from fer.model.checkpoint import load_checkpoint
     from fer.report.study_page import write_study
 
+    check_same(study)  # of what went on, too
     put_side_by_side(study.folder / "evaluate")
     networks = {
         load_checkpoint(stage.done_by.parent / BEST).network for stage in study.trainings.values()

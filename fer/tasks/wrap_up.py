@@ -88,6 +88,12 @@ def finish_sweep(
         (folder / "figures" / "sweep.png").unlink(missing_ok=True)
     print_jobs(folder, jobs, keys, notes)
     failed = [job for job in jobs if job.state is State.FAILED]
+    left = [job for job in jobs if job.state in (State.UNFINISHED, State.MISSING)]
+    if left and not failed:
+        raise CommandError(
+            f"Error: {len(left)} of {len(jobs)} jobs have come to no end, job {left[0].number} "
+            f"first. {advice.format(folder=folder)}"
+        )
     if failed:
         first = failed[0].error.splitlines()[0] if failed[0].error else "no message"
         raise CommandError(

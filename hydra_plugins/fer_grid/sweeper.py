@@ -29,6 +29,8 @@ class GridSweeper(BasicSweeper):
         Raises:
             CommandError: the folder holds another sweep, or jobs have failed.
         """
+        from fer.core.application import CommandError
+        from fer.core.errors import FerError
         from fer.runs import sweep
         from fer.tasks.wrap_up import finish_sweep
 
@@ -41,15 +43,18 @@ class GridSweeper(BasicSweeper):
         jobs = sweep.leave_test_alone([list(job) for job in found])
         folder = Path(self.config.hydra.sweep.dir)
         self.validate_batch_is_legal(jobs)
-        if OmegaConf.select(self.config, "resume") is None:
-            planned = sweep.plan(self.config, self.hydra_context.config_loader, jobs)
-            sweep.begin(folder, planned, self.config)
-        else:
-            planned = sweep.recall(folder, jobs)
         returns: list[Any] = []
-        # The launcher numbers the jobs of a launch one after the other: each row of neighbours
-        # that are to run is a launch of its own.
-        for first, group in sweep.to_run(folder, planned):
-            returns.append(self.launcher.launch(group, initial_job_idx=first))
-        finish_sweep(folder, planned)
+        try:
+            if OmegaConf.select(self.config, "resume") is None:
+                planned = sweep.plan(self.config, self.hydra_context.config_loader, jobs)
+                sweep.begin(folder, planned, self.config)
+            else:
+                planned = sweep.recall(folder, jobs)
+            # The launcher numbers the jobs of a launch one after the other: each row of neighbours
+            # that are to run is a launch of its own.
+            for first, group in sweep.to_run(folder, planned):
+                returns.append(self.launcher.launch(group, initial_job_idx=first))
+            finish_sweep(folder, planned)
+        except FerError as error:
+            raise CommandError(f"Error: {error}") from error
         return returns

@@ -81,9 +81,9 @@ class OptunaSweeper(Sweeper):
                 sweep.begin(folder, [], self.config)
             plan = functools.partial(sweep.plan, self.config, self.hydra_context.config_loader)
             jobs = search.search(folder, space, fixed, settings, plan, launch, resuming=resuming)
+            finish_sweep(folder, jobs, [dimension.name for dimension in space], search.ADVICE)
         except FerError as error:
             raise CommandError(f"Error: {error}") from error
-        finish_sweep(folder, jobs, [dimension.name for dimension in space], search.ADVICE)
         return returns
 
     def _check(self, job: list[str]) -> None:

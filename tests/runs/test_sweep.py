@@ -191,7 +191,8 @@ def test_folders_of_jobs_stay_apart_and_inside_the_sweeps(monkeypatch: pytest.Mo
         return [job.folder for job in sweep.plan(config, cast(Any, None), jobs)]
 
     assert folders("${hydra:job.num}", [["x"], ["x"]]) == ["0", "1"]
-    assert folders("x", [["x"], ["x"], ["y/z"]]) == ["x", "x_1", "y/z"]
+    assert folders("x", [["x"], ["x"], ["y/z"]]) == ["x", "x_2", "y/z"]
+    assert folders("x", [["x"], ["x_2"], ["X"]]) == ["x", "x_2", "X_3"]
     for outside in ("../x", "/x", "."):
         with pytest.raises(CommandError, match=r"hydra.sweep.subdir: expected a folder inside"):
             folders("x", [[outside]])

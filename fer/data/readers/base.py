@@ -627,7 +627,7 @@ def persons_across(persons: Mapping[str, str], splits: Mapping[str, str]) -> lis
     across = sorted(person for person, own in places.items() if len(own) > 1)
     if not across:
         return []
-    images = sum(persons[name] in set(across) for name in persons)
+    images = sum(len(places[person]) > 1 for person in persons.values())
     return [
         Finding(
             "persons across splits",

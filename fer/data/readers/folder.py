@@ -645,7 +645,8 @@ def read_csv(source: FolderSource | ZipSource, name: str, size: int = -1) -> byt
     columns: list[str] = []
 
     def add(cells: Iterable[object]) -> None:
-        table.append(",".join('"' + str(cell).replace('"', '""') + '"' for cell in cells) + "\n")
+        texts = ("" if cell is None else str(cell).replace('"', '""') for cell in cells)
+        table.append(",".join(f'"{text}"' for text in texts) + "\n")
 
     for number, line in enumerate(lines, start=1):
         try:
@@ -655,6 +656,8 @@ def read_csv(source: FolderSource | ZipSource, name: str, size: int = -1) -> byt
                 add(columns)
             add([row.get(column, "") for column in columns])
         except (ValueError, AttributeError, TypeError, RecursionError) as error:
+            if size >= 0:  # while tables are looked for: it is none
+                return b""
             raise DataError(
                 f"{source.path / name}: line {number}: expected a JSON mapping such as "
                 '{"file_name": "1.png", "label": "happy"}, found: '
