@@ -216,12 +216,12 @@ def end_with_study() -> None:
 
 def end_with_sweep() -> None:
     """End when the sweep is gone that started this process for its jobs: two must not run one."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
+    if multiprocessing.parent_process() is None:
         return
+    parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent.pid:
+        while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(TERMINATED)  # joblib's worker would wait for another job for ever
 

@@ -88,15 +88,11 @@ def finish_sweep(
         (folder / "figures" / "sweep.png").unlink(missing_ok=True)
     print_jobs(folder, jobs, keys, notes)
     failed = [job for job in jobs if job.state is State.FAILED]
-    left = [job for job in jobs if job.state in (State.UNFINISHED, State.MISSING)]
-    if left and not failed:
+    cut_off = [job for job in jobs if job.state in (State.UNFINISHED, State.MISSING)]
+    if failed or cut_off:
+        first, what = (failed or cut_off)[0], "failed" if failed else "have come to no end"
+        message = f": {first.error.splitlines()[0]}" if first.error else ""
         raise CommandError(
-            f"Error: {len(left)} of {len(jobs)} jobs have come to no end, job {left[0].number} "
-            f"first. {advice.format(folder=folder)}"
-        )
-    if failed:
-        first = failed[0].error.splitlines()[0] if failed[0].error else "no message"
-        raise CommandError(
-            f"Error: {len(failed)} of {len(jobs)} jobs failed, job {failed[0].number} first: "
-            f"{first}. {advice.format(resume=typed('resume', folder))}"
+            f"Error: {len(failed or cut_off)} of {len(jobs)} jobs {what}, job {first.number} first"
+            f"{message}. {advice.format(resume=typed('resume', folder))}"
         )

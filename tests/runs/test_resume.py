@@ -81,6 +81,17 @@ def test_a_killed_moved_and_resumed_run_ends_bit_for_bit_like_another(
     assert read_progress(moved / "checkpoints/last.ckpt").threads == threads
 
 
+def test_places_may_be_named_anew_beside_resume_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/overrides.yaml").write_text("[seed=1, paths.data=data]")
+    here = ["paths.data=/elsewhere", "dataset.raw=a.zip", "seed=1"]
+    found = expand([*here, f"resume={tmp_path}"])
+    assert found[:3] == ["seed=1", "paths.data=/elsewhere", "dataset.raw=a.zip"]
+    assert "paths.data=data" not in found
+    with pytest.raises(ConfigError, match=r"as it was .*found seed=2 beside it"):
+        expand(["seed=2", f"resume={tmp_path}"])
+
+
 def test_a_training_that_goes_on_with_other_threads_says_so() -> None:
     assert compare_threads(2, 2) == []
     (note,) = compare_threads(2, 1)

@@ -211,6 +211,19 @@ def test_a_sweep_that_does_not_choose_or_says_so_itself_measures_the_test_split(
     assert sweep.leave_test_alone(chosen) == [[*job, "test=false"] for job in chosen]
 
 
+def test_jobs_that_came_to_no_end_are_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"1 of 1 jobs have come to no end, job 0 .*resume="):
+        finish_sweep(tmp_path, [Planned("0", ["seed=0"])])
+
+
+def test_a_new_sweep_takes_no_job_for_its_own_that_is_there_already(tmp_path: Path) -> None:
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / FINISHED).touch()
+    with pytest.raises(CommandError, match="expected a folder without a run, found one in"):
+        sweep.begin(tmp_path, [Planned("0", [])], OmegaConf.create({}))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0"]
+
+
 def test_jobs_that_were_computed_differently_are_noted() -> None:
     jobs = made_up(lr=[1, 2])
     (left_alone,) = sweep.notes_on(jobs)
@@ -252,6 +265,8 @@ def test_neighbours_are_launched_together_under_their_own_numbers(tmp_path: Path
         (tmp_path / f"seed={number}").mkdir()
         (tmp_path / f"seed={number}" / FINISHED).touch()
     assert jobs[1].launched == ["seed=1", "hydra.sweep.subdir='seed=1'"]
+    # What Hydra would read as a number stays a name.
+    assert Planned("1_3", []).launched == ["hydra.sweep.subdir='1_3'"]
     assert sweep.to_run(tmp_path, jobs) == [
         (1, [jobs[1].launched, jobs[2].launched]),
         (4, [jobs[4].launched, jobs[5].launched]),

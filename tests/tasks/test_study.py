@@ -217,6 +217,20 @@ def test_a_study_is_of_like_measurements(place: Path) -> None:
     assert len(json.loads((study / "evaluate/comparison.json").read_text())) == 2
 
 
+def test_a_training_goes_on_with_the_recipe_that_the_study_states(tmp_path: Path) -> None:
+    """So that one of another recipe, cut off in the same folder, is refused."""
+    run = tmp_path / "train/synthetic_a-seed0"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints/last.ckpt").touch()
+    cfg = configure("a=synthetic_a", "b=null", f"folder={tmp_path}", "train.optimizer.lr=3e-4",
+                    "train.++dataset.blank=drop")  # fmt: skip
+    prepared, training, *_ = make_study(cfg).stages
+    assert training.begun and training.command[-1].startswith("resume=")
+    for item in ("dataset=synthetic_a", "seed=0", "test=false", "optimizer.lr=3e-4"):
+        assert item in training.command
+    assert "++dataset.blank=drop" in prepared.command
+
+
 def test_options_of_the_evaluations_replace_the_studys_own() -> None:
     (found,) = expand(["evaluate.perturbation=blur"])
     assert found.startswith("evaluate=['saliency=standard'") and "stress" not in found
