@@ -562,7 +562,8 @@ def refuse_strangers(folder: Path, *, drawn: bool) -> None:
     was_drawn = (raw / DRAWN).exists() or (
         is_prepared and load(folder).integrity["origin"]["generator"] is not None
     )
-    if drawn and not was_drawn and raw.is_dir() and any(raw.iterdir()):
+    in_raw = [path for path in raw.glob("*") if not path.name.endswith(HALF)]
+    if drawn and not was_drawn and in_raw:
         found.append("raw")
     if found:
         raise DataError(

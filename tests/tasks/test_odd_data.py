@@ -332,7 +332,9 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_keeps_the_last_one(
 
         with monkeypatch.context() as patch:
             disturb(patch, 1, 2, fill)
-            with pytest.raises(CommandError, match=r"expected to write there, found: No space"):
+            with pytest.raises(
+                CommandError, match=r"expected to read or write there, found: No space"
+            ):
                 train_here(run, raw, *TINY, explain=True)
         (disk / "ballast").unlink()
         check_last_good(run, epochs=1)
@@ -358,7 +360,9 @@ def test_a_write_that_fails_leaves_the_file_that_was_there(
         raise OSError(code, os.strerror(code))
 
     disturb(monkeypatch, 1, 2, fail)
-    with pytest.raises(CommandError, match=rf"expected to write there, found: {os.strerror(code)}"):
+    with pytest.raises(
+        CommandError, match=rf"expected to read or write there, found: {os.strerror(code)}"
+    ):
         train_here(tmp_path / "run", raw, *TINY, explain=True)
     monkeypatch.setattr(os, "fsync", plain)
     check_last_good(tmp_path / "run", epochs=1)
@@ -426,7 +430,7 @@ def test_a_run_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with (
         read_only(tmp_path / "run"),
         pytest.raises(
-            CommandError, match=r"expected to write there, found: (Read-only|Permission)"
+            CommandError, match=r"expected to read or write there, found: (Read-only|Permission)"
         ),
     ):
         train_here(tmp_path / "run", raw, *TINY, explain=True)
