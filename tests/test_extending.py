@@ -260,7 +260,7 @@ def test_everything_goes_on_after_a_kill_as_if_nothing_had_been(stranger: Strang
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (stranger.folder / "cut/report.html").exists()
-    stranger.fer("train", "resume=cut")
+    stranger.fer("train", "callbacks.notes.path=cut.txt", "resume=cut")
     measured = [
         [{key: value for key, value in row.items() if key not in ("seconds", "images_per_second")}
          for row in stranger.rows(f"{name}/history.csv")]

@@ -404,8 +404,11 @@ def search(
         ConfigError: there is no such study to go on with, or one to write over.
     """
     study, storage = open_study(folder, space, fixed, settings, resuming=resuming)
-    planned = sweep.read_jobs(folder)
+    planned: list[Planned] = []
     trials = Trials(folder, space, fixed, settings, study, storage, planned)
+    # With what is said now beside resume, which the list of jobs does not keep.
+    saved = zip(sweep.read_jobs(folder), trials.jobs(), strict=False)
+    planned += [Planned(old.folder, job) for old, job in saved]
     left = trials.cut_off()
     while True:
         batch, left = left[: settings.n_jobs], left[settings.n_jobs :]

@@ -58,7 +58,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
     write_zip(folder / "archive.zip", tiny_rows())
     run_program(
-        "train.py", "-m", *DDP, "trainer.max_epochs=3", "model.dropout=0.2,0.5",
+        "train.py", "-m", *DDP, "trainer.max_epochs=3", "model.dropout=0.2,0.5", "test=true",
         "hydra.sweep.dir=sweep", cwd=folder, env={"FER_DATA": str(folder / "data")},
     )  # fmt: skip
     return folder
