@@ -141,7 +141,7 @@ def of_data(options: Sequence[str]) -> list[str]:
 def of_scores(options: Sequence[str]) -> list[str]:
     """Options of ``evaluate.py`` that change the scores themselves, on every dataset.
 
-    >>> of_scores(["tta=flip", "saliency.blur=0.2"])
+    >>> of_scores(["tta=flip", "saliency.images_per_class=4"])
     ['tta=flip']
     """
     return [option for option in options if not option.lstrip("+").startswith(AT_HOME)]

@@ -19,11 +19,13 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 from PIL import Image
 
 from fer.core import labels
 from fer.data.readers import fer2013, rafdb
 from fer.evaluation.metrics import measure_split
+from fer.runs.ownership import LOCK
 
 ROOT = Path(__file__).resolve().parent.parent
 PER_SPLIT = {"Training": 4, "PublicTest": 2, "PrivateTest": 2}
@@ -212,3 +214,16 @@ def metrics_record(**changes: Any) -> dict[str, Any]:
     target = np.arange(14) % 7
     right = 0.4 * np.eye(7)[target] + 0.6 / 7
     return measure_split("faces", "test", target, right, target < 0, resamples=100) | changes
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process works in a folder."""
+    if not (folder / LOCK).exists():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False

@@ -30,9 +30,9 @@ import torch
 import yaml
 
 from fer.core.application import TERMINATED
-from fer.runs.ownership import LOCK, is_held
+from fer.runs.ownership import LOCK
 from fer.runs.state import FINISHED, JOBS
-from tests.conftest import tiny_rows, write_zip
+from tests.conftest import is_held, tiny_rows, write_zip
 from tests.kills import DATA, PATIENCE, TRAIN, Lost, check_whole, finish, history, start
 
 VARYING = (

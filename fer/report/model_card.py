@@ -399,7 +399,7 @@ def _beside(homes: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         near = [row.get("without_near_leaks") for row in metrics]
         if all(near) and near[0]["samples"] < (apart[0] or near[0])["samples"]:
             line += (
-                " Without those that stand there nearly (near duplicates) too, they are "
+                " Without those that have a near duplicate there as well, they are "
                 f"{_percent([row['accuracy'] for row in near if row])} % and "
                 f"{_percent([row['macro_f1'] for row in near if row])} %."
             )

@@ -156,18 +156,3 @@ def remove_empty(folder: Path) -> None:
     HELD[folder].release()
     (folder / LOCK).unlink(missing_ok=True)
     folder.rmdir()
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a process works in a folder."""
-    if folder.absolute() in HELD:
-        return True
-    if not (folder / LOCK).exists():
-        return False
-    lock = FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False

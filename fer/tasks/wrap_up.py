@@ -90,7 +90,7 @@ def finish_sweep(
     failed = [job for job in jobs if job.state is State.FAILED]
     cut_off = [job for job in jobs if job.state in (State.UNFINISHED, State.MISSING)]
     if failed or cut_off:
-        first, what = (failed or cut_off)[0], "failed" if failed else "have come to no end"
+        first, what = (failed or cut_off)[0], "failed" if failed else "did not finish"
         message = f": {first.error.splitlines()[0]}" if first.error else ""
         raise CommandError(
             f"Error: {len(failed or cut_off)} of {len(jobs)} jobs {what}, job {first.number} first"

@@ -204,11 +204,11 @@ def test_the_card_says_how_often_each_image_was_seen() -> None:
 def test_the_card_names_the_temperature_and_the_scores_without_copies() -> None:
     results = make_results()
     (metrics,) = (one["metrics"] for one in results["evaluations"])
-    assert "near duplicates) too" not in render_card(results)
+    assert "near duplicate there" not in render_card(results)
     metrics["without_near_leaks"] = {"samples": 1, "accuracy": 0.123, "macro_f1": 0.117}
     metrics["temperature_scaling"] = {"temperature": 1.234, "expected_calibration_error": 0.05}
     body = render_card(results)
-    assert "stand there nearly (near duplicates) too, they are 12.3 % and 11.7 %." in body
+    assert "have a near duplicate there as well, they are 12.3 % and 11.7 %." in body
     assert "fitted on validation (1.23; no other figure here has one)" in body
 
 

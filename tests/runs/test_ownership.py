@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from fer.core.application import compose
 from fer.core.errors import ConfigError
 from fer.runs import ownership
-from fer.runs.ownership import claim, hold, is_held, make_new, refuse_a_run
-from tests.conftest import ROOT, run_program
+from fer.runs.ownership import claim, hold, make_new, refuse_a_run
+from tests.conftest import ROOT, is_held, run_program
 
 TINY = [
     *("dataset.generator.train=70", "dataset.generator.val=28", "dataset.generator.test=28"),

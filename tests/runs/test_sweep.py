@@ -27,13 +27,21 @@ from fer.core.files import write_json
 from fer.report import sweep_figure as drawing
 from fer.report.figures import to_image
 from fer.runs import sweep
-from fer.runs.ownership import LOCK, is_held
+from fer.runs.ownership import LOCK
 from fer.runs.resume import expand, quote
 from fer.runs.state import FINISHED, State
 from fer.runs.sweep import Job, Planned
 from fer.tasks.wrap_up import finish_sweep
 from hydra_plugins.fer_ray.launcher import ClusterLauncher, choose_resources
-from tests.conftest import ROOT, metrics_record, run_program, run_record, tiny_rows, write_zip
+from tests.conftest import (
+    ROOT,
+    is_held,
+    metrics_record,
+    run_program,
+    run_record,
+    tiny_rows,
+    write_zip,
+)
 from tests.runs.test_resume import OPTIONS
 
 GRID = ["optimizer.lr=1e-3,1e-2", "model.dropout=0.2,0.5"]
@@ -212,7 +220,7 @@ def test_a_sweep_that_does_not_choose_or_says_so_itself_measures_the_test_split(
 
 
 def test_jobs_that_came_to_no_end_are_a_failure(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"1 of 1 jobs have come to no end, job 0 .*resume="):
+    with pytest.raises(CommandError, match=r"1 of 1 jobs did not finish, job 0 .*resume="):
         finish_sweep(tmp_path, [Planned("0", ["seed=0"])])
 
 

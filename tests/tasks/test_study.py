@@ -19,10 +19,9 @@ from omegaconf import DictConfig
 from fer.core.application import compose
 from fer.core.errors import ConfigError
 from fer.report.study_page import summarise
-from fer.runs.ownership import is_held
 from fer.runs.plan import Stage, Study, check_same, expand, make_study
 from fer.tasks.study import count_images, count_passes, run_stages
-from tests.conftest import ROOT, run_program, tiny_rows, write_zip
+from tests.conftest import ROOT, is_held, run_program, tiny_rows, write_zip
 
 TINY = ["train.model.widths=[4,8,8,8]", "train.model.image_size=32", "train.trainer.max_epochs=2",
         "train.loader.batch_size=7", "train.metrics.resamples=100",
