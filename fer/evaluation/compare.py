@@ -83,7 +83,7 @@ def difference_interval(
     That of accuracy is Bonett & Price's; others are percentiles of the paired resamples ``draws``
     ``(R,)``. For those of means over the classes the ends are no nearer than accuracy's.
     """
-    ends = percentile(draws)
+    ends = percentile(draws, n)
     if SCORES[name].interval is None:
         return ends
     low, high = accuracy_difference_interval(only_first, only_second, n)

@@ -8,17 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy import stats
 
 Z = 1.959964
 """97.5 % quantile of the standard normal distribution."""
 
 
-def percentile(values: np.ndarray) -> list[float]:
+def percentile(values: np.ndarray, n: int) -> list[float]:
     """The 95 % percentile interval ``[low, high]`` of a statistic's resamples ``(R,)``.
 
-    Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    Resamples of few images vary less than samples do, so the percentiles lie further out, at 1.6
+    and 98.4 for 20 images (Hesterberg, "What Teachers Should Know About the Bootstrap", The
+    American Statistician 69(4), 2015, section 5.3).
+
+    Args:
+        values: the resampled statistic.
+        n: number of images that were resampled.
     """
-    low, high = np.quantile(values, [0.025, 0.975])
+    tail = 0.025
+    if n > 1:
+        tail = stats.norm.cdf(stats.t.ppf(tail, n - 1) * np.sqrt(n / (n - 1)))
+    low, high = np.quantile(values, [tail, 1 - tail])
     return [float(low), float(high)]
 
 

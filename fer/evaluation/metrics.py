@@ -101,7 +101,7 @@ def intervals(
     return {
         score.name: score.interval(target, probabilities, resamples, seed)
         if score.interval
-        else percentile(np.concatenate([part[score.name] for part in parts]))
+        else percentile(np.concatenate([part[score.name] for part in parts]), len(target))
         for score in scores
     }
 
