@@ -177,7 +177,7 @@ def test_places_are_taken_from_a_folder_where_data_is_prepared(tmp_path: Path) -
                 name="synthetic_a",
                 generator={"train": 10**12, "val": 7, "test": 7, "seed": 0},
             ),
-            "dataset.generator.train: expected a whole number from 7 to 1000000",
+            "dataset.generator.train: expected a whole number from 7 to 1,000,000",
         ),
         (
             lambda c: c["fer"]["dataset"].update(reader={"val_fraction": "${oc.env:HOME}"}),

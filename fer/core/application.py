@@ -37,45 +37,42 @@ from fer.core.errors import ConfigError, FerError
 log = logging.getLogger(__name__)
 
 FAILED = "failed.json"
-"""What a job of a sweep that failed leaves in its folder."""
+"""Left behind in the folder of a sweep's job that failed."""
 
 CANNOT_WRITE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     errno.ENAMETOOLONG,
 )
-"""The disk is full, a quota or a limit reached, writing not allowed, or a name too long."""
+"""A full disk, an exceeded quota or limit, a lack of permission, or too long a name."""
 
 BASE = "base"
-"""What the options of a group share, in a file beside them: none to choose."""
+"""The file of a group that its options build on; not an option itself."""
 
 TERMINATED, INTERRUPTED = 143, 130
-"""Exit codes of a program that was ended by SIGTERM or Ctrl-C: 128 and the signal's number."""
+"""Exit codes after SIGTERM and Ctrl-C: 128 plus the signal's number."""
 
 LIFELINE = "FER_LIFELINE"
-"""Number of the pipe that a study's command reads: it ends when the study does."""
+"""The file descriptor of a pipe whose other end a study holds: it closes when the study ends."""
 
-LONG = 100
-"""Characters that no key has. Of a key, Hydra asks whether there is such a file."""
+LONGEST_KEY = 100
+"""In characters. Hydra passes keys on to the file system, which refuses long names."""
 
 Task = Callable[[DictConfig, Path], object]
 
 
 class CommandError(CompactHydraException):
-    """What Hydra prints as its message alone, without a traceback."""
+    """An error that Hydra prints as its message alone, without a traceback."""
 
 
 def config_folder() -> Path:
-    """The folder of configurations: of the source tree, or inside an installed package."""
+    """The configuration folder, in the source tree or inside the installed package."""
     package = Path(__file__).resolve().parent.parent
     source = package.parent / "conf"
     return source if (source / "train.yaml").is_file() else package / "conf"
 
 
 def own_folders() -> list[Path]:
-    """Folders with options of the user's own: of ``--config-dir`` and ``hydra.searchpath``.
-
-    In a job they are those that it was composed with, before that those of the command line.
-    """
+    """The user's own configuration folders, from ``--config-dir`` and ``hydra.searchpath``."""
     if HydraConfig.initialized():
         sources = HydraConfig.get().runtime.config_sources
         return [
@@ -89,13 +86,13 @@ def own_folders() -> list[Path]:
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[Any, list[str]]:
-    """Hydra's flags of a command line, as its parser gives them, and the overrides."""
+    """Split a command line into Hydra's flags, as its parser returns them, and overrides."""
     flags, _ = get_args_parser().parse_known_args(list(arguments))
     return flags, list(flags.overrides)
 
 
 def options_of(group: str) -> list[str]:
-    """The names that a group can be set to, those of the user's own folders among them."""
+    """The choices of a group, including those in the user's own folders."""
     folders = [config_folder(), *own_folders()]
     names = {path.stem for folder in folders for path in folder.glob(f"{group}/*.yaml")}
     return sorted(names - {BASE})
@@ -110,8 +107,8 @@ def run(
     :class:`~fer.core.errors.FerError` ends the program with a non-zero exit code and its message.
     ``expand`` may replace the command line's arguments before anything is composed.
     """
-    # Modules make half a million objects that stay. To look through them for garbage after every
-    # 700 takes a seventh of the time that importing them does.
+    # Importing creates half a million objects that stay alive. Collecting garbage after every 700
+    # of them would take a seventh of the import time.
     gc.set_threshold(10_000)
     if expand is not None:
         try:
@@ -119,7 +116,7 @@ def run(
         except (FerError, OSError) as error:
             sys.exit(f"Error: {error}")
     if not os.environ.get("FER_DATA", "data"):
-        del os.environ["FER_DATA"]  # set but empty: the file system's root is not meant
+        del os.environ["FER_DATA"]  # set but empty does not mean the root of the file system
     refuse_odd_choices(sys.argv[1:])
     end_on_sigterm()
     end_with_study()
@@ -143,8 +140,8 @@ def run(
 
 
 def is_group(key: str) -> bool:
-    """Whether options are chosen by ``key``, and not a value set."""
-    # Not asked of the file system: a key may be longer than it allows.
+    """Tell whether ``key`` names a group of options rather than a value."""
+    # Listed instead of looked up: a key may be longer than the file system allows.
     folders = [config_folder(), *own_folders()]
     return any(
         path.name == key and path.is_dir()
@@ -162,9 +159,9 @@ def refuse_odd_choices(arguments: Sequence[str]) -> None:
             override = parser.parse_override(item)
             value = override.value()
         except HydraException:
-            continue  # no override, or one that Hydra itself complains about
+            continue  # not an override, or one that Hydra itself rejects
         group = override.key_or_group
-        if not group or len(group) > LONG:
+        if not group or len(group) > LONGEST_KEY:
             found = f"a key of {len(group)} characters" if group else "no key"
             sys.exit(f"Error: {item}: expected key=value, found {found}. --help lists the keys.")
         if "/" not in group and not is_group(group):
@@ -176,7 +173,7 @@ def refuse_odd_choices(arguments: Sequence[str]) -> None:
         if empty or not (
             override.is_sweep_override() or all(isinstance(name, str) for name in names)
         ):
-            # Of Hydra's own groups, such as hydra/launcher, the options here are not all.
+            # Hydra's own groups, such as hydra/launcher, have more options than are known here.
             options = "" if "/" in group else ", ".join(options_of(group))
             sys.exit(
                 f"Error: {item}: expected {f'one of {options}' if options else 'a name'}, found "
@@ -185,14 +182,14 @@ def refuse_odd_choices(arguments: Sequence[str]) -> None:
 
 
 class Terminated(SystemExit):
-    """The program was asked to end; its exit code is the shell's for SIGTERM."""
+    """SIGTERM was received."""
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM end this program as Ctrl-C does: what is open is closed, and a line is said.
+    """Let SIGTERM unwind the program as Ctrl-C does, so that it cleans up and says how to go on.
 
-    Without a handler the process would vanish without a word; Lightning's own ends a training with
-    exit code 0, as if it had come to its end.
+    Without a handler the process would vanish without a word. Lightning's own handler ends a
+    training with exit code 0, as if it had finished.
     """
 
     def stop(*_: object) -> None:
@@ -202,20 +199,20 @@ def end_on_sigterm() -> None:
 
 
 def end_with_study() -> None:
-    """End as by SIGTERM when the study that started this command is gone."""
+    """Treat the end of the study that started this command as a SIGTERM."""
     line = os.environ.pop(LIFELINE, None)
     if line is None:
         return
 
     def watch() -> None:
-        os.read(int(line), 1)  # nothing is ever written: it returns when the other end closes
+        os.read(int(line), 1)  # nothing is ever written: returns when the other end closes
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def end_with_sweep() -> None:
-    """End when the sweep is gone that started this process for its jobs: two must not run one."""
+    """Exit when the sweep that started this worker is gone, lest its successor run the same job."""
     if multiprocessing.parent_process() is None:
         return
     parent = os.getppid()
@@ -223,13 +220,13 @@ def end_with_sweep() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)
-        os._exit(TERMINATED)  # joblib's worker would wait for another job for ever
+        os._exit(TERMINATED)  # a joblib worker would wait for its next job forever
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def how_to_go_on(folder: Path) -> str:
-    """What to do after a program was ended from outside."""
+    """Say how to continue a program that was stopped."""
     own = HydraConfig.get()
     if own.job.name == "study":
         return "The same command goes on with it."
@@ -241,7 +238,7 @@ def how_to_go_on(folder: Path) -> str:
 
 
 def call(task: Task, cfg: DictConfig) -> object:
-    """Call a task; what a user can act on becomes one message."""
+    """Call a task; turn errors that a user can act on into one message."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().job.chdir:
         raise CommandError(
@@ -271,9 +268,9 @@ def call(task: Task, cfg: DictConfig) -> object:
 
 
 def call_recorded(task: Task, cfg: DictConfig) -> object:
-    """Call a task of a sweep; a failure is written into the job's folder and raised again.
+    """Call a job of a sweep; record a failure in its folder and raise it again.
 
-    Hydra then goes on with the next job.
+    Hydra then continues with the next job.
     """
     end_with_sweep()
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -294,10 +291,10 @@ def call_recorded(task: Task, cfg: DictConfig) -> object:
 
 
 def instantiate(node: DictConfig, **values: Any) -> Any:
-    """Hydra's ``instantiate``, with one message instead of a chain of tracebacks.
+    """Call Hydra's ``instantiate``; report failures in one message, not a chain of tracebacks.
 
     Raises:
-        ConfigError: the target does not exist or does not accept the node's values.
+        ConfigError: the target does not exist, or rejects the node's values.
     """
     if "_target_" in node:
         locate(node._get_full_key("") or "configuration", node._target_)
@@ -310,7 +307,7 @@ def instantiate(node: DictConfig, **values: Any) -> Any:
             if isinstance(cause, FerError):
                 raise cause from error
         if isinstance(cause, ImportError):
-            # Lightning names the requirement in its message alone.
+            # Lightning names the missing requirement only in its message.
             named = re.search(r"Requirement '([\w.-]+)", str(cause))
             package = named[1] if named else cause.name or str(cause)
             raise ConfigError(
@@ -324,14 +321,14 @@ def instantiate(node: DictConfig, **values: Any) -> Any:
 
 
 def locate(key: str, target: str | None) -> Callable[..., Any]:
-    """The class or function of a dotted name.
+    """Import the class or function that a dotted name refers to.
 
     Args:
-        key: of the configuration, for messages.
-        target: its ``_target_``.
+        key: where the name stands in the configuration, for messages.
+        target: the dotted name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: nothing of that name can be called.
     """
     try:
         found: object = pydoc.locate(str(target))
@@ -351,7 +348,7 @@ def locate(key: str, target: str | None) -> Callable[..., Any]:
 def compose(
     config_name: str, overrides: Sequence[str], *, return_hydra_config: bool = False
 ) -> DictConfig:
-    """Another configuration, composed beside that of the running job, from the same folders.
+    """Compose another configuration, from the same folders as the running job's.
 
     Raises:
         HydraException: the overrides do not fit.
@@ -359,7 +356,7 @@ def compose(
     places = ",".join(f"'file://{folder}'" for folder in own_folders())
     found = [f"hydra.searchpath=[{places}]"] if places else []
     running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()  # a running job's Hydra refuses a second one beside it
+    GlobalHydra.instance().clear()  # Hydra allows only one instance
     try:
         with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
             return hydra.compose(
@@ -367,7 +364,7 @@ def compose(
                 overrides=[*overrides, *found],
                 return_hydra_config=return_hydra_config,
             )
-    except ValueError as error:  # what Hydra says of saliency=null
+    except ValueError as error:  # raised for saliency=null
         raise ConfigError(
             f"{config_name}: expected options that fit, found {' '.join(overrides)}: {error}. "
             "Leave out a choice for its default, or write ~KEY for none."
@@ -377,14 +374,14 @@ def compose(
 
 
 def groups_of(config_name: str) -> list[str]:
-    """The groups that a command chooses from, those without a default among them."""
+    """The groups in a command's defaults list, including those set to null."""
     defaults = OmegaConf.load(config_folder() / f"{config_name}.yaml").defaults
     return [str(key) for item in defaults if OmegaConf.is_dict(item) for key in item]
 
 
 def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
-    """For each override that cannot be read, or names an unknown key: what would be valid."""
-    keys = {}  # of each override that changes a value or chooses an option
+    """Explain each override that cannot be parsed or names an unknown key."""
+    keys = {}  # override -> its key
     lines = []
     parser = OverridesParser.create()
     for item in split_flags(arguments)[1]:
@@ -402,7 +399,7 @@ def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
     choices = [item for item, key in keys.items() if is_group(key)]
     try:
         composed = compose(config_name, choices)
-    except HydraException:  # an unknown choice: Hydra has listed the valid ones
+    except HydraException:  # an unknown choice: Hydra has already listed the valid ones
         composed = compose(config_name, [])
     for item, key in keys.items():
         if item in choices:

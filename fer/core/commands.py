@@ -1,4 +1,4 @@
-"""What a message tells the user to type, quoted so that it can be pasted."""
+"""Command lines in messages, quoted so that they can be pasted."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 
 def typed(key: str, value: object) -> str:
-    r"""``key=value`` as it is typed: quoted for Hydra first, and then for the shell.
+    r"""``key=value`` as a user would type it, quoted for Hydra and then for the shell.
 
     Args:
-        key: of an option.
+        key: the option.
         value: a text, such as a path, or a list of texts.
 
     >>> print(typed("dataset.raw", "/data/faces"), typed("dataset.raw", "/my data/a=b"))
@@ -27,8 +27,8 @@ def typed(key: str, value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """``text`` in double quotes, as Hydra's grammar and OmegaConf's interpolations read it."""
-    # Hydra takes backslashes for what they are, but before a quote.
+    """Put ``text`` in double quotes, escaped for Hydra's grammar and OmegaConf's interpolations."""
+    # To Hydra, a backslash is special only before a quote.
     escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + (m[2] and '\\"'), text)
     escaped = re.sub(r"(\\*)\$\{", lambda m: m[1] * 2 + "\\${", escaped)
     return f'"{escaped}"'

@@ -17,11 +17,11 @@ class DataError(FerError, ValueError):
 
 
 class ConfigError(FerError, ValueError):
-    """An option has a value that cannot work."""
+    """An option has an invalid value."""
 
 
 class TrainingError(FerError, RuntimeError):
-    """A training cannot go on."""
+    """A training cannot continue."""
 
 
 class CheckpointError(FerError, ValueError):
@@ -29,10 +29,10 @@ class CheckpointError(FerError, ValueError):
 
 
 class ExportError(FerError, RuntimeError):
-    """An exported network does not say what the network itself says."""
+    """An exported network does not give the predictions of the original."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error of somebody else's code says, without the lines of its inside."""
+    """The first line of the message of an error that other code raised."""
     lines = str(error).splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

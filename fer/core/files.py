@@ -19,7 +19,7 @@ from fer.core.errors import DataError
 from fer.core.values import misfit
 
 HALF = ".fer.tmp"
-"""How the names of what this program is still writing end; nothing else is ever cleaned away."""
+"""Suffix of files that are still being written; nothing else is ever cleaned up."""
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
@@ -34,7 +34,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; give this one the mode that open() would have given it.
+        # mkstemp makes files private; restore the mode that open() would have given.
         umask = os.umask(0)
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)
@@ -42,17 +42,17 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            error.filename = str(path)  # a full disk is named where it is
+            error.filename = str(path)  # so that the message says which disk is full
         raise
     return path
 
 
 def is_ours(path: Path, mark: str) -> bool:
-    """Whether nobody loses anything where ``path`` is written: nothing is there, or an own file.
+    """Tell whether ``path`` may be overwritten: it does not exist, or this program wrote it.
 
     Args:
-        path: to be written.
-        mark: a text that this program's files of that kind hold, and others do not.
+        path: the file about to be written.
+        mark: text that only this program's files of that kind contain.
     """
     if not path.exists():
         return not path.is_symlink()
@@ -65,10 +65,9 @@ def is_ours(path: Path, mark: str) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what processes that were killed while they wrote below ``folder`` have left there,
-    known by :data:`HALF`.
+    """Delete the half-written files (see :data:`HALF`) that killed processes left in ``folder``.
 
-    Only for a folder in which no other process writes at this moment.
+    No other process may be writing there.
     """
     for path in list(folder.rglob(f".*{HALF}")):
         if path.is_dir():
@@ -88,14 +87,13 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 FORMULA = re.compile(r"'*[=+\-@\t\r]")
-"""How a cell starts that a spreadsheet would compute, or that was marked as text already."""
+"""Start of a cell that a spreadsheet would compute, or that is already marked as text."""
 
 
 def to_cell(value: Any) -> Any:
-    """``value`` as a cell that no spreadsheet takes for a formula: such a text gets a quote before.
+    """Prefix text that a spreadsheet would run as a formula with a quote; keep everything else.
 
-    A file name may begin with an equals sign, and what follows it would run where the table is
-    opened. Numbers stay as they are. :func:`from_cell` takes the quote away.
+    A file name may begin with an equals sign. :func:`from_cell` removes the quote.
 
     >>> to_cell("=1+1"), to_cell("-0.5"), to_cell(-0.5), to_cell("happy")
     ("'=1+1", '-0.5', -0.5, 'happy')
@@ -110,7 +108,7 @@ def to_cell(value: Any) -> Any:
 
 
 def from_cell(text: str) -> str:
-    """What :func:`to_cell` made the cell of.
+    """Undo :func:`to_cell`.
 
     >>> from_cell(to_cell("=1+1")), from_cell(to_cell("'=1+1")), from_cell("'quoted'")
     ('=1+1', "'=1+1", "'quoted'")
@@ -119,12 +117,12 @@ def from_cell(text: str) -> str:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write ``rows`` under a header of ``columns``, atomically; cells as of :func:`to_cell`."""
+    """Write ``rows`` under a header of ``columns``, atomically; see :func:`to_cell`."""
 
     def write(file: BinaryIO) -> None:
         import io
 
-        # A file name that is not UTF-8 reaches us with surrogates, and goes back as its bytes.
+        # Python reads file names that are not UTF-8 with surrogates; write their bytes back.
         text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
         table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
@@ -136,19 +134,18 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 
 MAX_TEXT_BYTES = 1 << 30
-"""Of a table or a JSON file; a manifest of a million images has a fifth of it."""
+"""Largest table or JSON file that is read; the manifest of a million images is a fifth of it."""
 
 
 def open_data(path: Path, most: int = MAX_TEXT_BYTES) -> BinaryIO:
-    """Open a file that somebody hands over, to read it whole.
+    """Open an untrusted file to read it whole.
 
     Args:
-        path: of the file.
-        most: bytes that it may have.
+        path: the file.
+        most: its largest size in bytes.
 
     Raises:
-        OSError: it cannot be read, is larger, or is a pipe, socket or device, which might never
-            end.
+        OSError: it cannot be read, is larger, or is a pipe, socket or device, which may never end.
     """
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "nothing", str(path))
@@ -162,10 +159,10 @@ def open_data(path: Path, most: int = MAX_TEXT_BYTES) -> BinaryIO:
 
 
 def read_text(path: Path) -> str:
-    """The UTF-8 text of a file that somebody hands over.
+    """Read an untrusted UTF-8 file.
 
     Raises:
-        OSError: as of :func:`open_data`.
+        OSError: see :func:`open_data`.
         UnicodeDecodeError: it is not UTF-8.
     """
     with open_data(path) as file:
@@ -176,8 +173,8 @@ def read_json(path: Path, shape: Any = object) -> Any:
     """Read a JSON file.
 
     Args:
-        path: of the file.
-        shape: that its content has, see :func:`fer.core.values.misfit`.
+        path: the file.
+        shape: of its content, see :func:`fer.core.values.misfit`.
 
     Raises:
         DataError: the file cannot be read, is not JSON, or its content has another shape.
@@ -197,14 +194,14 @@ def read_json(path: Path, shape: Any = object) -> Any:
 
 
 def refuse_links(folder: Path, names: Iterable[str] | None = None) -> None:
-    """Refuse a folder with symbolic links that lead out of it, where this program would write.
+    """Refuse an untrusted folder whose symbolic links would make this program write outside it.
 
     Args:
-        folder: somebody's, or what was unpacked from his archive.
-        names: files and folders in it, of which the links are looked at; None: all at any depth.
+        folder: to be written to.
+        names: the entries to check; None checks all, at any depth.
 
     Raises:
-        DataError: there is one.
+        DataError: a link leads out of the folder.
     """
     inside = folder.resolve()
     if names is None:
@@ -216,9 +213,9 @@ def refuse_links(folder: Path, names: Iterable[str] | None = None) -> None:
     for place in places:
         if place.is_symlink() and not place.resolve().is_relative_to(inside):
             raise DataError(
-                f"{place}: expected a file or a folder of its own, found a symbolic link that "
-                f"leads out of {folder}, to where this program is not to write. Put what it "
-                "leads to in its place, or remove it."
+                f"{place}: expected a file or folder, found a symbolic link that leads out of "
+                f"{folder}; nothing is written there. Replace the link with what it leads to, or "
+                "remove it."
             )
 
 
@@ -232,7 +229,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def is_outside(name: str) -> bool:
-    """Whether an archive member called ``name`` would be written outside its target folder.
+    """Tell whether an archive member called ``name`` would be extracted outside its target.
 
     >>> is_outside("train/happy/1.jpg"), is_outside("../1.jpg"), is_outside("/etc/passwd")
     (False, True, True)

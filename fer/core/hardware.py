@@ -1,4 +1,4 @@
-"""The device to compute on, and the precision that is fast on it."""
+"""The device to compute on, and its fastest precision."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     import torch
 
 AUTOCAST = {"32-true": None, "bf16-mixed": "bfloat16", "16-mixed": "float16"}
-"""Lightning's names of the precisions that are known here, and the type autocast computes in."""
+"""Lightning's name of each supported precision, and the type that autocast uses for it."""
 
 
 def autocast_dtype(precision: str) -> torch.dtype | None:
-    """What autocast computes in; None for single precision.
+    """The type that autocast uses; None for single precision.
 
     Raises:
         ConfigError: the precision is unknown.
@@ -35,10 +35,10 @@ def autocast_dtype(precision: str) -> torch.dtype | None:
 
 
 def find_device(accelerator: str) -> torch.device:
-    """The device for a value of ``trainer.accelerator``.
+    """Find the device that ``trainer.accelerator`` means on this machine.
 
     Raises:
-        ConfigError: there is no such device here.
+        ConfigError: the machine has no such device.
     """
     import torch
 
@@ -59,7 +59,7 @@ def find_device(accelerator: str) -> torch.device:
 
 
 def check_processes(count: int, device: torch.device) -> None:
-    """Refuse more processes than the machine has devices for.
+    """Refuse to start more processes than the machine has devices.
 
     Raises:
         ConfigError: ``trainer.devices`` asks for more.
@@ -80,28 +80,27 @@ def check_processes(count: int, device: torch.device) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what a step has freed for the next one (glibc alone; else nothing).
+    """Make glibc keep freed memory for the next training step; do nothing on other C libraries.
 
-    A training step on the CPU allocates and frees tens of megabytes. Whether glibc gives them back
-    to the system each time depends on what happens to lie at the end of its heap. Where it does,
-    the system clears thousands of pages anew in every step. The process is
-    left as large as it has been, and no larger.
+    A step on the CPU allocates and frees tens of megabytes. Depending on what happens to lie at the
+    end of the heap, glibc returns them to the system, which then clears thousands of pages anew in
+    every step. The process stays as large as its peak, and no larger.
     """
     if platform.libc_ver()[0] != "glibc":
         return
     library = ctypes.CDLL(None)
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
-    # Older versions take no more than 32 MB. The first must be set: the second alone would leave
-    # it at its beginning, and everything above 128 kB would be mapped and unmapped.
+    # Older versions accept at most 32 MB. Both must be set: the trim threshold alone would pin the
+    # other at 128 kB, and every larger block would be mapped and unmapped.
     if any(library.mallopt(mmap_threshold, size) for size in (1 << 30, 1 << 25)):
         library.mallopt(trim_threshold, 1 << 30)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies in bfloat16 faster than in float32.
+    """Tell whether the device computes faster in bfloat16 than in float32.
 
-    On a CPU this asks for the instructions themselves (AVX-512 BF16 or AMX on x86, BF16 on Arm):
-    without them bfloat16 runs too, but slower than float32.
+    A CPU needs instructions for it (AVX-512 BF16 or AMX on x86, BF16 on Arm). Without them bfloat16
+    works, but is slower than float32.
     """
     if device.type == "cuda":
         import torch
@@ -114,10 +113,10 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def find_precision(precision: str, device: torch.device) -> str:
-    """The precision for a value of ``trainer.precision``.
+    """Find the precision that ``trainer.precision`` means on a device.
 
     Raises:
-        ConfigError: it is unknown.
+        ConfigError: the precision is unknown.
     """
     if precision == "auto":
         return "bf16-mixed" if has_fast_bfloat16(device) else "32-true"
@@ -130,13 +129,13 @@ def find_precision(precision: str, device: torch.device) -> str:
 
 @dataclass(frozen=True)
 class Computing:
-    """Where and how the network runs."""
+    """The device and precision that a network runs with."""
 
     device: torch.device
     precision: str
 
     @classmethod
     def find(cls, accelerator: str, precision: str) -> Computing:
-        """What ``trainer.accelerator`` and ``trainer.precision`` mean on this machine."""
+        """Resolve ``trainer.accelerator`` and ``trainer.precision`` on this machine."""
         device = find_device(accelerator)
         return cls(device, find_precision(precision, device))

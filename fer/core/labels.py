@@ -1,7 +1,7 @@
 """The seven emotions, in the one order used everywhere.
 
-Every reader maps its own names or codes into this order **by name**; no other module knows the
-index that another dataset gives to an emotion.
+Every reader maps its own names or codes into this order **by name**. No other module knows the
+indices that another dataset uses.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fer.core.commands import typed
 from fer.core.errors import ConfigError, DataError
 
 Synonyms = Mapping[str, str] | Sequence[str]
-"""What :func:`read_synonyms` reads."""
+"""Accepted by :func:`read_synonyms`."""
 
 EMOTIONS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 NUM_CLASSES = len(EMOTIONS)
@@ -35,33 +35,32 @@ SYNONYMS: dict[str, str] = {
     "suprise": "surprise",  # misspelt so in several public copies
     "neutrality": "neutral",
 }
-"""Other spellings found in public copies, each with the schema's name.
+"""Spellings found in public copies, each with the schema's name for it.
 
-Only what means the same: ``calm`` is not ``neutral`` (RAVDESS has both), ``contempt`` is none of
-the seven, and codes such as ``AF`` or ``1`` mean what their dataset says. A user who knows better
-adds a synonym.
+Only true synonyms: ``calm`` is not ``neutral`` (RAVDESS has both), ``contempt`` is none of the
+seven, and codes such as ``AF`` or ``1`` mean what their dataset says. Users can add their own.
 """
 
 
 def normalise(name: str) -> str:
-    """``name`` without what does not matter: case, space around it, ``-`` and ``_`` for a space.
+    """Normalise case, surrounding space, ``-`` and ``_`` between words, and accents.
 
-    Accents are compared in their composed form, since one file system stores é as two characters.
+    Some file systems store é as two characters.
 
     >>> normalise(" Very_Happy ")
     'very happy'
     """
     text = unicodedata.normalize("NFC", name).strip().lower()
-    # Only between words: -1 is not 1.
+    # only between words: -1 is not 1
     return re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", text)
 
 
 def read_synonyms(extra: Synonyms) -> dict[str, str]:
-    """A user's own synonyms, with normalised keys in sorted order.
+    """Check a user's own synonyms; return them with normalised keys, sorted.
 
     Args:
-        extra: ``{"mad": "angry"}``, or ``["mad: angry"]``, which can be typed in any script:
-            Hydra's command line takes no other letters than ``a`` to ``z`` in a mapping's key.
+        extra: ``{"mad": "angry"}`` or ``["mad: angry"]``. On Hydra's command line the keys of the
+            first form are limited to the letters ``a`` to ``z``.
 
     Raises:
         ConfigError: a text has no colon, a value is none of the seven emotions, a key is one of
@@ -87,20 +86,17 @@ def read_synonyms(extra: Synonyms) -> dict[str, str]:
 
 
 def split_pair(text: str) -> tuple[str, str]:
-    """The name and the emotion of ``"mad: angry"``; the last colon counts."""
+    """Split ``"mad: angry"`` at its last colon into the name and the emotion."""
     name, _, emotion = str(text).rpartition(":")
     return name.strip(), emotion.strip()
 
 
 def canonical(name: str, extra: Synonyms | None = None) -> str:
-    """The schema's name for ``name``.
-
-    Case, surrounding space, and ``-``/``_`` do not matter. ``extra`` adds synonyms to
-    :data:`SYNONYMS`, in any case too (``{"Mad": "angry"}``).
+    """Translate a name to the schema's, by :data:`SYNONYMS` and the user's ``extra`` ones.
 
     Raises:
         DataError: ``name`` is none of the seven emotions.
-        ConfigError: ``extra`` cannot be read, see :func:`read_synonyms`.
+        ConfigError: ``extra`` is invalid, see :func:`read_synonyms`.
 
     >>> canonical("Happiness")
     'happy'

@@ -15,12 +15,12 @@ from fer.core.application import config_folder
 from fer.core.errors import ConfigError
 
 Check = tuple[str, Callable[[Any], bool]]
-"""What is expected, in words, and whether a value is that."""
+"""A description of what is expected, and a function that accepts it."""
 
 
 def whole(least: int, most: int | None = None) -> Check:
-    """A whole number in a range."""
-    words = f"a whole number from {least}" + (f" to {most}" if most is not None else "")
+    """Accept whole numbers in a range."""
+    words = f"a whole number from {least:,}" + (f" to {most:,}" if most is not None else "")
 
     def check(value: Any) -> bool:
         return (
@@ -34,7 +34,7 @@ def whole(least: int, most: int | None = None) -> Check:
 
 
 def number(words: str, accept: Callable[[float], bool]) -> Check:
-    """A number that ``accept`` accepts."""
+    """Accept numbers that satisfy ``accept``, described by ``words``."""
 
     def check(value: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool) and accept(value)
@@ -43,13 +43,13 @@ def number(words: str, accept: Callable[[float], bool]) -> Check:
 
 
 def or_null(check: Check, meaning: str) -> Check:
-    """The same, or null."""
+    """Accept what ``check`` accepts, and null."""
     words, accept = check
     return f"{words}, or null {meaning}", lambda value: value is None or accept(value)
 
 
 def one_of(*options: str) -> Check:
-    """One of some words."""
+    """Accept any of the words."""
     return f"one of {', '.join(options)}", lambda value: value in options
 
 
@@ -113,14 +113,13 @@ CHECKS: dict[str, Check] = {
     "sweep": ("the name of a configuration in conf/sweep", lambda value: False),
     "experiment": ("the name of a configuration in conf/experiment", lambda value: False),
 }
-"""Values that no constructor knows, or knows too late: after data was read, or in a training.
-
-A constructor owns the rules of its arguments, by :func:`check_value`.
+"""Checks of values that reach no constructor, or reach it late: after data was read or training
+began. All others are checked by the constructor that takes them, with :func:`check_value`.
 """
 
 
 def known_keys() -> dict[str, bool]:
-    """The keys at the top of our configurations, and whether each holds options of its own."""
+    """The top-level keys of the configurations, and whether each is a group of options."""
     folder = config_folder()
     known = {path.name: True for path in folder.iterdir() if path.is_dir()}
     for path in folder.glob("*.yaml"):
@@ -130,7 +129,7 @@ def known_keys() -> dict[str, bool]:
 
 
 def check_value(key: str, value: Any, rule: Check) -> None:
-    """Check one value: for the constructor that takes it.
+    """Check a value, in the constructor that takes it.
 
     Raises:
         ConfigError: it is not what ``key`` expects.
@@ -144,11 +143,11 @@ def check_options(cfg: DictConfig, optional: Sequence[str] = ()) -> None:
     """Check the values of a composed configuration.
 
     Args:
-        cfg: composed; keys that it does not have are not asked for.
-        optional: keys that may be null as a whole.
+        cfg: the configuration; checks of keys that it lacks are skipped.
+        optional: groups that may be null.
 
     Raises:
-        ConfigError: the first value that is not what its key expects.
+        ConfigError: for the first value that its key does not accept.
     """
     content = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(content, dict)
@@ -175,19 +174,19 @@ def check_options(cfg: DictConfig, optional: Sequence[str] = ()) -> None:
 
 @dataclass(frozen=True)
 class Guard:
-    """``make``, with its complaints about values turned into one message that names ``key``.
+    """Call ``make``; turn its complaints about values into one message that names ``key``.
 
-    A class, since what trains in several processes has to be pickled.
+    A class, because training in several processes pickles it.
     """
 
     make: Callable[..., Any]
     key: str
 
     def __call__(self, *positional: Any, **named: Any) -> Any:
-        """What ``make`` makes.
+        """Return what ``make`` returns.
 
         Raises:
-            ConfigError: it does not accept the values.
+            ConfigError: ``make`` rejects the values.
         """
         try:
             return self.make(*positional, **named)

@@ -1,8 +1,7 @@
-"""Modules of the user's own, imported at the start of a command: what they register is then known.
+"""The user's own modules, imported at the start of every command to register what they add.
 
-They are named by the user, in the environment (``FER_PLUGINS=my_networks,my_scores``), or by a
-package that he has installed (an entry point of the group ``fer.plugins``); never by a file that is
-opened.
+The user names them in the environment (``FER_PLUGINS=my_networks,my_scores``) or installs a package
+with an entry point in the group ``fer.plugins``. No file that is opened can name one.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ GROUP = "fer.plugins"
 
 
 def import_plugins() -> None:
-    """Import every module that the user has named.
+    """Import the plugins.
 
     Raises:
         ConfigError: one cannot be imported.
@@ -35,7 +34,7 @@ def import_plugin(module: str, named_by: str) -> None:
 
     Args:
         module: its dotted name.
-        named_by: where it was named, for the message.
+        named_by: where its name comes from, for the message.
 
     Raises:
         ConfigError: it cannot be imported.

@@ -1,4 +1,4 @@
-"""Worker processes: how many, and that none outlives the one that started it."""
+"""Worker processes that do not outlive their parent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 
 def cpu_count() -> int:
-    """Cores that this process may use (a container or ``taskset`` may allow fewer than exist)."""
+    """The number of cores that this process may use; ``taskset`` or a container may limit it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -19,15 +19,13 @@ def cpu_count() -> int:
 
 @contextmanager
 def worker_pool(count: int, start: Callable[[], None] | None = None) -> Iterator[Executor]:
-    """``count`` processes that end with this one.
+    """Start ``count`` worker processes that end with this one.
 
-    Args:
-        count: of them.
-        start: called in each before its first task.
+    ``start`` is called in each of them first.
     """
     methods = multiprocessing.get_all_start_methods()
     if multiprocessing.get_start_method(allow_none=True) not in (None, *methods):
-        # A job that joblib runs: its way of starting processes is unknown to its own children.
+        # In a joblib worker, whose start method does not exist in its children.
         multiprocessing.set_start_method("spawn", force=True)
     # spawn, not fork: the parent may hold locks of torch's or OpenMP's threads.
     context = multiprocessing.get_context("spawn")
@@ -39,10 +37,9 @@ def worker_pool(count: int, start: Callable[[], None] | None = None) -> Iterator
 
 
 def start_worker(start: Callable[[], None] | None) -> None:
-    """Let this process end when the one that started it does, even if that is killed.
+    """Make this worker exit with its parent, even if the parent is killed.
 
-    The queue that a pool's workers read from stays open as long as one of them lives: they would
-    wait at it for ever.
+    The workers hold their task queue open for each other, so they would wait at it forever.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None

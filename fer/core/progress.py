@@ -1,4 +1,4 @@
-"""A progress bar for what takes longer than a moment."""
+"""Progress bars."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Progress = Callable[[int, int], None]
-"""Called with what is done and how much there is in all."""
+"""Called with the number of steps done and their total."""
 
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """A bar on the terminal's error stream; nothing where there is no terminal."""
+    """Show a progress bar on the error stream, if that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress as Bar
 

@@ -1,4 +1,4 @@
-"""Plain values: what strangers' files may hold."""
+"""Plain values: all that an untrusted file may contain."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_VALUES = 100_000
-"""In the description of a training, which has about a hundred."""
+"""Largest description of a training that is read; a usual one has about a hundred values."""
 
 
 def is_plain(value: object) -> bool:
-    """Whether a value is text, numbers, lists and dictionaries of such, and not too many of them.
+    """Tell whether a value consists of text, numbers, lists and dictionaries, and not too many.
 
-    What refers to itself, or to one list a thousand times, has too many.
+    A value that contains itself, or one list a thousand times over, has too many.
     """
     waiting = [value]
     for _ in range(MAX_VALUES):
@@ -32,7 +32,7 @@ def is_plain(value: object) -> bool:
 
 
 def fits(value: Any, shape: Any) -> bool:
-    """Whether a value has a shape: see :func:`misfit`.
+    """Tell whether a value has a shape, see :func:`misfit`.
 
     >>> fits({"a": [1, 2], "b": None}, {"a": [int], "b": (str, None)}), fits({"a": "x"}, {"a": int})
     (True, False)
@@ -41,11 +41,14 @@ def fits(value: Any, shape: Any) -> bool:
 
 
 def misfit(value: Any, shape: Any, key: str = "") -> str | None:
-    """The dotted key of the first part of a value, as read from JSON, that has not its shape.
+    """Find the first part of a value read from JSON that does not have the expected shape.
 
-    A tuple holds alternatives, ``...`` among them for a key that may be missing. A list holds the
-    shape of all its items, or of each of several; a mapping those of some keys, or with ``str`` as
-    its only key that of all. Numbers are finite, and fit 64 bits.
+    A tuple lists alternatives, with ``...`` for a key that may be missing. A list gives the shape
+    of all items, or of each; a dictionary gives the shapes of some keys, or, with ``str`` as its
+    only key, of all. Numbers must be finite and fit into 64 bits.
+
+    Returns:
+        Its dotted key; None if everything fits.
 
     >>> misfit({"a": {"x": 1, "y": "one"}}, {"a": {str: int}})
     'a.y'

@@ -1,4 +1,4 @@
-"""Numbers and names as words, the same in figures and pages."""
+"""Numbers and names as text, formatted alike in figures and pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ABSENT = "–"
 
 
 def how_many(number: int, noun: str) -> str:
-    """A number with the noun in its number.
+    """A count with its noun, in the plural where it must be.
 
     >>> how_many(1, "image"), how_many(1516, "group"), how_many(2, "copy")
     ('1 image', '1,516 groups', '2 copies')
@@ -20,7 +20,7 @@ def how_many(number: int, noun: str) -> str:
 
 
 def to_number(value: object) -> float | None:
-    """``value`` as a finite number (a CSV file gives text), or None."""
+    """Convert ``value``, or the text of it, to a finite number; None if it is not one."""
     if isinstance(value, bool) or value is None:
         return None
     try:
@@ -31,7 +31,7 @@ def to_number(value: object) -> float | None:
 
 
 def whole(value: object) -> str:
-    """A number without decimals, and a dash for what is absent or not a number.
+    """A number without decimals; a dash if it is absent or not a number.
 
     >>> whole(35887), whole("2331.0"), whole(None)
     ('35,887', '2,331', '–')
@@ -42,24 +42,24 @@ def whole(value: object) -> str:
 
 @dataclass(frozen=True)
 class Format:
-    """How the numbers of one kind are written."""
+    """A format of numbers."""
 
     factor: float
     decimals: int
     unit: str
-    """With the space before it."""
+    """Including the space before it."""
 
     def digits(self, value: float, more: int = 0) -> str:
-        """A number without its unit, with so many ``more`` decimals."""
+        """A number without its unit, with ``more`` decimals than usual."""
         return f"{self.factor * value:.{self.decimals + more}f}"
 
     def text(self, value: object, more: int = 0) -> str:
-        """A number with its unit, and a dash for what is absent or not a number."""
+        """A number with its unit; a dash if it is absent or not a number."""
         number = to_number(value)
         return ABSENT if number is None else f"{self.digits(number, more)}{self.unit}"
 
     def interval(self, bounds: object, more: int = 0) -> str | None:
-        """Two bounds, None where there are none.
+        """A pair of bounds; None if there is none.
 
         >>> PERCENT.interval([0.64, 0.6799]), NUMBER.interval([0.5, 0.75])
         ('64.0–68.0 %', '0.500–0.750')
@@ -72,7 +72,7 @@ class Format:
         return f"{self.digits(low, more)}–{self.digits(high, more)}{self.unit}"
 
     def change(self, value: float) -> str:
-        """A difference with its sign; of fractions in percentage points.
+        """A signed difference; of percentages, in percentage points.
 
         >>> PERCENT.change(-0.012), NUMBER.change(0.5)
         ('−1.2', '+0.500')
@@ -81,13 +81,13 @@ class Format:
 
 
 PERCENT = Format(100, 1, " %")
-"""Of fractions."""
+"""The format of fractions."""
 NUMBER = Format(1, 3, "")
-"""Of anything else."""
+"""The format of all other numbers."""
 
 
 def percent(value: object) -> str:
-    """A fraction as percent with one decimal, and a dash for what is absent or not a number.
+    """A fraction in percent with one decimal; a dash if it is absent or not a number.
 
     >>> percent(0.66), percent(None), percent(float("nan"))
     ('66.0 %', '–', '–')
@@ -96,7 +96,7 @@ def percent(value: object) -> str:
 
 
 def change(found: float, reference: float) -> str | None:
-    """How far ``found`` is from ``reference``, in percent of it; None where that is 0.
+    """The difference of ``found`` from ``reference`` in percent of it; None if that is 0.
 
     >>> change(110, 100), change(99.97, 100), change(60, 100)
     ('+10.0 %', '±0.0 %', '−40.0 %')
@@ -107,7 +107,7 @@ def change(found: float, reference: float) -> str | None:
 
 
 def signed(number: float, decimals: int = 1) -> str:
-    """A number with its sign and so many decimals.
+    """A signed number with a fixed number of decimals.
 
     >>> signed(1.25), signed(-0.04), signed(-3)
     ('+1.2', '±0.0', '−3.0')
@@ -117,9 +117,9 @@ def signed(number: float, decimals: int = 1) -> str:
 
 
 def plain(text: str) -> str:
-    """``text`` without the surrogates of a file name that is not UTF-8.
+    """Escape the surrogates that stand for bytes of a file name that is not UTF-8.
 
-    No font can draw them and no UTF-8 file can hold them.
+    No font can show them, and no UTF-8 file can contain them.
 
     >>> plain("a\\udcff.png")
     'a\\\\udcff.png'

@@ -117,7 +117,7 @@ WRONG_VALUES = [
     ("early_stopping.min_delta=abc", "early_stopping.min_delta: expected a number"),
     ("early_stopping=null", "early_stopping: expected a choice"),
     ("metrics.resamples=5", "metrics.resamples: expected a whole number from 100"),
-    ("seed=5000000000", "seed: expected a whole number from 0 to 4294967295"),
+    ("seed=5000000000", "seed: expected a whole number from 0 to 4,294,967,295"),
     ("+nope=1", "nope: expected a known option"),
 ]
 
@@ -220,7 +220,7 @@ def test_what_cannot_be_drawn_is_named_before_anything_is_drawn(tmp_path: Path) 
         cfg = hydra.compose("train", overrides=overrides)
     data = make_data(cfg, make_model(cfg.model))
     message = (
-        r"^dataset.generator.train: expected a whole number from 7 to 1000000, found 3\. Set it"
+        r"^dataset.generator.train: expected a whole number from 7 to 1,000,000, found 3\. Set it"
     )
     with pytest.raises(ConfigError, match=message):
         data.prepare_data()

@@ -562,7 +562,7 @@ def test_a_hopeless_trial_is_ended_and_leaves_its_scores(place: Path) -> None:
     [
         (["hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials: expected a whole number from 1"),
         (["nope=interval(0, 1)"], "nope: expected a known option"),
-        (["seed=interval(1, 9)"], "seed: expected a whole number from 0 to 4294967295, found 1.0"),
+        (["seed=interval(1, 9)"], "seed: expected a whole number from 0 to 4,294,967,295"),
     ],
 )
 def test_mistakes_are_answered_before_anything_is_trained(

@@ -324,7 +324,7 @@ def test_an_image_does_not_depend_on_how_many_others_are_drawn(tree: Path, tmp_p
         (
             "synthetic_a",
             {**SIZES, "val": 6},
-            r"val: expected a whole number from 7 to 1000000, found 6\. Set",
+            r"val: expected a whole number from 7 to 1,000,000, found 6\. Set",
         ),
     ],
 )
