@@ -1,4 +1,4 @@
-"""The house: what loads without torch, and names that say one thing.
+"""The house: what loads without torch, names that say one thing, nothing too long to be read.
 
 That imports run downwards, with no circle, lazy ones among them, is import-linter's to hold
 (``lint-imports``, see pyproject.toml).
@@ -6,6 +6,7 @@ That imports run downwards, with no circle, lazy ones among them, is import-lint
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -34,6 +35,18 @@ def test_a_layer_loads_without_torch(layer: str) -> None:
 def test_help_waits_for_nothing_heavy() -> None:
     heavy = {"torch", "lightning", "torchmetrics", "matplotlib", "albumentations", "captum"}
     assert not loaded_with(ASKED_FOR_EARLY) & heavy
+
+
+def test_modules_and_functions_are_short() -> None:
+    too_long = []
+    for path in (ROOT / "fer").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= 69:
+                too_long.append(f"{path}, {node.name}")
+        if text.count("\n") > 500:
+            too_long.append(f"{path}, {text.count(chr(10))}")
+    assert not too_long
 
 
 def loaded_with(names: list[str]) -> set[str]:
