@@ -91,7 +91,10 @@ MEASURES = {
     ),
     "levels": Measure(0.7, np.inf, "posterised: at most half of the gray levels are left", None),
     "shapes": Measure(
-        8.5, np.inf, None, "layout: shifted, turned, cropped, covered or strongly filtered"
+        8.5,
+        np.inf,
+        None,
+        "layout: shapes were shifted, turned, cropped, covered or strongly filtered",
     ),
 }
 """``brightness`` in gray levels, ``shapes`` in bits of the hash, the others as natural logarithms
@@ -212,12 +215,12 @@ def pixel_findings(
     traces += [trace for name in names if (trace := MEASURES[name].judge(changes[name]))]
     found: dict[str, Finding] = {}
     for words, mask in traces:
-        kind = words.split(":")[0]
+        kind, what = words.split(": ")
         emotions = {entries[index].emotion for index in chosen[mask].tolist()}
         # Where one emotion alone is concerned, that is what a reader needs to know.
         emotion = emotions.pop() if len(emotions) == 1 else None
         who = some(int(mask.sum()), int(inside.sum())) + (f" (all {emotion})" if emotion else "")
-        text = f"{split}: {who} differ from their originals: {words}."
+        text = f"{split}: {who} differ from their originals ({kind}): {what}."
         found.setdefault(kind, Finding(kind, text, split, emotion, int(mask.sum())))
     return list(found.values())
 
