@@ -281,27 +281,30 @@ def missing_and_added(
     lost, extra = count_by_cell(reference.cells[~taken]), count_by_cell(cells[~found])
     replaced = np.minimum(lost, extra)
     missing, added = lost - replaced, extra - replaced
-    sizes, changed = count_by_cell(cells).sum(axis=1), count_by_cell(cells[~matching.identical])
+    sizes = count_by_cell(cells).sum(axis=1).tolist()
+    changed = count_by_cell(cells[~matching.identical])
+    rates = [[LOST if split in processed else STRAY] for split in SPLITS]
+    mistaken = np.array(rates) * changed
+    in_all = (LOST if processed else STRAY) * changed.sum()
+    in_a_class = np.maximum(mistaken, STRAY * changed.sum())
+
+    def is_named(surplus: np.ndarray) -> bool:
+        return bool(surplus.sum() > in_all or (surplus > in_a_class).any())
+
     findings = []
-    for split, count, size, differs in zip(
-        SPLITS, replaced.sum(axis=1).tolist(), sizes.tolist(), changed.sum(axis=1), strict=True
-    ):
-        if count > (LOST if split in processed else STRAY) * differs:
+    for row, split in enumerate(SPLITS):
+        if (count := int(replaced[row].sum())) > mistaken[row].sum():
             text = (
-                f"{split}: {some(count, size)} are no longer recognisable: cropped, turned, "
+                f"{split}: {some(count, sizes[row])} are no longer recognisable: cropped, turned, "
                 "covered, heavily processed, or other pictures."
             )
             findings.append(Finding("unrecognised", text, split, images=count))
-    few = (LOST if processed else STRAY) * changed.sum()
-    if missing.sum() > few:
-        where = ", ".join(
-            f"{n:,} of {split}"
-            for split, n in zip(SPLITS, missing.sum(axis=1).tolist(), strict=True)
-            if n
-        )
+    if is_named(missing):
+        by_split = zip(SPLITS, missing.sum(axis=1).tolist(), strict=True)
+        where = ", ".join(f"{count:,} of {split}" for split, count in by_split if count)
         text = f"Missing: images of the reference copy that are not there: {missing.sum():,} "
         findings.append(Finding("missing", f"{text}({where}).", images=int(missing.sum())))
-    if added.sum() > few:
+    if is_named(added):
         findings += [
             added_finding(split, counts, matching.copied[~found & (cells // len(counts) == row)])
             for row, (split, counts) in enumerate(zip(SPLITS, added.tolist(), strict=True))

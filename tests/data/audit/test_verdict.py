@@ -240,6 +240,18 @@ def test_a_class_that_was_filled_up_is_named_with_what_it_was_filled_with() -> N
     assert "75 % of them copies or mirror images" in finding.text
 
 
+def test_a_filled_up_class_is_named_in_a_processed_copy_too() -> None:
+    copy = original()
+    grown = Copy(list(copy.images), list(copy.splits), list(copy.emotions))
+    for seed in range(16):
+        grown.add(picture(9000 + seed), "train", "disgust")
+    for split in SPLITS:
+        grown = grown.changed(ALTERATIONS["higher contrast"][1], split)
+    verdict = judged(grown)
+    assert kinds(verdict) == {"contrast", "augmented"}, verdict.findings
+    assert verdict.findings[-1].emotion == "disgust" and verdict.findings[-1].images == 16
+
+
 def test_a_renamed_copy_is_the_reference_copy_and_says_that_it_was_renamed() -> None:
     renamed = Finding("renamed", "The files were renamed.")
     verdict = judged(original(), (renamed,))
