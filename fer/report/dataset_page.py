@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.core.words import ABSENT, change, how_many, percent, signed, whole
+from fer.core.words import change, how_many, percent, signed, whole
 from fer.data.audit.verdict import ALTERED, REFERENCE, UNKNOWN
 from fer.data.manifest import ATTRIBUTES, Entry
 from fer.data.readers.base import SPLITS
@@ -161,22 +163,12 @@ def _verdict(integrity: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _findings(integrity: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "tags": [
-                str(tag)
-                for tag in (
-                    finding["kind"],
-                    finding["split"],
-                    finding["emotion"],
-                    how_many(finding["images"], "image"),
-                )
-                if tag is not None
-            ],
-            "text": finding["text"],
-        }
-        for finding in integrity["findings"]
-    ]
+    found = []
+    for finding in integrity["findings"]:
+        tags = (*(finding[key] for key in ("kind", "split", "emotion")), finding["images"])
+        shown = [how_many(tag, "image") if isinstance(tag, int) else tag for tag in tags]
+        found.append({"tags": [tag for tag in shown if tag is not None], "text": finding["text"]})
+    return found
 
 
 def _options(integrity: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -204,24 +196,28 @@ def _cards(integrity: Mapping[str, Any]) -> list[dict[str, str | None]]:
     duplicates, near = integrity["duplicates"], integrity["near_duplicates"]
     leaked = integrity["leaks"]["test_in_train_or_val"]
     of_test = f", {percent(leaked / sizes['test'])} of it" if sizes["test"] else ""
+    found_near = (None, "not searched: too many images")
+    if near:
+        found_near = (near["images"], f"in {how_many(near['groups'], 'group')}")
+    conflicting = duplicates["images_with_conflicting_labels"]
     cards = {
         "Images": (integrity["images"], None),
         **{split: (size, None) for split, size in sizes.items()},
         "Exact duplicates": (duplicates["images"], f"in {how_many(duplicates['groups'], 'group')}"),
         "Leaks into test": (leaked, f"test images in train or val{of_test}"),
-        "Near duplicates": (near["images"], f"in {how_many(near['groups'], 'group')}")
-        if near
-        else (None, "not searched: too many images"),
-        "Conflicts": (
-            duplicates["images_with_conflicting_labels"],
-            "exact copies with different emotions",
-        ),
+        "Near duplicates": found_near,
+        "Conflicts": (conflicting, "exact copies with different emotions"),
         "Blank": (len(integrity["blank"]), "images that show nothing"),
     }
     return [
         {"name": name, "value": whole(value), "detail": detail}
         for name, (value, detail) in cards.items()
     ]
+
+
+def _number(count: int | None, detail: str | None = None, *, marked: bool = False) -> Cell:
+    """A cell with a count; a dash for None."""
+    return Cell(whole(count), count, detail, marked=marked)
 
 
 def _counts(integrity: Mapping[str, Any]) -> Table:
@@ -244,24 +240,20 @@ def _counts(integrity: Mapping[str, Any]) -> Table:
         row = [Cell(emotion, index)]
         for _, splits, compared in columns:
             found = sum(counts[split].get(kind, 0) for split in splits for kind in kinds)
-            expected = (
-                sum(official[compared].get(kind, 0) for kind in kinds)
-                if compared in official
-                else None
-            )
-            row.append(_counted(found, expected))
+            row.append(_number(found))
+            if compared in official:
+                expected = sum(official[compared].get(kind, 0) for kind in kinds)
+                row[-1] = _beside_official(found, expected)
         everywhere = sum(counts[split].get(kind, 0) for split in SPLITS for kind in kinds)
-        rows.append([*row, Cell(f"{everywhere:,}", everywhere)])
+        rows.append([*row, _number(everywhere)])
     return Table("counts", ["Emotion", *(heading for heading, *_ in columns), "all"], rows, True)
 
 
-def _counted(found: int, official: int | None) -> Cell:
-    if official is None:
-        return Cell(f"{found:,}", found)
+def _beside_official(found: int, official: int) -> Cell:
     if found == official:
-        return Cell(f"{found:,}", found, "= official")
+        return _number(found, "= official")
     difference = f"{found - official:+,}".replace("-", "−")
-    return Cell(f"{found:,}", found, f"official {official:,} ({difference})", marked=True)
+    return _number(found, f"official {official:,} ({difference})", marked=True)
 
 
 def _describe_official(integrity: Mapping[str, Any]) -> str:
@@ -282,17 +274,10 @@ def _compared(integrity: Mapping[str, Any]) -> Table | None:
     compared = integrity["compared_with_reference"]
     if compared is None:
         return None
-    rows = [
-        [
-            Cell(name, None, meaning),
-            Cell(
-                f"{compared[key]:,}",
-                compared[key],
-                marked=key not in ("identical", "recognised") and compared[key] > 0,
-            ),
-        ]
-        for key, (name, meaning) in COMPARED.items()
-    ]
+    rows = []
+    for key, (name, meaning) in COMPARED.items():
+        differs = key not in ("identical", "recognised") and compared[key] > 0
+        rows.append([Cell(name, None, meaning), _number(compared[key], marked=differs)])
     return Table("compared", ["Beside the reference copy", "Images"], rows)
 
 
@@ -317,29 +302,20 @@ def _pixels(integrity: Mapping[str, Any]) -> Table:
 
 def _splits_compared(integrity: Mapping[str, Any]) -> Table | None:
     """The looks of each split beside those of each other one."""
-    measures = ("sharpness", "contrast", "brightness")
-    pairs: dict[str, dict[str, tuple[float, float]]] = {}
-    for row in integrity["splits_compared"]:
-        name = " → ".join(row["splits"])
-        pairs.setdefault(name, {})[row["measure"]] = row["difference"], row["z"]
-    if not pairs:
-        return None
     rows = []
-    for name, found in pairs.items():
-        cells = [Cell(name)]
+    measures = ["sharpness", "contrast", "brightness"]
+    for splits, found in groupby(integrity["splits_compared"], itemgetter("splits")):
+        by_measure = {row["measure"]: row for row in found}
+        cells = [Cell(" → ".join(splits))]
         for measure in measures:
-            if measure not in found:
-                cells.append(Cell(ABSENT))
-                continue
-            difference, z = found[measure]
-            text = (
-                f"{signed(difference)} gray levels"
-                if measure == "brightness"
-                else change(math.exp(difference), 1.0)
-            )
+            difference, z = by_measure[measure]["difference"], by_measure[measure]["z"]
+            text = change(math.exp(difference), 1.0)
+            if measure == "brightness":
+                text = f"{signed(difference)} gray levels"
             cells.append(Cell(str(text), difference, f"z {signed(z)}"))
         rows.append(cells)
-    return Table("splits-compared", ["Splits", *(name.capitalize() for name in measures)], rows)
+    columns = ["Splits", *map(str.capitalize, measures)]
+    return Table("splits-compared", columns, rows) if rows else None
 
 
 def _copies(integrity: Mapping[str, Any]) -> Table:
@@ -361,8 +337,8 @@ def _copies(integrity: Mapping[str, Any]) -> Table:
     ]
     rows = []
     for name, detail, groups, images in kinds:
-        cells = (Cell(ABSENT) if n is None else Cell(f"{n:,}", n) for n in (groups, images))
-        rows.append([Cell(name, None, detail, ACTING.get(name) if images else None), *cells])
+        option = ACTING.get(name) if images else None
+        rows.append([Cell(name, None, detail, option), _number(groups), _number(images)])
     return Table("copies", ["What is there more than once, or blank", "Groups", "Images"], rows)
 
 
@@ -384,21 +360,17 @@ def _grouped(
 def _sizes(integrity: Mapping[str, Any]) -> Table:
     sizes = integrity["sizes"]
     rows = [
-        [Cell(size.replace("x", " × "), index), Cell(f"{count:,}", count)]
+        [Cell(size.replace("x", " × "), index), _number(count)]
         for index, (size, count) in enumerate(sizes.items())
     ]
     rest = integrity["images"] - sum(sizes.values())
     if rest:
-        rows.append([Cell("others", len(sizes)), Cell(f"{rest:,}", rest)])
+        rows.append([Cell("others", len(sizes)), _number(rest)])
     return Table("sizes", ["Width × height", "Images"], rows)
 
 
 def _excluded(integrity: Mapping[str, Any]) -> Table | None:
-    rows = [
-        [Cell(why), Cell(f"{count:,}", count)]
-        for why, count in integrity["excluded"].items()
-        if count
-    ]
+    rows = [[Cell(why), _number(count)] for why, count in integrity["excluded"].items() if count]
     return Table("excluded", ["Left out, because", "Images"], rows) if rows else None
 
 
@@ -413,7 +385,7 @@ def subgroup_tables(entries: Sequence[Entry]) -> list[Table]:
         rows: list[list[Cell]] = []
         for value in sorted(values, key=_by_value):
             found = [counts[value, split] for split in SPLITS]
-            numbers = (Cell(f"{n:,}", n) for n in (*found, sum(found)))
+            numbers = map(_number, (*found, sum(found)))
             rows.append([Cell(value or "not annotated", len(rows)), *numbers])
         tables.append(Table(f"by-{name}", [name.capitalize(), *SPLITS, "all"], rows, True))
     return tables
