@@ -74,7 +74,7 @@ def write_dataset_report(
     """
     if not entries:
         raise DataError(f"{folder}: expected images to report on, found none.")
-    name, source = str(integrity["dataset"]), integrity["source"]
+    name = str(integrity["dataset"])
     shown = Shown(folder, name, entries, integrity, read)
     verdict = _verdict(integrity)
     overview = [dataset_pictures.class_balance(shown), dataset_pictures.samples(shown)]
@@ -82,11 +82,9 @@ def write_dataset_report(
     galleries = {what: draw(shown) for what, draw in GALLERIES.items()}
     if integrity["near_duplicates"] is None:
         del galleries["near duplicates"]  # not searched, which is not none
-    odd_ids = [str(item) for item in integrity["odd_sizes"]["ids"][:LISTED]]
-    failures = integrity["undecodable"]
     content = {
         "title": f"{name}: the data",
-        "subtitle": f"{how_many(integrity['images'], 'image')} · {source['form']}",
+        "subtitle": f"{how_many(integrity['images'], 'image')} · {integrity['source']['form']}",
         "how_many": how_many,
         "integrity": integrity,
         "verdict": verdict,
@@ -104,32 +102,12 @@ def write_dataset_report(
         "galleries": [_place(folder, picture) for picture in galleries.values() if picture],
         "absent": [f"No {what}." for what, picture in galleries.items() if picture is None],
         "sizes": _sizes(integrity),
-        "odd_ids": odd_ids,
+        "odd_ids": list(map(str, integrity["odd_sizes"]["ids"][:LISTED])),
         "excluded": _excluded(integrity),
-        "undecodable": Table(
-            "undecodable",
-            ["File", "Error"],
-            [
-                [Cell(str(failure["source"])), Cell(str(failure["error"]), words=True)]
-                for failure in failures[:LISTED]
-            ],
-        ),
+        "undecodable": _undecodable(integrity),
         "subgroups": subgroup_tables(entries),
         "links": [file for file in ("manifest.csv", "integrity.json") if (folder / file).exists()],
-        "provenance": tree(
-            {
-                "form": source["form"],
-                **{
-                    k: source["given"][k]
-                    for k in ("path", "files", "bytes")
-                    if k in source["given"]
-                },
-                "signature": source["signature"],
-                **integrity["origin"],
-                "official protocol": integrity["official_protocol"],
-                "fingerprint": integrity["fingerprint"],
-            }
-        ),
+        "provenance": _provenance(integrity),
     }
     return write_page(folder / "report.html", "dataset.html.j2", content)
 
@@ -372,6 +350,29 @@ def _sizes(integrity: Mapping[str, Any]) -> Table:
 def _excluded(integrity: Mapping[str, Any]) -> Table | None:
     rows = [[Cell(why), _number(count)] for why, count in integrity["excluded"].items() if count]
     return Table("excluded", ["Left out, because", "Images"], rows) if rows else None
+
+
+def _undecodable(integrity: Mapping[str, Any]) -> Table:
+    rows = [
+        [Cell(str(failure["source"])), Cell(str(failure["error"]), words=True)]
+        for failure in integrity["undecodable"][:LISTED]
+    ]
+    return Table("undecodable", ["File", "Error"], rows)
+
+
+def _provenance(integrity: Mapping[str, Any]) -> dict[str, Any]:
+    source = integrity["source"]
+    given = {key: source["given"].get(key) for key in ("path", "files", "bytes")}
+    return tree(
+        {
+            "form": source["form"],
+            **{key: value for key, value in given.items() if value is not None},
+            "signature": source["signature"],
+            **integrity["origin"],
+            "official protocol": integrity["official_protocol"],
+            "fingerprint": integrity["fingerprint"],
+        }
+    )
 
 
 def subgroup_tables(entries: Sequence[Entry]) -> list[Table]:

@@ -150,18 +150,18 @@ def find_near_duplicates(entries: Sequence[Entry], looks: np.ndarray) -> dict[st
     }
 
 
-def pool_statistics(looks: np.ndarray, chosen: np.ndarray) -> dict[str, float]:
+def pool_statistics(looks: np.ndarray) -> dict[str, float]:
     """Gray levels 0–255 and sharpness of several images.
 
     Returns:
         ``mean`` and ``std`` over all pixels; ``contrast``, the median of the images' own standard
         deviations; ``sharpness``, the median of :func:`~fer.data.audit.appearance.sharpness`.
     """
-    weights = looks["size"][chosen].prod(axis=1).astype(np.float64)
-    means, stds = looks["mean"][chosen], looks["std"][chosen]
+    weights = looks["size"].prod(axis=1).astype(np.float64)
+    means, stds = looks["mean"], looks["std"]
     mean = float(np.average(means, weights=weights))
     square = float(np.average(stds**2 + means**2, weights=weights))
-    content = chosen & has_content(looks)
+    content = has_content(looks)
     return {
         "mean": mean,
         "std": float(np.sqrt(max(square - mean**2, 0.0))),
@@ -172,11 +172,8 @@ def pool_statistics(looks: np.ndarray, chosen: np.ndarray) -> dict[str, float]:
 
 def statistics_by_split(splits: np.ndarray, looks: np.ndarray) -> dict[str, dict[str, float]]:
     """:func:`pool_statistics` of each split that has images."""
-    return {
-        split: pool_statistics(looks, splits == split)
-        for split in SPLITS
-        if (splits == split).any()
-    }
+    found = np.unique(splits)
+    return {split: pool_statistics(looks[splits == split]) for split in SPLITS if split in found}
 
 
 def inspect(
@@ -190,14 +187,8 @@ def inspect(
 ) -> dict[str, Any]:
     """The part of ``integrity.json`` that follows from the images themselves.
 
-    Args:
-        entries: the prepared images.
-        looks: how each entry's image looks, in the same order.
-        official_counts: images per split and emotion that the dataset's authors state. Where they
-            state none for ``val``, their ``train`` is compared with train and val together.
-        expected_size: side in pixels of the authors' images, None if they may differ.
-        reference: the reference copy, where it is known.
-        known: what the reader found from the names of the files alone.
+    The arguments are those of :func:`~fer.data.audit.verdict.judge`. Where ``official_counts``
+    lack ``val``, their ``train`` is compared with train and val together.
     """
     judged = judge(
         entries,
