@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.options import SEED, check_value, whole
-from fer.data.audit.integrity import apart, nearly_stand_again, stand_again
+from fer.data.audit.integrity import earlier_and_own, exact_leaks, near_leaks
 from fer.data.audit.verdict import ALTERED
 from fer.data.augmentation import Augmentation, load_policy
 from fer.data.dataset import (
@@ -489,7 +489,7 @@ class EmotionDataModule(LightningDataModule):
         What was left out of the earlier splits does not count: nothing was learned from it.
         """
         return np.concatenate(
-            [stand_again(*apart(self.entries(*SPLITS), part)) for part in name.split("+")]
+            [exact_leaks(*earlier_and_own(self.entries(*SPLITS), part)) for part in name.split("+")]
         )
 
     def nearly_leaked(self, name: str) -> np.ndarray | None:
@@ -497,7 +497,7 @@ class EmotionDataModule(LightningDataModule):
         found = []
         for part in name.split("+"):
             if part not in self._nearly_leaked:  # it takes a second, and val is measured often
-                again = nearly_stand_again(*apart(self.entries(*SPLITS), part))
+                again = near_leaks(*earlier_and_own(self.entries(*SPLITS), part))
                 self._nearly_leaked[part] = again
             found.append(self._nearly_leaked[part])
         known = [part for part in found if part is not None]

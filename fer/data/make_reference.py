@@ -9,7 +9,7 @@ import numpy as np
 
 from fer.core.errors import DataError
 from fer.core.files import write_atomic
-from fer.data.audit.appearance import Appearance, Looks, working_side
+from fer.data.audit.appearance import LOOKS, measure, working_side
 from fer.data.audit.reference import Reference
 from fer.data.preparation import load
 
@@ -27,12 +27,11 @@ def main() -> None:
             "the reference copy first."
         )
     side = working_side(prepared.integrity["expected_size"])
-    looks = Looks.stack(
-        [Appearance.of(prepared.read(index), side) for index in range(len(prepared.entries))]
-    )
+    images = map(prepared.read, range(len(prepared.entries)))
+    looks = np.array([measure(image, side) for image in images], LOOKS)
     made = Reference.of(prepared.entries, looks)
     path = Path(__file__).parent / "audit" / "references" / f"{arguments.name}.npz"
-    write_atomic(path, lambda file: np.savez_compressed(file, **vars(made)))
+    write_atomic(path, lambda file: np.savez_compressed(file, **made.arrays))
     print(f"{path}: {len(made.cells):,} images, {path.stat().st_size:,} bytes")
 
 

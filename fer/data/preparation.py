@@ -40,7 +40,7 @@ from fer.core.options import NAME, PATH, Check, check_value, one_of, or_null, wh
 from fer.core.processes import cpu_count, worker_pool
 from fer.core.progress import Progress, progress_bar
 from fer.core.values import fits
-from fer.data.audit.appearance import Appearance, Looks, working_side
+from fer.data.audit.appearance import LOOKS, hex_hash, measure, working_side
 from fer.data.audit.integrity import inspect, summarise
 from fer.data.audit.reference import Reference, load_reference, official_splits
 from fer.data.audit.verdict import ALTERED, REFERENCE
@@ -604,7 +604,7 @@ def stage(
             for emotion in labels.EMOTIONS:
                 (staging / split / emotion).mkdir(parents=True)
         entries: list[Entry] = []
-        looks: list[Looks] = []
+        looks: list[np.ndarray] = []
         failures: list[Failure] = []
         records = dataset.records
         with (
@@ -627,7 +627,7 @@ def stage(
         reference = None if drawn else load_known(reader)
         restored = 0
         if dataset.restore_splits and reference is not None:
-            official = official_splits(entries, Looks.join(looks), reference)
+            official = official_splits(entries, np.concatenate(looks), reference)
             restored = sum(a.split != b for a, b in zip(entries, official, strict=True))
             entries = [
                 move(staging, entry, split) for entry, split in zip(entries, official, strict=True)
@@ -637,7 +637,7 @@ def stage(
             key=lambda i: (SPLITS.index(entries[i].split), entries[i].emotion, entries[i].id),
         )
         entries = [entries[i] for i in order]
-        sorted_looks = Looks.join(looks, order)
+        sorted_looks = np.concatenate(looks)[order]
         write_manifest(staging / "manifest.csv", entries)
         found = inspect(
             entries,
@@ -723,7 +723,7 @@ def describe_excluded(excluded: Mapping[str, int]) -> list[str]:
 
 def _convert(
     job: tuple[Source, Path, Sequence[Record], int],
-) -> tuple[list[tuple[str, str] | None], Looks, list[Failure]]:
+) -> tuple[list[tuple[str, str] | None], np.ndarray, list[Failure]]:
     """Decode some records and write them as PNG files. Runs in a worker process.
 
     Returns:
@@ -740,12 +740,12 @@ def _convert(
             failures.append(Failure(record.source, str(error)))
             hashes.append(None)
             continue
-        looks = Appearance.of(image, side)
-        found = pixel_hash(image), looks.phash
+        looks = measure(image, side)
+        found = pixel_hash(image), hex_hash(looks)
         (staging / to_entry(record, *found).file).write_bytes(encode_png(image))
         hashes.append(found)
         appearances.append(looks)
-    return hashes, Looks.stack(appearances), failures
+    return hashes, np.array(appearances, LOOKS), failures
 
 
 def to_entry(record: Record, sha256: str, phash: str) -> Entry:
@@ -824,9 +824,9 @@ def adopt(
             image = read_picture(folder / file)
             path = Path(file).with_suffix("")
             entry_id = (path.as_posix() if paths[path] == 1 else file).replace("/", "_")
-            looks = Appearance.of(image, side)
+            looks = measure(image, side)
             entries.append(
-                Entry(entry_id, emotion, split, file, pixel_hash(image), phash=looks.phash)
+                Entry(entry_id, emotion, split, file, pixel_hash(image), phash=hex_hash(looks))
             )
             appearances.append(looks)
             if number % CHUNK == 0 or number == len(placed):
@@ -845,7 +845,7 @@ def adopt(
         "undecodable": [],
         **inspect(
             entries,
-            Looks.stack(appearances),
+            np.array(appearances, LOOKS),
             official_counts=reader.official_counts,
             expected_size=reader.expected_size,
             reference=load_known(reader),

@@ -5,48 +5,32 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.core.words import ABSENT, change, how_many, percent, signed, whole
+from fer.core.words import change, how_many, percent, signed, whole
+from fer.data.audit.verdict import ALTERED, REFERENCE, UNKNOWN
 from fer.data.manifest import ATTRIBUTES, Entry
 from fer.data.readers.base import SPLITS
-from fer.report import figures
+from fer.report import dataset_pictures, figures
 from fer.report.dataset_figures import is_far
-from fer.report.dataset_pictures import (
-    Picture,
-    Read,
-    Shown,
-    draw_balance,
-    draw_blanks,
-    draw_conflicts,
-    draw_duplicates,
-    draw_near,
-    draw_pixels,
-    draw_samples,
-)
+from fer.report.dataset_pictures import Picture, Read, Shown
 from fer.report.page import Cell, FigureEntry, Table, embed, tree, write_page
 
-UNLIKE = ("unrecognised", "missing", "moved", "relabelled")
-"""Those of :data:`COMPARED` that a reference copy has none of."""
 LISTED = 50
 """Ids and files that the page lists before it only counts."""
-
 VERDICTS: dict[str, tuple[str, str, str]] = {
-    "reference copy": ("good", "✓", "Reference copy"),
-    "altered copy": ("bad", "!", "Altered copy"),
-    "unknown": ("open", "?", "Unknown copy"),
+    REFERENCE: ("good", "✓", "Reference copy"),
+    ALTERED: ("bad", "!", "Altered copy"),
+    UNKNOWN: ("open", "?", "Unknown copy"),
 }
 """Look, sign and name of each verdict."""
-STATISTICS: dict[str, tuple[str, int]] = {
-    "mean": ("Mean", 2),
-    "std": ("Std", 2),
-    "contrast": ("Contrast", 1),
-    "sharpness": ("Sharpness", 3),
-}
-"""Heading and decimals of each statistic in ``pixels``."""
+STATISTICS: dict[str, int] = {"mean": 2, "std": 2, "contrast": 1, "sharpness": 3}
+"""The decimals of each statistic in ``pixels``."""
 COMPARED: dict[str, tuple[str, str]] = {
     "identical": ("Identical", "pixel for pixel an image of the reference copy"),
     "recognised": ("Recognised", "an image of the reference copy, identical or altered"),
@@ -54,6 +38,18 @@ COMPARED: dict[str, tuple[str, str]] = {
     "missing": ("Missing", "in the reference copy, but not here"),
     "moved": ("Moved", "in another split than in the reference copy"),
     "relabelled": ("Relabelled", "with another emotion than in the reference copy"),
+}
+ACTING = {
+    "Training images in val or test": "dataset.leaks=drop_from_train",
+    "Exact duplicates with different emotions": "dataset.conflicts=drop",
+    "Blank images": "dataset.blank=drop",
+}
+"""Options that leave out what a row of the table of copies counts."""
+GALLERIES = {
+    "exact duplicates": dataset_pictures.duplicates,
+    "exact duplicates with different emotions": dataset_pictures.conflicts,
+    "near duplicates": dataset_pictures.near_duplicates,
+    "blank images": dataset_pictures.blanks,
 }
 
 
@@ -63,8 +59,8 @@ def write_dataset_report(
     """Write ``report.html`` and ``figures/*.png`` into ``folder``.
 
     The page is one file, readable without a network, a server or JavaScript. It links the figures'
-    files, ``manifest.csv``, ``integrity.json`` and the images shown, as far as they stand beside
-    it. Only the images shown are decoded.
+    files, ``manifest.csv``, ``integrity.json`` and the images shown, as far as they are beside it.
+    Only the images shown are decoded.
 
     Args:
         folder: of the prepared dataset.
@@ -80,23 +76,21 @@ def write_dataset_report(
         raise DataError(f"{folder}: expected images to report on, found none.")
     name = str(integrity["dataset"])
     shown = Shown(folder, name, entries, integrity, read)
-    overview = [draw_balance(shown), draw_samples(shown)]
-    pixels = draw_pixels(shown)
-    galleries = {
-        "exact duplicates": draw_duplicates(shown),
-        "exact duplicates with different emotions": draw_conflicts(shown),
-        "near duplicates": draw_near(shown),
-        "blank images": draw_blanks(shown),
-    }
-    given = integrity["source"]["given"]
+    verdict = _verdict(integrity)
+    overview = [dataset_pictures.class_balance(shown), dataset_pictures.samples(shown)]
+    pixels = dataset_pictures.pixels(shown)
+    galleries = {what: draw(shown) for what, draw in GALLERIES.items()}
+    if integrity["near_duplicates"] is None:
+        del galleries["near duplicates"]  # not searched, which is not none
     content = {
         "title": f"{name}: the data",
         "subtitle": f"{how_many(integrity['images'], 'image')} · {integrity['source']['form']}",
-        "verdict": _verdict(integrity),
+        "how_many": how_many,
+        "integrity": integrity,
+        "verdict": verdict,
         "findings": _findings(integrity),
-        "steps": _next_steps(integrity),
+        "options": _options(integrity),
         "cards": _cards(integrity),
-        "warnings": integrity["warnings"],
         "counts": _counts(integrity),
         "counts_note": _describe_official(integrity),
         "overview": [_place(folder, picture) for picture in overview],
@@ -106,38 +100,24 @@ def write_dataset_report(
         "splits_compared": _splits_compared(integrity),
         "copies": _copies(integrity),
         "galleries": [_place(folder, picture) for picture in galleries.values() if picture],
-        "absent": [
-            f"No {what}."
-            for what, picture in galleries.items()
-            if picture is None
-            and (what != "near duplicates" or integrity["near_duplicates"] is not None)
-        ],
+        "absent": [f"No {what}." for what, picture in galleries.items() if picture is None],
         "sizes": _sizes(integrity),
-        "odd_sizes": _odd_sizes(integrity),
+        "odd_ids": list(map(str, integrity["odd_sizes"]["ids"][:LISTED])),
         "excluded": _excluded(integrity),
         "undecodable": _undecodable(integrity),
         "subgroups": subgroup_tables(entries),
         "links": [file for file in ("manifest.csv", "integrity.json") if (folder / file).exists()],
-        "provenance": tree(
-            {
-                "form": integrity["source"]["form"],
-                **{key: given[key] for key in ("path", "files", "bytes") if key in given},
-                "signature": integrity["source"]["signature"],
-                **integrity["origin"],
-                "official protocol": integrity["official_protocol"],
-                "fingerprint": integrity["fingerprint"],
-            }
-        ),
+        "provenance": _provenance(integrity),
     }
     return write_page(folder / "report.html", "dataset.html.j2", content)
 
 
 def dataset_section(integrity: Mapping[str, Any], left_out: Sequence[str] = ()) -> dict[str, Any]:
-    """What a run's report says of its data, as ``data_section`` of the templates draws it.
+    """The section of a run's report on its data, for the template's macro ``data_section``.
 
     Args:
         integrity: the content of ``integrity.json``.
-        left_out: what the run left out of the prepared dataset, a sentence each.
+        left_out: sentences on what the run left out of the prepared dataset.
     """
     return {
         "verdict": _verdict(integrity),
@@ -147,9 +127,6 @@ def dataset_section(integrity: Mapping[str, Any], left_out: Sequence[str] = ()) 
         "copies": _copies(integrity),
         "left_out": list(left_out),
     }
-
-
-# --- words and tables --------------------------------------------------------------------------
 
 
 def _verdict(integrity: Mapping[str, Any]) -> dict[str, str]:
@@ -164,44 +141,19 @@ def _verdict(integrity: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _findings(integrity: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "tags": [
-                str(tag)
-                for tag in (
-                    finding["kind"],
-                    finding["split"],
-                    finding["emotion"],
-                    how_many(finding["images"], "image"),
-                )
-                if tag is not None
-            ],
-            "text": finding["text"],
-        }
-        for finding in integrity["findings"]
-    ]
+    found = []
+    for finding in integrity["findings"]:
+        tags = (*(finding[key] for key in ("kind", "split", "emotion")), finding["images"])
+        shown = [how_many(tag, "image") if isinstance(tag, int) else tag for tag in tags]
+        found.append({"tags": [tag for tag in shown if tag is not None], "text": finding["text"]})
+    return found
 
 
-def _next_steps(integrity: Mapping[str, Any]) -> list[dict[str, str | None]]:
-    """What to do about what was found: a sentence, and what to type."""
-    steps: list[tuple[str, str | None]] = []
-    if integrity["verdict"] == "altered copy":
-        steps = [
-            (
-                "Get the reference copy and prepare that: results on an altered copy cannot be "
-                "compared with those on the reference.",
-                "dataset.raw=PATH",
-            ),
-            (
-                "Or train on this copy as it is; every result will say so.",
-                "dataset.accept_altered=true",
-            ),
-        ]
-    elif integrity["verdict"] == "unknown" and integrity["origin"]["generator"] is None:
-        steps = [("Look at the pictures below before you trust the labels.", None)]
-    images = {
+def _options(integrity: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The options that act on what was found: what each does, and what to type."""
+    options = {
         "dataset.leaks=drop_from_train": (
-            "Keep out of training what stands again, exactly, in val or test",
+            "Keep images out of training that are duplicated, exactly, in val or test",
             integrity["leaks"]["train_in_val_or_test"],
         ),
         "dataset.conflicts=drop": (
@@ -210,12 +162,11 @@ def _next_steps(integrity: Mapping[str, Any]) -> list[dict[str, str | None]]:
         ),
         "dataset.blank=drop": ("Leave blank images out of every split", len(integrity["blank"])),
     }
-    steps += [
+    return [
         (f"{what} ({how_many(count, 'image')}).", option)
-        for option, (what, count) in images.items()
+        for option, (what, count) in options.items()
         if count
     ]
-    return [{"text": text, "code": code} for text, code in steps]
 
 
 def _cards(integrity: Mapping[str, Any]) -> list[dict[str, str | None]]:
@@ -223,24 +174,28 @@ def _cards(integrity: Mapping[str, Any]) -> list[dict[str, str | None]]:
     duplicates, near = integrity["duplicates"], integrity["near_duplicates"]
     leaked = integrity["leaks"]["test_in_train_or_val"]
     of_test = f", {percent(leaked / sizes['test'])} of it" if sizes["test"] else ""
+    found_near = (None, "not searched: too many images")
+    if near:
+        found_near = (near["images"], f"in {how_many(near['groups'], 'group')}")
+    conflicting = duplicates["images_with_conflicting_labels"]
     cards = {
         "Images": (integrity["images"], None),
         **{split: (size, None) for split, size in sizes.items()},
         "Exact duplicates": (duplicates["images"], f"in {how_many(duplicates['groups'], 'group')}"),
         "Leaks into test": (leaked, f"test images in train or val{of_test}"),
-        "Near duplicates": (near["images"], f"in {how_many(near['groups'], 'group')}")
-        if near
-        else (None, "not searched: too many images"),
-        "Conflicts": (
-            duplicates["images_with_conflicting_labels"],
-            "exact copies with different emotions",
-        ),
+        "Near duplicates": found_near,
+        "Conflicts": (conflicting, "exact copies with different emotions"),
         "Blank": (len(integrity["blank"]), "images that show nothing"),
     }
     return [
         {"name": name, "value": whole(value), "detail": detail}
         for name, (value, detail) in cards.items()
     ]
+
+
+def _number(count: int | None, detail: str | None = None, *, marked: bool = False) -> Cell:
+    """A cell with a count; a dash for None."""
+    return Cell(whole(count), count, detail, marked=marked)
 
 
 def _counts(integrity: Mapping[str, Any]) -> Table:
@@ -263,24 +218,20 @@ def _counts(integrity: Mapping[str, Any]) -> Table:
         row = [Cell(emotion, index)]
         for _, splits, compared in columns:
             found = sum(counts[split].get(kind, 0) for split in splits for kind in kinds)
-            expected = (
-                sum(official[compared].get(kind, 0) for kind in kinds)
-                if compared in official
-                else None
-            )
-            row.append(_counted(found, expected))
+            row.append(_number(found))
+            if compared in official:
+                expected = sum(official[compared].get(kind, 0) for kind in kinds)
+                row[-1] = _beside_official(found, expected)
         everywhere = sum(counts[split].get(kind, 0) for split in SPLITS for kind in kinds)
-        rows.append([*row, Cell(f"{everywhere:,}", everywhere)])
+        rows.append([*row, _number(everywhere)])
     return Table("counts", ["Emotion", *(heading for heading, *_ in columns), "all"], rows, True)
 
 
-def _counted(found: int, official: int | None) -> Cell:
-    if official is None:
-        return Cell(f"{found:,}", found)
+def _beside_official(found: int, official: int) -> Cell:
     if found == official:
-        return Cell(f"{found:,}", found, "= official")
+        return _number(found, "= official")
     difference = f"{found - official:+,}".replace("-", "−")
-    return Cell(f"{found:,}", found, f"official {official:,} ({difference})", marked=True)
+    return _number(found, f"official {official:,} ({difference})", marked=True)
 
 
 def _describe_official(integrity: Mapping[str, Any]) -> str:
@@ -301,13 +252,10 @@ def _compared(integrity: Mapping[str, Any]) -> Table | None:
     compared = integrity["compared_with_reference"]
     if compared is None:
         return None
-    rows = [
-        [
-            Cell(name, None, meaning),
-            Cell(f"{compared[key]:,}", compared[key], marked=key in UNLIKE and compared[key] > 0),
-        ]
-        for key, (name, meaning) in COMPARED.items()
-    ]
+    rows = []
+    for key, (name, meaning) in COMPARED.items():
+        differs = key not in ("identical", "recognised") and compared[key] > 0
+        rows.append([Cell(name, None, meaning), _number(compared[key], marked=differs)])
     return Table("compared", ["Beside the reference copy", "Images"], rows)
 
 
@@ -316,7 +264,7 @@ def _pixels(integrity: Mapping[str, Any]) -> Table:
     rows = []
     for split, found in integrity["pixels"].items():
         cells = [Cell(split)]
-        for key, (_, decimals) in STATISTICS.items():
+        for key, decimals in STATISTICS.items():
             value, expected = found[key], reference.get(split, {}).get(key)
             detail = None
             if expected is not None:
@@ -327,159 +275,104 @@ def _pixels(integrity: Mapping[str, Any]) -> Table:
                 Cell(f"{value:.{decimals}f}", value, detail, marked=is_far(value, expected))
             )
         rows.append(cells)
-    return Table("pixels", ["Split", *(heading for heading, _ in STATISTICS.values())], rows)
+    return Table("pixels", ["Split", *map(str.capitalize, STATISTICS)], rows)
 
 
 def _splits_compared(integrity: Mapping[str, Any]) -> Table | None:
     """The looks of each split beside those of each other one."""
-    measures = ("sharpness", "contrast", "brightness")
-    pairs: dict[str, dict[str, tuple[float, float]]] = {}
-    for row in integrity["splits_compared"]:
-        name = " → ".join(row["splits"])
-        pairs.setdefault(name, {})[row["measure"]] = row["difference"], row["z"]
-    if not pairs:
-        return None
     rows = []
-    for name, found in pairs.items():
-        cells = [Cell(name)]
+    measures = ["sharpness", "contrast", "brightness"]
+    for splits, found in groupby(integrity["splits_compared"], itemgetter("splits")):
+        by_measure = {row["measure"]: row for row in found}
+        cells = [Cell(" → ".join(splits))]
         for measure in measures:
-            if measure not in found:
-                cells.append(Cell(ABSENT))
-                continue
-            difference, z = found[measure]
-            text = (
-                f"{signed(difference)} gray levels"
-                if measure == "brightness"
-                else change(math.exp(difference), 1.0)
-            )
+            difference, z = by_measure[measure]["difference"], by_measure[measure]["z"]
+            text = change(math.exp(difference), 1.0)
+            if measure == "brightness":
+                text = f"{signed(difference)} gray levels"
             cells.append(Cell(str(text), difference, f"z {signed(z)}"))
         rows.append(cells)
-    return Table("splits-compared", ["Splits", *(name.capitalize() for name in measures)], rows)
+    columns = ["Splits", *map(str.capitalize, measures)]
+    return Table("splits-compared", columns, rows) if rows else None
 
 
 def _copies(integrity: Mapping[str, Any]) -> Table:
-    """What stands more than once or shows nothing, with the option that acts on it."""
+    """Images that are there more than once or show nothing, with the option that acts on them."""
     exact, near, leaks = integrity["duplicates"], integrity["near_duplicates"], integrity["leaks"]
     bits = "not searched: too many images"
     if near:
         bits = f"perceptual hashes that differ in at most {near['distance']} of {near['bits']} bits"
-    else:
-        near = dict.fromkeys(
-            ("groups", "images", "groups_across_splits", "groups_with_conflicting_labels")
-        )
+    leaks_why = "exact leaks, counted where they could be left out"
+    measured = "exact leaks; every run measures test without them too"
     # What, in small print, groups, images, and the option that leaves them out.
-    kinds: list[tuple[str, str | None, int | None, int | None, str | None]] = [
-        (
-            "Exact duplicates",
-            "the same pixels more than once",
-            exact["groups"],
-            exact["images"],
-            None,
-        ),
-        (
-            "Exact duplicates across splits",
-            None,
-            exact["groups_across_splits"],
-            exact["images_across_splits"],
-            None,
-        ),
-        (
-            "Exact duplicates with different emotions",
-            "at most one of the labels is right",
-            exact["groups_with_conflicting_labels"],
-            exact["images_with_conflicting_labels"],
-            "dataset.conflicts=drop",
-        ),
-        (
-            "Training images in val or test",
-            "exact leaks, counted where they could be left out",
-            None,
-            leaks["train_in_val_or_test"],
-            "dataset.leaks=drop_from_train",
-        ),
-        ("Validation images in train", "exact leaks", None, leaks["val_in_train"], None),
-        (
-            "Test images in train or val",
-            "exact leaks; every run measures test without them too",
-            None,
-            leaks["test_in_train_or_val"],
-            None,
-        ),
-        ("Near duplicates", bits, near["groups"], near["images"], None),
-        ("Near duplicates across splits", None, near["groups_across_splits"], None, None),
-        (
-            "Near duplicates with different emotions",
-            None,
-            near["groups_with_conflicting_labels"],
-            None,
-            None,
-        ),
-        (
-            "Blank images",
-            "all pixels nearly alike",
-            None,
-            len(integrity["blank"]),
-            "dataset.blank=drop",
-        ),
+    kinds = [
+        *_grouped("Exact duplicates", "the same pixels more than once", exact),
+        ("Training images in val or test", leaks_why, None, leaks["train_in_val_or_test"]),
+        ("Validation images in train", "exact leaks", None, leaks["val_in_train"]),
+        ("Test images in train or val", measured, None, leaks["test_in_train_or_val"]),
+        *_grouped("Near duplicates", bits, near or {}),
+        ("Blank images", "all pixels nearly alike", None, len(integrity["blank"])),
     ]
     rows = []
-    for name, detail, groups, images, option in kinds:
-        cells = (Cell(ABSENT) if n is None else Cell(f"{n:,}", n) for n in (groups, images))
-        rows.append([Cell(name, None, detail, option if images else None), *cells])
-    return Table("copies", ["What stands more than once, or nothing", "Groups", "Images"], rows)
+    for name, detail, groups, images in kinds:
+        option = ACTING.get(name) if images else None
+        rows.append([Cell(name, None, detail, option), _number(groups), _number(images)])
+    return Table("copies", ["What is there more than once, or blank", "Groups", "Images"], rows)
+
+
+def _grouped(
+    name: str, detail: str, found: Mapping[str, Any]
+) -> list[tuple[str, str | None, int | None, int | None]]:
+    """Rows on all groups of copies, on those across splits, and on those that disagree."""
+    kinds = (
+        (name, detail, ""),
+        (f"{name} across splits", None, "_across_splits"),
+        (f"{name} with different emotions", None, "_with_conflicting_labels"),
+    )
+    return [
+        (words, small, found.get(f"groups{key}"), found.get(f"images{key}"))
+        for words, small, key in kinds
+    ]
 
 
 def _sizes(integrity: Mapping[str, Any]) -> Table:
     sizes = integrity["sizes"]
     rows = [
-        [Cell(size.replace("x", " × "), index), Cell(f"{count:,}", count)]
+        [Cell(size.replace("x", " × "), index), _number(count)]
         for index, (size, count) in enumerate(sizes.items())
     ]
     rest = integrity["images"] - sum(sizes.values())
     if rest:
-        rows.append([Cell("others", len(sizes)), Cell(f"{rest:,}", rest)])
+        rows.append([Cell("others", len(sizes)), _number(rest)])
     return Table("sizes", ["Width × height", "Images"], rows)
 
 
-def _odd_sizes(integrity: Mapping[str, Any]) -> dict[str, str] | None:
-    """A sentence on images of an unexpected size, and their ids; None where any size may be."""
-    expected, odd = integrity["expected_size"], integrity["odd_sizes"]
-    if expected is None:
-        return None
-    form = f"{expected} × {expected} pixels"
-    if not odd["images"]:
-        return {"text": f"All images are {form}, as they should be.", "ids": ""}
-    ids = [str(item) for item in odd["ids"][:LISTED]]
-    more = odd["images"] - len(ids)
-    return {
-        "text": f"Not {form}, as they should be: {how_many(odd['images'], 'image')}.",
-        "ids": ", ".join(ids) + (f" and {more:,} more" if more else ""),
-    }
-
-
 def _excluded(integrity: Mapping[str, Any]) -> Table | None:
-    rows = [
-        [Cell(why), Cell(f"{count:,}", count)]
-        for why, count in integrity["excluded"].items()
-        if count
-    ]
+    rows = [[Cell(why), _number(count)] for why, count in integrity["excluded"].items() if count]
     return Table("excluded", ["Left out, because", "Images"], rows) if rows else None
 
 
-def _undecodable(integrity: Mapping[str, Any]) -> dict[str, Any] | None:
-    failures = integrity["undecodable"]
-    if not failures:
-        return None
+def _undecodable(integrity: Mapping[str, Any]) -> Table:
     rows = [
         [Cell(str(failure["source"])), Cell(str(failure["error"]), words=True)]
-        for failure in failures[:LISTED]
+        for failure in integrity["undecodable"][:LISTED]
     ]
-    more = len(failures) - len(rows)
-    return {
-        "images": how_many(len(failures), "file"),
-        "table": Table("undecodable", ["File", "Error"], rows),
-        "more": f"And {more:,} more: they stand in integrity.json." if more else "",
-    }
+    return Table("undecodable", ["File", "Error"], rows)
+
+
+def _provenance(integrity: Mapping[str, Any]) -> dict[str, Any]:
+    source = integrity["source"]
+    given = {key: source["given"].get(key) for key in ("path", "files", "bytes")}
+    return tree(
+        {
+            "form": source["form"],
+            **{key: value for key, value in given.items() if value is not None},
+            "signature": source["signature"],
+            **integrity["origin"],
+            "official protocol": integrity["official_protocol"],
+            "fingerprint": integrity["fingerprint"],
+        }
+    )
 
 
 def subgroup_tables(entries: Sequence[Entry]) -> list[Table]:
@@ -493,7 +386,7 @@ def subgroup_tables(entries: Sequence[Entry]) -> list[Table]:
         rows: list[list[Cell]] = []
         for value in sorted(values, key=_by_value):
             found = [counts[value, split] for split in SPLITS]
-            numbers = (Cell(f"{n:,}", n) for n in (*found, sum(found)))
+            numbers = map(_number, (*found, sum(found)))
             rows.append([Cell(value or "not annotated", len(rows)), *numbers])
         tables.append(Table(f"by-{name}", [name.capitalize(), *SPLITS, "all"], rows, True))
     return tables

@@ -1,10 +1,11 @@
-"""Which images of a dataset its report shows, and what stands under each picture of them."""
+"""Which images of a dataset its report shows, and what is written below each picture of them."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -44,32 +45,35 @@ class Picture:
     """A figure of the page, and which images it shows."""
 
     name: str
-    """Of the file below ``figures/``, without its ending."""
+    """Of the file below ``figures/``, without its suffix."""
     figure: Figure
     title: str
     caption: str
     files: Table | None = None
 
 
+@dataclass(frozen=True)
 class Shown:
-    """The dataset, with what the pictures need of it."""
+    """The dataset whose pictures are made."""
 
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        entries: Sequence[Entry],
-        integrity: Mapping[str, Any],
-        read: Read,
-    ) -> None:
-        self.folder, self.name, self.entries = folder, name, entries
-        self.integrity, self.read = integrity, read
-        self.blank = frozenset(integrity["blank"])
-        self.index = {entry.id: i for i, entry in enumerate(entries)}
+    folder: Path
+    name: str
+    entries: Sequence[Entry]
+    integrity: Mapping[str, Any]
+    read: Read
+
+    @cached_property
+    def copies(self) -> list[list[int]]:
+        """Groups of two or more entries with the same pixels, as indices."""
         by_hash: dict[str, list[int]] = defaultdict(list)
-        for i, entry in enumerate(entries):
+        for i, entry in enumerate(self.entries):
             by_hash[entry.sha256].append(i)
-        self.copies = [group for group in by_hash.values() if len(group) > 1]
+        return [group for group in by_hash.values() if len(group) > 1]
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """The index of each entry by its id."""
+        return {entry.id: i for i, entry in enumerate(self.entries)}
 
     def find(self, ids: Sequence[str]) -> list[int]:
         """Indices of the entries with these ids."""
@@ -82,22 +86,23 @@ class Shown:
         return [self.index[item] for item in ids]
 
     def splits(self, group: Sequence[int]) -> list[str]:
-        """The splits that a group has images in."""
+        """The splits of a group's images."""
         found = {self.entries[i].split for i in group}
         return [split for split in SPLITS if split in found]
 
     def emotions(self, group: Sequence[int]) -> list[str]:
-        """The emotions that a group has."""
+        """The emotions of a group's images."""
         found = {self.entries[i].emotion for i in group}
         return [emotion for emotion in labels.EMOTIONS if emotion in found]
 
     def pick(self, groups: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-        """The first groups to show: those that cross splits, with something to be seen."""
+        """The groups to show: first those that cross splits and are not blank."""
+        blank = frozenset(self.integrity["blank"])
 
         def order(group: Sequence[int]) -> tuple[bool, bool, str]:
             first = self.entries[group[0]]
-            # The checksum of the pixels: in no order that means anything, and always the same.
-            return len(self.splits(group)) == 1, first.id in self.blank, first.sha256
+            # By the checksum of the pixels: in no particular order, but always the same.
+            return len(self.splits(group)) == 1, first.id in blank, first.sha256
 
         return sorted(groups, key=order)[:GROUPS]
 
@@ -121,38 +126,39 @@ class Shown:
         return Table(f"{kind}-files", ["Group", "Split", "Emotion", "Image", "From"], rows)
 
 
-def draw_balance(shown: Shown) -> Picture:
+def class_balance(shown: Shown) -> Picture:
+    """Bars of the images per emotion and split."""
     counts = shown.integrity["counts"]
     figure = figures.class_balance(counts, title=f"Class balance of {shown.name}")
     caption = "Images per emotion in each split, and their share of the split."
     return Picture("class_balance", figure, "Class balance", caption)
 
 
-def draw_samples(shown: Shown) -> Picture:
+def samples(shown: Shown) -> Picture:
+    """Random images of each emotion."""
     split = shown.splits(range(len(shown.entries)))[0]
     rng = np.random.default_rng(SEED)
-    by_emotion: dict[str, list[int]] = {emotion: [] for emotion in labels.EMOTIONS}
-    for i, entry in enumerate(shown.entries):
-        if entry.split == split:
-            by_emotion[entry.emotion].append(i)
-    picked = {
-        emotion: sorted(rng.permutation(indices)[:SAMPLES].tolist())
-        for emotion, indices in by_emotion.items()
-    }
-    figure = dataset_figures.sample_grid(
-        {emotion: [shown.read(i) for i in indices] for emotion, indices in picked.items()},
-        {emotion: len(indices) for emotion, indices in by_emotion.items()},
-        title=f"Images of {shown.name}, {split}",
-        subtitle=f"up to {SAMPLES} images of each emotion, picked at random (seed {SEED})",
-    )
+    groups = []
+    for emotion in labels.EMOTIONS:
+        rows = [
+            i
+            for i, entry in enumerate(shown.entries)
+            if (entry.split, entry.emotion) == (split, emotion)
+        ]
+        faces = [Face(shown.read(i)) for i in sorted(rng.permutation(rows)[:SAMPLES].tolist())]
+        if faces:
+            groups.append(Group(f"{emotion}: {how_many(len(rows), 'image')}", faces))
+    how = f"up to {SAMPLES} images of each emotion, picked at random (seed {SEED})"
+    figure = dataset_figures.gallery(groups, title=f"Images of {shown.name}, {split}", subtitle=how)
     caption = (
-        f"Up to {SAMPLES} images of each emotion from {split}, picked at random with seed {SEED}. "
-        "The faces of a row should share its emotion; wrong labels are to be seen here."
+        f"From {split}: {how}. All faces of a frame should show its emotion; wrong labels can be "
+        "seen here."
     )
     return Picture("samples", figure, f"Images of each emotion ({split})", caption)
 
 
-def draw_pixels(shown: Shown) -> Picture:
+def pixels(shown: Shown) -> Picture:
+    """Bars of the pixel statistics of each split."""
     figure = dataset_figures.pixel_statistics(
         shown.integrity["pixels"],
         shown.integrity["reference_pixels"],
@@ -165,115 +171,114 @@ def draw_pixels(shown: Shown) -> Picture:
     return Picture("pixels", figure, "Brightness, contrast and sharpness", caption)
 
 
-def draw_duplicates(shown: Shown) -> Picture | None:
+def duplicates(shown: Shown) -> Picture | None:
     """Groups of exact copies."""
-    if not shown.copies:
-        return None
-    picked = shown.pick(shown.copies)
-    groups = [
-        _group(shown, number, group, how_many(len(group), "copy"), ", ".join(shown.splits(group)))
-        for number, group in enumerate(picked, start=1)
-    ]
-    count = _some(len(picked), shown.integrity["duplicates"]["groups"])
-    return Picture(
+    return _gallery(
+        shown,
         "duplicates",
-        dataset_figures.gallery(
-            groups, title=f"Exact duplicates in {shown.name}", subtitle=f"{count} · {FRAMES}"
-        ),
         "Exact duplicates",
-        f"{count}, first those that stand in more than one split. What a network saw in train "
-        "says little about how it does on faces that it has not seen.",
-        shown.list_files("duplicates", picked),
+        shown.copies,
+        shown.integrity["duplicates"]["groups"],
+        lambda group: f"{how_many(len(group), 'copy')} · {', '.join(shown.splits(group))}",
+        "What a network saw in train says little about how it does on faces that it has not seen.",
     )
 
 
-def draw_conflicts(shown: Shown) -> Picture | None:
+def conflicts(shown: Shown) -> Picture | None:
     """Groups of exact copies whose labels disagree."""
-    conflicts = [group for group in shown.copies if len(shown.emotions(group)) > 1]
-    if not conflicts:
-        return None
-    picked = shown.pick(conflicts)
-    groups = [
-        _group(shown, number, group, " / ".join(shown.emotions(group)))
-        for number, group in enumerate(picked, start=1)
-    ]
-    total = shown.integrity["duplicates"]["groups_with_conflicting_labels"]
-    count = _some(len(picked), total)
-    return Picture(
+    return _gallery(
+        shown,
         "conflicts",
-        dataset_figures.gallery(
-            groups,
-            title=f"Exact duplicates with different emotions in {shown.name}",
-            subtitle=f"{count} · {FRAMES}",
-        ),
         "Exact duplicates with different emotions",
-        f"{count}, first those that stand in more than one split. No classifier can be right on "
-        "all the copies of such an image.",
-        shown.list_files("conflicts", picked),
+        [group for group in shown.copies if len(shown.emotions(group)) > 1],
+        shown.integrity["duplicates"]["groups_with_conflicting_labels"],
+        lambda group: " / ".join(shown.emotions(group)),
+        "No classifier can be right on all the copies of such an image.",
     )
 
 
-def draw_near(shown: Shown) -> Picture | None:
+def near_duplicates(shown: Shown) -> Picture | None:
     """Groups of images that are nearly alike, with how far they are from each other."""
-    near = shown.integrity["near_duplicates"] or {"listed": []}
-    listed = [shown.find([member["id"] for member in group]) for group in near["listed"]]
-    if not listed:
+    near = shown.integrity["near_duplicates"]
+    if near is None:
         return None
-    picked = shown.pick(listed)
-    groups = [
-        _group(
-            shown,
-            number,
-            group,
-            how_many(len(group), "image"),
-            ", ".join(shown.splits(group)),
-            differences=True,
-        )
-        for number, group in enumerate(picked, start=1)
-    ]
-    count = _some(len(picked), near["groups"])
-    bits = f"{near['distance']} of {near['bits']} bits"
-    return Picture(
+    bits = f"at most {near['distance']} of {near['bits']} bits"
+    return _gallery(
+        shown,
         "near_duplicates",
-        dataset_figures.gallery(
-            groups,
-            title=f"Near duplicates in {shown.name}",
-            subtitle=f"{count} · perceptual hashes at most {bits} apart · Δ: mean difference from "
-            f"the group's first image in gray levels, 0–255 · {FRAMES}",
-        ),
         "Near duplicates",
-        f"{count}, first those that stand in more than one split. Their perceptual hashes differ "
-        f"in at most {bits}; Δ is how far an image is from the first of its group on average over "
-        "its pixels, in gray levels from 0 to 255. A few may be different pictures that look "
-        "alike.",
-        shown.list_files("near", picked),
+        [shown.find([member["id"] for member in group]) for group in near["listed"]],
+        near["groups"],
+        lambda group: f"{how_many(len(group), 'image')} · {', '.join(shown.splits(group))}",
+        f"Their perceptual hashes differ in {bits}; Δ is the mean difference of an image from the "
+        "first of its group, over all pixels, in gray levels from 0 to 255. A few may be different "
+        "pictures that look alike.",
+        f"perceptual hashes {bits} apart · Δ: mean difference from the group's first image in gray "
+        "levels, 0–255 · ",
+        differences=True,
     )
 
 
-def draw_blanks(shown: Shown) -> Picture | None:
+def blanks(shown: Shown) -> Picture | None:
+    """Images that show nothing."""
     blank = shown.find(shown.integrity["blank"])
     if not blank:
         return None
     picked = blank[:BLANKS]
-    faces = [
-        Face(shown.read(i), (shown.entries[i].split, shown.entries[i].emotion)) for i in picked
-    ]
     number = f"{len(picked):,} of {how_many(len(blank), 'image')}"
-    return Picture(
-        "blank",
-        dataset_figures.face_wall(faces, title=f"Blank images in {shown.name}", subtitle=number),
-        "Blank images",
-        f"{number} that show nothing, with the emotion that they are labelled with.",
-        shown.list_files("blank", [[i] for i in picked]),
+    figure = dataset_figures.gallery(
+        [Group(number, _faces(shown, picked))],
+        title=f"Blank images in {shown.name}",
+        subtitle="with the split and the emotion of each",
     )
+    caption = f"{number} that show nothing, with the emotion that they are labelled with."
+    return Picture("blank", figure, "Blank images", caption, shown.list_files("blank", [picked]))
 
 
-def _some(shown: int, groups: int) -> str:
-    return f"{shown:,} of {how_many(groups, 'group')}"
+def _gallery(
+    shown: Shown,
+    name: str,
+    title: str,
+    groups: Sequence[Sequence[int]],
+    total: int,
+    heading: Callable[[Sequence[int]], str],
+    note: str,
+    legend: str = "",
+    *,
+    differences: bool = False,
+) -> Picture | None:
+    """Groups of images, a few of each; None if there is no group.
+
+    Args:
+        shown: the dataset.
+        name: of the picture's file.
+        title: of the picture.
+        groups: indices of their entries.
+        total: how many groups there are, of which ``groups`` may be the first.
+        heading: of a group.
+        note: the end of the caption.
+        legend: what else the figure's subtitle explains.
+        differences: write below each image how far it is from the first one of its group.
+    """
+    if not groups:
+        return None
+    picked = shown.pick(groups)
+    framed = []
+    for number, group in enumerate(picked, start=1):
+        some = f" · {PER_GROUP} of {len(group)} shown" if len(group) > PER_GROUP else ""
+        faces = _faces(shown, _varied(shown, group)[:PER_GROUP], differences=differences)
+        words = f"{number}: {heading(group)}{some}"
+        framed.append(Group(words, faces, marked=len(shown.splits(group)) > 1))
+    count = f"{len(picked):,} of {how_many(total, 'group')}"
+    figure = dataset_figures.gallery(
+        framed, title=f"{title} in {shown.name}", subtitle=f"{count} · {legend}{FRAMES}"
+    )
+    caption = f"{count}, first those in more than one split. {note}"
+    return Picture(name, figure, title, caption, shown.list_files(name, picked))
 
 
 def _varied(shown: Shown, group: Sequence[int]) -> list[int]:
-    """The group with one image of each split and emotion first: so the first few show them all."""
+    """The group, with one image of each split and emotion ahead of the others."""
     ahead: dict[tuple[str, str], int] = {}
     for i in group:
         ahead.setdefault((shown.entries[i].split, shown.entries[i].emotion), i)
@@ -281,30 +286,16 @@ def _varied(shown: Shown, group: Sequence[int]) -> list[int]:
     return [*first, *(i for i in group if i not in first)]
 
 
-def _group(
-    shown: Shown, number: int, group: Sequence[int], *heading: str, differences: bool = False
-) -> Group:
-    """Some images of a group, each with its split and emotion.
-
-    Args:
-        shown: the dataset.
-        number: of the group, by which the list of files names it.
-        group: indices of its entries.
-        heading: parts of the heading.
-        differences: whether each image also says how far it is from the first one.
-    """
-    more = [f"{PER_GROUP} of {len(group)} shown"] if len(group) > PER_GROUP else []
-    picked = _varied(shown, group)[:PER_GROUP]
+def _faces(shown: Shown, picked: Sequence[int], *, differences: bool = False) -> list[Face]:
+    """Images with their splits and emotions, and how far each is from the first."""
     images = [shown.read(i) for i in picked]
-    faces = []
-    for position, (i, image) in enumerate(zip(picked, images, strict=True)):
+    faces: list[Face] = []
+    for i, image in zip(picked, images, strict=True):
         lines = [shown.entries[i].split, shown.entries[i].emotion]
         if differences:
-            lines.append("first" if position == 0 else f"Δ {_difference(images[0], image):.1f}")
+            lines.append("first" if not faces else f"Δ {_difference(images[0], image):.1f}")
         faces.append(Face(image, lines))
-    return Group(
-        f"{number}: " + " · ".join([*heading, *more]), faces, marked=len(shown.splits(group)) > 1
-    )
+    return faces
 
 
 def _difference(image: np.ndarray, other: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.files import open_data, read_json, write_json
 from fer.core.words import ABSENT, how_many, percent, whole
-from fer.data.audit.integrity import nearly_stand_again, stand_again
+from fer.data.audit.integrity import exact_leaks, near_leaks
 from fer.data.manifest import Entry, read_manifest
 from fer.data.preparation import REPORTED
 from fer.evaluation.metrics import measure_scores
@@ -183,7 +183,7 @@ def find_shared(job: Job, home: Sequence[Entry], abroad: Sequence[Entry]) -> dic
     split = job.metrics["split"]
     by_id = {entry.id: entry for entry in abroad if entry.split == split}
     measured = [by_id[id] for id in job.ids]
-    exact, near = stand_again(seen, measured), nearly_stand_again(seen, measured)
+    exact, near = exact_leaks(seen, measured), near_leaks(seen, measured)
     kept = ~(exact if near is None else near)
     config = job.run["config"]["metrics"]
     return {

@@ -621,21 +621,6 @@ def drawn(figure: Figure) -> list[AxesImage]:
     return list(figure.axes[0].images)
 
 
-def test_a_sample_grid_has_a_row_for_each_emotion_with_its_number_of_images() -> None:
-    _, images = make_images()
-    figure = dataset_figures.sample_grid(
-        {"angry": images[:3], "sad": images[3:4]},
-        {"angry": 3995, "sad": 1},
-        title="t",
-        subtitle="s",
-    )
-    assert len(drawn(figure)) == 4
-    texts = figure_texts(figure)
-    assert [text for text in texts if text in labels.EMOTIONS] == list(labels.EMOTIONS)
-    assert {"3,995 images", "1 image", "0 images"} <= set(texts)
-    assert_texts_inside(figure)
-
-
 @pytest.mark.parametrize("sizes", [[1], [2] * 5, [1, 30, 2, 3, 2, 1]])
 def test_a_gallery_frames_each_group_apart_from_the_others(sizes: list[int]) -> None:
     _, images = make_images()
@@ -673,7 +658,8 @@ def test_a_marked_group_has_a_thick_frame_in_another_colour() -> None:
 )
 def test_an_image_of_any_size_is_drawn_in_its_own_proportions(shape: tuple[int, ...]) -> None:
     image = np.full(shape, 30, np.uint8)
-    figure = dataset_figures.face_wall([Face(image, ["x" * 40])], title="t", subtitle="s")
+    group = Group("g", [Face(image, ["x" * 40])])
+    figure = dataset_figures.gallery([group], title="t", subtitle="s")
     (picture,) = drawn(figure)
     left, right, bottom, top = picture.get_extent()
     width, height = right - left, bottom - top
@@ -699,7 +685,7 @@ def test_a_smoothed_split_is_hatched_and_its_difference_named() -> None:
         }
         assert hatched == {("sharpness", 0)}
         against = 0.201 if reference else 0.202
-        assert words.change(0.1, against) in figure_texts(figure)
+        assert f"0.100\n{words.change(0.1, against)}" in figure_texts(figure)
         assert_texts_inside(figure)
     plain = dataset_figures.pixel_statistics(pixels, pixels, title="t")
     assert not any(bar.get_hatch() for axis in plain.axes for bar in axis.patches)
@@ -716,11 +702,8 @@ def test_what_is_no_gallery_is_refused() -> None:
     for call in (
         lambda: dataset_figures.gallery([], title="t", subtitle="s"),
         lambda: dataset_figures.gallery([Group("a", [])], title="t", subtitle="s"),
-        lambda: dataset_figures.face_wall([], title="t", subtitle="s"),
-        lambda: dataset_figures.face_wall([Face(np.zeros((4, 4)))], title="t", subtitle="s"),
-        lambda: dataset_figures.sample_grid({}, {}, title="t", subtitle="s"),
-        lambda: dataset_figures.sample_grid(
-            {"bored": [np.zeros((4, 4), np.uint8)]}, {}, title="t", subtitle="s"
+        lambda: dataset_figures.gallery(
+            [Group("a", [Face(np.zeros((4, 4)))])], title="t", subtitle="s"
         ),
         lambda: dataset_figures.pixel_statistics({}, None, title="t"),
         lambda: dataset_figures.pixel_statistics({"test": {"mean": 1.0}}, None, title="t"),
@@ -740,7 +723,7 @@ def test_a_group_of_many_copies_shows_each_split_and_emotion(tmp_path: Path) -> 
         make_integrity(blank=[]),
         lambda index: images[0],
     )
-    picture = dataset_pictures.draw_conflicts(shown)
+    picture = dataset_pictures.conflicts(shown)
     assert picture is not None
     texts = figure_texts(picture.figure)
     assert f"1: angry / sad · {dataset_pictures.PER_GROUP} of 11 shown" in texts

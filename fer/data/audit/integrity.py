@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from fer.core import labels
-from fer.data.audit.appearance import HASH_BITS, HASH_BYTES, Looks, hamming
+from fer.data.audit.appearance import HASH_BITS, HASH_BYTES, hamming, has_content, sharpness
 from fer.data.audit.neighbours import group_near
 from fer.data.audit.reference import Reference
-from fer.data.audit.verdict import ALTERED, compare_splits, count_cells, judge
+from fer.data.audit.splits_compared import compare_splits
+from fer.data.audit.verdict import ALTERED, Counts, has_official_counts, judge
 from fer.data.manifest import Entry, fingerprint
 from fer.data.readers.base import SPLITS, Finding
 
 BLANK_STD = 2.0
-"""A picture whose gray levels (0–255) deviate less than this from their mean shows nothing."""
+"""A picture whose gray levels (0–255) have a smaller standard deviation than this is blank."""
 NEAR_BITS = 16
-"""Pictures whose hashes differ in at most so many of 127 bits are near duplicates. Of pairs of
-FER2013 at 16 bits all that were looked at show the same photograph; at 24 bits some do not."""
+"""Pictures whose hashes differ in at most so many of 127 bits are near duplicates. All pairs of
+FER2013 at 16 bits that were looked at show the same photograph; at 24 bits some do not."""
 LISTED = 200
-"""Groups and ids that ``integrity.json`` names of each kind; the numbers count all."""
+"""Groups and ids of each kind that ``integrity.json`` names; the numbers count all."""
 
 
 def count_classes(entries: Iterable[Entry]) -> dict[str, dict[str, int]]:
@@ -35,15 +36,15 @@ def count_classes(entries: Iterable[Entry]) -> dict[str, dict[str, int]]:
 
 
 def leaked(entries: Sequence[Entry], split: str) -> list[bool]:
-    """Whether each image of ``split`` stands, pixel for pixel, in an earlier split too.
+    """Images of ``split`` that are duplicated, pixel for pixel, in an earlier split.
 
     Earlier than ``test`` are train and val; earlier than ``val`` is train. What a network has
     seen, or what chose its checkpoint, says little about how it does on new faces.
     """
-    return stand_again(*apart(entries, split)).tolist()
+    return exact_leaks(*earlier_and_own(entries, split)).tolist()
 
 
-def apart(entries: Sequence[Entry], split: str) -> tuple[list[Entry], list[Entry]]:
+def earlier_and_own(entries: Sequence[Entry], split: str) -> tuple[list[Entry], list[Entry]]:
     """The images of the splits before ``split``, and its own."""
     earlier = SPLITS[: SPLITS.index(split)]
     return (
@@ -52,51 +53,47 @@ def apart(entries: Sequence[Entry], split: str) -> tuple[list[Entry], list[Entry
     )
 
 
-def stand_again(seen: Sequence[Entry], measured: Sequence[Entry]) -> np.ndarray:
-    """``(N,)`` bool: which of ``measured`` are, pixel for pixel, among ``seen``."""
+def exact_leaks(seen: Sequence[Entry], measured: Sequence[Entry]) -> np.ndarray:
+    """``(N,)`` bool: images of ``measured`` that are, pixel for pixel, among ``seen``."""
     known = {entry.sha256 for entry in seen}
     return np.array([entry.sha256 in known for entry in measured], dtype=bool)
 
 
-def nearly_stand_again(seen: Sequence[Entry], measured: Sequence[Entry]) -> np.ndarray | None:
-    """As :func:`stand_again`, with near duplicates: other sizes, crops and compressions.
+def near_leaks(seen: Sequence[Entry], measured: Sequence[Entry]) -> np.ndarray | None:
+    """Like :func:`exact_leaks`, with near duplicates: other sizes, crops and compressions.
 
-    None where one of the manifests has no perceptual hashes, as an earlier version wrote it.
+    None where one of the manifests has no perceptual hashes: an earlier version wrote it.
     """
     both = [*seen, *measured]
-    has = np.array([bool(entry.phash) for entry in both])
-    rows, first = np.flatnonzero(has), len(seen)
-    if seen and not (has[:first].any() and has[first:].any()):
+    has_hash = np.array([bool(entry.phash) for entry in both])
+    rows, first = np.flatnonzero(has_hash), len(seen)
+    if seen and not (has_hash[:first].any() and has_hash[first:].any()):
         return None
     text = "".join(both[row].phash for row in rows)
     hashes = np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, HASH_BYTES)
     group, before = group_near(hashes, NEAR_BITS), rows < first
     mixed = np.isin(group, np.intersect1d(group[before], group[~before]))
-    # A group hangs together by chains: its members are compared themselves.
+    # A group may be linked by chains: its members are compared directly.
     ours = mixed & ~before
-    distance, _ = hamming(hashes[ours], hashes[mixed & before], 1)
+    distance, _ = hamming(hashes[ours], hashes[mixed & before])
     found = np.zeros(len(both), dtype=bool)
-    found[rows[ours]] = (distance <= NEAR_BITS).any(axis=1)
-    return found[first:] | stand_again(seen, measured)
+    found[rows[ours]] = distance <= NEAR_BITS
+    return found[first:] | exact_leaks(seen, measured)
 
 
 def count_leaks(entries: Sequence[Entry]) -> dict[str, int]:
-    """Images that stand, pixel for pixel, in another split too."""
-    hashes = {
-        split: {entry.sha256 for entry in entries if entry.split == split} for split in SPLITS
-    }
-    held_out = hashes["val"] | hashes["test"]
+    """Images that are duplicated, pixel for pixel, in another split."""
+    train = [entry for entry in entries if entry.split == "train"]
+    held_out = [entry for entry in entries if entry.split != "train"]
     return {
-        "train_in_val_or_test": sum(
-            entry.split == "train" and entry.sha256 in held_out for entry in entries
-        ),
+        "train_in_val_or_test": int(exact_leaks(held_out, train).sum()),
         "val_in_train": sum(leaked(entries, "val")),
         "test_in_train_or_val": sum(leaked(entries, "test")),
     }
 
 
 def group_duplicates(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Images with the same pixels, in groups of two and more."""
+    """Groups of two or more images with the same pixels."""
     by_hash: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         by_hash[entry.sha256].append(entry)
@@ -104,7 +101,7 @@ def group_duplicates(entries: Sequence[Entry]) -> list[list[Entry]]:
 
 
 def describe_groups(groups: Sequence[Sequence[Entry]]) -> dict[str, int]:
-    """How many groups and images there are, and how many of them cross splits or disagree."""
+    """Count groups and images, and those of them that cross splits or disagree in emotion."""
     across = [group for group in groups if len({entry.split for entry in group}) > 1]
     conflicts = conflicting(groups)
     return {
@@ -123,33 +120,27 @@ def conflicting(groups: Sequence[Sequence[Entry]]) -> list[Sequence[Entry]]:
 
 
 def name_groups(groups: Sequence[Sequence[Entry]]) -> list[list[dict[str, str]]]:
-    """The first groups, as plain data."""
+    """The first :data:`LISTED` groups, as plain data."""
     return [
         [{"id": entry.id, "split": entry.split, "emotion": entry.emotion} for entry in group]
         for group in groups[:LISTED]
     ]
 
 
-def find_duplicates(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Exact duplicates: groups of images with the same pixels."""
-    groups = group_duplicates(entries)
-    return {**describe_groups(groups), "conflicts": name_groups(conflicting(groups))}
-
-
-def find_near_duplicates(entries: Sequence[Entry], looks: Looks) -> dict[str, Any]:
+def find_near_duplicates(entries: Sequence[Entry], looks: np.ndarray) -> dict[str, Any]:
     """Different pixels, the same picture: other sizes, crops, compressions and watermarks.
 
-    Exact copies count as one image here. Images without content are left out.
+    Exact copies count as one image, and images without content are left out.
     """
     first: dict[str, int] = {}
-    for index in np.flatnonzero(looks.has_content).tolist():
+    for index in np.flatnonzero(has_content(looks)).tolist():
         first.setdefault(entries[index].sha256, index)
     rows = np.array(list(first.values()), dtype=np.int64)
     members: dict[int, list[Entry]] = defaultdict(list)
-    for row, group in zip(rows.tolist(), group_near(looks.hashes[rows], NEAR_BITS), strict=True):
+    for row, group in zip(rows.tolist(), group_near(looks["hashes"][rows], NEAR_BITS), strict=True):
         members[group].append(entries[row])
     groups = [group for group in members.values() if len(group) > 1]
-    # Those that matter most come first, since only some are listed.
+    # Only some are listed: those that cross splits first.
     groups.sort(key=lambda group: -len({entry.split for entry in group}))
     return {
         "distance": NEAR_BITS,
@@ -159,48 +150,46 @@ def find_near_duplicates(entries: Sequence[Entry], looks: Looks) -> dict[str, An
     }
 
 
-def pool_statistics(looks: Looks, chosen: np.ndarray) -> dict[str, float]:
+def pool_statistics(looks: np.ndarray) -> dict[str, float]:
     """Gray levels 0–255 and sharpness of several images.
 
     Returns:
-        ``mean`` and ``std`` over all their pixels; ``contrast``, the median of the images' own
-        standard deviations; ``sharpness``, the median of :attr:`Looks.sharpness`.
+        ``mean`` and ``std`` over all pixels; ``contrast``, the median of the images' own standard
+        deviations; ``sharpness``, the median of :func:`~fer.data.audit.appearance.sharpness`.
     """
-    weights = looks.size[chosen].prod(axis=1).astype(np.float64)
-    means, stds = looks.mean[chosen], looks.std[chosen]
+    weights = looks["size"].prod(axis=1).astype(np.float64)
+    means, stds = looks["mean"], looks["std"]
     mean = float(np.average(means, weights=weights))
     square = float(np.average(stds**2 + means**2, weights=weights))
-    content = chosen & looks.has_content
+    content = has_content(looks)
     return {
         "mean": mean,
         "std": float(np.sqrt(max(square - mean**2, 0.0))),
         "contrast": float(np.median(stds)),
-        "sharpness": float(np.median(looks.sharpness[content])) if content.any() else 0.0,
+        "sharpness": float(np.median(sharpness(looks[content]))) if content.any() else 0.0,
     }
+
+
+def statistics_by_split(splits: np.ndarray, looks: np.ndarray) -> dict[str, dict[str, float]]:
+    """:func:`pool_statistics` of each split that has images."""
+    found = np.unique(splits)
+    return {split: pool_statistics(looks[splits == split]) for split in SPLITS if split in found}
 
 
 def inspect(
     entries: Sequence[Entry],
-    looks: Looks,
+    looks: np.ndarray,
     *,
-    official_counts: Mapping[str, Mapping[str, int]] | None = None,
+    official_counts: Counts | None = None,
     expected_size: int | None = None,
     reference: Reference | None = None,
     known: Sequence[Finding] = (),
 ) -> dict[str, Any]:
-    """The content of ``integrity.json`` that follows from the images themselves.
+    """The part of ``integrity.json`` that follows from the images themselves.
 
-    Args:
-        entries: the prepared images.
-        looks: how each entry's image looks, in the same order.
-        official_counts: images per split and emotion that the dataset's authors state. Where they
-            state none for ``val``, their ``train`` is compared with train and val together.
-        expected_size: side in pixels of the authors' images, None if they may differ.
-        reference: the reference copy, where it is known.
-        known: what the reader found from the names of the files alone.
+    The arguments are those of :func:`~fer.data.audit.verdict.judge`. Where ``official_counts``
+    lack ``val``, their ``train`` is compared with train and val together.
     """
-    splits = np.array([entry.split for entry in entries])
-    held_out = official_counts is not None and "val" not in official_counts
     judged = judge(
         entries,
         looks,
@@ -209,10 +198,14 @@ def inspect(
         expected_size=expected_size,
         known=known,
     )
-    sizes = Counter(f"{width}x{height}" for width, height in looks.size.tolist())
-    usual = expected_size if expected_size is not None else 0
-    odd = (looks.size != usual).any(axis=1) if usual else np.zeros(len(entries), bool)
-    blank = looks.std < BLANK_STD
+    sizes = Counter(f"{width}x{height}" for width, height in looks["size"].tolist())
+    odd_ids = [
+        entry.id
+        for entry, size in zip(entries, looks["size"].tolist(), strict=True)
+        if expected_size is not None and size != [expected_size, expected_size]
+    ]
+    groups = group_duplicates(entries)
+    has_no_val = official_counts is not None and "val" not in official_counts
     return {
         "verdict": judged.verdict,
         "verdict_text": judged.text,
@@ -222,38 +215,25 @@ def inspect(
         "official_counts": official_counts,
         "matches_official_counts": None
         if official_counts is None
-        else count_cells(entries, official_counts)
-        == {split: dict(row) for split, row in official_counts.items()},
+        else has_official_counts(entries, official_counts),
         "sizes": dict(sizes.most_common(20)),
         "expected_size": expected_size,
-        "odd_sizes": {
-            "images": int(odd.sum()),
-            "ids": [entries[row].id for row in np.flatnonzero(odd)[:LISTED].tolist()],
-        },
-        "pixels": {
-            split: pool_statistics(looks, splits == split)
-            for split in SPLITS
-            if (splits == split).any()
-        },
-        "reference_pixels": None if reference is None else reference_statistics(reference),
-        "splits_compared": compare_splits(entries, looks, held_out=held_out),
+        "odd_sizes": {"images": len(odd_ids), "ids": odd_ids[:LISTED]},
+        "pixels": statistics_by_split(np.array([entry.split for entry in entries]), looks),
+        "reference_pixels": None
+        if reference is None
+        else statistics_by_split(
+            np.array(SPLITS)[reference.cells // labels.NUM_CLASSES], reference.looks
+        ),
+        "splits_compared": compare_splits(entries, looks, held_out=has_no_val),
         "compared_with_reference": judged.compared,
-        "duplicates": find_duplicates(entries),
+        "duplicates": {**describe_groups(groups), "conflicts": name_groups(conflicting(groups))},
         "leaks": count_leaks(entries),
         "near_duplicates": find_near_duplicates(entries, looks),
-        "blank": [entries[row].id for row in np.flatnonzero(blank).tolist()],
+        "blank": [
+            entry.id for entry, std in zip(entries, looks["std"], strict=True) if std < BLANK_STD
+        ],
         "fingerprint": fingerprint(entries),
-    }
-
-
-def reference_statistics(reference: Reference) -> dict[str, dict[str, float]]:
-    """What :func:`pool_statistics` gives for each split of the reference copy."""
-    looks = replace(reference.looks, size=np.ones((len(reference.cells), 2), np.int64))
-    own = reference.cells // labels.NUM_CLASSES
-    return {
-        split: pool_statistics(looks, own == number)
-        for number, split in enumerate(SPLITS)
-        if (own == number).any()
     }
 
 
@@ -275,8 +255,8 @@ def summarise(integrity: Mapping[str, Any]) -> list[str]:
         f"exact duplicates: {duplicates['images']:,} images in {duplicates['groups']:,} groups; "
         f"{duplicates['groups_across_splits']:,} groups cross splits, "
         f"{duplicates['groups_with_conflicting_labels']:,} have conflicting labels",
-        f"leaks: {leaks['test_in_train_or_val']:,} test images stand again in train or val, "
-        f"{leaks['val_in_train']:,} val images in train",
+        f"leaks: {leaks['test_in_train_or_val']:,} test images are duplicated in train or "
+        f"val, {leaks['val_in_train']:,} val images in train",
         "near duplicates: "
         + (
             f"{near['images']:,} images in {near['groups']:,} groups; "
@@ -291,9 +271,9 @@ def summarise(integrity: Mapping[str, Any]) -> list[str]:
 
 
 def data_notes(integrity: Mapping[str, Any]) -> list[str]:
-    """What every result that is measured on this copy has to say of it."""
+    """Notes on this copy that go with every result measured on it."""
     if integrity["verdict"] != ALTERED:
-        # The names of files say nothing about the results.
+        # File names do not affect results.
         return [f["text"] for f in integrity["findings"] if f["kind"] != "renamed"]
     return [
         f"These results are from an altered copy of {integrity['dataset']}, not from what its "

@@ -1,13 +1,11 @@
 """Which perceptual hashes are near each other: exactly, and in nearly linear time.
 
-The pigeonhole is that of multi-index hashing (Norouzi, Punjani and Fleet, "Fast Search in Hamming
-Space with Multi-Index Hashing", CVPR 2012, arXiv 1307.2982, propositions 1 and 2): the bits are
-dealt out to three parts, and two hashes that differ in at most 16 bits differ in at most 4, 5 or 5
-bits of one part. The paper then looks up every value within so many bits. Here hashes are sorted
-by selections of the part's bits that are made so that one of them leaves out the bits that differ,
-whichever these are (Pagh, "CoveringLSH: Locality-sensitive Hashing without False Negatives", 2018,
-arXiv 1507.03225, section 3). That takes 31 + 63 + 63 selections of about 21 bits, and few of a
-million pictures agree in one of them by chance.
+The bits are dealt out to three parts: two hashes that differ in at most 16 bits differ in at most
+4, 5 or 5 bits of one part (multi-index hashing: Norouzi, Punjani and Fleet, CVPR 2012, arXiv
+1307.2982, propositions 1 and 2). Hashes are then sorted by selections of the part's bits, made so
+that one of them leaves out whichever bits differ (CoveringLSH: Pagh, 2018, arXiv 1507.03225,
+section 3). That takes 31 + 63 + 63 selections of about 21 bits, and few of a million pictures
+agree in one of them by chance.
 """
 
 from __future__ import annotations
@@ -20,22 +18,21 @@ import numpy as np
 
 PARTS = 3
 AT_ONCE = 1 << 20
-"""Pairs that are compared at once, of about 100 bytes each."""
+"""Pairs compared at once, of about 100 bytes each."""
 CROWD = 1 << 23
-"""With more pairs than this to compare, hashes that agree are searched by their other bits."""
+"""Hashes that agree and make more pairs than this are searched by their other bits instead."""
 SAMPLE = 1 << 16
-"""Hashes that tell which bits vary."""
+"""Hashes sampled to see which bits vary."""
 MIXERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], np.uint64)
-"""Odd numbers whose products bring the 128 bits of a hash into 64. Where two become equal by
-chance, they are compared in vain."""
+"""Odd numbers whose products fold the 128 bits of a hash into 64; a collision only costs time."""
 
 
 def group_near(hashes: np.ndarray, most: int) -> np.ndarray:
-    """Groups of hashes that hang together by pairs that differ in few bits.
+    """Groups of hashes, linked by pairs that differ in few bits.
 
     Args:
         hashes: ``(N, 16)`` uint8.
-        most: bits in which the two of a pair may differ, 3 or more.
+        most: bits in which a pair may differ, 3 or more.
 
     Returns:
         ``(N,)`` int64: the first row of each row's group.
@@ -53,7 +50,7 @@ def group_near(hashes: np.ndarray, most: int) -> np.ndarray:
 
 
 def _search(words: np.ndarray, rows: np.ndarray, most: int, group: np.ndarray) -> None:
-    """Unite in ``group`` those of ``rows`` that are near each other."""
+    """Merge in ``group`` those of ``rows`` that are near each other."""
     left, right = words[rows].T.copy()
     keys, other = np.empty_like(left), np.empty_like(left)
     places = np.arange(len(rows), dtype=np.uint64)
@@ -87,10 +84,10 @@ def _compare_runs(
     most: int,
     group: np.ndarray,
 ) -> Iterator[np.ndarray]:
-    """Compare rows that are in one run (``run`` ascends) and not in one group.
+    """Compare rows of the same run (``run`` ascends) that are not in one group yet.
 
     Yields:
-        The rows of runs with up to ``large`` rows and too many pairs, instead.
+        The rows of each run of up to ``large`` rows that has too many pairs to compare.
     """
     order = np.lexsort((group[members], run))
     members = members[order]
@@ -109,7 +106,7 @@ def _compare_runs(
 
 
 def _pairs(start: np.ndarray, count: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Each position with the ``count`` ones from ``start`` on, about :data:`AT_ONCE` at a time."""
+    """Pair each position with the ``count`` from ``start``, about :data:`AT_ONCE` at a time."""
     ends = np.cumsum(count)
     cuts = np.searchsorted(ends, np.arange(AT_ONCE, count.sum(), AT_ONCE))
     for a, b in itertools.pairwise([0, *cuts.tolist(), len(count)]):
@@ -119,11 +116,11 @@ def _pairs(start: np.ndarray, count: np.ndarray) -> Iterator[tuple[np.ndarray, n
 
 
 def _selections(sample: np.ndarray, most: int) -> Iterator[np.ndarray]:
-    """Masks ``(2,)`` uint64: two hashes that differ in at most ``most`` bits agree in one of them.
+    """Masks ``(2,)`` uint64 of which two hashes that differ in up to ``most`` bits agree in one.
 
-    A part in which d - 1 bits may differ gives each of its bits a number of d binary digits, not
-    0, and has a mask for each such number v: the bits whose own number shares an odd count of
-    digits with v. For any d - 1 numbers there is a v that shares an even count with all of them.
+    In a part of which d - 1 bits may differ, each bit gets a number of d binary digits, not 0,
+    and each such number v a mask: the bits whose number shares an odd count of digits with v. For
+    any d - 1 numbers there is a v that shares an even count with all of them.
     """
     share = np.unpackbits(sample.view(np.uint8), axis=1).mean(axis=0)
     order = np.argsort(share * (share - 1), kind="stable")  # those that tell most apart first
@@ -141,7 +138,7 @@ def _selections(sample: np.ndarray, most: int) -> Iterator[np.ndarray]:
 def _unite(
     words: np.ndarray, one: np.ndarray, two: np.ndarray, most: int, group: np.ndarray
 ) -> None:
-    """Make one group of the groups of each pair that is near; it keeps the lower row."""
+    """Merge the groups of each pair that is near, under the lower row."""
     differing = np.zeros(len(one), np.uint32)
     for half in words.T:  # the first tells nearly all that are far apart
         ones = _ones()[(half[one] ^ half[two]).view(np.uint16)].view(np.uint32)

@@ -96,11 +96,12 @@ def test_official_splits_are_restored_whatever_the_files_are_called(
     tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
     from fer.data import preparation as prepare_module
-    from fer.data.audit.appearance import Appearance, Looks
+    from fer.data.audit.appearance import LOOKS, measure
     from fer.data.audit.reference import Reference
 
     original = prepare_fer(tmp_path / "a", write_folder(tmp_path / "original", rows))
-    looks = Looks.stack([Appearance.of(original.read(i), 48) for i in range(len(original.entries))])
+    images = map(original.read, range(len(original.entries)))
+    looks = np.array([measure(image, 48) for image in images], LOOKS)
     known = Reference.of(original.entries, looks)
     monkeypatch.setattr(prepare_module, "load_known", lambda reader: known)
     order = np.random.default_rng(0).permutation(len(rows))
