@@ -26,7 +26,8 @@ from fer.core.application import own_folders
 from fer.core.errors import ConfigError, ExportError, FerError, first_line
 from fer.core.files import is_ours, write_atomic
 from fer.core.options import check_options
-from fer.data.drawn.faces import STYLE_A, draw_face
+from fer.data.drawn.faces import draw_face
+from fer.data.drawn.people import STYLE_A
 from fer.data.images import read_picture, to_input
 from fer.data.readers.base import is_image, list_files
 from fer.evaluation.inference import predict
