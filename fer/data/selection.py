@@ -6,7 +6,7 @@ import numpy as np
 
 from fer.core.options import SWITCH, check_value, one_of
 from fer.data.audit.integrity import conflicting, group_duplicates
-from fer.data.preparation import Prepared
+from fer.data.prepared import Prepared
 from fer.data.readers.base import SPLITS
 
 
@@ -37,10 +37,7 @@ def select(
         ``(N,)`` bool, and for each reason the number of images of each split that it concerns
         (an image may have two).
 
-    Raises:
-        ConfigError: an option has another value.
     """
-    check_selection(leaks, blank, conflicts)
     entries = prepared.entries
     reasons: dict[str, set[str]] = {}
     if leaks != "keep":

@@ -11,7 +11,7 @@ An emotion is drawn from its *action units* (AUs, single facial movements):
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,73 +44,40 @@ raiser, 6 cheek raiser, 7 lid tightener, 9 nose wrinkler, 12 lip corner puller, 
 depressor, 16 lower lip depressor, 17 chin raiser, 20 lip stretcher, 23 lip tightener, 24 lip
 pressor, 25 lips part, 26 jaw drop."""
 
-Range = tuple[float, float]
 Colour = tuple[float, float, float]
 
 
-@dataclass(frozen=True)
-class Style:
-    """The parameters of a domain. A range is (low, high) of a uniform random number."""
-
-    size: int  # side of the image in pixels
-    colour: bool
-    oversampling: float  # side of the canvas, in images
-    unit: Range  # length of a face unit, as a share of the image's side
-    eye_line: float  # height of the eyes' midpoint, as a share of the image's side
-    offset: float  # standard deviation of the face's place, as a share of the image's side
-    roll: float  # standard deviations of the head's rotation in degrees, cut off at twice that
-    yaw: float
-    pitch: float
-    intensity: Range  # strength of an expression, as a share of the prototype
-    jitter: float  # standard deviation of movements that belong to no expression
-    eye_size: Range
-    mouth_size: Range
-    brow_weight: Range
-    face_length: Range
-    contour: float  # width of the dark line around head and nose in face units; 0 draws none
-    line: float  # depth of wrinkles and folds, 0–1
-    relief: Range  # depth of the soft shading
-    exposure: float  # how far brightness and contrast are brought to a common level, 0–1
-    light: Range  # strength of the light's direction
-    gain: Range
-    contrast: Range
-    gamma: Range
-    noise: Range  # standard deviation of the grain in gray levels
-    blur: Range  # standard deviation of the final blur in pixels
-    backgrounds: Mapping[str, float]  # weights
-    hair: Mapping[str, float]
-    glasses: float  # shares of the faces that have them
-    beard: float
-    watermark: float
+class Style(SimpleNamespace):
+    """The parameters of a domain: a column of :data:`PARAMETERS`."""
 
 
 PARAMETERS: dict[str, tuple[Any, Any]] = {
-    "size": (48, 100),
+    "size": (48, 100),  # side of the image in pixels
     "colour": (False, True),
-    "oversampling": (4, 2.4),
-    "unit": ((0.385, 0.46), (0.365, 0.39)),
-    "eye_line": (0.40, 0.41),
-    "offset": (0.03, 0.006),
-    "roll": (6.0, 1.2),
+    "oversampling": (4, 2.4),  # side of the canvas, in images
+    "unit": ((0.385, 0.46), (0.365, 0.39)),  # length of a face unit, in sides of the image
+    "eye_line": (0.40, 0.41),  # height of the eyes' midpoint, in sides of the image
+    "offset": (0.03, 0.006),  # standard deviation of the face's place, in sides of the image
+    "roll": (6.0, 1.2),  # standard deviations of the head's rotation in degrees, cut off at two
     "yaw": (7.0, 4.0),
     "pitch": (4.0, 3.0),
-    "intensity": ((0.5, 1.0), (0.45, 1.0)),
-    "jitter": (0.095, 0.09),
+    "intensity": ((0.5, 1.0), (0.45, 1.0)),  # strength of an expression, in prototypes
+    "jitter": (0.095, 0.09),  # standard deviation of movements that belong to no expression
     "eye_size": ((0.95, 1.2), (1.25, 1.55)),
     "mouth_size": ((0.95, 1.2), (0.7, 0.9)),
     "brow_weight": ((0.8, 1.25), (0.7, 1.3)),
     "face_length": ((1.0, 1.12), (0.92, 1.0)),
-    "contour": (0.0, 0.028),
-    "line": (0.55, 0.4),
-    "relief": ((0.8, 1.3), (0.5, 0.8)),
-    "exposure": (0.75, 0.0),
-    "light": ((0.1, 0.38), (0.02, 0.15)),
+    "contour": (0.0, 0.028),  # width of the dark line around head and nose in face units, or 0
+    "line": (0.55, 0.4),  # depth of wrinkles and folds, 0–1
+    "relief": ((0.8, 1.3), (0.5, 0.8)),  # depth of the soft shading
+    "exposure": (0.75, 0.0),  # how far brightness and contrast are brought to a common level, 0–1
+    "light": ((0.1, 0.38), (0.02, 0.15)),  # strength of the light's direction
     "gain": ((0.75, 1.15), (0.92, 1.08)),
     "contrast": ((0.8, 1.25), (0.95, 1.05)),
     "gamma": ((0.75, 1.35), (0.9, 1.1)),
-    "noise": ((3.0, 11.0), (0.5, 2.0)),
-    "blur": ((0.0, 0.55), (0.0, 0.4)),
-    "backgrounds": (
+    "noise": ((3.0, 11.0), (0.5, 2.0)),  # standard deviation of the grain in gray levels
+    "blur": ((0.0, 0.55), (0.0, 0.4)),  # standard deviation of the final blur in pixels
+    "backgrounds": (  # weights
         {"gradient": 0.3, "blobs": 0.3, "clutter": 0.4},
         {"gradient": 0.6, "blobs": 0.4},
     ),
@@ -118,12 +85,13 @@ PARAMETERS: dict[str, tuple[Any, Any]] = {
         {"bald": 1, "buzz": 1.5, "short": 3, "parted": 2, "long": 3, "curly": 1.5, "hat": 0.7},
         {"bald": 0.5, "buzz": 1, "short": 2, "parted": 2, "long": 4, "curly": 2.5, "hat": 0.3},
     ),
-    "glasses": (0.12, 0.15),
+    "glasses": (0.12, 0.15),  # shares of the faces that have them
     "beard": (0.22, 0.15),
     "watermark": (0.15, 0.0),
 }
-"""Of a :class:`Style`, like FER2013 (gray, loosely framed, grainy, harsh light) and like RAF-DB
-(colour, aligned, clean, with the contours and large eyes of an illustration)."""
+"""The two domains: like FER2013 (gray, loosely framed, grainy, harsh light) and like RAF-DB
+(colour, aligned, clean, with the contours and large eyes of an illustration). A pair is (low, high)
+of a uniform random number."""
 STYLE_A, STYLE_B = (
     Style(**{name: values[domain] for name, values in PARAMETERS.items()}) for domain in (0, 1)
 )
@@ -144,43 +112,12 @@ GRAY_HAIR: Colour = (186, 184, 182)
 IRIS_COLOURS: tuple[Colour, ...] = ((70, 42, 22), (92, 60, 30), (84, 108, 64), (70, 110, 150))
 
 
-@dataclass(frozen=True)
-class Person:
-    """What stays the same whatever the face expresses. Lengths are in face units."""
-
-    skin: np.ndarray  # (3,) float32 RGB
-    tone: float  # 0 lightest – 1 darkest
-    hair_colour: np.ndarray
-    brow_colour: np.ndarray
-    beard_colour: np.ndarray
-    lip_colour: np.ndarray
-    iris_colour: Colour
-    cloth_colour: Colour
-    age: int  # RAF-DB's code, 1 (4–19 years) – 4 (70 and over)
-    length: float
-    jaw: float
-    chin: float
-    eye_x: float
-    eye_size: float
-    eye_tilt: float
-    iris: float
-    brow_y: float
-    brow_weight: float
-    brow_arch: float
-    nose_width: float
-    nose_y: float
-    mouth_y: float
-    mouth_width: float
-    lips: float
-    lashes: float
-    hair: str
-    hairline: float
-    beard: str
-    glasses: bool
+class Person(SimpleNamespace):
+    """What stays the same whatever the face expresses; :func:`sample_person` lists it."""
 
 
 def sample_person(style: Style, rng: np.random.Generator) -> Person:
-    """Sample somebody's looks."""
+    """Sample somebody's looks. Colours are RGB, lengths in face units."""
     tone = rng.uniform()
     skin = interpolate(SKIN_TONES, tone) * rng.uniform(0.985, 1.015, 3).astype(np.float32)
     age = int(rng.choice([1, 2, 3, 4], p=[0.2, 0.45, 0.25, 0.1]))
@@ -191,7 +128,7 @@ def sample_person(style: Style, rng: np.random.Generator) -> Person:
     hair = hair * (1 - grayness) + np.array(GRAY_HAIR) * grayness
     return Person(
         skin=skin,
-        tone=tone,
+        tone=tone,  # 0 lightest – 1 darkest
         hair_colour=hair,
         # Brows carry much of an expression: they stay darker than the skin whatever the hair is.
         brow_colour=np.minimum(0.75 * hair, (0.62 - 0.25 * tone) * skin),
@@ -199,7 +136,7 @@ def sample_person(style: Style, rng: np.random.Generator) -> Person:
         lip_colour=skin * rng.uniform((0.78, 0.5, 0.5), (0.92, 0.68, 0.68)),
         iris_colour=IRIS_COLOURS[int(rng.integers(len(IRIS_COLOURS) if tone < 0.4 else 2))],
         cloth_colour=tuple(rng.uniform(40, 220, 3)),
-        age=age,
+        age=age,  # RAF-DB's code, 1 (4–19 years) – 4 (70 and over)
         length=rng.uniform(*style.face_length) * (0.96 if young else 1.0),
         jaw=rng.uniform(0.68, 0.86),
         chin=rng.uniform(0.3, 0.46),
