@@ -104,7 +104,7 @@ def list_split_folders(folder: Path) -> dict[str, str]:
 
 
 def recall(remembered: Path, folder: Path, files: list[str]) -> Prepared | None:
-    """What was found of the same files before; None if nothing was, or it was damaged since."""
+    """The earlier findings about the same files; None if there are none, or damaged ones."""
     if not (remembered / "integrity.json").exists():
         return None
     try:

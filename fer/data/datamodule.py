@@ -165,7 +165,7 @@ class EmotionDataModule(LightningDataModule):
         self.num_workers, self.on_device, self.seed = num_workers, on_device, seed
         self.prepared: Prepared
         self.left_out: dict[str, dict[str, int]] = {}
-        """Why images are left out of the splits, in words: how many of each split."""
+        """Reasons for which images are left out, in words, with the number of each split."""
         self.rows: dict[str, np.ndarray] = {}  # of the manifest, for each split
         self._nearly_leaked: dict[str, np.ndarray | None] = {}
         self.datasets: dict[str, EmotionDataset] = {}
@@ -368,7 +368,7 @@ class EmotionDataModule(LightningDataModule):
         )
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint says of the dataset that it was trained on: plain values alone.
+        """The description of the dataset in a checkpoint, in plain values.
 
         Returns:
             ``choice``, ``name``, ``generator`` (its options, or None), ``reader`` (its options),

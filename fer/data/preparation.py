@@ -77,14 +77,14 @@ def prepare(name: str, folder: str | Path, reader: Reader, **options: Any) -> Pr
 
 @dataclass
 class Preparation:
-    """How a dataset is prepared.
+    """The options of preparing a dataset.
 
     Raises:
         ConfigError: an option has a value that cannot work.
     """
 
     name: str
-    """Of the dataset, for messages."""
+    """Name of the dataset, for messages."""
     folder: str | Path
     """``<paths.data>/<name>``."""
     reader: Reader
@@ -98,7 +98,7 @@ class Preparation:
     workers: int | None = None
     """Processes to use; None takes every core."""
     undecodable: str = "error"
-    """What to do with images that do not decode: ``error``, or ``drop``, which leaves them out
+    """Treatment of images that do not decode: ``error``, or ``drop``, which leaves them out
     and lists them in ``integrity.json``."""
     report: Report | None = None
     """Writes ``report.html`` and ``figures/``; None writes neither."""

@@ -22,11 +22,11 @@ from fer.data.readers.base import SPLITS
 from fer.data.readers.sources import describe_files, sha256_of_files
 
 FORMAT = 3
-"""Of ``integrity.json``; what was prepared in another one is prepared again."""
+"""Version of ``integrity.json``; what was prepared in another one is prepared again."""
 PARTS = (*SPLITS, "integrity.json", "manifest.csv")
-"""What a prepared folder consists of, in the order in which it is moved into place."""
+"""Parts of a prepared folder, in the order in which they are moved into place."""
 REPORT = ("figures", "report.html")
-"""What a report adds; moved before the others."""
+"""Parts that a report adds; moved before the others."""
 OWN = frozenset({*PARTS, *REPORT})
 CACHE = ".cache"
 ELSEWHERE = "Choose another place with paths.data=FOLDER or the environment variable FER_DATA."
@@ -62,7 +62,7 @@ REPORTED: dict[str, Any] = {
     "blank": [str],
     "fingerprint": str,
 }
-"""What is read of ``integrity.json``, which somebody may have changed; see
+"""Shape of ``integrity.json``, which somebody may have changed; see
 :func:`fer.core.values.misfit`."""
 
 
@@ -164,7 +164,7 @@ def describe_path(raw: Path) -> dict[str, Any]:
 
 
 def has_changed(given: Mapping[str, Any]) -> bool:
-    """Whether raw data that is still there is not what was described."""
+    """True if raw data is still there, but not as it was described."""
     place = Path(given["path"])
     return place.exists() and describe_path(place) != given
 
@@ -216,7 +216,7 @@ def remove(path: Path) -> None:
 
 
 def is_foreign(folder: Path) -> bool:
-    """Whether ``folder`` holds split folders that this program did not make."""
+    """True if ``folder`` holds split folders that this program did not make."""
     return not (folder / "manifest.csv").exists() and any(
         (folder / split).is_dir() for split in SPLITS
     )

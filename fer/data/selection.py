@@ -1,4 +1,4 @@
-"""Which images of a prepared dataset are used, as its user decides."""
+"""The images of a prepared dataset that are used, as its user decides."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def check_selection(leaks: str, blank: str, conflicts: str, accept_altered: bool
 def select(
     prepared: Prepared, *, leaks: str, blank: str, conflicts: str
 ) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
-    """Which images are used.
+    """Choose the images that are used.
 
     Args:
         prepared: the dataset.
-        leaks: ``drop_from_train`` leaves out training images that stand again in val or test.
+        leaks: ``drop_from_train`` leaves out training images that are duplicated in val or test.
         blank: ``drop`` leaves out images that show nothing.
         conflicts: ``drop`` leaves out exact copies that have different emotions, all of them.
 

@@ -16,7 +16,7 @@ import numpy as np
 from fer.data.drawn.people import Person
 
 Units = Mapping[int, float]
-"""How strongly a face shows each action unit, 0–1."""
+"""Strength of each action unit in a face, 0–1."""
 MIRROR = np.array([-1.0, 1.0])
 ACROSS = np.linspace(-1, 1, 17)
 """Positions along a lid or a lip, corner to corner."""

@@ -28,7 +28,7 @@ from fer.data.drawn.people import (
 )
 
 SIDES = (MIRROR, np.array([1.0, 1.0]))
-"""What takes the right side of a face to the left one and to itself."""
+"""Factors that take the right side of a face to the left one and to itself."""
 SUBPIXEL_BITS = 4
 HEAD_DEPTH = 0.9
 """From the axis that the head turns about to the point between the eyes, in face units."""

@@ -1,4 +1,4 @@
-"""What is drawn: the two domains, the people in them, and the action units that they show.
+"""The two domains, the people in them, and the action units that they show.
 
 An emotion is drawn from its *action units* (AUs, single facial movements):
 
@@ -113,7 +113,7 @@ IRIS_COLOURS: tuple[Colour, ...] = ((70, 42, 22), (92, 60, 30), (84, 108, 64), (
 
 
 class Person(SimpleNamespace):
-    """What stays the same whatever the face expresses; :func:`sample_person` lists it."""
+    """Looks that no expression changes, listed in :func:`sample_person`."""
 
 
 def sample_person(style: Style, rng: np.random.Generator) -> Person:

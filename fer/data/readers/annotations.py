@@ -20,7 +20,7 @@ ATTRIBUTES = {
 
 
 def contents(folder: Path) -> str:
-    """What is in a folder, in words."""
+    """The first names in a folder, in words."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return (", ".join(names[:5]) + more) or "an empty folder"
@@ -122,7 +122,7 @@ Manual = tuple[str, Sequence[float], Sequence[str]]
 def read_manual(
     root: Path, folder: str, stems: Sequence[str], *, strict: bool
 ) -> tuple[dict[str, Manual], list[str]]:
-    """What the annotators noted of each image, and warnings.
+    """Read the annotators' notes on each image; returns warnings too.
 
     Attributes are a help, not a condition: an image whose file is missing or malformed is kept
     without them, and the warnings say how many there are.

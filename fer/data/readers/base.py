@@ -1,4 +1,4 @@
-"""What a dataset brings along: a :class:`Reader`, and what it hands over.
+"""The interface of a dataset: a :class:`Reader`, and the listing that it returns.
 
 A reader lists a raw dataset without decoding it (:class:`RawDataset`): records that say which image
 has which label, and a :class:`Source`, which a worker process can unpickle, to read each.
@@ -42,7 +42,7 @@ __all__ = [
     "list_zip",
     "make_ids",
 ]
-"""What a reader of one's own needs."""
+"""Names that a reader of one's own needs."""
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 SPLIT_NAMES: dict[str, str] = {
@@ -56,7 +56,7 @@ SPLIT_NAMES: dict[str, str] = {
     "testing": "test",
     "privatetest": "test",
 }
-"""What public copies call a split, in lower case, and the split it is."""
+"""Names of splits in public copies, in lower case, and the split that each means."""
 EMOTION_NAMES = ", ".join(labels.EMOTIONS)
 LATER = "later"
 """Marks a field of a reader that was added later: what was prepared without it stays valid."""
@@ -85,16 +85,16 @@ class RawDataset:
     """In words, what was found: ``"image archive (zip)"``, ``"table (fer2013.csv)"``, …"""
     records: list[Record]
     official_protocol: bool = False
-    """Whether train, val and test are the ones that the dataset's authors defined."""
+    """True if train, val and test are the ones that the dataset's authors defined."""
     warnings: list[str] = field(default_factory=list)
     excluded: dict[str, int] = field(default_factory=dict)
-    """Why images of the copy were left out, in words, and how many for each reason."""
+    """Reasons for which images of the copy were left out, in words, and how many for each."""
     expected_size: int | None = None
     """Side in pixels of the images of an unaltered copy of this form; None if sizes differ."""
     findings: list[Finding] = field(default_factory=list)
     """Alterations that the names of the files alone betray."""
     restore_splits: bool = False
-    """Whether a recognised image goes to the split that it has in the reference copy."""
+    """True if a recognised image goes to the split that it has in the reference copy."""
 
     def __post_init__(self) -> None:
         self.excluded = {why: count for why, count in self.excluded.items() if count}
@@ -132,7 +132,7 @@ class Reader(ABC):
     reference: str | None = None
     """Name of the copy in :mod:`fer.data.audit.reference`; None if there is none."""
     how_to_obtain: str = "Pass its path: dataset.raw=PATH"
-    """What a user without the raw data is told."""
+    """Shown to a user who does not have the raw data."""
 
     def find(self, folder: Path) -> Path | None:
         """The raw data in ``folder``: the folder itself, or the one archive in it; None if none."""
@@ -148,8 +148,8 @@ class Reader(ABC):
         """
 
     def options(self) -> dict[str, Any]:
-        """What the reader was made with: text, numbers, true, false, None, and lists and mappings
-        of them; without those of :data:`LATER` that are at their default.
+        """The reader's options as plain values, without those of :data:`LATER` that are at their
+        default.
 
         Raises:
             ConfigError: an option is something else.
@@ -272,7 +272,7 @@ def split_of(name: str) -> str:
 
 
 def unknown_classes(counts: Mapping[str, int]) -> dict[str, int]:
-    """What is excluded because its class is none of the seven emotions."""
+    """Entries of ``excluded`` for images of a class that is none of the seven emotions."""
     return {
         f"their class {name!r} is not one of the seven emotions": counts[name]
         for name in sorted(counts)

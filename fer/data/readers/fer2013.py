@@ -239,7 +239,7 @@ class FER2013Reader(HoldOut):
         ]
 
     def _find_changes(self, placed: Sequence[str]) -> Sequence[Finding]:
-        """How the files' names and places differ from the reference copy."""
+        """Differences from the reference copy that the files' names and places show."""
         usages = {name: usage_of(name) for name in placed}
         misplaced = [
             name
@@ -421,7 +421,7 @@ class TableSource:
 
     @property
     def name(self) -> str:
-        """Of the table."""
+        """Name of the table."""
         return PurePosixPath(self.member).name or self.path.name
 
     def open(self) -> IO[bytes]:

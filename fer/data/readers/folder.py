@@ -58,7 +58,7 @@ PERSON = or_null(
     "where nobody says who is shown",
 )
 MOST_CLASSES = 20
-"""How many classes a message names; who has more has another kind of data."""
+"""Most classes that a message names; with more it is another kind of data."""
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 HOW_TO_OBTAIN = """\
 How to bring your own faces: pass a folder (or its .zip) that holds
@@ -70,12 +70,12 @@ with the class folders named angry, disgust, fear, happy, sad, surprise and neut
 
 @dataclass(frozen=True)
 class Listing:
-    """What one form of the data holds."""
+    """The content of a copy, in any of the three forms."""
 
     form: str
     items: Sequence[Item]
     excluded: Mapping[str, int]
-    """Why images were left out, in words, and how many."""
+    """Reasons for which images were left out, in words, and how many for each."""
     ignored: Sequence[str]
     """Files that are not images."""
 
@@ -216,7 +216,7 @@ class FolderReader(HoldOut):
         return emotions, unknown
 
     def _persons(self, raw: Path, items: Sequence[Item]) -> dict[str, str]:
-        """Who is shown on each image, by its key; empty where nobody says.
+        """The person on each image, by the image's key; empty without ``person``.
 
         Raises:
             DataError: of some images neither a column nor the pattern says it.
@@ -283,7 +283,7 @@ class FolderReader(HoldOut):
     def _describe_hold_out(
         self, missing: Sequence[str], shares: Mapping[str, float], by_person: bool
     ) -> str:
-        """How missing splits were made, in words."""
+        """A sentence about how missing splits were made."""
         parts = " and then ".join(
             f"{shares[split]:.0%} of {'train' if split == missing[0] else 'the rest'} as {split}"
             for split in missing
@@ -430,7 +430,7 @@ class FolderReader(HoldOut):
 
 
 def is_pattern(text: str) -> bool:
-    """Whether a text is a regular expression."""
+    """True if a text is a regular expression."""
     try:
         re.compile(text)
     except re.error:
@@ -439,7 +439,7 @@ def is_pattern(text: str) -> bool:
 
 
 def find_person(pattern: str, path: str) -> str:
-    """Who is shown, by a pattern of the file's name, else of its path; empty if neither says.
+    """The person that a pattern finds in the file's name, else in its path; empty if in neither.
 
     >>> find_person(r"S\\d+", "happy/S005_001.png"), find_person("^[A-Z]{2}", "sad/KA.SA1.tiff")
     ('S005', 'KA')

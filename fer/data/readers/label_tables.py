@@ -16,7 +16,7 @@ from fer.data.readers.names import is_image, shown
 from fer.data.readers.sources import FolderSource, ZipSource
 
 COLUMNS = ("image", "label", "split", "gender", "race", "age")
-"""What a table of labels may say of an image; other columns are not read."""
+"""Columns of a table of labels; others are not read."""
 TABLES = (".csv", ".jsonl")
 DELIMITERS = (",", ";", "\t")
 HEADER_BYTES = 1 << 16
@@ -37,7 +37,7 @@ class Item:
     race: str = ""
     age: str = ""
     person: str = ""
-    """Who is shown, from a table's column; empty where it does not say."""
+    """The person shown, from a table's column; empty where it does not say."""
     key: str = ""
     """Its path below the splits or classes, the same on every machine: what the hold-out ranks."""
     table: Path = Path()

@@ -18,12 +18,12 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether some part of a path is what an operating system left there."""
+    """True if some part of a path is a leftover of an operating system."""
     return any(part.startswith(".") or part in LEFT_THERE for part in PurePosixPath(name).parts)
 
 
 def is_image(name: str) -> bool:
-    """Whether the file name ends like that of an image, of any format that Pillow reads."""
+    """True if the file name ends like that of an image, of any format that Pillow reads."""
     return PurePosixPath(name).suffix.lower() in suffixes()
 
 
@@ -92,7 +92,7 @@ def make_ids(names: Sequence[str], emotions: Sequence[str]) -> list[str]:
 
 
 def by_suffix(names: Sequence[str]) -> str:
-    """How many of some files end in what, and the first of them.
+    """Counts of some files by suffix, and the first of them.
 
     >>> by_suffix(["a/notes.txt", "b/README", "c/more.TXT"])
     '2 .txt, 1 without a suffix; the first: a/notes.txt'

@@ -50,7 +50,7 @@ class OriginalSource(FolderSource):
     """
 
     margin: float | None = None
-    """What is cut out beyond the box, as a share of its larger side; None: align the eyes."""
+    """Margin around the box, as a share of its larger side; None: align the eyes."""
 
     def read(self, record: Record) -> np.ndarray:
         assert isinstance(record.location, tuple)

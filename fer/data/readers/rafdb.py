@@ -104,7 +104,7 @@ class RAFDBReader(HoldOut):
             self._refuse_aligning("the authors' aligned images")
 
     def _codes(self) -> dict[str, str]:
-        """What the copy's labels mean."""
+        """The emotion that each of the copy's labels means."""
         return {str(code): name for code, name in enumerate(CODED, self.codes_from)}
 
     def _refuse_aligning(self, found: str) -> None:
@@ -209,8 +209,10 @@ class RAFDBReader(HoldOut):
             image = images[safe_id(label.stem + ending)]
             file, landmarks, attributes = manual.get(label.stem, ("", (), ("", "", "")))
             location: str | tuple[str | float, ...] = image
-            if original:
-                location = (image, *(boxes[label.stem] if cut_out else (file, *landmarks)))
+            if cut_out:
+                location = (image, *boxes[label.stem])
+            elif original:
+                location = (image, file, *landmarks)
             records.append(
                 Record(label.id, label.emotion, label.split, image, location, *attributes)
             )
@@ -233,7 +235,7 @@ class RAFDBReader(HoldOut):
         )
 
     def _wants_originals(self, root: Path) -> bool:
-        """Whether to read the originals below ``root``."""
+        """True if the originals below ``root`` are to be read."""
         aligned, original = (root / ALIGNED).is_dir(), (root / ORIGINAL).is_dir()
         wanted = self.images == "original" or (self.images == "auto" and original and not aligned)
         if not wanted:
@@ -250,7 +252,7 @@ class RAFDBReader(HoldOut):
 
 
 def is_copy(folder: Path) -> bool:
-    """Whether ``folder`` holds RAF-DB in one of its layouts."""
+    """True if ``folder`` holds RAF-DB in one of its layouts."""
     return (
         (folder / LIST_FILE).is_file()
         or (folder / MIRROR).is_dir()

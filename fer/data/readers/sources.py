@@ -23,17 +23,17 @@ from fer.data.images import MAX_BYTES, decode
 from fer.data.readers.names import is_hidden, is_image
 
 MAX_MEMBERS = 2_000_000
-"""Of an archive; the largest public set of labelled faces has half as many."""
+"""Most members of an archive; the largest public set of labelled faces has half as many."""
 MAX_MEMBER_BYTES = MAX_BYTES
 MAX_RATIO = 100
-"""How many times an archive may grow; images are compressed already and hardly do."""
+"""Most times that an archive may grow; images are compressed already and hardly do."""
 FREE_BYTES = 64 * 2**20
 """Up to this much in all, the ratio does not matter: a few blank bitmaps are no bomb."""
 UNREADABLE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, KeyError),
     *(OSError, NotImplementedError, RuntimeError),
 )
-"""What reading a damaged archive raises."""
+"""Errors that a damaged archive raises."""
 
 
 @dataclass(frozen=True, slots=True)  # there may be a million
@@ -112,7 +112,7 @@ class ZipSource:
 
     path: Path
     mode: str | None = None
-    """As of :class:`FolderSource`."""
+    """See :class:`FolderSource`."""
     _archive: zipfile.ZipFile | None = field(default=None, repr=False, compare=False)
     _members: dict[str, zipfile.ZipInfo] = field(default_factory=dict, repr=False, compare=False)
 
@@ -124,7 +124,7 @@ class ZipSource:
         return decode(self.read_bytes(name), f"{self.path}: {name}", self.mode)
 
     def read_bytes(self, name: str, size: int = -1) -> bytes:
-        """As of :class:`FolderSource`, of a member as :func:`list_zip` names it."""
+        """The first ``size`` bytes of a member of :func:`list_zip`, or all of it."""
         try:
             if self._archive is None:  # opened once per worker process
                 self._archive = zipfile.ZipFile(self.path)
@@ -282,7 +282,7 @@ def list_zip(path: Path) -> list[str]:
 
 
 def problem_of(name: str, member: zipfile.ZipInfo, seen: set[str]) -> str:
-    """Why a member is unsafe, in words; empty if it is not."""
+    """The reason why a member is unsafe, in words; empty if it is safe."""
     if not name:
         return "a member without a name"
     if name in seen:
@@ -299,7 +299,7 @@ def problem_of(name: str, member: zipfile.ZipInfo, seen: set[str]) -> str:
 
 
 def most_bytes(path: Path) -> int:
-    """How much an archive may unpack to."""
+    """Most bytes that an archive may unpack to."""
     return max(FREE_BYTES, MAX_RATIO * path.stat().st_size)
 
 
