@@ -136,7 +136,7 @@ class FER2013Reader(HoldOut):
             found = self.find(raw)
             if found is not None and found.is_file():
                 return self.list(found)
-        name = raw.name.lower()
+        name = "" if raw.is_dir() else raw.name.lower()
         if name.endswith(".csv"):
             dataset = self._list_table(TableSource(raw, 0))
         elif name.endswith(TARS):
