@@ -36,7 +36,7 @@ import yaml
 import fer.data.augmentation
 import fer.tasks.evaluate
 import fer.tasks.train  # not needed here: what the server has imported, no child has to
-from fer.data.preparation import CACHE
+from fer.data.prepared import CACHE
 from fer.runs.state import FINISHED
 from fer.tasks.command import run_command
 from tests.conftest import tiny_rows, write_zip

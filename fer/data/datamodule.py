@@ -31,19 +31,14 @@ from fer.data.dataset import (
     EpochSampler,
     ShareSampler,
     TrainingLoader,
-    keep,
+    identity_collate,
     load_images,
+    own_generator,
 )
 from fer.data.download import downloader
 from fer.data.manifest import ATTRIBUTES, Entry
-from fer.data.preparation import (
-    CACHE,
-    Generator,
-    Prepared,
-    Report,
-    check_preparation,
-    prepare,
-)
+from fer.data.preparation import Generator, Preparation
+from fer.data.prepared import CACHE, Prepared, Report
 from fer.data.readers.base import SPLITS, Reader, check_classes
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.data.readers.rafdb import RAFDBReader
@@ -73,7 +68,7 @@ class EmotionDataModule(LightningDataModule):
         kaggle: the Kaggle dataset to fetch, ``owner/name``; None if none may be.
         workers: processes that preparation uses; None takes every core.
         undecodable: what preparation does with images that do not decode: ``error`` or ``drop``.
-        leaks: training images that stand again, pixel for pixel, in val or test: ``keep`` or
+        leaks: training images with an exact copy in val or test: ``keep`` or
             ``drop_from_train``.
         blank: images that show nothing: ``keep`` or ``drop``, from every split.
         conflicts: exact copies that have different emotions: ``keep`` or ``drop``, all of them.
@@ -136,14 +131,16 @@ class EmotionDataModule(LightningDataModule):
         super().__init__()
         if folder is None:
             folder = Path(os.environ.get("FER_DATA") or "data") / str(name)
-        check_preparation(
+        self.preparation = Preparation(
             name,
             folder,
             reader,
-            raw=raw,
-            generator=generator,
-            workers=workers,
-            undecodable=undecodable,
+            raw,
+            generator,
+            downloader(name, download, kaggle),
+            workers,
+            undecodable,
+            report,
         )
         check_selection(leaks, blank, conflicts, accept_altered)
         for key, value, rule in (
@@ -158,42 +155,25 @@ class EmotionDataModule(LightningDataModule):
                 "loader.num_workers: expected 0 beside loader.on_device=true, where no process has "
                 f"anything to augment, found {num_workers}."
             )
-        self.on_device = on_device
-        self.dataset_name = name
-        self.choice = choice or name
-        self.folder = Path(folder)
-        self.reader = reader
-        self.raw = None if raw is None else Path(raw)
-        self.generator = generator
-        self.kaggle = kaggle
-        self.fetch = downloader(name, download, kaggle)
-        self.workers = workers
-        self.undecodable = undecodable
-        self.leaks = leaks
-        self.blank = blank
-        self.conflicts = conflicts
-        self.accept_altered = accept_altered
-        self.report = report
-        self.image_size = image_size
-        self.in_channels = in_channels
+        self.dataset_name, self.folder, self.reader = name, Path(folder), reader
+        self.generator, self.choice = generator, choice or name
+        self.undecodable, self.accept_altered = undecodable, accept_altered
+        self.leaks, self.blank, self.conflicts = leaks, blank, conflicts
+        self.image_size, self.in_channels = image_size, in_channels
         self.transforms = transforms if isinstance(transforms, str) else list(transforms)
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.num_workers = num_workers
-        self.seed = seed
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.num_workers, self.on_device, self.seed = num_workers, on_device, seed
         self.prepared: Prepared
         self.left_out: dict[str, dict[str, int]] = {}
-        """Why images are left out of the splits, in words: how many of each split."""
-        self.rows: dict[str, np.ndarray] = {}
-        """Of each split, the rows of the manifest."""
+        """Reasons for which images are left out, in words, with the number of each split."""
+        self.rows: dict[str, np.ndarray] = {}  # of the manifest, for each split
         self._nearly_leaked: dict[str, np.ndarray | None] = {}
         self.datasets: dict[str, EmotionDataset] = {}
-        self.augmented = False
-        """Whether the training images are set up, and not only loaded."""
+        self.augmented = False  # whether the training images are set up, and not only loaded
 
     def prepare_data(self) -> None:
         """Prepare the dataset if it is not prepared, and decode it into the cache."""
-        load_images(self._prepare(), self.image_size, self.in_channels)
+        load_images(self.preparation.run(), self.image_size, self.in_channels)
 
     def setup(self, stage: str | None = None) -> None:
         """Load every split and, for ``fit`` or None, set up augmentation. Safe to call again.
@@ -212,7 +192,7 @@ class EmotionDataModule(LightningDataModule):
 
     def _load(self) -> None:
         """The images of every split as they are."""
-        self.prepared = self._prepare()
+        self.prepared = self.preparation.run()
         images = load_images(self.prepared, self.image_size, self.in_channels)
         entries = self.prepared.entries
         targets = np.array([labels.INDEX[entry.emotion] for entry in entries], dtype=np.int64)
@@ -257,19 +237,6 @@ class EmotionDataModule(LightningDataModule):
                 "dataset.conflicts name. Set one of them to keep."
             )
 
-    def _prepare(self) -> Prepared:
-        return prepare(
-            self.dataset_name,
-            self.folder,
-            self.reader,
-            raw=self.raw,
-            generator=self.generator,
-            download=self.fetch,
-            workers=self.workers,
-            undecodable=self.undecodable,
-            report=self.report,
-        )
-
     def check_accepted(self) -> None:
         """Refuse to train without all splits and emotions, or on an altered copy unless the user
         has accepted it.
@@ -283,14 +250,8 @@ class EmotionDataModule(LightningDataModule):
         check_classes(integrity["source"]["given"]["path"], [(e.split, e.emotion) for e in entries])
         if integrity["verdict"] != ALTERED or self.accept_altered:
             return
-        pages = [
-            page
-            for page in (
-                self.folder / "report.html",
-                *self.folder.glob(f"{CACHE}/adopted-*/report.html"),
-            )
-            if page.is_file()
-        ]
+        adopted = self.folder.glob(f"{CACHE}/adopted-*/report.html")
+        pages = [page for page in (self.folder / "report.html", *adopted) if page.is_file()]
         see = f" (see {pages[0]} for what was found)" if pages else ""
         found = "\n".join(f"  - {finding['text']}" for finding in integrity["findings"])
         raise DataError(
@@ -324,7 +285,7 @@ class EmotionDataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             generator=own_generator(),
-            collate_fn=keep,
+            collate_fn=identity_collate,
         )
 
     def _place(self) -> tuple[int, int]:
@@ -402,12 +363,12 @@ class EmotionDataModule(LightningDataModule):
         return DataLoader(
             EmotionDataset(dataset.source, dataset.targets, dataset.ids, rows=dataset.rows),
             batch_sampler=ShareSampler(len(dataset), self.eval_batch_size, rank, processes),
-            collate_fn=keep,
+            collate_fn=identity_collate,
             generator=own_generator(),
         )
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint says of the dataset that it was trained on: plain values alone.
+        """The description of the dataset in a checkpoint, in plain values.
 
         Returns:
             ``choice``, ``name``, ``generator`` (its options, or None), ``reader`` (its options),
@@ -430,19 +391,7 @@ class EmotionDataModule(LightningDataModule):
 
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of the training images per channel, as fractions of 255."""
-        dataset = self.datasets["train"]
-        _, height, width, channels = dataset.source.shape
-        total = np.zeros(channels)
-        squares = np.zeros(channels)
-        for start in range(0, len(dataset), 1024):  # in parts: float64 is eight times the memory
-            part = dataset.read(slice(start, start + 1024)).astype(np.float64) / 255
-            total += part.sum(axis=(0, 1, 2))
-            squares += (part**2).sum(axis=(0, 1, 2))
-        count = len(dataset) * height * width
-        mean = total / count
-        std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
-        # Images that are all equal have no spread; dividing by one leaves them at zero.
-        return mean.tolist(), np.where(std > 1e-6, std, 1.0).tolist()
+        return self.datasets["train"].mean_and_std()
 
     def split(self, name: str) -> EmotionDataset:
         """The images of ``train``, ``val``, ``test``, or of several (``val+test``), as they are.
@@ -465,26 +414,25 @@ class EmotionDataModule(LightningDataModule):
             None,
         )
 
+    def _rows_of(self, name: str) -> np.ndarray:
+        return np.concatenate([self.rows[part] for part in name.split("+")])
+
     def images(self, name: str, size: int) -> np.ndarray:
         """The images of :meth:`split` at another size, ``(N, size, size, C)`` uint8."""
-        images = load_images(self.prepared, size, self.in_channels)
-        return images[np.concatenate([self.rows[part] for part in name.split("+")])]
+        return load_images(self.prepared, size, self.in_channels)[self._rows_of(name)]
 
     def attributes(self, name: str) -> dict[str, list[str]]:
-        """Of the images of :meth:`split`: the annotated attributes that the manifest has."""
-        rows = np.concatenate([self.rows[part] for part in name.split("+")])
-        columns = {
-            attribute: [getattr(self.prepared.entries[row], attribute) for row in rows]
-            for attribute in ATTRIBUTES
-        }
-        return {attribute: column for attribute, column in columns.items() if any(column)}
+        """The annotated attributes of the images of :meth:`split`, as far as there are any."""
+        entries = [self.prepared.entries[row] for row in self._rows_of(name)]
+        columns = {name: [getattr(entry, name) for entry in entries] for name in ATTRIBUTES}
+        return {name: column for name, column in columns.items() if any(column)}
 
     def entries(self, *splits: str) -> list[Entry]:
-        """Of the images of some splits that are used."""
+        """Entries of the images of some splits that are used."""
         return [self.prepared.entries[row] for part in splits for row in self.rows[part]]
 
     def leaked(self, name: str) -> np.ndarray:
-        """``(N,)`` bool: which images of :meth:`split` stand again, exactly, in an earlier one.
+        """``(N,)`` bool: which images of :meth:`split` have an exact copy in an earlier one.
 
         What was left out of the earlier splits does not count: nothing was learned from it.
         """
@@ -494,34 +442,20 @@ class EmotionDataModule(LightningDataModule):
 
     def nearly_leaked(self, name: str) -> np.ndarray | None:
         """As :meth:`leaked`, with near duplicates; None where the manifest does not know them."""
-        found = []
         for part in name.split("+"):
             if part not in self._nearly_leaked:  # it takes a second, and val is measured often
                 again = near_leaks(*earlier_and_own(self.entries(*SPLITS), part))
                 self._nearly_leaked[part] = again
-            found.append(self._nearly_leaked[part])
+        found = [self._nearly_leaked[part] for part in name.split("+")]
         known = [part for part in found if part is not None]
         return np.concatenate(known) if len(known) == len(found) else None
-
-
-def own_generator() -> torch.Generator:
-    """For a loader to seed its workers from.
-
-    Without one of its own it draws from the global stream, once per epoch without workers and
-    once in all with them: the dropout masks, and so the weights, would depend on the workers.
-    """
-    return torch.Generator().manual_seed(0)
 
 
 class FER2013DataModule(EmotionDataModule):
     """FER2013 (see :mod:`fer.data.readers.fer2013`).
 
-    Args:
-        folder: where the prepared dataset is or will be; None: ``<FER_DATA or data>/fer2013``.
-        name: of the dataset.
-        reader: None: with its defaults.
-        kaggle: what ``download=True`` fetches.
-        options: as of :class:`EmotionDataModule`.
+    Without ``reader`` it is read with the reader's defaults; ``options`` are those of
+    :class:`EmotionDataModule`.
 
     >>> data = FER2013DataModule("prepared/fer2013", leaks="drop_from_train")
     >>> data.folder.name, data.describe()["options"]["leaks"]
@@ -537,18 +471,14 @@ class FER2013DataModule(EmotionDataModule):
         kaggle: str | None = "msambare/fer2013",
         **options: Any,
     ) -> None:
-        reader = FER2013Reader() if reader is None else reader
-        super().__init__(name, folder, reader=reader, kaggle=kaggle, **options)
+        super().__init__(name, folder, reader=reader or FER2013Reader(), kaggle=kaggle, **options)
 
 
 class RAFDBDataModule(EmotionDataModule):
     """RAF-DB (see :mod:`fer.data.readers.rafdb`).
 
-    Args:
-        folder: where the prepared dataset is or will be; None: ``<FER_DATA or data>/rafdb``.
-        name: of the dataset.
-        reader: None: with its defaults.
-        options: as of :class:`EmotionDataModule`.
+    Without ``reader`` it is read with the reader's defaults; ``options`` are those of
+    :class:`EmotionDataModule`.
 
     >>> RAFDBDataModule(raw="basic", in_channels=3).describe()["reader"]["images"]
     'auto'
@@ -562,5 +492,4 @@ class RAFDBDataModule(EmotionDataModule):
         reader: Reader | None = None,
         **options: Any,
     ) -> None:
-        reader = RAFDBReader() if reader is None else reader
-        super().__init__(name, folder, reader=reader, **options)
+        super().__init__(name, folder, reader=reader or RAFDBReader(), **options)

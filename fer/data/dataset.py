@@ -24,7 +24,7 @@ from fer.core.progress import progress_bar
 from fer.data.augmentation import Augmentation
 from fer.data.images import to_input
 from fer.data.manifest import ATTRIBUTES, COLUMNS, pixel_hash
-from fer.data.preparation import CACHE, Prepared, lock
+from fer.data.prepared import CACHE, Prepared, lock
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
         return images[0], int(targets[0])
 
     def __getitems__(self, items: Sequence[int | Draw]) -> Batch:
-        """A whole batch; a data loader with :func:`keep` as ``collate_fn`` passes it on."""
+        """A whole batch, for a data loader with :func:`identity_collate` as ``collate_fn``."""
         draws = [item if isinstance(item, Draw) else Draw(int(item), 0) for item in items]
         rows = [draw.row for draw in draws]
         images = self.read(rows)  # (N, H, W, C), a copy
@@ -101,10 +101,33 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
         """Images per emotion."""
         return np.bincount(self.targets, minlength=labels.NUM_CLASSES).tolist()
 
+    def mean_and_std(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of the images per channel, as fractions of 255."""
+        _, height, width, channels = self.source.shape
+        total, squares = np.zeros(channels), np.zeros(channels)
+        for start in range(0, len(self), 1024):  # in parts: float64 is eight times the memory
+            part = self.read(slice(start, start + 1024)).astype(np.float64) / 255
+            total += part.sum(axis=(0, 1, 2))
+            squares += (part**2).sum(axis=(0, 1, 2))
+        count = len(self) * height * width
+        mean = total / count
+        std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+        # Images that are all equal have no spread; dividing by one leaves them at zero.
+        return mean.tolist(), np.where(std > 1e-6, std, 1.0).tolist()
 
-def keep(batch: Any) -> Any:
+
+def identity_collate(batch: Any) -> Any:
     """``collate_fn`` of a data set that fetches whole batches."""
     return batch
+
+
+def own_generator() -> torch.Generator:
+    """For a loader to seed its workers from.
+
+    Without one of its own it takes numbers from the global stream, once per epoch without workers
+    and once in all with them: the dropout masks, and so the weights, would depend on the workers.
+    """
+    return torch.Generator().manual_seed(0)
 
 
 class TrainingLoader(DataLoader[Any]):

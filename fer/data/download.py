@@ -11,7 +11,7 @@ from fer.core.options import SWITCH, TEXT, check_value, or_null
 
 
 def downloader(name: str, download: bool, kaggle: str | None) -> Callable[[], Path] | None:
-    """What fetches the raw data of a dataset when it is nowhere; None if nothing may.
+    """A function that fetches the raw data of a dataset; None if nothing may be fetched.
 
     Args:
         name: of the dataset, for messages.

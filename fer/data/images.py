@@ -19,15 +19,15 @@ from fer.core.files import open_data
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused before they are decoded (8,000 x 6,000 fits)."""
 MAX_BYTES = 64 * 2**20
-"""Of a picture's file, packed or not."""
+"""Largest file of a picture, packed or not."""
 MAX_SIDE = 20_000
-"""Of pictures, in pixels: a strip of one by fifty million shows no face."""
+"""Longest side of a picture in pixels: a strip of one by fifty million shows no face."""
 FOREIGN = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-"""What Pillow knows but does not decode itself; Ghostscript, asked for EPS, runs the file."""
+"""Formats that Pillow does not decode itself; Ghostscript, asked for EPS, runs the file."""
 HEIC = frozenset({".heic", ".heif", ".hif"})
-"""What telephones write; Pillow reads it once the package pillow-heif is installed."""
+"""Suffixes of telephones' pictures; Pillow reads them with the package pillow-heif."""
 HEIC_STARTS = tuple(b"ftyp" + brand for brand in (b"hei", b"hev", b"mif1", b"msf1"))
-"""How such a file goes on after its first four bytes, whatever it is called (ISO/IEC 23008-12)."""
+"""Bytes of such a file behind the first four, whatever it is called (ISO/IEC 23008-12)."""
 TURNS: dict[int, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,7 +37,7 @@ TURNS: dict[int, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What turns a picture upright, for each EXIF orientation that is not."""
+"""The turn that makes a picture upright, for each EXIF orientation that is not."""
 BACKGROUND = 128
 """Gray level behind what is transparent: the middle, close to the mean of face datasets (129 in
 FER2013), draws no outline as bright or dark as black or white would."""
@@ -55,7 +55,7 @@ def formats() -> list[str]:
 
 @functools.cache
 def suffixes() -> frozenset[str]:
-    """How the name of a picture ends, in lower case: all that Pillow reads, and :data:`HEIC`."""
+    """Suffixes of pictures, in lower case: all that Pillow reads, and :data:`HEIC`."""
     read = {*formats(), "MPO"}  # a JPEG with several pictures, which the JPEG reader opens
     return HEIC.union(
         suffix for suffix, name in Image.registered_extensions().items() if name in read

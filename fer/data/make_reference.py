@@ -11,7 +11,7 @@ from fer.core.errors import DataError
 from fer.core.files import write_atomic
 from fer.data.audit.appearance import LOOKS, measure, working_side
 from fer.data.audit.reference import Reference
-from fer.data.preparation import load
+from fer.data.prepared import load
 
 
 def main() -> None:

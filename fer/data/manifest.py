@@ -29,7 +29,7 @@ class Entry:
     source: str
     """The file of the raw copy, or the table and its row."""
     sha256: str
-    """Of the decoded pixels (see :func:`pixel_hash`), not of a file."""
+    """Checksum of the decoded pixels (see :func:`pixel_hash`), not of a file."""
     gender: str = ""
     """As the dataset's annotators judged it, in words; empty where they did not."""
     race: str = ""
@@ -78,7 +78,7 @@ def write_manifest(path: Path, entries: Sequence[Entry]) -> Path:
 
 
 def is_name(entry_id: str) -> bool:
-    """Whether an id is the name of a file, and leads nowhere else.
+    """True if an id is the name of a file, and leads nowhere else.
 
     >>> is_name("00001"), is_name("../1"), is_name("")
     (True, False, False)

@@ -1,4 +1,4 @@
-"""Which images of a prepared dataset are used, as its user decides."""
+"""The images of a prepared dataset that are used, as its user decides."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from fer.core.options import SWITCH, check_value, one_of
 from fer.data.audit.integrity import conflicting, group_duplicates
-from fer.data.preparation import Prepared
+from fer.data.prepared import Prepared
 from fer.data.readers.base import SPLITS
 
 
@@ -25,11 +25,11 @@ def check_selection(leaks: str, blank: str, conflicts: str, accept_altered: bool
 def select(
     prepared: Prepared, *, leaks: str, blank: str, conflicts: str
 ) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
-    """Which images are used.
+    """Choose the images that are used.
 
     Args:
         prepared: the dataset.
-        leaks: ``drop_from_train`` leaves out training images that stand again in val or test.
+        leaks: ``drop_from_train`` leaves out training images that are duplicated in val or test.
         blank: ``drop`` leaves out images that show nothing.
         conflicts: ``drop`` leaves out exact copies that have different emotions, all of them.
 
@@ -37,10 +37,7 @@ def select(
         ``(N,)`` bool, and for each reason the number of images of each split that it concerns
         (an image may have two).
 
-    Raises:
-        ConfigError: an option has another value.
     """
-    check_selection(leaks, blank, conflicts)
     entries = prepared.entries
     reasons: dict[str, set[str]] = {}
     if leaks != "keep":

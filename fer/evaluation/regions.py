@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from fer.core.errors import ConfigError, DataError
-from fer.data.drawn.faces import ACTION_UNITS, STYLES, draw_face
+from fer.data.drawn.faces import draw_face
+from fer.data.drawn.people import ACTION_UNITS, STYLES
 from fer.data.drawn.synthetic import SPLIT_CODES, USAGES, WEIGHTS, class_sequence
 from fer.data.images import to_input
 

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fer.core.errors import TrainingError
 from fer.core.files import write_atomic, write_csv
-from fer.data.readers.base import shown
+from fer.data.readers.names import shown
 from fer.model.checkpoint import read_checkpoint
 from fer.model.module import MONITOR, EmotionModule
 

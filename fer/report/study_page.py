@@ -15,7 +15,7 @@ from fer.core.files import open_data, read_json, write_json
 from fer.core.words import ABSENT, how_many, percent, whole
 from fer.data.audit.integrity import exact_leaks, near_leaks
 from fer.data.manifest import Entry, read_manifest
-from fer.data.preparation import REPORTED
+from fer.data.prepared import REPORTED
 from fer.evaluation.metrics import measure_scores
 from fer.evaluation.scores import SCORES, Score, shown_in
 from fer.report.evaluation_sections import curves_caption

@@ -19,7 +19,7 @@ from fer.core.application import compose, config_folder, options_of, own_folders
 from fer.core.errors import ConfigError
 from fer.core.files import read_json, sha256_of_file
 from fer.core.options import SEED
-from fer.data.preparation import CACHE, REPORTED
+from fer.data.prepared import CACHE, REPORTED
 from fer.runs.records import RUN, read_evaluation, read_training
 from fer.runs.resume import FREE, key_of, quote, read_overrides
 from fer.runs.state import BEST, FINISHED, State, state_of

@@ -26,9 +26,11 @@ from fer.core.application import own_folders
 from fer.core.errors import ConfigError, ExportError, FerError, first_line
 from fer.core.files import is_ours, write_atomic
 from fer.core.options import check_options
-from fer.data.drawn.faces import STYLE_A, draw_face
+from fer.data.drawn.faces import draw_face
+from fer.data.drawn.people import STYLE_A
 from fer.data.images import read_picture, to_input
-from fer.data.readers.base import is_image, list_files
+from fer.data.readers.names import is_image
+from fer.data.readers.sources import list_files
 from fer.evaluation.inference import predict
 from fer.model.checkpoint import Checkpoint, load_checkpoint
 from fer.model.network import NormalisedNetwork

@@ -166,7 +166,7 @@ def check_table(path: Path) -> None:
         ConfigError: the file is another, or its name ends like a picture's.
     """
     from fer.core.files import is_ours
-    from fer.data.readers.base import is_image
+    from fer.data.readers.names import is_image
 
     found = "a name that ends like a picture's" if is_image(path.name) else ""
     if not is_ours(path, ",".join(COLUMNS)):
@@ -184,7 +184,8 @@ def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], 
     Pictures in the folder ``annotated`` are left out where it lies in one that is searched: an
     earlier run wrote them.
     """
-    from fer.data.readers.base import by_suffix, is_image, list_files
+    from fer.data.readers.names import by_suffix, is_image
+    from fer.data.readers.sources import list_files
 
     paths: list[Path] = []
     missing = []

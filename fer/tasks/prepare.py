@@ -28,7 +28,7 @@ def prepare_task(cfg: DictConfig, _: Path) -> None:
     """
     check_options(cfg)
     # The summary is printed below, whether the dataset was prepared now or before.
-    logging.getLogger("fer.data.preparation").setLevel(logging.WARNING)
+    logging.getLogger("fer.data").setLevel(logging.WARNING)
     node = cfg.dataset
     check_selection(node.leaks, node.blank, node.conflicts, node.accept_altered)
     prepared = prepare(

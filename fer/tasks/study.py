@@ -17,7 +17,7 @@ from fer.core import labels
 from fer.core.application import LIFELINE, compose, instantiate
 from fer.core.errors import ConfigError, FerError
 from fer.core.files import read_json, refuse_links
-from fer.data.preparation import REPORTED
+from fer.data.prepared import REPORTED
 from fer.evaluation.explanation import REPLACEMENTS
 from fer.runs.plan import Stage, Study, check_same, make_study
 from fer.runs.state import BEST

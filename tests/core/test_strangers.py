@@ -31,7 +31,7 @@ from fer.data.dataset import load_images
 from fer.data.images import MAX_SIDE, decode
 from fer.data.manifest import Entry, read_manifest, write_manifest
 from fer.data.preparation import prepare
-from fer.data.readers import base as raw_module
+from fer.data.readers import sources as raw_module
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.data.readers.folder import FolderReader
 from fer.evaluation.mistakes import read_predictions, write_predictions

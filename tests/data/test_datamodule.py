@@ -28,10 +28,10 @@ from tests.core.test_conf import compose
 def plain(data: EmotionDataModule) -> dict[str, Any]:
     """Everything that a data module was made with, comparable."""
     kept = {key: value for key, value in vars(data).items() if not key.startswith("_")}
-    augmentation = kept.pop("transforms")
-    kept.pop("report")  # the command line's own: a library writes no page
-    kept["fetches"] = kept.pop("fetch") is not None
-    return {**kept, "augments": bool(augmentation)}
+    augmentation, preparation = kept.pop("transforms"), vars(kept.pop("preparation")).copy()
+    preparation.pop("report")  # the command line's own: a library writes no page
+    fetches = preparation.pop("download") is not None
+    return {**preparation, **kept, "fetches": fetches, "augments": bool(augmentation)}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from PIL import Image
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
-from fer.data import preparation as prepare_module
+from fer.data import conversion
+from fer.data import prepared as prepared_module
 from fer.data.audit.integrity import leaked, summarise
 from fer.data.datamodule import FER2013DataModule
 from fer.data.dataset import load_images
@@ -72,14 +73,14 @@ def test_what_a_killed_preparation_left_is_removed(tmp_path: Path, tiny_zip: Pat
     assert "half" not in {entry.id for entry in prepared.entries}
 
 
-@pytest.mark.parametrize("moved", range(len(prepare_module.PARTS) + 1))
+@pytest.mark.parametrize("moved", range(len(prepared_module.PARTS) + 1))
 def test_a_preparation_killed_while_it_moved_into_place_is_finished(
     tmp_path: Path, tiny_zip: Path, moved: int
 ) -> None:
     folder = tmp_path / "d"
     expected = prepare("fer2013", folder, FER2013Reader(), raw=tiny_zip)
     (folder / ".ready").mkdir()
-    for part in prepare_module.PARTS[moved:]:  # as if the process had died here
+    for part in prepared_module.PARTS[moved:]:  # as if the process had died here
         shutil.move(folder / part, folder / ".ready" / part)
     found = prepare("fer2013", folder, FER2013Reader())
     assert found.entries == expected.entries
@@ -102,8 +103,8 @@ def test_worker_processes_give_the_same_dataset(
     tmp_path: Path, tiny_zip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = prepare("fer2013", tmp_path / "a", FER2013Reader(), raw=tiny_zip, workers=1)
-    monkeypatch.setattr(prepare_module, "SMALL", 0)
-    monkeypatch.setattr(prepare_module, "CHUNK", 10)
+    monkeypatch.setattr(conversion, "SMALL", 0)
+    monkeypatch.setattr(conversion, "CHUNK", 10)
     pooled = prepare("fer2013", tmp_path / "b", FER2013Reader(), raw=tiny_zip, workers=2)
     assert pooled.entries == alone.entries
 
@@ -114,7 +115,7 @@ def test_an_error_in_a_worker_process_arrives_with_its_message(
     raw = write_folder(tmp_path / "raw", rows)
     victim = sorted(raw.rglob("*.png"))[3]
     victim.write_bytes(b"no image")
-    monkeypatch.setattr(prepare_module, "SMALL", 0)
+    monkeypatch.setattr(conversion, "SMALL", 0)
     with pytest.raises(DataError, match=f"{victim.name}: expected an image"):
         prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=raw, workers=2)
 
@@ -438,13 +439,13 @@ def test_an_edited_report_is_one_message_or_does_no_harm(
             node[key] = change
         path.write_text(json.dumps(edited))
         try:
-            current = prepare_module.load_current(tmp_path / "d", whole["origin"], tiny_zip)
+            current = prepared_module.load_current(tmp_path / "d", whole["origin"], tiny_zip)
         except DataError as error:
             assert ".json: expected" in str(error) or "manifest.csv: expected" in str(error)
             assert "Delete" in str(error)
             refused += 1
         else:
-            summarise((current or prepare_module.load(tmp_path / "d")).integrity)
+            summarise((current or prepared_module.load(tmp_path / "d")).integrity)
     assert refused > 25
     for text in ("", "{", "[1]", "null"):
         path.write_text(text)

@@ -18,7 +18,8 @@ from torch import nn
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
-from fer.data.drawn.faces import ACTION_UNITS, STYLES, UNITS, draw_face
+from fer.data.drawn.faces import draw_face
+from fer.data.drawn.people import ACTION_UNITS, STYLES, UNITS
 from fer.data.drawn.synthetic import Task, draw_task
 from fer.data.images import decode, to_input
 from fer.evaluation.attribution import (

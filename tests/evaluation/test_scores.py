@@ -19,7 +19,7 @@ from fer.core.errors import ConfigError, DataError
 from fer.core.files import write_json
 from fer.core.words import NUMBER
 from fer.data.manifest import Entry, write_manifest
-from fer.data.preparation import REPORTED
+from fer.data.prepared import REPORTED
 from fer.evaluation.compare import compare_paired
 from fer.evaluation.metrics import SplitResult, measure, measure_split, measure_subgroups
 from fer.evaluation.mistakes import write_predictions

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fer.data import preparation as prepare_module
+from fer.data import prepared as prepared_module
 from fer.data.dataset import load_images
 from fer.data.drawn.synthetic import generate
 from fer.data.manifest import Entry, read_manifest
@@ -25,16 +25,17 @@ from tests.conftest import ROOT, Row, write_zip
 POOLED = """
 import sys
 from pathlib import Path
-from fer.data import preparation as module
+from fer.data import conversion as module
+from fer.data.preparation import prepare
 from fer.data.readers.fer2013 import FER2013Reader
 module.SMALL, module.CHUNK = 0, 1
 if __name__ == "__main__":
-    module.prepare("fer2013", Path(sys.argv[1]), FER2013Reader(), raw=Path(sys.argv[2]), workers=2)
+    prepare("fer2013", Path(sys.argv[1]), FER2013Reader(), raw=Path(sys.argv[2]), workers=2)
 """
 LOCKED = """
 import sys, time
 from pathlib import Path
-from fer.data.preparation import lock
+from fer.data.prepared import lock
 with lock(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(600)
@@ -99,7 +100,7 @@ def test_eight_processes_that_prepare_at_once_make_one_dataset(
     assert [process.exitcode for process in processes] == [0] * 8
     assert found == [(expected.integrity["fingerprint"], total)] * 8
     left = {path.name for path in (tmp_path / "d").iterdir()}
-    assert left == {*prepare_module.PARTS, ".lock", prepare_module.CACHE}
+    assert left == {*prepared_module.PARTS, ".lock", prepared_module.CACHE}
     assert len(list((tmp_path / "d/.cache").iterdir())) == 1
 
 
@@ -183,9 +184,9 @@ def test_a_dataset_that_is_replaced_while_it_is_looked_at_is_looked_at_again(
 
     def interrupted(path: Path) -> list[Entry]:
         entries = plain(path)
-        monkeypatch.setattr(prepare_module, "read_manifest", plain)
+        monkeypatch.setattr(prepared_module, "read_manifest", plain)
         prepare("fer2013", folder, FER2013Reader(), raw=other)
         return entries
 
-    monkeypatch.setattr(prepare_module, "read_manifest", interrupted)
+    monkeypatch.setattr(prepared_module, "read_manifest", interrupted)
     assert len(prepare("fer2013", folder, FER2013Reader(), raw=other).entries) == len(rows) - 1

@@ -17,7 +17,8 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import from_cell
 from fer.core.hardware import Computing
-from fer.data.drawn.faces import STYLE_B, draw_face
+from fer.data.drawn.faces import draw_face
+from fer.data.drawn.people import STYLE_B
 from fer.evaluation.detection import Box, FaceDetector, Prediction, crop, group
 from fer.evaluation.predictor import Predictor
 from fer.report.annotation import annotate

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,7 +23,9 @@ from fer.core.files import HALF, write_atomic
 from fer.core.labels import EMOTIONS
 from fer.core.options import SEED, check_value, whole
 from fer.core.processes import cpu_count, worker_pool
-from fer.data.drawn.faces import STYLES, draw_face
+from fer.core.progress import Progress
+from fer.data.drawn.faces import draw_face
+from fer.data.drawn.people import STYLES
 from fer.data.readers import fer2013, rafdb
 
 WEIGHTS: dict[str, dict[str, int]] = {
@@ -46,7 +49,7 @@ def generate(
     test: int,
     seed: int,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Draw a dataset and write it in the raw form of the real one.
 
@@ -57,14 +60,14 @@ def generate(
         name: ``synthetic_a`` writes FER2013's image archive (``folder/archive.zip``),
             ``synthetic_b`` the tree of RAF-DB's authors (``folder/basic``), in which train and
             val are both called train.
-        folder: where to write; made if it is not there.
+        folder: where to write.
         train, val, test: images in each split, from seven to :data:`MOST`.
         seed: another seed draws other people.
-        workers: processes; None takes every core, 1 draws in this process.
-        progress: called with (done, total) now and then.
+        workers: processes; None takes every core.
+        progress: called now and then.
 
     Returns:
-        The raw dataset, as its reader takes it.
+        The path of the raw dataset.
 
     Raises:
         ConfigError: the name is unknown, a split has fewer images than there are emotions or more
@@ -142,26 +145,15 @@ def draw_task(task: Task) -> Drawn:
     return Drawn(task, data.tobytes(), face.landmarks, face.attributes)
 
 
-def draw_all(
-    tasks: list[Task], workers: int | None, progress: Callable[[int, int], None] | None
-) -> Iterator[Drawn]:
+def draw_all(tasks: list[Task], workers: int | None, progress: Progress | None) -> Iterator[Drawn]:
     """The tasks' images in the tasks' order."""
     count = min(workers or cpu_count(), math.ceil(len(tasks) / CHUNK))
-    if count == 1:
-        yield from report(map(draw_task, tasks), len(tasks), progress)
-        return
-    with worker_pool(count) as executor:
-        yield from report(executor.map(draw_task, tasks, chunksize=CHUNK), len(tasks), progress)
-
-
-def report(
-    drawn: Iterator[Drawn], total: int, progress: Callable[[int, int], None] | None
-) -> Iterator[Drawn]:
-    """Pass the images through and report how many there were."""
-    for done, item in enumerate(drawn, start=1):
-        yield item
-        if progress is not None and (done % CHUNK == 0 or done == total):
-            progress(done, total)
+    with worker_pool(count) if count > 1 else nullcontext() as pool:
+        drawn = pool.map(draw_task, tasks, chunksize=CHUNK) if pool else map(draw_task, tasks)
+        for done, item in enumerate(drawn, start=1):
+            yield item
+            if progress is not None and (done % CHUNK == 0 or done == len(tasks)):
+                progress(done, len(tasks))
 
 
 def write_archive(path: Path, drawn: Iterator[Drawn]) -> Path:
@@ -191,9 +183,9 @@ def write_tree(path: Path, drawn: Iterator[Drawn], train: int) -> Path:
         prefix=f".{path.name}.", suffix=HALF, dir=path.parent, ignore_cleanup_errors=True
     ) as temporary:
         tree, replaced = Path(temporary) / "new", Path(temporary) / "old"
-        aligned = tree / "Image/aligned"
-        boxes = tree / "Annotation/boundingbox"
-        manual = tree / "Annotation/manual"
+        aligned, boxes, manual = (
+            tree / part for part in (rafdb.ALIGNED, rafdb.BOXES, rafdb.MANUAL)
+        )
         label_file = tree / rafdb.LIST_FILE
         for folder in (aligned, boxes, manual, label_file.parent):
             folder.mkdir(parents=True)
@@ -205,17 +197,13 @@ def write_tree(path: Path, drawn: Iterator[Drawn], train: int) -> Path:
             lines.append(f"{stem}.jpg {codes[task.emotion]}\n")
             (aligned / f"{stem}_aligned.jpg").write_bytes(item.jpeg)
             side = float(STYLES[task.name].size)
-            write_lines(boxes / f"{stem}_boundingbox.txt", f"0.0 0.0 {side} {side}\n")
+            # Bytes, not text: the same line ends on every system.
+            (boxes / f"{stem}_boundingbox.txt").write_bytes(f"0.0 0.0 {side} {side}\n".encode())
             rows = [f"{x:.2f} {y:.2f}\n" for x, y in item.landmarks]
             rows += [f"{item.attributes[key]}\n" for key in ("gender", "race", "age")]
-            write_lines(manual / f"{stem}_manu_attri.txt", *rows)
-        write_lines(label_file, *lines)
+            (manual / f"{stem}_manu_attri.txt").write_bytes("".join(rows).encode())
+        label_file.write_bytes("".join(lines).encode())
         if path.exists():
             path.replace(replaced)
         tree.replace(path)
     return path
-
-
-def write_lines(path: Path, *lines: str) -> None:
-    """The same bytes on every system: no translation of line ends."""
-    path.write_bytes("".join(lines).encode())

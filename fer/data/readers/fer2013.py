@@ -13,7 +13,6 @@ import csv
 import re
 import tarfile
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,22 +26,22 @@ from fer.core.errors import DataError
 from fer.core.files import sha256_of_file
 from fer.core.options import SWITCH, check_value, one_of
 from fer.data.readers.base import (
-    FREE_BYTES,
     LATER,
-    MAX_RATIO,
-    SPLIT_NAMES,
     Finding,
-    FolderSource,
     HoldOut,
     RawDataset,
     Record,
+    split_of,
+    unknown_classes,
+)
+from fer.data.readers.names import is_hidden, is_image, make_ids, warn_of
+from fer.data.readers.sources import (
+    UNREADABLE,
+    FolderSource,
     ZipSource,
-    by_suffix,
-    is_hidden,
-    is_image,
-    list_files,
-    list_zip,
-    make_ids,
+    fills_the_disk,
+    most_bytes,
+    open_copy,
     with_slashes,
 )
 
@@ -122,81 +121,68 @@ class FER2013Reader(HoldOut):
             for name in TABLES:
                 if (place / name).is_file():
                     return place / name
-            folders = {path.name.lower() for path in place.iterdir() if path.is_dir()}
-            if {"train", "test"} <= folders:
+            entries = sorted(place.iterdir())
+            if {"train", "test"} <= {path.name.lower() for path in entries if path.is_dir()}:
                 return place
-            archives = [
-                path
-                for path in sorted(place.iterdir())
-                if path.name.lower().endswith((".zip", *TARS)) and path.is_file()
-            ]
-            found = find_renamed(place)
-            if found or archives:
-                return found or archives[0]
+            packed = (path for path in entries if path.name.lower().endswith((".zip", *TARS)))
+            found = find_renamed(place) or next(filter(Path.is_file, packed), None)
+            if found:
+                return found
         return None
 
     def list(self, raw: Path) -> RawDataset:
-        """List the copy at ``raw`` without decoding it.
-
-        Raises:
-            DataError: ``raw`` is none of the known forms, or something in it is malformed.
-        """
+        """List the copy at ``raw``, whichever form it has."""
         if raw.is_dir():
             found = self.find(raw)
             if found is not None and found.is_file():
                 return self.list(found)
-            names = list_files(raw)
-            dataset = self._list_images(raw, names, FolderSource(raw, "L"), "image folder")
-        elif raw.suffix.lower() == ".csv":
-            dataset = self._list_table(raw)
-        elif raw.name.lower().endswith(TARS):
-            dataset = self._list_table(raw, find_in_tar(raw))
-        elif raw.suffix.lower() == ".zip":
-            names = list_zip(raw)
+        name = "" if raw.is_dir() else raw.name.lower()
+        if name.endswith(".csv"):
+            dataset = self._list_table(TableSource(raw, 0))
+        elif name.endswith(TARS):
+            dataset = self._list_table(TableSource(raw, 0, find_in_tar(raw)))
+        elif raw.is_dir() or name.endswith(".zip"):
+            source, names = open_copy(raw, "L")
             tables = [name for name in names if PurePosixPath(name).name in TABLES]
-            if tables and not any(is_image(name) for name in names):
-                dataset = self._list_table(raw, tables[0])
+            if tables and raw.is_file() and not any(map(is_image, names)):
+                dataset = self._list_table(TableSource(raw, 0, tables[0]))
             else:
-                dataset = self._list_images(raw, names, ZipSource(raw, "L"), "image archive (zip)")
+                dataset = self._list_images(source, names)
         else:
             raise DataError(
                 f"{raw}: expected archive.zip, its unpacked folder, fer2013.csv, fer2013.tar.gz or "
                 f"icml_face_data.csv, found a file ending in {raw.suffix!r}. Pass one of them: "
                 "dataset.raw=PATH"
             )
-        if self.splits == "official":
-            dataset.restore_splits = True
+        dataset.restore_splits = self.splits == "official"
         return dataset
 
-    def _list_images(
-        self, raw: Path, names: Sequence[str], source: FolderSource | ZipSource, form: str
-    ) -> RawDataset:
+    def _list_images(self, source: FolderSource | ZipSource, names: Sequence[str]) -> RawDataset:
         """Records of ``.../<train|test|…>/<emotion>/<file>`` names."""
-        placed: list[tuple[str, str, str]] = []  # split by folder, emotion, name
-        ignored = []
+        raw = source.path
+        emotions: dict[str, str] = {}
         unknown: Counter[str] = Counter()
-        roots = set()
         for name in names:
             parts = PurePosixPath(name).parts
-            if len(parts) < 3 or parts[-3].lower() not in SPLIT_NAMES or not is_image(name):
-                ignored.append(name)
+            if len(parts) < 3 or not split_of(parts[-3]) or not is_image(name):
                 continue
             try:
-                emotion = labels.canonical(parts[-2])
+                emotions[name] = labels.canonical(parts[-2])
             except DataError as error:
-                if self.drop_unknown:
-                    unknown[parts[-2]] += 1
-                    continue
-                raise DataError(
-                    f"{raw}: {name}: {error} To leave such images out: dataset.drop_unknown=true"
-                ) from error
-            placed.append((SPLIT_NAMES[parts[-3].lower()], emotion, name))
-            roots.add("/".join(parts[:-3]) or ".")
+                if not self.drop_unknown:
+                    raise DataError(
+                        f"{raw}: {name}: {error} To leave such images out: "
+                        "dataset.drop_unknown=true"
+                    ) from error
+                unknown[parts[-2]] += 1
+                emotions[name] = ""
+        ignored = [name for name in names if name not in emotions]
+        placed = [name for name in names if emotions.get(name)]
+        roots = sorted({"/".join(PurePosixPath(name).parts[:-3]) or "." for name in placed})
         if len(roots) > 1:
-            first, second = sorted(roots)[:2]
             raise DataError(
                 f"{raw}: expected one copy of FER2013, found split folders in {len(roots)} places "
-                f"({first!r}, {second!r}). Pass the folder of one of them."
+                f"({roots[0]!r}, {roots[1]!r}). Pass the folder of one of them."
             )
         if not placed:
             raise DataError(
@@ -205,115 +191,105 @@ class FER2013Reader(HoldOut):
                 + (f" (the first is {names[0]!r})" if names else "")
                 + ". Check that this is FER2013 and that it was downloaded completely."
             )
-        warnings = []
-        if ignored:
-            warnings.append(
-                f"{len(ignored)} files are not images below <split>/<emotion>/ and were left out "
-                f"({by_suffix(ignored)})."
-            )
-        usages = [USAGE_IN_NAME.match(PurePosixPath(name).name) for _, _, name in placed]
-        official = all(usages)
-        splits = [
-            USAGE_SPLIT[usage[1]] if usage else split
-            for usage, (split, _, _) in zip(usages, placed, strict=True)
-        ]
-        ids = make_ids([n for _, _, n in placed], [e for _, e, _ in placed])
-        if not official:
-            without = [
-                name for usage, (_, _, name) in zip(usages, placed, strict=True) if not usage
-            ]
-            some = "The" if len(without) == len(placed) else f"{len(without):,} of the"
-            how = "the splits are the copy's own"
-            if self.splits == "official":
-                how = "each image that is recognised goes to the split that its authors gave it"
-            elif "val" not in splits:
-                emotions = {name: e for name, (_, e, _) in zip(ids, placed, strict=True)}
-                train = [name for name, split in zip(ids, splits, strict=True) if split == "train"]
-                held_out = self.choose(train, emotions)
-                splits = [
-                    "val" if name in held_out else split
-                    for name, split in zip(ids, splits, strict=True)
-                ]
-                how = (
-                    f"{self.val_fraction:.0%} of train is held out as val (seed {self.split_seed})"
-                )
-            elif len(without) < len(placed):
-                how = "their folders decide their split"
-            protocol = (
-                "To restore the official splits: dataset.reader.splits=official"
-                if self.splits == "given"
-                else "The verdict says whether that restored the official protocol."
-            )
-            if self.splits == "given":
-                how += ". Results are not comparable with the official protocol"
-            warnings.append(
-                f"{some} file names carry no usage (Training, PublicTest, PrivateTest), such as "
-                f"{without[0]}: {how}. {protocol}"
-            )
-        findings = []
-        if not any(usages):
-            findings.append(
-                Finding(
-                    "renamed",
-                    "The files were renamed: their names do not say the usage (Training, "
-                    "PublicTest, PrivateTest) that decides the official split.",
-                    images=len(placed),
-                )
-            )
-        misplaced = [
-            name
-            for usage, (folder, _, name) in zip(usages, placed, strict=True)
-            if usage and usage[1] not in USAGES_IN_FOLDER[folder]
-        ]
-        if misplaced and self.splits == "given":
-            findings.append(
-                Finding(
-                    "re-split",
-                    f"Re-split: {len(misplaced):,} files are in a folder of another split than "
-                    f"the usage in their names says, such as {misplaced[0]}. The names decide "
-                    "here.",
-                    images=len(misplaced),
-                )
-            )
+        ids = make_ids(placed, [emotions[name] for name in placed])
         records = [
-            Record(name, emotion, split, location, location)
-            for name, split, (_, emotion, location) in zip(ids, splits, placed, strict=True)
+            Record(one, emotions[name], split_by_name(name), name, name)
+            for one, name in zip(ids, placed, strict=True)
         ]
+        splits, warning = self._split(records)
         return RawDataset(
             source,
-            form,
-            records,
-            official,
-            warnings,
-            describe_unknown(unknown),
+            "image folder" if raw.is_dir() else "image archive (zip)",
+            list(splits),
+            official_protocol=not warning,
+            warnings=[
+                *warn_of(ignored, "files are not images below <split>/<emotion>/"),
+                *warning,
+            ],
+            excluded=unknown_classes(unknown),
             expected_size=SIDE,
-            findings=findings,
+            findings=list(self._find_changes(placed)),
         )
 
-    def _list_table(self, path: Path, member: str = "") -> RawDataset:
-        """Records of ``fer2013.csv`` or ``icml_face_data.csv``. Pixels are left for later.
+    def _split(self, records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[str]]:
+        """The records, with val held out where the copy has none, and a warning if some names do
+        not say their usage."""
+        without = [record for record in records if not usage_of(record.source)]
+        if not without:
+            return records, []
+        restores = self.splits == "official"
+        how = "the splits are the copy's own"
+        if restores:
+            how = "each image that is recognised goes to the split that its authors gave it"
+        elif all(record.split != "val" for record in records):
+            records = self.hold_out(records)
+            how = f"{self.val_fraction:.0%} of train is held out as val (seed {self.split_seed})"
+        elif len(without) < len(records):
+            how = "their folders decide their split"
+        some = "The" if len(without) == len(records) else f"{len(without):,} of the"
+        return records, [
+            f"{some} file names carry no usage (Training, PublicTest, PrivateTest), such as "
+            f"{without[0].source}: {how}. "
+            + (
+                "The verdict says whether that restored the official protocol."
+                if restores
+                else "Results are not comparable with the official protocol. To restore the "
+                "official splits: dataset.reader.splits=official"
+            )
+        ]
 
-        Args:
-            path: the table, or the archive that it is in.
-            member: its name in the archive.
+    def _find_changes(self, placed: Sequence[str]) -> Sequence[Finding]:
+        """Differences from the reference copy that the files' names and places show."""
+        usages = {name: usage_of(name) for name in placed}
+        misplaced = [
+            name
+            for name, usage in usages.items()
+            if usage and usage not in USAGES_IN_FOLDER[split_of(PurePosixPath(name).parts[-3])]
+        ]
+        if not any(usages.values()):
+            text = (
+                "The files were renamed: their names do not say the usage (Training, PublicTest, "
+                "PrivateTest) that decides the official split."
+            )
+            return [Finding("renamed", text, images=len(placed))]
+        if misplaced and self.splits == "given":
+            text = (
+                f"Re-split: {len(misplaced):,} files are in a folder of another split than the "
+                f"usage in their names says, such as {misplaced[0]}. The names decide here."
+            )
+            return [Finding("re-split", text, images=len(misplaced))]
+        return []
 
-        Raises:
-            DataError: a column is missing, or a row has an unknown emotion or usage.
-        """
-        source = TableSource(path, 0, member)
+    def _list_table(self, source: TableSource) -> RawDataset:
+        """Records of ``fer2013.csv`` or ``icml_face_data.csv``. Pixels are left for later."""
+        unknown: Counter[str] = Counter()
         try:
             with source.open() as file:
-                return self._list_rows(source, file)
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
-            raise damaged(path, error) from error
+                records = list(self._read_rows(source, file, unknown))
+        except UNREADABLE as error:
+            raise damaged(source.path, error) from error
+        if not records:
+            raise DataError(
+                f"{source.path / source.member}: expected a row for each image, found the header "
+                "alone. Download it again."
+            )
+        packed = f" in {source.path.name}" if source.member else ""
+        return RawDataset(
+            source,
+            f"table ({source.name}{packed})",
+            records,
+            official_protocol=True,
+            excluded=unknown_classes(unknown),
+            expected_size=SIDE,
+        )
 
-    def _list_rows(self, source: TableSource, file: IO[bytes]) -> RawDataset:
-        """Records of the rows of an open table."""
+    def _read_rows(
+        self, source: TableSource, file: IO[bytes], unknown: Counter[str]
+    ) -> Iterator[Record]:
+        """The records of an open table; counts in ``unknown`` what is left out."""
         path = source.path / source.member
         header = [cell.strip().lower() for cell in parse_row(file.readline(), f"{path}: header")]
-        try:
-            emotion_at, usage_at, source.pixel_column = map(header.index, COLUMNS)
-        except ValueError:
+        if not set(COLUMNS) <= set(header):
             raise DataError(
                 f"{path}: expected the columns emotion, pixels and Usage, in any order, found "
                 f"{', '.join(header)[:80] or 'none'}. "
@@ -323,56 +299,52 @@ class FER2013Reader(HoldOut):
                     if "pixels" in header
                     else "This is not fer2013.csv or icml_face_data.csv."
                 )
-            ) from None
-        records = []
-        unknown: Counter[str] = Counter()
+            )
+        emotion_at, usage_at, source.pixel_column = map(header.index, COLUMNS)
         codes = {str(code): emotion for code, emotion in enumerate(TABLE_EMOTIONS)}
         for row, offset, line in numbered_lines(file):
-            cells = parse_row(line, f"{path}: row {row}")
+            where = f"{path}: row {row}"
+            cells = parse_row(line, where)
             if len(cells) != len(header):
                 raise DataError(
-                    f"{path}: row {row}: expected {len(header)} columns, found {len(cells)}. "
+                    f"{where}: expected {len(header)} columns, found {len(cells)}. "
                     "The table is damaged; download it again."
                 )
             code, usage = cells[emotion_at].strip(), cells[usage_at].strip()
             if code not in codes and not (self.drop_unknown and code.isdecimal()):
                 raise DataError(
-                    f"{path}: row {row}: expected an emotion from 0 to 6, found {code[:20]!r}. "
+                    f"{where}: expected an emotion from 0 to 6, found {code[:20]!r}. "
                     "Correct or remove the row, or download the table again. If the table has an "
                     "emotion beyond the seven, as CK+ has 7 for contempt, leave it out: "
                     "dataset.drop_unknown=true"
                 )
             if usage not in USAGE_SPLIT:
                 raise DataError(
-                    f"{path}: row {row}: expected a usage of Training, PublicTest or PrivateTest, "
+                    f"{where}: expected a usage of Training, PublicTest or PrivateTest, "
                     f"found {usage!r}. Correct or remove the row, or download the table again."
                 )
             if code not in codes:
                 unknown[code] += 1
                 continue
-            # The length keeps the read of one row bounded.
-            records.append(
-                Record(
-                    f"{usage}_{row:05d}",
-                    codes[code],
-                    USAGE_SPLIT[usage],
-                    f"{source.name} row {row}",
-                    (offset, len(line)),
-                )
+            yield Record(
+                f"{usage}_{row:05d}",
+                codes[code],
+                USAGE_SPLIT[usage],
+                f"{source.name} row {row}",
+                (offset, len(line)),  # the length keeps the read of one row bounded
             )
-        if not records:
-            raise DataError(
-                f"{path}: expected a row for each image, found the header alone. Download it again."
-            )
-        packed = f" in {source.path.name}" if source.member else ""
-        return RawDataset(
-            source,
-            f"table ({source.name}{packed})",
-            records,
-            True,
-            excluded=describe_unknown(unknown),
-            expected_size=SIDE,
-        )
+
+
+def usage_of(name: str) -> str:
+    """The usage that a file's name says; empty if it says none."""
+    found = USAGE_IN_NAME.match(PurePosixPath(name).name)
+    return found[1] if found else ""
+
+
+def split_by_name(name: str) -> str:
+    """The split of an image: that of its usage, or else that of its folder."""
+    usage = usage_of(name)
+    return USAGE_SPLIT[usage] if usage else split_of(PurePosixPath(name).parts[-3])
 
 
 def find_renamed(folder: Path) -> Path | None:
@@ -381,15 +353,15 @@ def find_renamed(folder: Path) -> Path | None:
     Raises:
         DataError: there are several whole ones.
     """
-    found: dict[Path, list[str]] = {}
+    found: dict[Path, set[str]] = {}
     for path in sorted(folder.glob("*.csv")):
         if path.is_file() and not is_hidden(path.name):
             with path.open("rb") as file:
                 start = file.readline(4096).decode("utf-8-sig", "replace")
-            header = [cell.strip().lower() for cell in start.split(",")]
+            header = {cell.strip().lower() for cell in start.split(",")}
             if "pixels" in header:
                 found[path] = header
-    whole = [path for path, header in found.items() if set(COLUMNS) <= set(header)]
+    whole = [path for path, header in found.items() if set(COLUMNS) <= header]
     if len(whole) > 1:
         raise DataError(
             f"{folder}: expected one table with the columns emotion, pixels and Usage, found "
@@ -405,21 +377,19 @@ def find_in_tar(path: Path) -> str:
     Raises:
         DataError: there is none, the archive is damaged, or it would fill the memory.
     """
-    most = max(FREE_BYTES, MAX_RATIO * path.stat().st_size)
+    most = most_bytes(path)
     names = []
     try:
         with tarfile.open(path) as archive:
             for member in archive:
                 if member.size > most:
-                    raise DataError(
-                        f"{path}: expected an archive of images, found {member.name!r} of "
-                        f"{member.size:,} bytes (at most {most:,}). Do not use it; obtain the "
-                        "dataset from another place."
+                    raise fills_the_disk(
+                        path, f"{member.name!r} of {member.size:,} bytes (at most {most:,})"
                     )
                 if member.isfile() and PurePosixPath(member.name).name in TABLES:
                     return member.name
                 names.append(member.name)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except UNREADABLE as error:
         raise damaged(path, error) from error
     raise DataError(
         f"{path}: expected the table {' or '.join(TABLES)} in it, found "
@@ -429,7 +399,7 @@ def find_in_tar(path: Path) -> str:
 
 
 def damaged(path: Path, error: Exception) -> DataError:
-    """The message for an archive that cannot be read."""
+    """The error for an archive that cannot be read."""
     return DataError(
         f"{path}: expected an archive that can be read, found: {error}. The download may be "
         "incomplete; fetch it again."
@@ -451,7 +421,7 @@ class TableSource:
 
     @property
     def name(self) -> str:
-        """Of the table."""
+        """Name of the table."""
         return PurePosixPath(self.member).name or self.path.name
 
     def open(self) -> IO[bytes]:
@@ -475,7 +445,7 @@ class TableSource:
                 self._file = self.open()
             self._file.seek(offset)
             line = self._file.read(length)
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
+        except UNREADABLE as error:
             raise damaged(self.path, error) from error
         return parse_pixels(parse_row(line, where)[self.pixel_column], where)
 
@@ -495,11 +465,7 @@ def parse_row(line: bytes, where: str) -> list[str]:
 
 
 def parse_pixels(text: str, where: str) -> np.ndarray:
-    """2,304 numbers 0–255 separated by spaces as a ``(48, 48)`` uint8 image.
-
-    Raises:
-        DataError: another count, not a whole number, or out of range.
-    """
+    """2,304 numbers 0–255 separated by spaces as a ``(48, 48)`` uint8 image."""
     words = text.split()
     if len(words) != PIXELS:
         raise DataError(
@@ -508,25 +474,14 @@ def parse_pixels(text: str, where: str) -> np.ndarray:
         )
     try:
         levels = [GRAY_LEVELS[word] for word in words]
-    except KeyError:
-        position, word = next(
-            (position, word)
-            for position, word in enumerate(words, start=1)
-            if word not in GRAY_LEVELS
-        )
+    except KeyError as error:
+        word = error.args[0]
         raise DataError(
-            f"{where}: expected pixels that are whole numbers from 0 to 255, found "
-            f"{word[:20]!r} at position {position} of {PIXELS:,}. The table is damaged; "
-            "download it again."
+            f"{where}: expected pixels that are whole numbers from 0 to 255, found {word[:20]!r} "
+            f"at position {words.index(word) + 1} of {PIXELS:,}. The table is damaged; download "
+            "it again."
         ) from None
     return np.array(levels, np.uint8).reshape(SIDE, SIDE)
-
-
-def describe_unknown(unknown: Counter[str]) -> dict[str, int]:
-    """What was left out because its class or code is none of the seven emotions."""
-    return {
-        f"their emotion {name!r} is not one of the seven": unknown[name] for name in sorted(unknown)
-    }
 
 
 def numbered_lines(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:

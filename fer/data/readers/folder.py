@@ -16,12 +16,10 @@ stratified and seeded; each image is ranked by its path, so that every machine c
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -33,22 +31,16 @@ from fer.core.options import SWITCH, check_value, or_null
 from fer.data.readers.base import (
     LATER,
     SHARE,
-    SPLIT_NAMES,
-    FolderSource,
     HoldOut,
     RawDataset,
     Record,
-    ZipSource,
-    by_suffix,
-    composed,
-    is_image,
-    list_files,
-    list_zip,
-    make_ids,
-    only_archive,
     persons_across,
-    shown,
+    split_of,
+    unknown_classes,
 )
+from fer.data.readers.label_tables import TABLES, Item, check_unread, find_tables, read_table
+from fer.data.readers.names import composed, is_image, make_ids, shown, warn_of
+from fer.data.readers.sources import FolderSource, ZipSource, only_archive, open_copy
 
 SYNONYMS = or_null(
     (
@@ -65,14 +57,8 @@ PERSON = or_null(
     ),
     "where nobody says who is shown",
 )
-COLUMNS = ("image", "label", "split", "gender", "race", "age")
-"""What a table of labels may say of an image; other columns are not read."""
-TABLES = (".csv", ".jsonl")
-DELIMITERS = (",", ";", "\t")
 MOST_CLASSES = 20
-"""That a message names; who has more classes has another kind of data."""
-HEADER_BYTES = 1 << 16
-"""Of a table, among which its first line is."""
+"""Most classes that a message names; with more it is another kind of data."""
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 HOW_TO_OBTAIN = """\
 How to bring your own faces: pass a folder (or its .zip) that holds
@@ -83,32 +69,13 @@ with the class folders named angry, disgust, fear, happy, sad, surprise and neut
 
 
 @dataclass(frozen=True)
-class Item:
-    """One labelled image, as the copy describes it."""
-
-    location: str
-    """Member or file, below the copy's folder."""
-    key: str
-    """Its path below the splits or classes, the same on every machine: what the hold-out ranks."""
-    label: str
-    """Its class, as written."""
-    split: str
-    """``train``, ``val`` or ``test``; empty where the copy does not say."""
-    gender: str = ""
-    race: str = ""
-    age: str = ""
-    person: str = ""
-    """Who is shown, of a table's column; empty where it does not say."""
-
-
-@dataclass(frozen=True)
 class Listing:
-    """What one form of the data holds."""
+    """The content of a copy, in any of the three forms."""
 
     form: str
     items: Sequence[Item]
     excluded: Mapping[str, int]
-    """Why images were left out, in words, and how many."""
+    """Reasons for which images were left out, in words, and how many for each."""
     ignored: Sequence[str]
     """Files that are not images."""
 
@@ -150,80 +117,64 @@ class FolderReader(HoldOut):
         object.__setattr__(self, "synonyms", labels.read_synonyms(self.synonyms or {}))
 
     def list(self, raw: Path) -> RawDataset:
-        """List the data at ``raw`` without decoding it.
-
-        Raises:
-            DataError: ``raw`` has none of the three forms, or something in it is malformed.
-        """
-        source: FolderSource | ZipSource = FolderSource(raw, None)
-        tables: Sequence[str] = ()
-        if raw.is_dir():
-            names = list_files(raw)
-            archive = only_archive(names)
-            if archive is not None:
-                return self.list(raw / archive)
-        elif raw.suffix.lower() in TABLES:
-            source, tables = FolderSource(raw.parent, None), [raw.name]
-            names = list_files(raw.parent)
-        elif raw.suffix.lower() == ".zip":
-            source = ZipSource(raw, None)
-            names = list_zip(raw)
-        else:
-            raise DataError(
-                f"{raw}: expected a folder, a .zip or a table .csv, found a file ending in "
-                f"{raw.suffix!r}.\n{HOW_TO_OBTAIN}"
-            )
-        root = self._root(names)
-        if not tables:
-            tables = find_tables(source, names, root)
-            if not tables:
-                check_unread(source, names)
-        if tables:
-            listing = self._list_tables(source, tables, names)
-        else:
-            listing = self._list_folders(raw, names, root)
-        counts = Counter(item.label for item in listing.items)
-        emotions, unknown = self._map_classes(raw, counts)
+        """List the data at ``raw``, whichever form it has."""
+        source, listing = self._open(raw)
+        raw = source.path if raw.is_dir() else raw  # the one archive in a folder
+        emotions, unknown = self._map_classes(raw, Counter(item.label for item in listing.items))
         items: Sequence[Item] = sorted(
             (item for item in listing.items if item.label in emotions), key=lambda item: item.key
         )
-        check_keys(raw, items)
+        for one, two in itertools.pairwise(items):
+            if one.key == two.key:  # no hold-out can rank them
+                raise doubled(raw, two.image)
         emotion_of = {item.key: emotions[item.label] for item in items}
         persons = self._persons(raw, items)
-        items, held_out = self._hold_out(raw, items, emotion_of, persons)
-        warnings = [held_out] if held_out else []
-        if listing.ignored:
-            warnings.append(
-                f"{len(listing.ignored):,} files are not images and were left out "
-                f"({by_suffix(listing.ignored)})."
-            )
+        items, warnings = self._split(raw, items, emotion_of, persons)
         ids = make_ids([item.key for item in items], [emotion_of[item.key] for item in items])
         records = [
             Record(
                 name,
                 emotion_of[item.key],
                 item.split,
-                item.location,
-                item.location,
+                item.image,
+                item.image,
                 item.gender,
                 item.race,
                 item.age,
             )
             for name, item in zip(ids, items, strict=True)
         ]
-        excluded = {
-            f"their class {name!r} is not one of the seven emotions": count
-            for name, count in sorted(unknown.items())
-        }
         return RawDataset(
             source,
-            listing.form,
+            listing.form + (" (zip)" if isinstance(source, ZipSource) else ""),
             records,
-            official_protocol=False,
-            warnings=warnings,
-            excluded=excluded | {why: count for why, count in listing.excluded.items() if count},
+            warnings=[*warnings, *warn_of(listing.ignored, "files are not images")],
+            excluded={**unknown_classes(unknown), **listing.excluded},
             findings=persons_across(persons, {item.key: item.split for item in items}),
         )
+
+    def _open(self, raw: Path) -> tuple[FolderSource | ZipSource, Listing]:
+        """The source at ``raw``, and its images by whichever form it has."""
+        tables: Sequence[str] = ()
+        if raw.is_file() and raw.suffix.lower() in TABLES:
+            source, names = open_copy(raw.parent)
+            tables = [raw.name]
+        elif raw.is_dir() or raw.suffix.lower() == ".zip":
+            source, names = open_copy(raw)
+            archive = only_archive(names) if raw.is_dir() else None
+            if archive:
+                return self._open(raw / archive)
+        else:
+            raise DataError(
+                f"{raw}: expected a folder, a .zip or a table .csv, found a file ending in "
+                f"{raw.suffix!r}.\n{HOW_TO_OBTAIN}"
+            )
+        root = self._root(names)
+        tables = tables or find_tables(source, names, root)
+        if tables:
+            return source, self._list_tables(source, tables, names)
+        check_unread(source, names)
+        return source, self._list_folders(source.path, names, root)
 
     def _emotion(self, name: str) -> str:
         """The schema's name for a class; empty if it is none of the seven emotions."""
@@ -236,10 +187,6 @@ class FolderReader(HoldOut):
         self, raw: Path, counts: Mapping[str, int]
     ) -> tuple[dict[str, str], Counter[str]]:
         """The emotion of each class that is one, and the images of each class that is none.
-
-        Args:
-            raw: the copy, for messages.
-            counts: images of each class, as written.
 
         Raises:
             DataError: a class is a number, or is no emotion and may not be left out.
@@ -269,7 +216,7 @@ class FolderReader(HoldOut):
         return emotions, unknown
 
     def _persons(self, raw: Path, items: Sequence[Item]) -> dict[str, str]:
-        """Who is shown on each image, by its key; empty where nobody says.
+        """The person on each image, by the image's key; empty without ``person``.
 
         Raises:
             DataError: of some images neither a column nor the pattern says it.
@@ -287,25 +234,23 @@ class FolderReader(HoldOut):
             )
         return persons
 
-    def _hold_out(
+    def _split(
         self,
         raw: Path,
         items: Sequence[Item],
         emotion_of: Mapping[str, str],
         persons: Mapping[str, str],
-    ) -> tuple[Sequence[Item], str]:
-        """The items, each with a split, and a warning that says how a missing split was made.
+    ) -> tuple[Sequence[Item], Sequence[str]]:
+        """The items, each with a split, and a warning if a missing split was made.
 
         Raises:
             DataError: a class has too few images to hold any out, or too few persons are shown.
         """
         given = {item.split for item in items}
         missing = [split for split in ("test", "val") if split not in given]
-        if not missing:
-            return items, ""
         pool = [item.key for item in items if item.split in ("", "train")]
-        if not pool:  # such as test/ alone, to measure on
-            return items, ""
+        if not missing or not pool:  # no pool: such as test/ alone, to measure on
+            return items, []
         least = 1 + len(missing)
         counts = Counter(emotion_of[key] for key in pool)
         few = [name for name in labels.EMOTIONS if 0 < counts[name] < least]
@@ -323,31 +268,40 @@ class FolderReader(HoldOut):
             if persons:
                 own = {key: persons[key] for key in rest}
                 chosen = self.choose_persons(own, emotion_of, shares[split])
-                if not chosen:
-                    raise DataError(
-                        f"{raw}: expected enough persons to hold {split} out of train with every "
-                        f"emotion left there, found {len(set(own.values()))}. Add images of "
-                        "others, or leave out dataset.person."
-                    )
             else:
                 chosen = self.choose(rest, emotion_of, shares[split], leave=least - number)
+            if not chosen:
+                raise DataError(
+                    f"{raw}: expected enough persons to hold {split} out of train with every "
+                    f"emotion left there, found {len(set(own.values()))}. Add images of "
+                    "others, or leave out dataset.person."
+                )
             made.update(dict.fromkeys(chosen, split))
         items = [replace(item, split=made.get(item.key, item.split or "train")) for item in items]
+        return items, [self._describe_hold_out(missing, shares, bool(persons))]
+
+    def _describe_hold_out(
+        self, missing: Sequence[str], shares: Mapping[str, float], by_person: bool
+    ) -> str:
+        """A sentence about how missing splits were made."""
         parts = " and then ".join(
             f"{shares[split]:.0%} of {'train' if split == missing[0] else 'the rest'} as {split}"
             for split in missing
         )
-        return items, (
-            f"There is no {' and no '.join(missing)} split: held out at random, "
-            f"{'person by person' if persons else 'class by class'}, "
-            f"{'are' if missing[1:] else 'is'} {'about ' * bool(persons)}{parts} (seed "
-            f"{self.split_seed}). This is not an official protocol"
-            + (
-                "."
-                if persons
-                else ", and pictures of one person may be on both sides (dataset.person=… says "
-                "who is shown)."
+        how, about, rest = (
+            ("person by person", "about ", ".")
+            if by_person
+            else (
+                "class by class",
+                "",
+                ", and pictures of one person may be on both sides (dataset.person=… says who is "
+                "shown).",
             )
+        )
+        return (
+            f"There is no {' and no '.join(missing)} split: held out at random, {how}, "
+            f"{'are' if missing[1:] else 'is'} {about}{parts} (seed {self.split_seed}). This is "
+            f"not an official protocol{rest}"
         )
 
     # --- class folders -----------------------------------------------------------------------
@@ -392,10 +346,10 @@ class FolderReader(HoldOut):
             parts = name[len(root) :].split("/") if name.startswith(root) else []
             if len(parts) > depth:
                 split = split_of(parts[0]) if with_splits else ""
-                items.append(Item(name, composed("/".join(parts)), parts[depth - 1], split))
-        archive = " (zip)" if raw.is_file() else ""
+                key = composed("/".join(parts))
+                items.append(Item(name, parts[depth - 1], split, key=key))
         return Listing(
-            ("class folders in split folders" if with_splits else "class folders") + archive,
+            "class folders in split folders" if with_splits else "class folders",
             items,
             {"they are in no class folder": len(images) - len(items)},
             [name for name in names if not is_image(name)],
@@ -406,13 +360,7 @@ class FolderReader(HoldOut):
     def _list_tables(
         self, source: FolderSource | ZipSource, tables: Sequence[str], names: Sequence[str]
     ) -> Listing:
-        """Items of the tables' rows.
-
-        Args:
-            source: the copy.
-            tables: one, or one for each split.
-            names: every file of the copy.
-        """
+        """Items of the rows of one table, or of one for each split."""
         # One lies beside its images; several lie together, or each in the folder of its split.
         places = {PurePosixPath(table).parent for table in tables}
         base = min(places) if len(places) == 1 else min(places).parent
@@ -425,34 +373,34 @@ class FolderReader(HoldOut):
                 continue
             if files.setdefault(composed(name[len(prefix) :]), name) != name:
                 raise doubled(source.path, name)
-        first: dict[str, Row] = {}
+        first: dict[str, Item] = {}
         missing = []
         repeated = 0
         for table in tables:
             folder = PurePosixPath(table[len(prefix) :]).parent
             for row in read_table(source, table, self.person, alone=len(tables) == 1):
                 key = find_file(row, folder, files)
-                if key not in first:
-                    first[key] = row
-                    if key not in files and (self._emotion(row.label) or not self.drop_unknown):
-                        missing.append(row)
+                if key in first:
+                    self._compare(first[key], row)
+                    repeated += 1
                     continue
-                self._compare(first[key], row)
-                repeated += 1
+                first[key] = row
+                if key not in files and (self._emotion(row.label) or not self.drop_unknown):
+                    missing.append(row)
         if missing:
             row = missing[0]
             raise DataError(
-                f"{row.table}: row {row.number}: expected the image "
-                f"{shown(str(row.table.parent / row.image))}, found no such file ("
-                f"{len(missing):,} such rows; hidden files do not count, and case does). Correct "
-                "the paths, which are relative to the table's folder, or remove the rows."
+                f"{row.where}: expected the image {shown(str(row.table.parent / row.image))}, "
+                f"found no such file ({len(missing):,} such rows; hidden files do not count, and "
+                "case does). Correct the paths, which are relative to the table's folder, or "
+                "remove the rows."
             )
-        items = [Item(files.get(key, key), key, *row.facts) for key, row in first.items()]
-        used = {item.location for item in items}.union(tables)
+        items = [replace(row, image=files.get(key, key), key=key) for key, row in first.items()]
+        used = {item.image for item in items}.union(tables)
         others = [name for name in names if name not in used]
         shown_tables = ", ".join(table[len(prefix) :] for table in tables)
         return Listing(
-            f"table ({shown_tables})" + (" (zip)" if source.path.is_file() else ""),
+            f"table ({shown_tables})",
             items,
             {
                 f"{shown_tables} does not name them": sum(map(is_image, others)),
@@ -461,28 +409,28 @@ class FolderReader(HoldOut):
             [name for name in others if not is_image(name)],
         )
 
-    def _compare(self, one: Row, two: Row) -> None:
+    def _compare(self, one: Item, two: Item) -> None:
         """Refuse two rows that say different things of one image."""
         for what, a, b in (
             ("label", self._meaning(one), self._meaning(two)),
             ("split", one.split, two.split),
         ):
             if a != b:
-                where = f"rows {one.number} and {two.number}"
+                where = f"{one.table}: rows {one.row} and {two.row}"
                 if one.table != two.table:
-                    where = f"row {one.number}, and {two.table}: row {two.number}"
+                    where = f"{one.where}, and {two.where}"
                 raise DataError(
-                    f"{one.table}: {where}: expected one {what} for {shown(two.image)!r}, found "
+                    f"{where}: expected one {what} for {shown(two.image)!r}, found "
                     f"{shown(a)!r} and {shown(b)!r}. Correct or remove one of the rows."
                 )
 
-    def _meaning(self, row: Row) -> str:
+    def _meaning(self, row: Item) -> str:
         """The emotion of a row, or its class as it stands."""
         return self._emotion(row.label) or labels.normalise(row.label)
 
 
 def is_pattern(text: str) -> bool:
-    """Whether a text is a regular expression."""
+    """True if a text is a regular expression."""
     try:
         re.compile(text)
     except re.error:
@@ -491,7 +439,7 @@ def is_pattern(text: str) -> bool:
 
 
 def find_person(pattern: str, path: str) -> str:
-    """Who is shown, by a pattern of the file's name, else of its path; empty if neither says.
+    """The person that a pattern finds in the file's name, else in its path; empty if in neither.
 
     >>> find_person(r"S\\d+", "happy/S005_001.png"), find_person("^[A-Z]{2}", "sad/KA.SA1.tiff")
     ('S005', 'KA')
@@ -506,25 +454,10 @@ def ask_for_meaning(names: Sequence[str]) -> str:
     return f"{typed('dataset.synonyms', pairs)}, with the name of an emotion in place of EMOTION"
 
 
-def split_of(name: str) -> str:
-    """The split that a folder or cell names; empty if it names none."""
-    return SPLIT_NAMES.get(name.strip().lower(), "")
-
-
 def folders_below(root: str, images: Sequence[str]) -> Counter[str]:
     """The folders in ``root`` that hold images, and how many each."""
     below = [name[len(root) :] for name in images if name.startswith(root)]
     return Counter(name.split("/")[0] for name in below if "/" in name)
-
-
-def check_keys(raw: Path, items: Sequence[Item]) -> None:
-    """Refuse two files whose names differ only in how accents are stored: no hold-out can rank
-    them, and no other file system could hold both."""
-    seen: set[str] = set()
-    for item in items:
-        if item.key in seen:
-            raise doubled(raw, item.location)
-        seen.add(item.key)
 
 
 def doubled(folder: Path, name: str) -> DataError:
@@ -535,258 +468,7 @@ def doubled(folder: Path, name: str) -> DataError:
     )
 
 
-# --- a table's text ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table: the cells as they stand, but for the split."""
-
-    table: Path
-    number: int
-    """Line of the file; the header is on the first."""
-    image: str
-    label: str
-    split: str = ""
-    """``train``, ``val`` or ``test``, or empty."""
-    gender: str = ""
-    race: str = ""
-    age: str = ""
-    person: str = ""
-
-    @property
-    def facts(self) -> tuple[str, ...]:
-        """What an :class:`Item` takes from it, in that order."""
-        return self.label, self.split, self.gender, self.race, self.age, self.person
-
-
-def find_tables(source: FolderSource | ZipSource, names: Sequence[str], root: str) -> Sequence[str]:
-    """The table of labels, or those of the splits, if there are any.
-
-    They are looked for in the outermost folder first, then in those around all images, then in
-    the folders of the splits. A table with other columns, such as a list of landmarks beside class
-    folders, is none.
-
-    Args:
-        source: the copy.
-        names: its files.
-        root: the folder around all images.
-
-    Raises:
-        DataError: there is more than one and they are not of splits, or one cannot be read.
-    """
-    around = PurePosixPath(root)
-    found: dict[PurePosixPath, list[str]] = {}
-    for name in names:
-        place = PurePosixPath(name).parent
-        near = place in (around, *around.parents)
-        of_split = place.parent == around and split_of(place.name)
-        if name.lower().endswith(TABLES) and (near or of_split):
-            start = read_csv(source, name, HEADER_BYTES)
-            if read_header(first_line(read_lines(start))[1]):
-                found.setdefault(place if near else around / "<split>", []).append(name)
-    if not found:
-        return ()
-    tables = found[min(found, key=lambda place: len(place.parts))]
-    if len(tables) > 1 and not all(map(split_of_table, tables)):
-        raise DataError(
-            f"{source.path}: expected one table with the columns image and label, or one for each "
-            f"split (train.csv, test.csv), found {', '.join(map(shown, tables))}. Pass the path of "
-            "one of them: dataset.raw=PATH"
-        )
-    return tables
-
-
-def split_of_table(name: str) -> str:
-    """The split that a table's folder or name says, such as ``test_labels.csv``; empty if none."""
-    path = PurePosixPath(name)
-    words = {split_of(word) for word in re.split(r"[\W_]+", path.stem)} - {""}
-    return split_of(path.parent.name) or (words.pop() if len(words) == 1 else "")
-
-
-def check_unread(source: FolderSource | ZipSource, names: Sequence[str]) -> None:
-    """Refuse a copy with a table that names its images, but is not one that can be read.
-
-    The class folders beside it would count instead, without a word to whoever wrote the table.
-    """
-    images = {part for name in names if is_image(name) for part in (name, PurePosixPath(name).name)}
-    for name in names:
-        if "/" in name or not name.lower().endswith((".csv", ".tsv", ".txt")):
-            continue
-        start = source.read_bytes(name, 4096)
-        reason = ""
-        if b"\0" in start:
-            reason = "text in UTF-16, or none"
-        else:
-            text = start.decode("utf-8", "replace").replace("\r", "\n")
-            cells = {cell.strip(" \"'") for cell in re.split(r"[\n,;|\t]", text)}
-            if cells & images:
-                reason = "images, but no first line that names the columns image and label"
-        if reason:
-            raise DataError(
-                f"{source.path / name}: expected a table *.csv as UTF-8 text with the columns "
-                "image and label (and split), separated by commas, semicolons or tabs, found "
-                f"{reason}. Correct it, or move it elsewhere: the class folders then count alone."
-            )
-
-
-def read_csv(source: FolderSource | ZipSource, name: str, size: int = -1) -> bytes:
-    """The bytes of a table, or the first ``size`` of them; of JSON lines as a table with a header.
-
-    Raises:
-        DataError: it cannot be read, or a line is no JSON mapping.
-    """
-    data = source.read_bytes(name, size)
-    if not name.lower().endswith(".jsonl"):
-        return data
-    lines = [line for line in data.splitlines() if line.strip()]
-    lines = lines[:1] if size >= 0 else lines
-    table: list[str] = []
-    columns: list[str] = []
-
-    def add(cells: Iterable[object]) -> None:
-        texts = ("" if cell is None else str(cell).replace('"', '""') for cell in cells)
-        table.append(",".join(f'"{text}"' for text in texts) + "\n")
-
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            columns = columns or list(row)
-            if number == 1:
-                add(columns)
-            add([row.get(column, "") for column in columns])
-        except (ValueError, AttributeError, TypeError, RecursionError) as error:
-            if size >= 0:  # while tables are looked for: it is none
-                return b""
-            raise DataError(
-                f"{source.path / name}: line {number}: expected a JSON mapping such as "
-                '{"file_name": "1.png", "label": "happy"}, found: '
-                f"{shown(str(error))}. Correct the line."
-            ) from error
-    return "".join(table).encode("utf-8", "surrogatepass")
-
-
-def read_lines(data: bytes) -> Iterator[str]:
-    """Lines of a table with their ends; what is not UTF-8 comes as surrogates, as in file names."""
-    return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape", newline="")
-
-
-def first_line(lines: Iterator[str]) -> tuple[int, str]:
-    """Number and text of the first line that is not empty; the text is empty if there is none."""
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            return number, line
-    return 0, ""
-
-
-def read_header(line: str) -> tuple[str, list[str]] | None:
-    """The delimiter and the columns' names, in lower case, of a table of labels, else None."""
-    for delimiter in DELIMITERS:
-        try:
-            cells = next(csv.reader([line], delimiter=delimiter, strict=True), [])
-        except csv.Error:
-            continue
-        names = [cell.strip().lower() for cell in cells]
-        if "image" not in names:
-            names = ["image" if name == "file_name" else name for name in names]
-        if {"image", "label"} <= set(names):
-            return delimiter, names
-    return None
-
-
-def read_table(
-    source: FolderSource | ZipSource, name: str, person: str | None, *, alone: bool
-) -> Sequence[Row]:
-    """The rows of a table of labels, each with a split or none.
-
-    Args:
-        source: the copy.
-        name: of the table.
-        person: the column that says who is shown, if the table has it.
-        alone: there is no other: its own name then says nothing about its images' split, but
-            that of a split's folder does.
-
-    Raises:
-        DataError: it cannot be read, or some rows have a split and others have none.
-    """
-    path = source.path / name
-    rows = check_splits(path, list(read_rows(path, read_csv(source, name), person)))
-    split = split_of(PurePosixPath(name).parent.name) if alone else split_of_table(name)
-    return [row if row.split else replace(row, split=split) for row in rows]
-
-
-def read_rows(path: Path, data: bytes, person: str | None = None) -> Iterator[Row]:
-    """The rows of a table of labels; empty ones are left out.
-
-    Raises:
-        DataError: a column is missing or stands there twice, or a row is malformed.
-    """
-    lines = read_lines(data)
-    skipped, line = first_line(lines)
-    header = read_header(line)
-    if header is None:
-        raise DataError(
-            f"{path}: expected the columns image and label (and split), in any order, separated "
-            f"by commas, semicolons or tabs, found {shown(line.strip())[:80]!r}. Name them so in "
-            "the first line, and save the table as UTF-8."
-        )
-    delimiter, names = header
-    columns = {name: names.index(name) for name in COLUMNS if name in names}
-    if person is not None and person.lower() in names:
-        columns["person"] = names.index(person.lower())
-    for name, place in columns.items():
-        if names.count(names[place]) > 1:
-            raise DataError(
-                f"{path}: expected the column {name} once, found it {names.count(name)} times. "
-                "Rename or remove one of them."
-            )
-    table = csv.reader(lines, delimiter=delimiter, strict=True)
-    while True:
-        try:
-            cells = [cell.strip() for cell in next(table)]
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(
-                f"{path}: row {skipped + table.line_num}: expected cells separated by "
-                f"{delimiter!r}, found: {error}. Correct the row (a quote that opens must close)."
-            ) from error
-        number = skipped + table.line_num
-        if not any(cells):
-            continue
-        if len(cells) != len(names):
-            raise DataError(
-                f"{path}: row {number}: expected {len(names)} cells separated by {delimiter!r}, "
-                f"found {len(cells)}. Correct the row; a cell that holds {delimiter!r} needs "
-                "quotes around it."
-            )
-        row = Row(path, number, **{name: cells[place] for name, place in columns.items()})
-        if not row.image or not row.label:
-            raise DataError(
-                f"{path}: row {number}: expected an image and a label, found "
-                f"{shown(row.image)!r} and {shown(row.label)!r}. Fill in the row, or remove it."
-            )
-        if row.split and not split_of(row.split):
-            raise DataError(
-                f"{path}: row {number}: expected a split of train, val or test, found "
-                f"{shown(row.split)!r}. Correct or remove the row."
-            )
-        yield replace(row, split=split_of(row.split))
-
-
-def check_splits(path: Path, rows: Sequence[Row]) -> Sequence[Row]:
-    """Refuse a table in which some rows have a split and others have none."""
-    without = [row for row in rows if not row.split]
-    if without and len(without) < len(rows):
-        raise DataError(
-            f"{path}: row {without[0].number}: expected a split in every row or in none, found "
-            f"none in {len(without):,} of {len(rows):,} rows. Fill the column split, or remove it "
-            "to have the splits made."
-        )
-    return rows
-
-
-def find_file(row: Row, folder: PurePosixPath, files: Mapping[str, str]) -> str:
+def find_file(row: Item, folder: PurePosixPath, files: Mapping[str, str]) -> str:
     """The key in ``files`` of a row's image; what it would be where there is no such file.
 
     Raises:
@@ -794,7 +476,7 @@ def find_file(row: Row, folder: PurePosixPath, files: Mapping[str, str]) -> str:
     """
     if is_outside(row.image):
         raise DataError(
-            f"{row.table}: row {row.number}: expected an image below the table's folder, found "
+            f"{row.where}: expected an image below the table's folder, found "
             f"{shown(row.image)!r}. Write its path relative to the table, without '..', and move "
             "or link the images there."
         )

@@ -16,8 +16,9 @@ from PIL import Image
 
 from fer.core.errors import ConfigError
 from fer.core.labels import EMOTIONS
-from fer.data.drawn import faces, synthetic
-from fer.data.drawn.faces import ACTION_UNITS, STYLE_A, STYLE_B, STYLES, UNITS, draw_face
+from fer.data.drawn import anatomy, people, synthetic
+from fer.data.drawn.faces import draw_face
+from fer.data.drawn.people import ACTION_UNITS, STYLE_A, STYLE_B, STYLES, UNITS
 from fer.data.drawn.synthetic import generate
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.data.readers.rafdb import CODES, RAFDBReader
@@ -25,8 +26,8 @@ from fer.data.readers.rafdb import CODES, RAFDBReader
 SIZES = {"train": 40, "val": 9, "test": 12}
 
 
-def still_person() -> faces.Person:
-    return faces.draw_person(STYLE_A, np.random.default_rng(3))
+def still_person() -> people.Person:
+    return people.sample_person(STYLE_A, np.random.default_rng(3))
 
 
 def units(emotion: str) -> dict[int, float]:
@@ -83,7 +84,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_unit_of_a_prototype_is_one_that_is_drawn() -> None:
     assert tuple(ACTION_UNITS) == EMOTIONS
-    for table in (ACTION_UNITS, faces.OPTIONAL_UNITS):
+    for table in (ACTION_UNITS, people.OPTIONAL_UNITS):
         for emotion in EMOTIONS:
             assert set(table[emotion]) <= set(UNITS)
 
@@ -135,7 +136,7 @@ def test_landmarks_are_in_rafdbs_order_and_within_their_regions() -> None:
 
 
 def test_aligned_faces_have_their_eyes_in_one_place_and_loose_ones_do_not() -> None:
-    def spread(style: faces.Style) -> float:
+    def spread(style: people.Style) -> float:
         eyes = [
             draw_face("neutral", style, np.random.default_rng(seed)).landmarks[0]
             for seed in range(40)
@@ -155,19 +156,19 @@ def test_an_unknown_emotion_is_refused() -> None:
 
 def corner_height(emotion: str) -> float:
     """How far the mouth's corners are above its middle (y goes down)."""
-    lips = faces.mouth(still_person(), units(emotion))
+    lips = anatomy.mouth(still_person(), units(emotion))
     line = (lips.upper + lips.lower)[:, 1] / 2
     return float(line[8] - line[0])
 
 
 def eye_opening(au: dict[int, float]) -> float:
-    upper, lower = faces.eye_lids(still_person(), au)
+    upper, lower = anatomy.eye_lids(still_person(), au)
     return float((lower - upper)[:, 1].max())
 
 
 def brow_heights(au: dict[int, float]) -> tuple[float, float]:
     """Heights of the inner and the outer end of the brow above the eyes."""
-    polygon = faces.brow(still_person(), au)
+    polygon = anatomy.brow(still_person(), au)
     return -float(polygon[0, 1]), -float(polygon[len(polygon) // 2 - 1, 1])
 
 
@@ -180,10 +181,10 @@ def test_surprise_opens_the_eyes_and_the_mouth() -> None:
     person = still_person()
     neutral, surprise = units("neutral"), units("surprise")
     assert eye_opening(surprise) > 1.2 * eye_opening(neutral)
-    assert faces.mouth(person, surprise).gap > faces.mouth(person, neutral).gap + 0.2
+    assert anatomy.mouth(person, surprise).gap > anatomy.mouth(person, neutral).gap + 0.2
     assert (
-        faces.head_outline(person, surprise)[:, 1].max()
-        > faces.head_outline(person, neutral)[:, 1].max()
+        anatomy.head_outline(person, surprise)[:, 1].max()
+        > anatomy.head_outline(person, neutral)[:, 1].max()
     )
 
 
@@ -206,7 +207,7 @@ def test_lips_stretch_with_au20_and_thin_with_au23() -> None:
     person = still_person()
 
     def width_and_thickness(au: dict[int, float]) -> tuple[float, float]:
-        lips = faces.mouth(person, au)
+        lips = anatomy.mouth(person, au)
         thickness = (lips.upper - lips.top + lips.bottom - lips.lower)[:, 1].max()
         return float(np.ptp(lips.upper[:, 0])), float(thickness)
 
@@ -219,9 +220,9 @@ def test_brows_stay_above_the_upper_lids() -> None:
     rng = np.random.default_rng(0)
     for style in STYLES.values():
         for index in range(70):
-            person = faces.draw_person(style, rng)
-            au = faces.draw_units(EMOTIONS[index % 7], style, rng)
-            polygon, lid = faces.brow(person, au), faces.eye_lids(person, au)[0]
+            person = people.sample_person(style, rng)
+            au = people.sample_units(EMOTIONS[index % 7], style, rng)
+            polygon, lid = anatomy.brow(person, au), anatomy.eye_lids(person, au)[0]
             over = np.interp(polygon[:, 0], lid[:, 0], lid[:, 1])
             assert (polygon[:, 1] < over).all()
 

@@ -13,7 +13,8 @@ from PIL import Image
 from fer.core import labels
 from fer.core.errors import DataError, FerError
 from fer.data.datamodule import FER2013DataModule
-from fer.data.preparation import Prepared, prepare
+from fer.data.preparation import prepare
+from fer.data.prepared import Prepared
 from fer.data.readers.fer2013 import FER2013Reader
 from tests.conftest import Row, to_png, write_file, write_folder, write_table, write_zip
 
@@ -336,7 +337,7 @@ def test_emotions_beyond_the_seven_are_left_out_where_that_is_asked_for(
     check_refused(tmp_path, path, r"row 58: .*found '7'.*dataset.drop_unknown=true")
     prepared = prepare_fer(tmp_path / "d", path, drop_unknown=True)
     assert len(prepared.entries) == len(rows)
-    assert prepared.integrity["excluded"] == {"their emotion '7' is not one of the seven": 1}
+    assert prepared.integrity["excluded"] == {"their class '7' is not one of the seven emotions": 1}
     folder = write_folder(tmp_path / "raw", rows)
     Image.fromarray(rows[0][2]).save(write_file(folder / "train/contempt/Training_99.png", b""))
     assert len(prepare_fer(tmp_path / "e", folder, drop_unknown=True).entries) == len(rows)

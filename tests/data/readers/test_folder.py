@@ -24,9 +24,11 @@ from fer.core import labels
 from fer.core.application import config_folder
 from fer.core.errors import ConfigError, DataError
 from fer.core.options import check_options
-from fer.data.preparation import Prepared, prepare
-from fer.data.readers.base import RawDataset, check_classes, make_ids, safe_id
+from fer.data.preparation import prepare
+from fer.data.prepared import Prepared
+from fer.data.readers.base import RawDataset, check_classes, make_ids
 from fer.data.readers.folder import FolderReader
+from fer.data.readers.names import safe_id
 from tests.conftest import run_program, to_png
 from tests.data.test_images import MODES
 

@@ -21,7 +21,8 @@ from PIL import Image
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.data.manifest import Entry, read_manifest
-from fer.data.preparation import Prepared, prepare
+from fer.data.preparation import prepare
+from fer.data.prepared import Prepared
 from fer.data.readers import rafdb
 from fer.data.readers.base import RawDataset
 from fer.data.readers.rafdb import BOXES, LIST_FILE, MANUAL, RAFDBReader
@@ -791,25 +792,24 @@ def test_how_a_table_was_saved_does_not_matter(tmp_path: Path) -> None:
     [
         (
             lambda t: t.replace("train_00001_aligned.jpg,1", "train_00001_aligned.jpg,5"),
-            r"line 2: expected 'surprise', as the folder of .*/1/train_00001_aligned\.jpg says, "
+            r"row 2: expected 'surprise', as the folder of .*/1/train_00001_aligned\.jpg says, "
             r"found 'sad' \(label 5\)",
         ),
-        (lambda t: t + "train_00099_aligned.jpg,1\n", r"line 16: .*no file for 'train_00099"),
-        (lambda t: t + "test_0001_aligned.jpg,1\n", r"line 16: .*no file for 'test_0001"),
-        (lambda t: t + "train_00001_aligned.jpg,1\n", r"line 16: expected each image once.*line 2"),
-        (lambda t: t.replace(",1", ",8"), r"line 2: expected a label from 1 to 7, found '8'"),
-        (lambda t: t.replace(",1", ",0"), r"line 2: expected a label from 1 to 7, found '0'"),
-        (lambda t: t.replace(",1", ","), r"line 2: expected a label from 1 to 7, found ''"),
-        (lambda t: t.replace(",1", ""), r"line 2: expected 2 columns, found 1"),
-        (lambda t: t.replace("image,label", "file,emotion"), r".*found file, emotion\. Obtain"),
-        (lambda t: t.replace(",", ";"), r"expected the columns image and label, found image;label"),
-        (lambda t: "", r"expected the columns image and label, found none"),
+        (lambda t: t + "train_00099_aligned.jpg,1\n", r"row 16: .*no file for 'train_00099"),
+        (lambda t: t + "test_0001_aligned.jpg,1\n", r"row 16: .*no file for 'test_0001"),
+        (lambda t: t + "train_00001_aligned.jpg,1\n", r"row 16: expected each image once.*row 2"),
+        (lambda t: t.replace(",1", ",8"), r"row 2: expected a label from 1 to 7, found '8'"),
+        (lambda t: t.replace(",1", ",0"), r"row 2: expected a label from 1 to 7, found '0'"),
+        (lambda t: t.replace(",1", ","), r"row 2: expected an image and a label, .* and ''"),
+        (lambda t: t.replace(",1", ""), r"row 2: expected 2 cells .*, found 1"),
+        (lambda t: t.replace("image,label", "file,emotion"), r".*found 'file,emotion'\. Name them"),
+        (lambda t: "", r"expected the columns image and label .*, found ''"),
         (
             lambda t: t.replace("train_00001_aligned.jpg,1\n", ""),
             r"expected a row for each image, found none for DATASET/train/1/train_00001_aligned",
         ),
         (lambda t: "image,label\n", r".*\(14 of 14 images have none\)"),
-        (lambda t: t + "x" * 200_000, r"line 16: expected comma-separated text, found: field"),
+        (lambda t: t + "x" * 200_000, r"row 16: expected cells separated by ',', found: field"),
     ],
 )
 def test_a_table_that_does_not_agree_with_the_folders_is_refused(
@@ -825,7 +825,7 @@ def test_a_table_that_does_not_agree_with_the_folders_is_refused(
 def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
     raw = write_rafdb(tmp_path / "raw", 2, mirror=True)
     write_file(raw / "test_labels.csv", "image,label\n".encode("utf-16"))
-    with pytest.raises(DataError, match=r"test_labels\.csv: .*UTF-8 text, found another encoding"):
+    with pytest.raises(DataError, match=r"test_labels\.csv: .*save the table as UTF-8"):
         listed(raw)
 
 

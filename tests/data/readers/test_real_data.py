@@ -16,7 +16,8 @@ from fer.data.audit.reference import Reference, load_reference
 from fer.data.audit.splits_compared import compare_splits
 from fer.data.audit.verdict import Verdict, judge
 from fer.data.manifest import fingerprint, pixel_hash
-from fer.data.preparation import Prepared, prepare
+from fer.data.preparation import prepare
+from fer.data.prepared import Prepared
 from fer.data.readers.fer2013 import OFFICIAL_COUNTS, TABLE_EMOTIONS, FER2013Reader
 from tests.conftest import decode, to_jpeg
 

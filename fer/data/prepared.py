@@ -1,0 +1,222 @@
+"""A prepared folder: what is in it, and in which state it is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from filelock import FileLock
+
+from fer.core import labels
+from fer.core.errors import DataError
+from fer.core.files import HALF, read_json
+from fer.core.values import fits
+from fer.data.images import read_picture
+from fer.data.manifest import Entry, fingerprint, read_manifest
+from fer.data.readers.base import SPLITS
+from fer.data.readers.sources import describe_files, sha256_of_files
+
+FORMAT = 3
+"""Version of ``integrity.json``; what was prepared in another one is prepared again."""
+PARTS = (*SPLITS, "integrity.json", "manifest.csv")
+"""Parts of a prepared folder, in the order in which they are moved into place."""
+REPORT = ("figures", "report.html")
+"""Parts that a report adds; moved before the others."""
+OWN = frozenset({*PARTS, *REPORT})
+CACHE = ".cache"
+ELSEWHERE = "Choose another place with paths.data=FOLDER or the environment variable FER_DATA."
+ORIGIN: dict[str, Any] = {"reader": dict, "generator": (dict, None)}
+GROUPS = dict.fromkeys(
+    (
+        *("groups", "images", "groups_across_splits", "images_across_splits"),
+        *("groups_with_conflicting_labels", "images_with_conflicting_labels"),
+    ),
+    int,
+)
+REPORTED: dict[str, Any] = {
+    "dataset": str,
+    "source": {"form": str, "given": {"path": str}, "signature": str},
+    "origin": ORIGIN,
+    "official_protocol": bool,
+    "warnings": [str],
+    "excluded": dict,
+    "undecodable": [dict],
+    "verdict": str,
+    "verdict_text": str,
+    "findings": [{"kind": str, "text": str}],
+    "images": int,
+    "counts": {split: dict.fromkeys(labels.EMOTIONS, int) for split in SPLITS},
+    "official_counts": (dict, None),
+    "matches_official_counts": (bool, None),
+    "sizes": dict,
+    "odd_sizes": {"images": int},
+    "pixels": dict,
+    "duplicates": GROUPS,
+    "leaks": dict.fromkeys(("train_in_val_or_test", "val_in_train", "test_in_train_or_val"), int),
+    "near_duplicates": (GROUPS, None),
+    "blank": [str],
+    "fingerprint": str,
+}
+"""Shape of ``integrity.json``, which somebody may have changed; see
+:func:`fer.core.values.misfit`."""
+
+
+class Report(Protocol):
+    """Writes figures and a page about a dataset into a folder."""
+
+    def __call__(
+        self,
+        folder: Path,
+        entries: Sequence[Entry],
+        integrity: Mapping[str, Any],
+        read: Callable[[int], np.ndarray],
+    ) -> object: ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A complete prepared dataset."""
+
+    folder: Path
+    entries: list[Entry]
+    integrity: dict[str, Any]
+    files: list[str]
+    """Path of each entry's image below ``folder``."""
+
+    def read(self, index: int) -> np.ndarray:
+        """Decode image ``index``: ``(H, W)`` or ``(H, W, 3)`` uint8."""
+        try:
+            return read_picture(self.folder / self.files[index])
+        except DataError as error:
+            raise DataError(
+                f"{error} Delete {self.folder} (not its raw/ folder) and prepare the dataset again."
+            ) from error
+
+
+def load(folder: Path) -> Prepared:
+    """Read the prepared dataset in ``folder``.
+
+    Raises:
+        DataError: manifest and integrity report do not belong together.
+    """
+    repair = f"Delete {folder} (but not its raw/ folder) and prepare the dataset again."
+    entries = read_manifest(folder / "manifest.csv")
+    try:
+        integrity = read_json(folder / "integrity.json")
+    except DataError as error:
+        raise DataError(f"{error} {repair}") from error
+    # What another version wrote is only asked how it was made.
+    is_own = (
+        fits(integrity, {"origin": {"format": int}}) and integrity["origin"]["format"] == FORMAT
+    )
+    if not fits(integrity, REPORTED if is_own else {"origin": ORIGIN}):
+        raise DataError(
+            f"{folder / 'integrity.json'}: expected the report of a preparation, found "
+            f"something else: it was changed after the preparation. {repair}"
+        )
+    if fingerprint(entries) != integrity.get("fingerprint"):
+        raise DataError(
+            f"{folder / 'manifest.csv'}: expected the {integrity.get('images')} images of "
+            f"integrity.json, found {len(entries)} rows that are not those: it was changed after "
+            f"the preparation. {repair}"
+        )
+    return Prepared(folder, entries, integrity, [entry.file for entry in entries])
+
+
+def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> Prepared | None:
+    """The complete dataset in ``folder`` if it was made this way from this raw data, else None."""
+    if (folder / ".ready").exists() or not (folder / "manifest.csv").exists():
+        return None
+    prepared = load(folder)
+    if prepared.integrity["origin"] != origin:
+        return None
+    source = prepared.integrity["source"]
+    if raw is not None:
+        if source["given"] != describe_path(raw):
+            return None
+    elif origin["generator"] is None:
+        own = Path(source["given"]["path"]).is_relative_to((folder / "raw").resolve())
+        if own and has_changed(source["given"]):
+            return None
+    if fits(source.get("beside"), {"path": str}) and has_changed(source["beside"]):
+        return None
+    return prepared
+
+
+def describe_path(raw: Path) -> dict[str, Any]:
+    """Path and size of a file or folder, and a checksum of its files' names, sizes and times."""
+    absolute = raw.resolve()
+    if absolute.is_dir():
+        files = describe_files(absolute)
+    else:
+        files = [("", *one[1:]) for one in describe_files(absolute.parent, [absolute.name])]
+    return {
+        "path": str(absolute),
+        "files": len(files),
+        "bytes": sum(size for _, size, _ in files),
+        "listing": sha256_of_files(files),
+    }
+
+
+def has_changed(given: Mapping[str, Any]) -> bool:
+    """True if raw data is still there, but not as it was described."""
+    place = Path(given["path"])
+    return place.exists() and describe_path(place) != given
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Let one process at a time prepare in ``folder``.
+
+    Raises:
+        DataError: nothing can be written there.
+    """
+    file = FileLock(folder / ".lock")
+    try:
+        file.acquire()
+    except OSError as error:
+        raise DataError(
+            f"{folder}: expected a folder that can be written, since the dataset in it was not "
+            f"prepared with these options, found: {error.strerror}. {ELSEWHERE}"
+        ) from error
+    try:
+        yield
+    finally:
+        file.release()
+
+
+def recover(folder: Path) -> None:
+    """Finish a preparation that was complete, remove one that was not. Needs the lock."""
+    for leftover in folder.glob(".staging-*"):
+        # A worker process of a killed preparation may still be writing its last image: what it
+        # keeps from being deleted goes next time.
+        if all(part.name in OWN or part.name.endswith(HALF) for part in leftover.iterdir()):
+            shutil.rmtree(leftover, ignore_errors=True)
+    ready = folder / ".ready"
+    if not ready.exists():
+        return
+    for part in (*REPORT, *PARTS):
+        if (ready / part).exists():
+            remove(folder / part)
+            (ready / part).replace(folder / part)
+    ready.rmdir()
+
+
+def remove(path: Path) -> None:
+    """Delete a folder or a file that may not be there; of a link the link alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def is_foreign(folder: Path) -> bool:
+    """True if ``folder`` holds split folders that this program did not make."""
+    return not (folder / "manifest.csv").exists() and any(
+        (folder / split).is_dir() for split in SPLITS
+    )

@@ -1,0 +1,278 @@
+"""Tables of labels: ``image,label[,split]`` as CSV or JSON lines, and where they lie."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from fer.core.errors import DataError
+from fer.data.readers.base import split_of
+from fer.data.readers.names import is_image, shown
+from fer.data.readers.sources import FolderSource, ZipSource
+
+COLUMNS = ("image", "label", "split", "gender", "race", "age")
+"""Columns of a table of labels; others are not read."""
+TABLES = (".csv", ".jsonl")
+DELIMITERS = (",", ";", "\t")
+HEADER_BYTES = 1 << 16
+"""The beginning of a table in which its first line is looked for."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled image, as the copy describes it."""
+
+    image: str
+    """Member or file below the copy's folder; in a row of a table, as it is written."""
+    label: str
+    """Its class, as written."""
+    split: str = ""
+    """``train``, ``val`` or ``test``; empty where the copy does not say."""
+    gender: str = ""
+    race: str = ""
+    age: str = ""
+    person: str = ""
+    """The person shown, from a table's column; empty where it does not say."""
+    key: str = ""
+    """Its path below the splits or classes, the same on every machine: what the hold-out ranks."""
+    table: Path = Path()
+    row: int = 0
+    """Line of the table."""
+
+    @property
+    def where(self) -> str:
+        return f"{self.table}: row {self.row}"
+
+
+def find_tables(source: FolderSource | ZipSource, names: Sequence[str], root: str) -> Sequence[str]:
+    """The table of labels, or those of the splits, if there are any.
+
+    They are looked for in the outermost folder first, then in those around all images, then in
+    the folders of the splits. Tables with other columns, such as a list of landmarks beside class
+    folders, do not count.
+
+    ``root`` is the folder around all images.
+
+    Raises:
+        DataError: there is more than one and they are not of splits, or one cannot be read.
+    """
+    around = PurePosixPath(root)
+    found: dict[PurePosixPath, list[str]] = {}
+    for name in names:
+        place = PurePosixPath(name).parent
+        near = place in (around, *around.parents)
+        of_split = place.parent == around and split_of(place.name)
+        if name.lower().endswith(TABLES) and (near or of_split):
+            try:
+                columns, _ = open_table(source.path / name, source.read_bytes(name, HEADER_BYTES))
+            except NotJSON:
+                continue
+            if columns:
+                found.setdefault(place if near else around / "<split>", []).append(name)
+    if not found:
+        return ()
+    tables = found[min(found, key=lambda place: len(place.parts))]
+    if len(tables) > 1 and not all(map(split_of_table, tables)):
+        raise DataError(
+            f"{source.path}: expected one table with the columns image and label, or one for each "
+            f"split (train.csv, test.csv), found {', '.join(map(shown, tables))}. Pass the path of "
+            "one of them: dataset.raw=PATH"
+        )
+    return tables
+
+
+def split_of_table(name: str) -> str:
+    """The split that a table's folder or name says, such as ``test_labels.csv``; empty if none."""
+    path = PurePosixPath(name)
+    words = {split_of(word) for word in re.split(r"[\W_]+", path.stem)} - {""}
+    return split_of(path.parent.name) or (words.pop() if len(words) == 1 else "")
+
+
+def check_unread(source: FolderSource | ZipSource, names: Sequence[str]) -> None:
+    """Refuse a copy with a table that names its images, but is not one that can be read.
+
+    The class folders beside it would count instead, without a word to whoever wrote the table.
+    """
+    images = {part for name in names if is_image(name) for part in (name, PurePosixPath(name).name)}
+    for name in names:
+        if "/" in name or not name.lower().endswith((".csv", ".tsv", ".txt")):
+            continue
+        start = source.read_bytes(name, 4096)
+        text = start.decode("utf-8", "replace").replace("\r", "\n")
+        cells = {cell.strip(" \"'") for cell in re.split(r"[\n,;|\t]", text)}
+        if b"\0" in start or cells & images:
+            found = (
+                "text in UTF-16, or none"
+                if b"\0" in start
+                else "images, but no first line that names the columns image and label"
+            )
+            raise DataError(
+                f"{source.path / name}: expected a table *.csv as UTF-8 text with the columns "
+                "image and label (and split), separated by commas, semicolons or tabs, found "
+                f"{found}. Correct it, or move it elsewhere: the class folders then count alone."
+            )
+
+
+def read_table(
+    source: FolderSource | ZipSource, name: str, person: str | None, *, alone: bool
+) -> Sequence[Item]:
+    """The rows of a table of labels, each with a split or none.
+
+    ``person`` is the column that says who is shown, if the table has it. The name of a table that
+    is ``alone`` says nothing about its images' split, but that of a split's folder does.
+
+    Raises:
+        DataError: it cannot be read, or some rows have a split and others have none.
+    """
+    rows = list(read_rows(source.path / name, source.read_bytes(name), person))
+    without = [row for row in rows if not row.split]
+    if without and len(without) < len(rows):
+        raise DataError(
+            f"{without[0].where}: expected a split in every row or in none, found "
+            f"none in {len(without):,} of {len(rows):,} rows. Fill the column split, or remove it "
+            "to have the splits made."
+        )
+    split = split_of(PurePosixPath(name).parent.name) if alone else split_of_table(name)
+    return [row if row.split else replace(row, split=split) for row in rows]
+
+
+def read_rows(path: Path, data: bytes, person: str | None = None) -> Iterator[Item]:
+    """The rows of a table of labels; empty ones are left out.
+
+    Raises:
+        DataError: a column is missing or there twice, or a row is malformed.
+    """
+    names, rows = open_table(path, data)
+    if not names:
+        raise DataError(
+            f"{path}: expected the columns image and label (and split), in any order, separated "
+            f"by commas, semicolons or tabs, found {shown(first_line(data)[1].strip())[:80]!r}. "
+            "Name them so in the first line, and save the table as UTF-8."
+        )
+    columns = {name: name for name in COLUMNS if name in names}
+    if person is not None and person.lower() in names:
+        columns["person"] = person.lower()
+    for name, column in columns.items():
+        if names.count(column) > 1:
+            raise DataError(
+                f"{path}: expected the column {name} once, found it {names.count(column)} times. "
+                "Rename or remove one of them."
+            )
+    for number, cells in rows:
+        values = {name: cells[names.index(column)] for name, column in columns.items()}
+        item = Item(**values, table=path, row=number)
+        if not item.image or not item.label:
+            raise DataError(
+                f"{item.where}: expected an image and a label, found {shown(item.image)!r} and "
+                f"{shown(item.label)!r}. Fill in the row, or remove it."
+            )
+        if item.split and not split_of(item.split):
+            raise DataError(
+                f"{item.where}: expected a split of train, val or test, found "
+                f"{shown(item.split)!r}. Correct or remove the row."
+            )
+        yield replace(item, split=split_of(item.split))
+
+
+def open_table(path: Path, data: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The columns of a table of labels, in lower case, and the numbers and cells of its rows.
+
+    Without columns it is another table.
+
+    Raises:
+        NotJSON: the first of some JSON lines is not a mapping.
+    """
+    if path.suffix.lower() == ".jsonl":
+        rows = read_json_lines(path, data)
+        columns = label_columns(next(rows, []))
+        return columns, enumerate(rows, start=2)
+    number, line = first_line(data)
+    for delimiter in DELIMITERS:
+        try:
+            columns = label_columns(next(csv.reader([line], delimiter=delimiter, strict=True), []))
+        except csv.Error:
+            continue
+        if columns:
+            return columns, read_csv(path, data, number, delimiter, len(columns))
+    return [], iter(())
+
+
+def label_columns(cells: Sequence[str]) -> list[str]:
+    """Cells of a first line as columns of a table of labels; none if it is another table."""
+    names = [cell.strip().lower() for cell in cells]
+    if "image" not in names:
+        names = ["image" if name == "file_name" else name for name in names]
+    return names if {"image", "label"} <= set(names) else []
+
+
+def decoded(data: bytes) -> Iterator[str]:
+    """Lines of a table with their ends; what is not UTF-8 comes as surrogates, as in file names."""
+    return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", "surrogateescape", newline="")
+
+
+def first_line(data: bytes) -> tuple[int, str]:
+    """Number and text of the first line that is not empty; the text is empty if there is none."""
+    lines = enumerate(decoded(data), start=1)
+    return next(((number, line) for number, line in lines if line.strip()), (0, ""))
+
+
+def read_csv(
+    path: Path, data: bytes, header: int, delimiter: str, width: int
+) -> Iterator[tuple[int, list[str]]]:
+    """Number and cells of each row below the line ``header``; empty ones are left out."""
+    lines = decoded(data)
+    for _ in range(header):
+        next(lines)
+    table = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        try:
+            cells = [cell.strip() for cell in next(table)]
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(
+                f"{path}: row {header + table.line_num}: expected cells separated by "
+                f"{delimiter!r}, found: {error}. Correct the row (a quote that opens must close)."
+            ) from error
+        number = header + table.line_num
+        if any(cells) and len(cells) != width:
+            raise DataError(
+                f"{path}: row {number}: expected {width} cells separated by {delimiter!r}, "
+                f"found {len(cells)}. Correct the row; a cell that holds {delimiter!r} needs "
+                "quotes around it."
+            )
+        if any(cells):
+            yield number, cells
+
+
+class NotJSON(DataError):
+    """A line that should be a JSON mapping is not."""
+
+
+def read_json_lines(path: Path, data: bytes) -> Iterator[list[str]]:
+    """The columns of JSON lines, which are those of the first, and the cells of each.
+
+    Raises:
+        NotJSON: a line is not a mapping.
+    """
+    columns: list[str] = []
+    lines = [line for line in data.splitlines() if line.strip()]
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            cells = [row.get(column) for column in columns or row]
+        except (ValueError, AttributeError, TypeError, RecursionError) as error:
+            raise NotJSON(
+                f"{path}: line {number}: expected a JSON mapping such as "
+                f'{{"file_name": "1.png", "label": "happy"}}, found: {shown(str(error))}. '
+                "Correct the line."
+            ) from error
+        if not columns:
+            columns = list(row)
+            yield columns
+        yield ["" if cell is None else str(cell).strip() for cell in cells]
