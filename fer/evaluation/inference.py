@@ -1,4 +1,4 @@
-"""Probabilities of a network for images, and what they are worth on a split."""
+"""A network's probabilities for images, and what they are worth on a split."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def predict(
     """Probabilities ``(N, 7)`` float32 of images ``(N, H, W, C)`` uint8.
 
     With ``tta="flip"`` (test-time augmentation) they are the mean over each image and its mirror
-    image.
-
-    The network is left in evaluation mode on ``device``.
+    image. The network is left in evaluation mode on ``device``.
 
     Raises:
         ConfigError: the precision is unknown.
@@ -51,7 +49,7 @@ def predict(
 
 
 def for_inference(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The network in evaluation mode on ``device``, where it is left; BatchNorm is folded."""
+    """Put the network into evaluation mode on ``device``, and fold its BatchNorm if it can."""
     network = network.to(device).to(memory_format=torch.channels_last).eval()
     fold = getattr(network, "folded", None)
     if callable(fold):
@@ -70,16 +68,16 @@ def measure_network(
     seed: int = 0,
     tta: str | None = None,
 ) -> SplitResult:
-    """Predict and measure one split. Training and evaluation both come here, and so agree.
+    """Predict and measure one split, for training and evaluation alike.
 
     Args:
         network: gives logits ``(N, 7)``.
-        data: set up.
+        data: a data module that is set up.
         split: ``train``, ``val``, ``test`` or ``val+test``.
         computing: device and precision.
         batch_size: images per step.
-        resamples: bootstrap resamples for the intervals.
-        seed: of the bootstrap.
+        resamples: see :func:`fer.evaluation.metrics.measure_scores`.
+        seed: see :func:`fer.evaluation.metrics.measure_scores`.
         tta: see :func:`predict`; the metrics then name it.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Every number of ``metrics.json``, from targets and probabilities, in double precision."""
+"""Numbers of ``metrics.json``, from targets and probabilities, in double precision."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMALLEST_GROUP = 20
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What a network says of one split."""
+    """A network's answers on one split."""
 
     metrics: dict[str, Any]
     images: np.ndarray
@@ -60,25 +60,25 @@ def per_class(matrix: np.ndarray) -> dict[str, dict[str, float]]:
 
 
 def reliability(correct: np.ndarray, confidence: np.ndarray) -> list[dict[str, Any]]:
-    """The bins of the calibration error: bounds, images, mean confidence and accuracy.
+    """The 15 bins of the calibration error: bounds, images, mean confidence and accuracy.
 
     Args:
         correct: ``(N,)`` bool.
         confidence: ``(N,)``, the probability of the predicted emotion.
 
     Returns:
-        A mapping for each of the 15 bins; its means are None where it has no image.
+        A mapping for each bin; the means of an empty one are None.
     """
     bins = bins_of(confidence)
     images = np.bincount(bins, minlength=BINS)
-    sums = [np.bincount(bins, weights=x, minlength=BINS) for x in (confidence, correct)]
+    sure, hits = (np.bincount(bins, weights=x, minlength=BINS) for x in (confidence, correct))
     return [
         {
             "low": index / BINS,
             "high": (index + 1) / BINS,
             "images": int(n),
-            "confidence": float(sums[0][index] / n) if n else None,
-            "accuracy": float(sums[1][index] / n) if n else None,
+            "confidence": float(sure[index] / n) if n else None,
+            "accuracy": float(hits[index] / n) if n else None,
         }
         for index, n in enumerate(images)
     ]
@@ -107,11 +107,7 @@ def intervals(
 
 
 def measure_scores(
-    target: np.ndarray,
-    probabilities: np.ndarray,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
+    target: np.ndarray, probabilities: np.ndarray, *, resamples: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
     """Number of images, every score, and their intervals. Fractions, not percent.
 
@@ -119,7 +115,7 @@ def measure_scores(
         target: ``(N,)`` int64, 0–6.
         probabilities: ``(N, 7)``.
         resamples: simulated or resampled sets of images for the intervals that need them.
-        seed: of these.
+        seed: seed of these sets.
 
     Raises:
         DataError: there is no image, a probability is not finite, or a metric gives no number.
@@ -148,13 +144,9 @@ def measure_scores(
 
 
 def measure(
-    target: np.ndarray,
-    probabilities: np.ndarray,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
+    target: np.ndarray, probabilities: np.ndarray, *, resamples: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
-    """As :func:`measure_scores`, with per-class figures and the confusion matrix."""
+    """:func:`measure_scores`, with per-class figures and the confusion matrix."""
     found = measure_scores(target, probabilities, resamples=resamples, seed=seed)
     matrix = confusion_matrix(target, probabilities.argmax(axis=1))
     return {**found, "per_class": per_class(matrix), "confusion_matrix": matrix.tolist()}
@@ -171,21 +163,20 @@ def measure_split(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The content of ``metrics.json``.
+    """The content of ``metrics.json``, by :func:`measure_scores`.
 
     Args:
-        dataset: its name.
-        split: ``train``, ``val`` or ``test``.
+        dataset: name.
+        split: name.
         target: ``(N,)`` int64.
         probabilities: ``(N, 7)``.
-        leaked: ``(N,)`` bool, images that stand again in an earlier split.
-        nearly_leaked: the same with their near duplicates; None where these are not known.
-        resamples: simulated or resampled sets of images for the intervals that need them.
-        seed: of these.
+        leaked: ``(N,)`` bool, images that are duplicated in an earlier split.
+        nearly_leaked: the same with near duplicates; None where these are not known.
+        resamples: see :func:`measure_scores`.
+        seed: see :func:`measure_scores`.
 
     Raises:
         DataError: as :func:`measure_scores`; the message names dataset and split.
-        ConfigError: too few resamples for an interval.
     """
     options: Mapping[str, int] = {"resamples": resamples, "seed": seed}
     parts = {"without_leaks": leaked, "without_near_leaks": nearly_leaked}
@@ -217,14 +208,14 @@ def measure_subgroups(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Scores of the images that share an annotated attribute.
+    """Scores of the images that share an annotated attribute, by :func:`measure_scores`.
 
     Args:
         target: ``(N,)`` int64.
         probabilities: ``(N, 7)``.
         attributes: name → the value of each image; an empty text for none.
-        resamples: simulated or resampled sets of images for the intervals that need them.
-        seed: of these.
+        resamples: see :func:`measure_scores`.
+        seed: see :func:`measure_scores`.
 
     Returns:
         attribute → value → samples, scores and intervals, in the order of the values. A group of
@@ -237,22 +228,21 @@ def measure_subgroups(
     for name, column in attributes.items():
         values = np.array(column)
         for value in sorted(set(column) - {""}):
-            chosen = values == value
-            if chosen.sum() < SMALLEST_GROUP:
-                found.setdefault(name, {})[value] = {"samples": int(chosen.sum())}
-                continue
-            try:
-                group = measure_scores(
-                    target[chosen], probabilities[chosen], resamples=resamples, seed=seed
-                )
-            except DataError as error:
-                raise DataError(f"{name} {value}: {error}") from error
+            own = values == value
+            group: dict[str, Any] = {"samples": int(own.sum())}
+            if own.sum() >= SMALLEST_GROUP:
+                try:
+                    group = measure_scores(
+                        target[own], probabilities[own], resamples=resamples, seed=seed
+                    )
+                except DataError as error:
+                    raise DataError(f"{name} {value}: {error}") from error
             found.setdefault(name, {})[value] = group
     return found
 
 
 def describe_empty(metrics: Mapping[str, Any]) -> str | None:
-    """What a reader must know where an emotion has no image; None where each has one."""
+    """A sentence for the reader where an emotion has no image; None where each has one."""
     empty = [name for name, row in metrics["per_class"].items() if row["support"] == 0]
     if not empty:
         return None
