@@ -31,7 +31,7 @@ from fer.data.dataset import (
     EpochSampler,
     ShareSampler,
     TrainingLoader,
-    keep,
+    identity_collate,
     load_images,
 )
 from fer.data.download import downloader
@@ -324,7 +324,7 @@ class EmotionDataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             generator=own_generator(),
-            collate_fn=keep,
+            collate_fn=identity_collate,
         )
 
     def _place(self) -> tuple[int, int]:
@@ -402,7 +402,7 @@ class EmotionDataModule(LightningDataModule):
         return DataLoader(
             EmotionDataset(dataset.source, dataset.targets, dataset.ids, rows=dataset.rows),
             batch_sampler=ShareSampler(len(dataset), self.eval_batch_size, rank, processes),
-            collate_fn=keep,
+            collate_fn=identity_collate,
             generator=own_generator(),
         )
 

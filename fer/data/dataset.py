@@ -84,7 +84,7 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
         return images[0], int(targets[0])
 
     def __getitems__(self, items: Sequence[int | Draw]) -> Batch:
-        """A whole batch; a data loader with :func:`keep` as ``collate_fn`` passes it on."""
+        """A whole batch, for a data loader with :func:`identity_collate` as ``collate_fn``."""
         draws = [item if isinstance(item, Draw) else Draw(int(item), 0) for item in items]
         rows = [draw.row for draw in draws]
         images = self.read(rows)  # (N, H, W, C), a copy
@@ -102,7 +102,7 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
         return np.bincount(self.targets, minlength=labels.NUM_CLASSES).tolist()
 
 
-def keep(batch: Any) -> Any:
+def identity_collate(batch: Any) -> Any:
     """``collate_fn`` of a data set that fetches whole batches."""
     return batch
 

@@ -84,6 +84,7 @@ def measure_network(
         DataError: the split is empty, or the network's answers are not finite.
     """
     dataset = data.split(split)
+    target = dataset.targets
     probabilities = predict(
         network,
         dataset.images,
@@ -92,15 +93,9 @@ def measure_network(
         batch_size=batch_size,
         tta=tta,
     )
+    leaks = data.leaked(split), data.nearly_leaked(split)
     metrics = measure_split(
-        data.dataset_name,
-        split,
-        dataset.targets,
-        probabilities,
-        data.leaked(split),
-        data.nearly_leaked(split),
-        resamples=resamples,
-        seed=seed,
+        data.dataset_name, split, target, probabilities, *leaks, resamples=resamples, seed=seed
     )
     integrity = data.prepared.integrity
     if integrity["verdict"] == ALTERED:  # a number that is copied elsewhere takes this along
@@ -109,4 +104,4 @@ def measure_network(
         metrics["tta"] = tta
     if data.left_out:
         metrics["left_out"] = data.left_out
-    return SplitResult(metrics, dataset.images, dataset.targets, probabilities, list(dataset.ids))
+    return SplitResult(metrics, dataset.images, target, probabilities, list(dataset.ids))

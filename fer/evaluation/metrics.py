@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fer.core import labels
-from fer.core.errors import ConfigError, DataError
+from fer.core.errors import DataError
 from fer.evaluation.calibration_error import BINS, bins_of
 from fer.evaluation.intervals import percentile
 from fer.evaluation.scores import (
@@ -60,14 +60,9 @@ def per_class(matrix: np.ndarray) -> dict[str, dict[str, float]]:
 
 
 def reliability(correct: np.ndarray, confidence: np.ndarray) -> list[dict[str, Any]]:
-    """The 15 bins of the calibration error: bounds, images, mean confidence and accuracy.
+    """Bounds, images, mean confidence and accuracy of the calibration error's 15 bins.
 
-    Args:
-        correct: ``(N,)`` bool.
-        confidence: ``(N,)``, the probability of the predicted emotion.
-
-    Returns:
-        A mapping for each bin; the means of an empty one are None.
+    ``correct`` is ``(N,)`` bool, ``confidence`` ``(N,)``. The means of an empty bin are None.
     """
     bins = bins_of(confidence)
     images = np.bincount(bins, minlength=BINS)
@@ -119,12 +114,7 @@ def measure_scores(
 
     Raises:
         DataError: there is no image, a probability is not finite, or a metric gives no number.
-        ConfigError: too few resamples for an interval.
     """
-    if resamples < 100:
-        raise ConfigError(
-            f"metrics.resamples: expected at least 100 for a 95 % interval, found {resamples}."
-        )
     if len(target) == 0:
         raise DataError("expected at least one image to measure, found none.")
     if not np.isfinite(probabilities).all():
@@ -163,7 +153,7 @@ def measure_split(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The content of ``metrics.json``, by :func:`measure_scores`.
+    """The content of ``metrics.json``: :func:`measure_scores`, whose errors name dataset and split.
 
     Args:
         dataset: name.
@@ -174,9 +164,6 @@ def measure_split(
         nearly_leaked: the same with near duplicates; None where these are not known.
         resamples: see :func:`measure_scores`.
         seed: see :func:`measure_scores`.
-
-    Raises:
-        DataError: as :func:`measure_scores`; the message names dataset and split.
     """
     options: Mapping[str, int] = {"resamples": resamples, "seed": seed}
     parts = {"without_leaks": leaked, "without_near_leaks": nearly_leaked}
@@ -208,21 +195,13 @@ def measure_subgroups(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Scores of the images that share an annotated attribute, by :func:`measure_scores`.
+    """:func:`measure_scores` of the images that share an annotated attribute.
 
-    Args:
-        target: ``(N,)`` int64.
-        probabilities: ``(N, 7)``.
-        attributes: name → the value of each image; an empty text for none.
-        resamples: see :func:`measure_scores`.
-        seed: see :func:`measure_scores`.
+    ``attributes`` maps a name to the value of each image, an empty text for none.
 
     Returns:
         attribute → value → samples, scores and intervals, in the order of the values. A group of
         fewer than :data:`SMALLEST_GROUP` images has its samples alone.
-
-    Raises:
-        DataError: as :func:`measure_scores`; the message names the group.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, column in attributes.items():

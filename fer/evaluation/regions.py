@@ -111,10 +111,10 @@ def drawn_regions(
     reader held it out of another split.
 
     Args:
-        ids: ids of the images, ``(N,)``.
+        ids: ids of the images.
         images: ``(N, size, size, C)`` uint8, the network's input.
-        generator: the dataset's options: ``name``, ``seed``, and images of ``train`` and ``val``;
-            None for photographs.
+        generator: the dataset's options ``name``, ``seed`` and ``train``, the number of training
+            images; None for photographs.
     """
     if generator is None or generator.get("name") not in STYLES:
         return DrawnRegions(None, "The images are not drawn: where their regions are is not known.")
@@ -167,11 +167,9 @@ def _place_of(name: str, image_id: str, train: int) -> tuple[str, int] | None:
 
 
 def region_shares(maps: np.ndarray, masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Share ``(N,)`` of each map that lies in each region.
+    """Share ``(N,)`` of each map ``(N, H, W)`` in each region.
 
-    Args:
-        maps: ``(N, H, W)``, each with a sum of 1.
-        masks: region → ``(H, W)`` or ``(N, H, W)`` bool.
+    Maps have a sum of 1; masks are ``(H, W)`` or ``(N, H, W)`` bool.
     """
     return {
         region: (maps * mask).sum(axis=(1, 2), dtype=np.float64) for region, mask in masks.items()

@@ -62,8 +62,7 @@ def explain(
         result: the network's answers.
         options: those of conf/saliency/standard.yaml.
         generator: see :func:`fer.evaluation.regions.drawn_regions`.
-        device: where to compute.
-        batch_size: images per pass.
+        device: where to compute, ``batch_size`` images at a time.
 
     Raises:
         ConfigError: an option cannot work.
@@ -98,7 +97,7 @@ def explain(
         return images[rows], target[rows], {method: own[rows] for method, own in maps.items()}
 
     counts = dict(zip(labels.EMOTIONS, map(len, by_class), strict=True))
-    checked, steps = first(options["faithfulness"]["images"]), options["faithfulness"]["steps"]
+    belief = options["faithfulness"]
     summary = {
         "methods": methods,
         "options": dict(options),
@@ -109,7 +108,7 @@ def explain(
             "drawn": None if drawn.masks is None else _region_report(maps, target, drawn.masks),
             "why_not_drawn": drawn.reason or None,
         },
-        "faithfulness": faithfulness(network, *checked, how, steps),
+        "faithfulness": faithfulness(network, *first(belief["images"]), how, belief["steps"]),
         "sanity": randomisation_check(network, *first(options["sanity"]["images"]), how),
         "confusions": [entry for entry, _ in confusions],
     }

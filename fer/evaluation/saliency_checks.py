@@ -18,12 +18,10 @@ from scipy.integrate import trapezoid
 from scipy.stats import rankdata, t
 from torch import nn
 
-from fer.core.errors import DataError
 from fer.evaluation.attribution import (
     DEFAULTS,
     MapOptions,
     batches,
-    check_images,
     own_copy,
     random_maps,
     saliency_maps,
@@ -33,17 +31,11 @@ from fer.model.network import NormalisedNetwork
 
 
 def replacements(images: np.ndarray) -> dict[str, np.ndarray]:
-    """What replaces deleted pixels: :data:`fer.evaluation.explanation.REPLACEMENTS`.
+    """What replaces deleted pixels of ``(N, H, W, C)`` uint8: ``(N, 1, 1, C)`` float32 0–255.
 
     A replacement rewards the maps that were made with it: integrated gradients, which begin at the
-    blurred image, win when pixels are blurred. Neither of these is any method's starting point, and
-    what holds under both is owed to neither.
-
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-
-    Returns:
-        Arrays that broadcast against the images, float32 0–255.
+    blurred image, win when pixels are blurred. Neither of :data:`.explanation.REPLACEMENTS` is any
+    method's starting point, and what holds under both is owed to neither.
     """
     mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
     return {"mean": mean, "black": np.zeros_like(mean)}
@@ -73,13 +65,7 @@ def deletion_insertion(
     Returns:
         ``deletion`` (from the image to its replacement) and ``insertion`` (the way back), each
         ``(N, steps + 1)``: the probability of the explained emotion after each step.
-
-    Raises:
-        DataError: the shapes do not fit.
     """
-    check_images(images, targets)
-    if maps.shape != images.shape[:3]:
-        raise DataError(f"saliency: expected maps {images.shape[:3]}, found {maps.shape}.")
     device = torch.device(options.device)
     network = own_copy(network, device)
     n, count = len(images), math.prod(images.shape[1:3])
@@ -116,10 +102,7 @@ def areas(curves: np.ndarray) -> np.ndarray:
 
 
 def compare(gains: np.ndarray) -> dict[str, Any]:
-    """Test whether the mean of paired differences is above 0.
-
-    Args:
-        gains: ``(N,)``, how much better each image fares than with its random map.
+    """Test whether the mean of ``gains`` ``(N,)`` over the random maps is above 0.
 
     Returns:
         ``mean``, ``interval`` (95 %, Student's t over the images), and ``verdict``: ``better``,
@@ -223,13 +206,7 @@ def randomisation_check(
     """Compare the maps with those of networks whose weights are random from the head downwards.
 
     A map that shows what the network has learned changes; one that stays shows edges of the image.
-
-    Args:
-        network: trained; left as it is.
-        images: ``(N, H, W, C)`` uint8.
-        targets: ``(N,)`` int.
-        maps: method → ``(N, H, W)``, of the trained network.
-        options: those that the maps were made with; the seed is also that of the random weights.
+    The arguments are those of :func:`faithfulness`; the seed is also that of the random weights.
 
     Returns:
         ``stages`` (``trained``, ``head``, ``block 4``, …) and, for each method, ``correlation``:

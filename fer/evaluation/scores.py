@@ -341,16 +341,7 @@ def resampling(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 def on_resamples(
     scores: Sequence[Score], target: np.ndarray, probabilities: np.ndarray
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """Make a function from the weights ``(R, N)`` of resamples to each score's values ``(R,)``.
-
-    Args:
-        scores: to compute.
-        target: ``(N,)`` int64.
-        probabilities: ``(N, 7)``.
-
-    Raises:
-        DataError: when called: a metric fails on a resample.
-    """
+    """Make a function from the weights ``(R, N)`` of resamples to each score's values ``(R,)``."""
     c = labels.NUM_CLASSES
     cells = np.eye(c * c)[target * c + probabilities.argmax(axis=1)]  # of the confusion matrix
 

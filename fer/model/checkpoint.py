@@ -65,12 +65,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def rebuild_network(
     path: Path, model: Mapping[str, Any], state: Mapping[str, Any]
 ) -> NormalisedNetwork:
-    """Rebuild the network of a checkpoint.
-
-    Args:
-        path: the file, for messages.
-        model: from :meth:`~fer.model.network.NormalisedNetwork.describe`.
-        state: the network's weights, by name.
+    """Rebuild the network of a checkpoint from its description and weights.
 
     Raises:
         CheckpointError: no such network is registered, it does not accept the options, or the

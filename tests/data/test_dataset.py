@@ -22,7 +22,7 @@ from fer.data.dataset import (
     EmotionDataset,
     EpochSampler,
     TrainingLoader,
-    keep,
+    identity_collate,
     load_images,
 )
 from fer.data.images import to_input
@@ -88,7 +88,7 @@ def test_batches_that_are_fetched_together_are_those_of_a_plain_loader(
             data.datasets["train"],
             batch_size=5,
             sampler=EpochSampler(28, 0, batch_size=5),
-            collate_fn=keep,
+            collate_fn=identity_collate,
         )
         for kind in (TrainingLoader, DataLoader)
     )
@@ -340,7 +340,7 @@ def test_images_that_are_all_equal_do_not_divide_by_zero() -> None:
 def test_a_plain_data_loader_with_keep_passes_batches_on() -> None:
     images = np.arange(5 * 4, dtype=np.uint8).reshape(5, 2, 2, 1)
     dataset = EmotionDataset(images, np.arange(5), list("abcde"))
-    loader = DataLoader(dataset, batch_size=2, collate_fn=keep)
+    loader = DataLoader(dataset, batch_size=2, collate_fn=identity_collate)
     assert torch.cat([target for _, target in loader]).tolist() == [0, 1, 2, 3, 4]
 
 

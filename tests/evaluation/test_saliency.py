@@ -549,18 +549,13 @@ def test_options_that_cannot_work_are_refused(changes: dict[str, Any], words: st
         explain(make_network(), make_split(), options(**changes))
 
 
-def test_input_that_does_not_fit_is_refused() -> None:
-    network, images, targets = make_network(), make_images(2), np.arange(2)
-    with pytest.raises(ConfigError, match=r"expected one of gradient.*found 'lime'"):
-        saliency_maps(network, images, targets, "lime")
+def test_a_network_without_feature_maps_has_no_grad_cam() -> None:
+    network = NormalisedNetwork(LinearNetwork(), SIZE)
     with pytest.raises(ConfigError, match="no feature maps"):
-        saliency_maps(NormalisedNetwork(LinearNetwork(), SIZE), images, targets, "grad_cam")
-    with pytest.raises(DataError, match="uint8"):
-        saliency_maps(network, images / 255, targets, "gradient")
-    with pytest.raises(DataError, match="an emotion 0–6 of each of 2 images"):
-        saliency_maps(network, images, np.array([0, 7]), "gradient")
-    with pytest.raises(DataError, match="expected maps"):
-        deletion_insertion(network, images, targets, np.ones((2, 4, 4)), np.zeros((2, 1, 1, 1)))
+        explain(network, make_split(), options(methods=["grad_cam"]))
+    found = explain(network, make_split(), options(methods=["gradient", "grad_cam"]))
+    assert found.summary["methods"] == list(found.maps) == ["gradient"]
+    assert any("no Grad-CAM" in note for note in found.summary["notes"])
 
 
 # --- the report --------------------------------------------------------------------------------
