@@ -311,7 +311,7 @@ class NormalisedNetwork(nn.Module):
                 self(torch.zeros(shape, device="meta"))
         except Exception:  # somebody's forward that needs numbers to compute with
             return
-        largest = max(shape.numel() for _, shape in shapes)
+        largest = max((shape.numel() for _, shape in shapes), default=0)
         if largest > MAX_ACTIVATIONS:
             raise ConfigError(
                 f"model: expected layers that give at most {MAX_ACTIVATIONS:,} numbers for an "
