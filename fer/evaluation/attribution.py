@@ -32,7 +32,7 @@ METHODS = ("gradient", "smoothgrad", "integrated_gradients", "grad_cam")
 
 @dataclass(frozen=True)
 class MapOptions:
-    """How maps are computed, whatever the method."""
+    """Options of all methods; each reads its own."""
 
     samples: int = 16
     """SmoothGrad: noisy copies of each image."""
@@ -43,7 +43,7 @@ class MapOptions:
     blur: float = 0.1
     """Integrated gradients: see :func:`blurred`."""
     seed: int = 0
-    """Of the noise, which also depends on the image's content."""
+    """Seed of the noise, which also depends on the image's content."""
     device: torch.device | str = "cpu"
     batch_size: int = 32
     """Images per pass."""

@@ -1,4 +1,4 @@
-"""Where the faces are in a photograph.
+"""Face detection in photographs.
 
 The detector is the frontal-face cascade of local binary patterns (Liao et al., *Learning
 Multi-scale Block Local Binary Patterns for Face Recognition*, ICB 2007) that ships inside
@@ -155,7 +155,7 @@ def group(squares: np.ndarray, neighbours: int) -> list[np.ndarray]:
 
 
 def has_centre(outer: np.ndarray, inner: np.ndarray) -> bool:
-    """Whether the centre of ``inner`` (x, y, side) lies in ``outer``."""
+    """Tell whether the centre of ``inner`` (x, y, side) lies in ``outer``."""
     centre = inner[:2] + inner[2] / 2
     return bool(((outer[:2] < centre) & (centre < outer[:2] + outer[2])).all())
 

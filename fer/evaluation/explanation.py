@@ -1,4 +1,4 @@
-"""What saliency maps say about a network, as plain arrays: no torch here."""
+"""Results of saliency maps, as plain arrays: no torch here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 REPLACEMENTS = {"mean": "mean gray", "black": "black"}
-"""What replaces deleted pixels while maps are checked, in words."""
+"""Words for the values that replace deleted pixels while maps are checked."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a network gets wrong: predictions of every image, and the mistakes worth looking at."""
+"""Predictions of every image, and the mistakes worth looking at."""
 
 from __future__ import annotations
 

@@ -163,7 +163,7 @@ class Predictor:
 
 
 def is_one(images: object) -> bool:
-    """Whether ``images`` is a single image."""
+    """Tell whether ``images`` is a single image."""
     if isinstance(images, np.ndarray | torch.Tensor):
         return images.ndim < 4
     return not isinstance(images, list | tuple)

@@ -124,7 +124,7 @@ def drawn_regions(
     sequences: dict[str, list[str]] = {}
     for image_id, image, place in zip(ids, images, places, strict=True):
         if place is None:
-            return DrawnRegions(None, f"The id {image_id!r} is none that {name} gives its images.")
+            return DrawnRegions(None, f"The id {image_id!r} is not one of {name}'s.")
         split, index = place
         if split not in sequences:
             total = 1 + max(other[1] for other in places if other and other[0] == split)

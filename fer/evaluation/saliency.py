@@ -118,7 +118,7 @@ def explain(
 def map_options(
     options: Mapping[str, Any], device: torch.device | str, batch_size: int = 32
 ) -> MapOptions:
-    """How maps are computed by the options of conf/saliency/standard.yaml."""
+    """Options of the maps, from those of conf/saliency/standard.yaml."""
     return MapOptions(
         **options["smoothgrad"],
         **options["integrated_gradients"],

@@ -1,4 +1,4 @@
-"""Whether saliency maps mean something: deletion and insertion, and networks of random weights.
+"""Checks of saliency maps: deletion and insertion, and networks with random weights.
 
 - deletion and insertion: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of
   Black-box Models", arXiv 1806.07421;
@@ -31,7 +31,7 @@ from fer.model.network import NormalisedNetwork
 
 
 def replacements(images: np.ndarray) -> dict[str, np.ndarray]:
-    """What replaces deleted pixels of ``(N, H, W, C)`` uint8: ``(N, 1, 1, C)`` float32 0–255.
+    """Values that replace deleted pixels of ``(N, H, W, C)`` uint8: ``(N, 1, 1, C)`` float32 0–255.
 
     A replacement rewards the maps that were made with it: integrated gradients, which begin at the
     blurred image, win when pixels are blurred. Neither of :data:`.explanation.REPLACEMENTS` is any

@@ -144,7 +144,7 @@ def check_tensor(
             is not finite.
     """
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
-        raise refuse(f"{name} is no tensor")
+        raise refuse(f"{name} is not a tensor")
     if value.shape != wanted.shape:
         raise refuse(f"{name} has shape {tuple(value.shape)} instead of {tuple(wanted.shape)}")
     if value.untyped_storage().nbytes() < value.numel() * value.element_size():
@@ -331,14 +331,14 @@ class CutOff:
     stopped: bool
     """Whether early stopping had ended it, or a search."""
     pruned: bool
-    """Whether a search had."""
+    """Whether a search had ended it."""
     threads: int | None
     """Threads that it computed with: another number rounds differently."""
     rows: list[dict[str, float]]
     """Rows of its history."""
 
     def is_trained(self, max_epochs: int) -> bool:
-        """Whether only the measuring is left to do."""
+        """Tell whether only the measuring is left to do."""
         return (self.stopped and not self.pruned) or self.epochs >= max_epochs
 
 

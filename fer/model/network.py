@@ -45,7 +45,7 @@ MAX_PARAMETERS = 2**30
 
 
 class Network(Protocol):
-    """What a network may offer beside ``forward``; each part alone, or none.
+    """Optional parts of a network beside ``forward``; each alone, or none.
 
     The attributes ``image_size`` and ``in_channels`` are the input that it is made for.
     """

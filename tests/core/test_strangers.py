@@ -197,10 +197,10 @@ STRANGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         set_bias(torch.zeros(8)),
         r"shape \(8,\) instead of \(7,\)",
     ),
-    "no tensor": (set_bias([0.0] * 7), "head.bias is no tensor"),
+    "no tensor": (set_bias([0.0] * 7), "head.bias is not a tensor"),
     "sparse": (
         set_bias(torch.zeros(7).to_sparse()),
-        "head.bias is no tensor",
+        "head.bias is not a tensor",
     ),
     "complex": (
         set_bias(torch.zeros(7, dtype=torch.cfloat)),
