@@ -72,8 +72,6 @@ def attributions(
         ConfigError: the network has no feature maps for Grad-CAM.
     """
     assert method in METHODS
-    if method == "grad_cam":
-        feature_maps_of(network)
     if len(images) == 0:
         return np.empty(images.shape[:3], np.float32)
     count = len(images)
@@ -81,6 +79,7 @@ def attributions(
         images, targets = np.repeat(images, 2, axis=0), np.repeat(targets, 2, axis=0)
     device = torch.device(options.device)
     network = own_copy(network, device)
+    layer = feature_maps_of(network) if method == "grad_cam" else None
     pixels = images.astype(np.float32) / 255
     # Captum's own NoiseTunnel takes noise from the global stream: an image's noise would depend on
     # its batch.
@@ -104,8 +103,7 @@ def attributions(
                 start = to_tensor(blurred(images[own], options.blur) / 255, device)
                 found = IntegratedGradients(network).attribute(x, start, y, n_steps=options.steps)
             elif method == "grad_cam":
-                cam = LayerGradCam(network, feature_maps_of(network))
-                coarse = cam.attribute(x, y, relu_attributions=True)
+                coarse = LayerGradCam(network, layer).attribute(x, y, relu_attributions=True)
                 found = nn.functional.interpolate(coarse, x.shape[2:], mode="bilinear")
             else:
                 found = Saliency(network).attribute(x, y, abs=False)
