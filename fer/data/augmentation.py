@@ -1,7 +1,7 @@
 """Augmentation on the CPU: an albumentations pipeline, reproducible image by image.
 
-What an image looks like in an epoch is a pure function of (seed, epoch, image). The number of
-workers, the batch size and what came before do not matter.
+How an image looks in an epoch is a pure function of (seed, epoch, image). The number of workers,
+the batch size and what came before do not matter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Augmentation:
 
     Args:
         transforms: albumentations transforms, in the order in which they are applied.
-        seed: of the run.
+        seed: the run's.
 
     >>> import numpy as np
     >>> augment = Augmentation([], seed=0)
@@ -39,8 +39,8 @@ class Augmentation:
         import albumentations
         import cv2
 
-        # A worker that is forked while OpenCV's threads exist waits for them for ever; they gain
-        # nothing on images of this size.
+        # A worker that is forked while OpenCV's threads exist waits for them for ever; on images of
+        # this size they gain nothing.
         cv2.setNumThreads(0)
         self.seed = seed
         self.transforms = albumentations.Compose(list(transforms)).transforms  # which checks them
@@ -51,7 +51,7 @@ class Augmentation:
         self.start: Any = dict(self.bits.state)
         self.start["buffer_pos"] = 4  # nothing buffered
         self.start["has_uint32"] = 0
-        self.random = Numbers(self.generator)
+        self.random = BufferedRandom(self.generator)
         # albumentations would seed each transform alike, so that a flip and an occlusion with
         # equal probabilities always came together. Sharing one stream keeps them independent.
         for transform in self.transforms:
@@ -67,21 +67,19 @@ class Augmentation:
         counter[1], counter[2] = index, epoch
         self.bits.state = self.start
         self.random.restart()
-        # As Compose does it, without asking of every image whether it has masks and boxes, nor a
-        # transform that is not applied: a third of the whole cost.
+        # As in Compose, without its checks for masks and boxes on every image, and of transforms
+        # that are not applied: a third of the whole cost.
         for transform, apply in self.steps:
             if self.random.random() < transform.p:
                 image = apply(image)
         return image
 
 
-class Numbers(random.Random):
-    """``random.Random``'s functions of a NumPy generator's numbers, of which some are drawn ahead.
+class BufferedRandom(random.Random):
+    """``random.Random`` with a NumPy generator's numbers, the first of which are made in advance.
 
-    To seed Python's own generator for each image takes an eighth of what a policy does.
-
-    Args:
-        generator: of the numbers; whoever sets it to another place calls :meth:`restart`.
+    Seeding Python's own generator for each image takes an eighth of a policy's time. Whoever moves
+    the generator to another state calls :meth:`restart`.
     """
 
     AHEAD = 32
@@ -97,24 +95,24 @@ class Numbers(random.Random):
         single = self.generator.random
         numbers = itertools.chain(single(self.AHEAD).tolist(), iter(single, None))
         self.random = numbers.__next__  # type: ignore[method-assign]
-        self.gauss_next = None  # gauss() draws two and keeps one
+        self.gauss_next = None  # gauss() makes two and keeps one
 
     def random(self) -> float:
-        """A number from 0 up to 1; the instance's own takes the place of this."""
+        """A number from 0 up to 1; :meth:`restart` replaces this method."""
         return self.generator.random()
 
     def getrandbits(self, k: int, /) -> int:
         """A whole number of ``k`` random bits."""
-        if k <= 53:  # which is what random() has
+        if k <= 53:  # as many as random() has
             return int(self.random() * (1 << k))
         return int.from_bytes(self.generator.bytes(-(-k // 8)), "little") >> (-k % 8)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Numbers, (self.generator,)
+        return BufferedRandom, (self.generator,)
 
 
 def on_image(transform: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """The transform as a function of an image ``(H, W, C)`` that always applies it."""
+    """Turn a transform into a function of an image ``(H, W, C)`` that always applies it."""
     from albumentations import BasicTransform
 
     kind = type(transform)
@@ -129,14 +127,13 @@ def on_image(transform: Any) -> Callable[[np.ndarray], np.ndarray]:
 
 def apply_whole(transform: Any, image: np.ndarray) -> np.ndarray:
     """Call the transform."""
-    changed: np.ndarray = transform(force_apply=True, image=image)["image"]
-    return changed
+    return transform(force_apply=True, image=image)["image"]
 
 
 def apply_alone(
     transform: Any, operation: Callable[..., np.ndarray], image: np.ndarray
 ) -> np.ndarray:
-    """What the call does with an image that comes alone; the rest of it costs a tenth."""
+    """Do what the call does for a single image; the rest of it costs a tenth."""
     data = {"image": np.ascontiguousarray(image)}
     params = transform.update_transform_params(transform.get_params(), data)
     params |= transform.get_params_dependent_on_data(params, data)
@@ -144,7 +141,7 @@ def apply_alone(
 
 
 def make_transforms(augmentation: DictConfig) -> list[Any]:
-    """The albumentations transforms of an ``augmentation`` configuration, in order.
+    """Make the albumentations transforms of an ``augmentation`` configuration, in order.
 
     Raises:
         ConfigError: one of them does not exist or does not accept its options.
@@ -154,7 +151,7 @@ def make_transforms(augmentation: DictConfig) -> list[Any]:
 
 
 def load_policy(name: str) -> list[Any]:
-    """The albumentations transforms of ``conf/augmentation/<name>.yaml``, in order.
+    """Make the albumentations transforms of ``conf/augmentation/<name>.yaml``, in order.
 
     Raises:
         ConfigError: there is no such file, or a transform in it cannot be made.

@@ -1,11 +1,12 @@
 """Augmentation of whole batches on the device, for GPUs that would wait for the CPU.
 
-The policy is the one of the ``augmentation`` configuration, whose albumentations transforms are
-read for their ranges and probabilities: the distribution is the same, the random numbers are not.
+The policy is that of the ``augmentation`` configuration: ranges and probabilities are read from its
+albumentations transforms. The distribution is the same, the random numbers are not.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ class DeviceDataset(EmotionDataset):
         self.labels = torch.from_numpy(dataset.targets).to(device)
 
     def __getitems__(self, items: Sequence[int | Draw]) -> Batch:
-        """A whole batch on the device, float 0–1. Draws from torch's random stream."""
+        """A whole batch on the device, float 0–1, by random numbers of torch's stream."""
         rows = [item.row if isinstance(item, Draw) else int(item) for item in items]
         index = torch.tensor(rows)
         if self.labels.is_cuda:  # without pinned memory the copy would wait for the step before
@@ -54,7 +55,7 @@ class DeviceDataset(EmotionDataset):
 
 
 def translate(transform: Any) -> Operation:
-    """The operation on batches that an albumentations transform describes.
+    """Make the operation on batches that an albumentations transform describes.
 
     Raises:
         ConfigError: there is none, or one of its options has no counterpart.
@@ -65,14 +66,22 @@ def translate(transform: Any) -> Operation:
             f"augmentation: expected transforms that are known on the device "
             f"({', '.join(OPERATIONS)}), found {kind}. Leave it out, or set loader.on_device=false."
         )
-    return OPERATIONS[kind](transform)
+    for option, holds in EXPECTED.get(kind, {}).items():
+        if not holds(transform):
+            raise ConfigError(
+                f"augmentation: {kind} on the device expects {option}. Change it, or set "
+                "loader.on_device=false."
+            )
+    if kind == "GaussianBlur":
+        import_kornia()
+    return functools.partial(OPERATIONS[kind], transform)
 
 
 def import_kornia() -> Any:
-    """kornia's filters.
+    """Import kornia's filters.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: kornia is not installed.
     """
     try:
         import kornia.filters
@@ -84,141 +93,79 @@ def import_kornia() -> Any:
     return kornia.filters
 
 
-def _require(kind: str, option: str, holds: bool) -> None:
-    if not holds:
-        raise ConfigError(
-            f"augmentation: {kind} on the device expects {option}. Change it, or set "
-            "loader.on_device=false."
-        )
+def _uniform(images: torch.Tensor, limits: Sequence[float]) -> torch.Tensor:
+    """``(N, 1, 1, 1)``, made where the images are: a copy from the CPU would wait for the step."""
+    return torch.empty(len(images), 1, 1, 1, device=images.device).uniform_(*limits)
 
 
-def _uniform(n: int, limits: Sequence[float], like: torch.Tensor) -> torch.Tensor:
-    """``(N, 1, 1, 1)``. Drawn where the images are: a copy from the CPU would wait for the step."""
-    return torch.empty(n, 1, 1, 1, device=like.device).uniform_(*limits)
-
-
-def _chosen(p: float, images: torch.Tensor) -> torch.Tensor:
+def _chosen(images: torch.Tensor, p: float) -> torch.Tensor:
     """``(N, 1, 1, 1)`` bool: each image with probability ``p``."""
     return torch.rand(len(images), 1, 1, 1, device=images.device) < p
 
 
-def flip(transform: Any) -> Operation:
+def flip(transform: Any, images: torch.Tensor) -> torch.Tensor:
     """HorizontalFlip."""
-
-    def operation(images: torch.Tensor) -> torch.Tensor:
-        return torch.where(_chosen(transform.p, images), images.flip(-1), images)
-
-    return operation
+    return torch.where(_chosen(images, transform.p), images.flip(-1), images)
 
 
-def affine(transform: Any) -> Operation:
+def affine(transform: Any, images: torch.Tensor) -> torch.Tensor:
     """Affine: scale, then rotation, then shift by a share of the side, about the centre."""
     share = transform.translate_percent or {"x": (0.0, 0.0), "y": (0.0, 0.0)}
-    _require(
-        "Affine",
-        "shifts as shares of the side",
-        not any(map(np.any, (transform.translate_px or {}).values())),
-    )
-    _require("Affine", "no shear", all(tuple(v) == (0, 0) for v in transform.shear.values()))
-    _require("Affine", "fill 0", not np.any(transform.fill))
-    _require("Affine", "keep_ratio=false", not transform.keep_ratio)
-
-    def operation(images: torch.Tensor) -> torch.Tensor:
-        n, size = len(images), images.shape[-1]
-        angle, scale_x, scale_y, x, y = (
-            _uniform(n, limits, images).flatten()
-            for limits in (
-                transform.rotate,
-                *(transform.scale[axis] for axis in "xy"),
-                *(share[axis] for axis in "xy"),
-            )
-        )
-        angle = torch.deg2rad(angle)
-        cos, sin = angle.cos(), angle.sin()
-        # Where each pixel comes from: the transform's inverse, in the coordinates of affine_grid,
-        # which go from -1 to 1 between the centres of the outermost pixels.
-        back = torch.stack(
-            [
-                torch.stack([cos / scale_x, -sin / scale_x], dim=1),
-                torch.stack([sin / scale_y, cos / scale_y], dim=1),
-            ],
-            dim=1,
-        )  # (N, 2, 2)
-        shift = torch.stack([x, y], dim=1)[..., None] * (2 * size / (size - 1))
-        theta = torch.cat([back, -(back * shift.transpose(1, 2)).sum(2, keepdim=True)], dim=2)
-        grid = functional.affine_grid(theta, list(images.shape), align_corners=True)
-        moved = functional.grid_sample(images, grid, align_corners=True)
-        return torch.where(_chosen(transform.p, images), moved, images)
-
-    return operation
+    size = images.shape[-1]
+    limits = (transform.rotate, *(transform.scale[k] for k in "xy"), *(share[k] for k in "xy"))
+    angle, scale_x, scale_y, x, y = (_uniform(images, own).flatten() for own in limits)
+    angle = torch.deg2rad(angle)
+    cos, sin = angle.cos(), angle.sin()
+    # Where each pixel comes from: the transform's inverse, in the coordinates of affine_grid,
+    # which go from -1 to 1 between the centres of the outermost pixels.
+    to_x = torch.stack([cos / scale_x, -sin / scale_x], dim=1)
+    to_y = torch.stack([sin / scale_y, cos / scale_y], dim=1)
+    back = torch.stack([to_x, to_y], dim=1)  # (N, 2, 2)
+    shift = torch.stack([x, y], dim=1)[..., None] * (2 * size / (size - 1))
+    theta = torch.cat([back, -(back * shift.transpose(1, 2)).sum(2, keepdim=True)], dim=2)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=True)
+    moved = functional.grid_sample(images, grid, align_corners=True)
+    return torch.where(_chosen(images, transform.p), moved, images)
 
 
-def light(transform: Any) -> Operation:
+def light(transform: Any, images: torch.Tensor) -> torch.Tensor:
     """RandomBrightnessContrast: contrast times the image, plus brightness, cut off at 0 and 1."""
-    _require("RandomBrightnessContrast", "brightness_by_max=true", transform.brightness_by_max)
-
-    def operation(images: torch.Tensor) -> torch.Tensor:
-        n = len(images)
-        contrast = 1 + _uniform(n, transform.contrast_limit, images)
-        brightness = _uniform(n, transform.brightness_limit, images)
-        lit = (images * contrast + brightness).clamp(0, 1)
-        return torch.where(_chosen(transform.p, images), lit, images)
-
-    return operation
+    contrast = 1 + _uniform(images, transform.contrast_limit)
+    brightness = _uniform(images, transform.brightness_limit)
+    lit = (images * contrast + brightness).clamp(0, 1)
+    return torch.where(_chosen(images, transform.p), lit, images)
 
 
-def blur(transform: Any) -> Operation:
+def blur(transform: Any, images: torch.Tensor) -> torch.Tensor:
     """GaussianBlur whose kernel follows sigma (``blur_limit: 0``)."""
-    _require("GaussianBlur", "blur_limit 0", not np.any(transform.blur_limit))
     side = 2 * round(3.5 * transform.sigma_limit[1]) + 1
-    filters = import_kornia()
-
-    def operation(images: torch.Tensor) -> torch.Tensor:
-        sigma = _uniform(len(images), transform.sigma_limit, images).flatten()
-        sigma = sigma[:, None].expand(-1, 2)
-        blurred = filters.gaussian_blur2d(images, (side, side), sigma, border_type="reflect")
-        return torch.where(_chosen(transform.p, images), blurred, images)
-
-    return operation
+    sigma = _uniform(images, transform.sigma_limit).flatten()[:, None].expand(-1, 2)
+    blurred = import_kornia().gaussian_blur2d(images, (side, side), sigma, border_type="reflect")
+    return torch.where(_chosen(images, transform.p), blurred, images)
 
 
-def noise(transform: Any) -> Operation:
+def noise(transform: Any, images: torch.Tensor) -> torch.Tensor:
     """GaussNoise with a standard deviation of its own for each image."""
-    _require("GaussNoise", "mean_range 0", not np.any(transform.mean_range))
-
-    def operation(images: torch.Tensor) -> torch.Tensor:
-        std = _uniform(len(images), transform.std_range, images)
-        noisy = images + std * torch.randn_like(images)
-        return torch.where(_chosen(transform.p, images), noisy.clamp(0, 1), images)
-
-    return operation
+    std = _uniform(images, transform.std_range)
+    noisy = (images + std * torch.randn_like(images)).clamp(0, 1)
+    return torch.where(_chosen(images, transform.p), noisy, images)
 
 
-def occlusion(transform: Any) -> Operation:
+def occlusion(transform: Any, images: torch.Tensor) -> torch.Tensor:
     """CoarseDropout with one hole of a random gray level inside the image."""
-    _require("CoarseDropout", "one hole", tuple(transform.num_holes_range) == (1, 1))
-    _require("CoarseDropout", "fill random_uniform", transform.fill == "random_uniform")
-    shares = (transform.hole_height_range, transform.hole_width_range)
-    _require("CoarseDropout", "sizes as shares of the side", all(high <= 1 for _, high in shares))
-
-    def operation(images: torch.Tensor) -> torch.Tensor:
-        n, channels = images.shape[:2]
-        inside = _chosen(transform.p, images)
-        for axis, limits in zip((2, 3), shares, strict=True):
-            size = images.shape[axis]
-            length = (_uniform(n, limits, images) * size).floor().clamp(min=1)
-            start = (_uniform(n, (0, 1), images) * (size - length + 1)).floor()
-            place = torch.arange(size, device=images.device).view(
-                (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
-            )
-            inside = inside & (place >= start) & (place < start + length)
-        gray = torch.rand(n, channels, 1, 1, device=images.device)
-        return torch.where(inside, gray, images)
-
-    return operation
+    inside = _chosen(images, transform.p)
+    for axis, limits in ((2, transform.hole_height_range), (3, transform.hole_width_range)):
+        size = images.shape[axis]
+        length = (_uniform(images, limits) * size).floor().clamp(min=1)
+        start = (_uniform(images, (0, 1)) * (size - length + 1)).floor()
+        place = torch.arange(size, device=images.device)
+        place = place.view((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1))
+        inside = inside & (place >= start) & (place < start + length)
+    gray = torch.rand(*images.shape[:2], 1, 1, device=images.device)
+    return torch.where(inside, gray, images)
 
 
-OPERATIONS: dict[str, Callable[[Any], Operation]] = {
+OPERATIONS: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     "HorizontalFlip": flip,
     "Affine": affine,
     "RandomBrightnessContrast": light,
@@ -226,4 +173,25 @@ OPERATIONS: dict[str, Callable[[Any], Operation]] = {
     "GaussNoise": noise,
     "CoarseDropout": occlusion,
 }
-"""By the name of the albumentations transform."""
+"""Name of an albumentations transform → its operation."""
+EXPECTED: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "Affine": {
+        "shifts as shares of the side": lambda own: (
+            not any(map(np.any, (own.translate_px or {}).values()))
+        ),
+        "no shear": lambda own: all(tuple(limits) == (0, 0) for limits in own.shear.values()),
+        "fill 0": lambda own: not np.any(own.fill),
+        "keep_ratio=false": lambda own: not own.keep_ratio,
+    },
+    "RandomBrightnessContrast": {"brightness_by_max=true": lambda own: own.brightness_by_max},
+    "GaussianBlur": {"blur_limit 0": lambda own: not np.any(own.blur_limit)},
+    "GaussNoise": {"mean_range 0": lambda own: not np.any(own.mean_range)},
+    "CoarseDropout": {
+        "one hole": lambda own: tuple(own.num_holes_range) == (1, 1),
+        "fill random_uniform": lambda own: own.fill == "random_uniform",
+        "sizes as shares of the side": lambda own: (
+            max(own.hole_height_range[1], own.hole_width_range[1]) <= 1
+        ),
+    },
+}
+"""Options that a transform must have here, in words."""

@@ -1,6 +1,6 @@
-"""albumentations transforms whose cost per image shows beside a training step on two cores.
+"""Cheaper albumentations transforms, where the original's cost shows in a training on two cores.
 
-``benchmarks/augmentation.py`` measures them beside their originals.
+``benchmarks/augmentation.py`` compares them with the originals.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GRAYS = np.arange(256, dtype=np.float32)
 
 
 class HorizontalFlip(albumentations.HorizontalFlip):
-    """albumentations' HorizontalFlip, without asking what kind of image this is."""
+    """albumentations' HorizontalFlip, without its checks of the kind of image."""
 
     def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
         """Mirror an image ``(H, W, C)``."""
@@ -31,17 +31,16 @@ class HorizontalFlip(albumentations.HorizontalFlip):
 class Affine(albumentations.Affine):
     """albumentations' Affine, with the same pixels from the same random numbers.
 
-    Images here are small: most of what the original takes for one goes into matrices for boxes
-    that there are none of and into asking whether a matrix is the identity.
+    On small images the original spends most of its time on matrices for boxes and on checks for
+    the identity.
     """
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw the transform; the order of the draws is the original's."""
+        """Choose the transform, by random numbers in the original's order."""
         if self.fit_output:  # changes the image's size, which no policy here does
-            drawn: dict[str, Any] = super().get_params_dependent_on_data(params, data)
-            return drawn
+            return super().get_params_dependent_on_data(params, data)
         height, width = params["shape"][:2]
         translate = self._get_translate_params((height, width))
         shear = self._get_shear_params()
@@ -86,9 +85,9 @@ class Affine(albumentations.Affine):
 
 
 class RandomBrightnessContrast(albumentations.RandomBrightnessContrast):
-    """albumentations' RandomBrightnessContrast, with the same pixels from the same numbers.
+    """albumentations' RandomBrightnessContrast, with the same pixels from the same random numbers.
 
-    Half of what the original takes goes into asking what kind of numbers and images these are.
+    The original spends half of its time on checks of the kind of numbers and images.
     """
 
     def apply(self, img: np.ndarray, alpha: float, beta: float, **params: Any) -> np.ndarray:
@@ -100,35 +99,36 @@ class RandomBrightnessContrast(albumentations.RandomBrightnessContrast):
 
 
 class CoarseDropout(albumentations.CoarseDropout):
-    """albumentations' CoarseDropout, drawn alike from other random numbers.
+    """albumentations' CoarseDropout, with the same distribution from other random numbers.
 
-    Most of what the original takes goes into arrays of one number and into seeding a generator for
-    the gray level. Sizes in pixels and other fills than ``random_uniform`` are left to it.
+    The original spends most of its time on arrays of one number and on seeding a generator for the
+    gray level. Sizes in pixels and fills other than ``random_uniform`` are left to it.
     """
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw size, place and gray level of each patch."""
+        """Choose size, place and gray level of each patch."""
         heights, widths = self.hole_height_range, self.hole_width_range
         if self.fill != "random_uniform" or max(heights[1], widths[1]) >= 1:
-            drawn: dict[str, Any] = super().get_params_dependent_on_data(params, data)
-            return drawn
-        draw = self.py_random
+            return super().get_params_dependent_on_data(params, data)
+        rng = self.py_random
         height, width, channels = params["shape"]
         patches = []
-        for _ in range(draw.randint(*self.num_holes_range)):
-            tall, wide = int(height * draw.uniform(*heights)), int(width * draw.uniform(*widths))
-            top, left = draw.randint(0, height - tall), draw.randint(0, width - wide)
-            level = [draw.randint(0, 255) for _ in range(channels)]
+        for _ in range(rng.randint(*self.num_holes_range)):
+            tall, wide = (
+                int(height * rng.uniform(*heights)),
+                int(width * rng.uniform(*widths)),
+            )
+            top, left = rng.randint(0, height - tall), rng.randint(0, width - wide)
+            level = [rng.randint(0, 255) for _ in range(channels)]
             patches.append((slice(top, top + tall), slice(left, left + wide), level))
         return {"patches": patches}
 
     def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
         """Fill the patches of a uint8 image ``(H, W, C)``."""
         if "patches" not in params:
-            covered: np.ndarray = super().apply(img, **params)
-            return covered
+            return super().apply(img, **params)
         img = img.copy()
         for rows, columns, level in params["patches"]:
             img[rows, columns] = level
@@ -136,27 +136,26 @@ class CoarseDropout(albumentations.CoarseDropout):
 
 
 class GaussNoise(albumentations.GaussNoise):
-    """albumentations' GaussNoise, drawn alike from other random numbers.
+    """albumentations' GaussNoise, with the same distribution from other random numbers.
 
-    The original draws in float64, from one of 65,536 seeds. What is not drawn for each pixel and
-    channel apart is left to it.
+    The original works in float64, from one of 65,536 seeds. Noise that pixels or channels share is
+    left to it.
     """
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw the noise of each pixel."""
+        """Make the noise of each pixel."""
         if self.noise_scale_factor != 1 or not self.per_channel:
-            drawn: dict[str, Any] = super().get_params_dependent_on_data(params, data)
-            return drawn
-        draw = self.py_random
-        std, mean = draw.uniform(*self.std_range), draw.uniform(*self.mean_range)
+            return super().get_params_dependent_on_data(params, data)
+        rng = self.py_random
+        std, mean = rng.uniform(*self.std_range), rng.uniform(*self.mean_range)
         height, width, channels = params["shape"]
         noise = np.empty((height, width * channels), np.float32)
-        cv2.setRNGSeed(draw.getrandbits(31))
+        cv2.setRNGSeed(rng.getrandbits(31))
         cv2.randn(noise, 255 * mean, 255 * std)
         return {"noise_map": noise.reshape(height, width, channels)}
 
     def apply(self, img: np.ndarray, noise_map: np.ndarray, **params: Any) -> np.ndarray:
-        """Add the noise, cut down to whole gray levels, to a uint8 image ``(H, W, C)``."""
+        """Add the noise, truncated to whole gray levels, to a uint8 image ``(H, W, C)``."""
         return cv2.add(img, noise_map.astype(np.int16), dtype=cv2.CV_8U).reshape(img.shape)

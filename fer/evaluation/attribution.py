@@ -7,7 +7,7 @@
 - Grad-CAM: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", arXiv 1610.02391.
 
 Everything is computed in 32 bits and is a function of the image, its emotion and the seed: neither
-the order of the images nor, but for the last bit on some devices, the batch size matters.
+the order of the images nor, except for the last bit on some devices, the batch size matters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -24,11 +24,32 @@ import torch
 from captum.attr import IntegratedGradients, LayerGradCam, Saliency
 from torch import nn
 
-from fer.core import labels
-from fer.core.errors import ConfigError, DataError
+from fer.core.errors import ConfigError
 from fer.model.network import NormalisedNetwork
 
 METHODS = ("gradient", "smoothgrad", "integrated_gradients", "grad_cam")
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """Options of all methods; each reads its own."""
+
+    samples: int = 16
+    """SmoothGrad: noisy copies of each image."""
+    noise: float = 0.1
+    """SmoothGrad: standard deviation of the noise, as a share of the range of values."""
+    steps: int = 16
+    """Integrated gradients: points on the path from the blurred image to the image."""
+    blur: float = 0.1
+    """Integrated gradients: see :func:`blurred`."""
+    seed: int = 0
+    """Seed of the noise, which also depends on the image's content."""
+    device: torch.device | str = "cpu"
+    batch_size: int = 32
+    """Images per pass."""
+
+
+DEFAULTS = MapOptions()
 
 
 def attributions(
@@ -36,123 +57,79 @@ def attributions(
     images: np.ndarray,
     targets: np.ndarray,
     method: str,
-    *,
-    device: torch.device | str = "cpu",
-    batch_size: int = 32,
-    samples: int = 16,
-    noise: float = 0.1,
-    steps: int = 16,
-    blur: float = 0.1,
-    seed: int = 0,
+    options: MapOptions = DEFAULTS,
 ) -> np.ndarray:
-    """Signed attributions ``(N, H, W)`` float32 of the logit of an emotion, summed over channels.
+    """Signed attributions ``(N, H, W)`` float32 of an emotion's logit, summed over channels.
 
     Args:
-        network: gives logits ``(N, 7)`` of images ``(N, C, H, W)``, float 0–1; left as it is.
-            Grad-CAM looks at its feature maps.
+        network: left as it is. Grad-CAM looks at its feature maps.
         images: ``(N, H, W, C)`` uint8.
-        targets: ``(N,)`` int, the emotion of each image that is explained.
+        targets: ``(N,)`` int, the emotion to explain in each image.
         method: one of :data:`METHODS`.
-        device: where to compute.
-        batch_size: images per pass.
-        samples: noisy copies of an image (SmoothGrad).
-        noise: their standard deviation, as a share of the range of values (SmoothGrad).
-        steps: points of the path from the blurred image to the image (integrated gradients).
-        blur: see :func:`blurred`.
-        seed: of the noise, which depends on the image's content besides.
+        options: those of other methods are ignored.
 
     Raises:
-        ConfigError: the method is unknown, or the network has no feature maps for Grad-CAM.
-        DataError: shapes or values other than these.
+        ConfigError: the network has no feature maps for Grad-CAM.
     """
-    if method not in METHODS:
-        raise ConfigError(
-            f"saliency.methods: expected one of {', '.join(METHODS)}, found {method!r}."
-        )
-    check_images(images, targets)
-    if method == "grad_cam":
-        feature_maps_of(network)
+    assert method in METHODS
     if len(images) == 0:
         return np.empty(images.shape[:3], np.float32)
     count = len(images)
     if count == 1:  # see batches
         images, targets = np.repeat(images, 2, axis=0), np.repeat(targets, 2, axis=0)
-    device = torch.device(device)
+    device = torch.device(options.device)
     network = own_copy(network, device)
+    layer = feature_maps_of(network) if method == "grad_cam" else None
     pixels = images.astype(np.float32) / 255
+    # Captum's own NoiseTunnel takes noise from the global stream: an image's noise would depend on
+    # its batch.
+    generators = [_generator(image, options.seed, "noise") for image in images]
+    copies = options.samples if method == "smoothgrad" else 1
+    rows = np.repeat(np.arange(len(images)), copies)
+    # Captum lays out every step of an image in one pass.
+    spread = options.steps if method == "integrated_gradients" else 1
+    total = np.zeros(images.shape[:3], np.float64)
     with torch.autocast(device.type, enabled=False):
-        if method == "smoothgrad":
-            return _smoothgrad(
-                network, images, pixels, targets, device, batch_size, samples, noise, seed
-            )[:count]
-        parts = []
-        # Captum lays out every step of an image in one pass.
-        size = batch_size // steps if method == "integrated_gradients" else batch_size
-        for batch in batches(len(images), size):
-            x, y = (
-                to_tensor(pixels[batch], device).requires_grad_(),
-                _indices(targets[batch], device),
-            )
-            if method == "gradient":
-                found = Saliency(network).attribute(x, y, abs=False)
-            elif method == "integrated_gradients":
-                start = to_tensor(blurred(images[batch], blur) / 255, device)
-                found = IntegratedGradients(network).attribute(x, start, y, n_steps=steps)
-            else:
-                cam = LayerGradCam(network, feature_maps_of(network))
-                coarse = cam.attribute(x, y, relu_attributions=True)
+        for batch in batches(len(rows), options.batch_size // spread):
+            own = rows[batch]
+            values = pixels[own]
+            if method == "smoothgrad":
+                for row, image in zip(values, own.tolist(), strict=True):
+                    noise = generators[image].standard_normal(row.shape, dtype=np.float32)
+                    row += options.noise * noise
+            x = to_tensor(values, device).requires_grad_()
+            y = torch.from_numpy(targets[own].astype(np.int64)).to(device)
+            if method == "integrated_gradients":
+                start = to_tensor(blurred(images[own], options.blur) / 255, device)
+                found = IntegratedGradients(network).attribute(x, start, y, n_steps=options.steps)
+            elif method == "grad_cam":
+                coarse = LayerGradCam(network, layer).attribute(x, y, relu_attributions=True)
                 found = nn.functional.interpolate(coarse, x.shape[2:], mode="bilinear")
-            parts.append(found.detach().sum(dim=1).float().cpu().numpy())
-    return np.concatenate(parts)[:count]
+            else:
+                found = Saliency(network).attribute(x, y, abs=False)
+            np.add.at(total, own, found.detach().sum(dim=1).double().cpu().numpy())
+    return (total / copies).astype(np.float32)[:count]
 
 
 def saliency_maps(
-    network: NormalisedNetwork, images: np.ndarray, targets: np.ndarray, method: str, **options: Any
-) -> np.ndarray:
-    """Maps ``(N, H, W)`` float32 of how much each pixel bears on an emotion, from 0, sum 1.
-
-    They are the magnitudes of :func:`attributions`, which has the options and what is raised. A map
-    that is zero everywhere becomes an even one.
-    """
-    return _normalised(np.abs(attributions(network, images, targets, method, **options)))
-
-
-def _smoothgrad(
     network: NormalisedNetwork,
     images: np.ndarray,
-    pixels: np.ndarray,
     targets: np.ndarray,
-    device: torch.device,
-    batch_size: int,
-    samples: int,
-    noise: float,
-    seed: int,
+    method: str,
+    options: MapOptions = DEFAULTS,
 ) -> np.ndarray:
-    """The mean gradient over noisy copies of each image.
+    """Maps ``(N, H, W)`` float32 of how much each pixel bears on an emotion: from 0, sum 1.
 
-    Captum's own NoiseTunnel draws from the global stream: the same image would get another noise
-    in another batch.
+    The magnitudes of :func:`attributions`, with the same arguments and errors. A map that is zero
+    everywhere becomes an even one.
     """
-    total = np.zeros(images.shape[:3], np.float64)
-    of_image = np.repeat(np.arange(len(images)), samples)
-    generators: dict[int, np.random.Generator] = {}
-    for batch in batches(len(of_image), batch_size):
-        rows = of_image[batch]
-        noisy = pixels[rows]
-        for row, index in zip(noisy, rows.tolist(), strict=True):
-            if index not in generators:  # the images come one after the other
-                generators[index] = _generator(images[index], seed, "noise")
-            row += noise * generators[index].standard_normal(row.shape, dtype=np.float32)
-        x = to_tensor(noisy, device).requires_grad_()
-        found = Saliency(network).attribute(x, _indices(targets[rows], device), abs=False)
-        np.add.at(total, rows, found.detach().sum(dim=1).double().cpu().numpy())
-    return (total / samples).astype(np.float32)
+    return _normalised(np.abs(attributions(network, images, targets, method, options)))
 
 
 def own_copy(network: NormalisedNetwork, device: torch.device) -> NormalisedNetwork:
-    """A copy in evaluation mode, whose weights have no gradients and take none.
+    """A copy in evaluation mode, whose weights take no gradients.
 
-    It is needed besides: weights that moved while torch was in inference mode, as in
+    The original may not do: weights that moved while torch was in inference mode, as in
     :func:`fer.evaluation.inference.predict`, take no part in a backward pass.
     """
     own = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last).eval()
@@ -168,11 +145,9 @@ def random_maps(images: np.ndarray, seed: int) -> np.ndarray:
 
 
 def blurred(images: np.ndarray, blur: float) -> np.ndarray:
-    """Images ``(N, H, W, C)`` without their features: float32 0–255.
+    """Images ``(N, H, W, C)`` uint8 without their features, as float32 0–255.
 
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        blur: standard deviation of a Gaussian, as a share of the image's side.
+    ``blur`` is the standard deviation of a Gaussian, as a share of the image's side.
     """
     soft = [
         cv2.GaussianBlur(image.astype(np.float32), (0, 0), blur * image.shape[0])
@@ -182,14 +157,14 @@ def blurred(images: np.ndarray, blur: float) -> np.ndarray:
 
 
 def _generator(image: np.ndarray, seed: int, purpose: str) -> np.random.Generator:
-    """The same random numbers for the same image, seed and purpose, wherever the image stands."""
+    """The same random numbers for the same image, seed and purpose."""
     content = purpose.encode() + np.ascontiguousarray(image).tobytes()
     digest = hashlib.blake2b(content, digest_size=16).digest()
     return np.random.default_rng([seed, int.from_bytes(digest, "big")])
 
 
 def _normalised(values: np.ndarray) -> np.ndarray:
-    """Values from 0 as maps with a sum of 1, even where all are zero."""
+    """Scale values from 0 to maps with a sum of 1; even maps where all are zero."""
     total = values.sum(axis=(1, 2), dtype=np.float64)[:, None, None]
     even = np.full(values.shape, 1 / max(1, math.prod(values.shape[1:])))
     return np.divide(values, total, out=even, where=total > 0).astype(np.float32)
@@ -213,11 +188,12 @@ def to_tensor(pixels: np.ndarray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(0, 3, 1, 2)
 
 
-def _indices(targets: np.ndarray, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(np.array(targets, np.int64)).to(device)
-
-
 def feature_maps_of(network: NormalisedNetwork) -> nn.Module:
+    """The layer that Grad-CAM looks at.
+
+    Raises:
+        ConfigError: the network has no feature maps.
+    """
     layer = network.feature_maps()
     if layer is None:
         raise ConfigError(
@@ -225,17 +201,3 @@ def feature_maps_of(network: NormalisedNetwork) -> nn.Module:
             f"no feature maps, found it. Leave it out: saliency.methods=[{', '.join(METHODS[:3])}]"
         )
     return layer
-
-
-def check_images(images: np.ndarray, targets: np.ndarray) -> None:
-    if images.ndim != 4 or images.dtype != np.uint8 or images.shape[3] not in (1, 3):
-        raise DataError(
-            "saliency: expected images (N, H, W, 1) or (N, H, W, 3) uint8, found "
-            f"{images.shape} {images.dtype}."
-        )
-    is_index = targets.shape == (len(images),) and np.issubdtype(targets.dtype, np.integer)
-    if not is_index or not ((targets >= 0) & (targets < labels.NUM_CLASSES)).all():
-        raise DataError(
-            f"saliency: expected an emotion 0–{labels.NUM_CLASSES - 1} of each of {len(images)} "
-            f"images, found {targets.dtype} {targets.shape}."
-        )

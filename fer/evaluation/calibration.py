@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes confidence say how often the network is right."""
+"""Temperature scaling: one number that brings a network's confidence to its accuracy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fer.evaluation.metrics import intervals, reliability
 from fer.evaluation.scores import SCORES
 
 LOWEST, HIGHEST = 0.05, 20.0
-"""Temperatures that are tried."""
+"""Range of temperatures that are tried."""
 
 
 def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
@@ -28,14 +28,10 @@ def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(target: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature with the smallest negative log-likelihood.
+    """Temperature with the smallest negative log-likelihood of target ``(N,)`` on validation.
 
     Guo et al., "On Calibration of Modern Neural Networks", arXiv 1706.04599, section 4.2. The
     likelihood has one optimum in the temperature.
-
-    Args:
-        target: ``(N,)`` int64, of the validation split.
-        probabilities: ``(N, 7)``, as the network gives them.
     """
 
     def loss(logarithm: float) -> float:
@@ -63,10 +59,10 @@ def calibrate(
         val: target ``(M,)`` and probabilities ``(M, 7)`` of the validation split.
         target: ``(N,)`` of the split that is measured.
         probabilities: ``(N, 7)``.
-        fitted_on: what the validation images are.
-        notes: what a reader must know of them.
+        fitted_on: name of the validation images.
+        notes: what a reader must know about them.
         resamples: simulated sets of images for the interval.
-        seed: of these.
+        seed: seed of these sets.
 
     Returns:
         ``temperature``, ``fitted_on``, ``notes``, ``validation_calibration_error`` before and

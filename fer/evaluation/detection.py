@@ -1,4 +1,4 @@
-"""Where the faces are in a photograph.
+"""Face detection in photographs.
 
 The detector is the frontal-face cascade of local binary patterns (Liao et al., *Learning
 Multi-scale Block Local Binary Patterns for Face Recognition*, ICB 2007) that ships inside
@@ -21,13 +21,13 @@ from fer.core.errors import ConfigError
 Box = tuple[int, int, int, int]
 """x and y of the upper left corner, width and height, in pixels."""
 Detector = Callable[[np.ndarray], list[Box]]
-"""Boxes of the faces in an image ``(H, W)`` or ``(H, W, 3)`` uint8, none where there is none."""
+"""From an image ``(H, W)`` or ``(H, W, 3)`` uint8 to the boxes of its faces."""
 
 WINDOW = 24
 """Side of the smallest face that the cascade knows, in pixels."""
 SEARCHED = 30
-"""Side in pixels that the smallest wanted face is shrunk to: a little above :data:`WINDOW`, below
-which many faces are missed; more costs time and finds more that is no face."""
+"""Side in pixels that the smallest wanted face is shrunk to: just above :data:`WINDOW`, near which
+many faces are missed; more costs time and finds more that is not a face."""
 STEP = 1.05
 """Ratio of one searched size to the next."""
 ALIKE = 0.4
@@ -36,15 +36,14 @@ ALIKE = 0.4
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one face."""
+    """A network's answer for one face."""
 
     emotion: str
-    """The most probable."""
+    """The most probable one."""
     probabilities: dict[str, float]
-    """Of every emotion, in the order of :data:`fer.core.labels.EMOTIONS`."""
+    """Every emotion's, in the order of :data:`fer.core.labels.EMOTIONS`."""
     box: Box | None = None
-    """The face in its picture (x, y, width, height in pixels, without the margin); None where the
-    whole picture is the face."""
+    """Where the face is in its picture, without the margin; None where the picture is the face."""
 
     @property
     def confidence(self) -> float:
@@ -59,7 +58,8 @@ class FaceDetector:
     Args:
         min_size: side of the smallest face, as a share of the picture's shorter side. Half of it
             takes about four times as long.
-        neighbours: windows that must agree on a face. More: fewer false faces, and fewer true ones.
+        neighbours: windows that must agree on a face; more mean fewer false faces and fewer true
+            ones.
 
     Raises:
         ConfigError: a value that cannot work; or, at the first call, no scikit-image.
@@ -120,7 +120,7 @@ class FaceDetector:
 
 
 def group(squares: np.ndarray, neighbours: int) -> list[np.ndarray]:
-    """The faces that overlapping windows agree on.
+    """Faces that at least ``neighbours`` overlapping windows agree on.
 
     scikit-image's own grouping leaves boxes inside boxes and does not say how many windows agreed.
 
@@ -129,8 +129,8 @@ def group(squares: np.ndarray, neighbours: int) -> list[np.ndarray]:
         neighbours: windows that a face needs.
 
     Returns:
-        x, y and side of each face: the means of its windows. The surest face comes first; one whose
-        centre lies in a surer one, or that has such a one's centre in it, is left out.
+        x, y and side of each face: the means of its windows. The surest face comes first; one that
+        overlaps a surer one's centre, or has its own centre in it, is left out.
     """
     from scipy.sparse.csgraph import connected_components
 
@@ -138,14 +138,9 @@ def group(squares: np.ndarray, neighbours: int) -> list[np.ndarray]:
         return []
     low, side = squares[:, :2], squares[:, 2]
     high = low + side[:, None]
-    sides = [
-        (
-            np.minimum(high[:, None, axis], high[None, :, axis])
-            - np.maximum(low[:, None, axis], low[None, :, axis])
-        ).clip(min=0)
-        for axis in (0, 1)
-    ]
-    shared = sides[0] * sides[1]
+    shared = np.prod(  # of each pair of windows
+        (np.minimum(high[:, None], high) - np.maximum(low[:, None], low)).clip(min=0), axis=2
+    )
     union = side[:, None] ** 2 + side[None] ** 2 - shared
     count, member = connected_components(shared > ALIKE * union, directed=False)
     votes = np.bincount(member, minlength=count)
@@ -160,28 +155,23 @@ def group(squares: np.ndarray, neighbours: int) -> list[np.ndarray]:
 
 
 def has_centre(outer: np.ndarray, inner: np.ndarray) -> bool:
-    """Whether the centre of ``inner`` (x, y, side) lies in ``outer``."""
+    """Tell whether the centre of ``inner`` (x, y, side) lies in ``outer``."""
     centre = inner[:2] + inner[2] / 2
     return bool(((outer[:2] < centre) & (centre < outer[:2] + outer[2])).all())
 
 
 def fit(square: np.ndarray, width: int, height: int) -> Box:
-    """A square in whole pixels that lies inside an image."""
+    """Round a square to whole pixels inside an image."""
     side = max(1, min(round(float(square[2])), width, height))
     x, y = (int(np.clip(round(float(square[i])), 0, (width, height)[i] - side)) for i in (0, 1))
     return x, y, side, side
 
 
 def crop(image: np.ndarray, box: Box, margin: float = 0.0) -> np.ndarray:
-    """The square around a face.
+    """Cut the square around a face out of an image ``(H, W)`` or ``(H, W, 3)`` uint8.
 
-    Args:
-        image: ``(H, W)`` or ``(H, W, 3)`` uint8.
-        box: the face; of a box that is not square, the longer side counts.
-        margin: what is added on each side, as a share of the box; below 0 takes away.
-
-    Returns:
-        ``(S, S)`` or ``(S, S, 3)`` uint8. Beyond the image's border, its last pixels are repeated.
+    The longer side of ``box`` counts, and ``margin``, a share of it, is added on each side (below 0
+    takes away). Beyond the image's border, its last pixels are repeated.
     """
     x, y, width, height = box
     side = max(1, round(max(width, height) * (1 + 2 * margin)))

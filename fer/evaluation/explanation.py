@@ -1,4 +1,4 @@
-"""What saliency maps say of a network, as plain arrays: no torch here."""
+"""Results of saliency maps, as plain arrays: no torch here."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 REPLACEMENTS = {"mean": "mean gray", "black": "black"}
-"""What stands for deleted pixels while maps are checked, in words."""
+"""Words for the values that replace deleted pixels while maps are checked."""
 
 
 @dataclass(frozen=True)
-class Confusion:
-    """Images of one emotion that were taken for another, and maps of both."""
+class ConfusionMaps:
+    """Images of one emotion that were taken for another, with maps of both."""
 
     true: str
     predicted: str
@@ -22,7 +22,7 @@ class Confusion:
     probabilities: np.ndarray
     """``(N, 7)``."""
     maps: dict[str, np.ndarray]
-    """Of each method ``(N, 2, H, W)``: for the true emotion and for the predicted one."""
+    """Method → ``(N, 2, H, W)``: for the true emotion and for the predicted one."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Explanation:
     """Where a network looks."""
 
     summary: dict[str, Any]
-    """Plain data, the content of ``saliency.json``. Shares and probabilities are fractions."""
+    """Content of ``saliency.json``. Shares and probabilities are fractions."""
     images: np.ndarray
     """The correctly recognised images that are explained, ``(M, H, W, C)`` uint8."""
     target: np.ndarray
-    """``(M,)`` int64, their emotions."""
+    """Their emotions, ``(M,)`` int64."""
     maps: dict[str, np.ndarray]
-    """Of each method ``(M, H, W)`` float32."""
-    confusions: list[Confusion]
+    """Method → ``(M, H, W)`` float32."""
+    confusions: list[ConfusionMaps]

@@ -1,4 +1,4 @@
-"""Probabilities of a network for images, and what they are worth on a split."""
+"""A network's probabilities for images, and what they are worth on a split."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def predict(
     """Probabilities ``(N, 7)`` float32 of images ``(N, H, W, C)`` uint8.
 
     With ``tta="flip"`` (test-time augmentation) they are the mean over each image and its mirror
-    image.
-
-    The network is left in evaluation mode on ``device``.
+    image. The network is left in evaluation mode on ``device``.
 
     Raises:
         ConfigError: the precision is unknown.
@@ -51,7 +49,7 @@ def predict(
 
 
 def for_inference(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    """The network in evaluation mode on ``device``, where it is left; BatchNorm is folded."""
+    """Put the network into evaluation mode on ``device``, and fold its BatchNorm if it can."""
     network = network.to(device).to(memory_format=torch.channels_last).eval()
     fold = getattr(network, "folded", None)
     if callable(fold):
@@ -70,22 +68,23 @@ def measure_network(
     seed: int = 0,
     tta: str | None = None,
 ) -> SplitResult:
-    """Predict and measure one split. Training and evaluation both come here, and so agree.
+    """Predict and measure one split, for training and evaluation alike.
 
     Args:
         network: gives logits ``(N, 7)``.
-        data: set up.
+        data: a data module that is set up.
         split: ``train``, ``val``, ``test`` or ``val+test``.
         computing: device and precision.
         batch_size: images per step.
-        resamples: bootstrap resamples for the intervals.
-        seed: of the bootstrap.
+        resamples: see :func:`fer.evaluation.metrics.measure_scores`.
+        seed: see :func:`fer.evaluation.metrics.measure_scores`.
         tta: see :func:`predict`; the metrics then name it.
 
     Raises:
         DataError: the split is empty, or the network's answers are not finite.
     """
     dataset = data.split(split)
+    target = dataset.targets
     probabilities = predict(
         network,
         dataset.images,
@@ -94,15 +93,9 @@ def measure_network(
         batch_size=batch_size,
         tta=tta,
     )
+    leaks = data.leaked(split), data.nearly_leaked(split)
     metrics = measure_split(
-        data.dataset_name,
-        split,
-        dataset.targets,
-        probabilities,
-        data.leaked(split),
-        data.nearly_leaked(split),
-        resamples=resamples,
-        seed=seed,
+        data.dataset_name, split, target, probabilities, *leaks, resamples=resamples, seed=seed
     )
     integrity = data.prepared.integrity
     if integrity["verdict"] == ALTERED:  # a number that is copied elsewhere takes this along
@@ -111,4 +104,4 @@ def measure_network(
         metrics["tta"] = tta
     if data.left_out:
         metrics["left_out"] = data.left_out
-    return SplitResult(metrics, dataset.images, dataset.targets, probabilities, list(dataset.ids))
+    return SplitResult(metrics, dataset.images, target, probabilities, list(dataset.ids))

@@ -1,4 +1,4 @@
-"""Every number of ``metrics.json``, from targets and probabilities, in double precision."""
+"""Numbers of ``metrics.json``, from targets and probabilities, in double precision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fer.core import labels
-from fer.core.errors import ConfigError, DataError
+from fer.core.errors import DataError
 from fer.evaluation.calibration_error import BINS, bins_of
 from fer.evaluation.intervals import percentile
 from fer.evaluation.scores import (
@@ -28,7 +28,7 @@ SMALLEST_GROUP = 20
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What a network says of one split."""
+    """A network's answers on one split."""
 
     metrics: dict[str, Any]
     images: np.ndarray
@@ -60,25 +60,20 @@ def per_class(matrix: np.ndarray) -> dict[str, dict[str, float]]:
 
 
 def reliability(correct: np.ndarray, confidence: np.ndarray) -> list[dict[str, Any]]:
-    """The bins of the calibration error: bounds, images, mean confidence and accuracy.
+    """Bounds, images, mean confidence and accuracy of the calibration error's 15 bins.
 
-    Args:
-        correct: ``(N,)`` bool.
-        confidence: ``(N,)``, the probability of the predicted emotion.
-
-    Returns:
-        A mapping for each of the 15 bins; its means are None where it has no image.
+    ``correct`` is ``(N,)`` bool, ``confidence`` ``(N,)``. The means of an empty bin are None.
     """
     bins = bins_of(confidence)
     images = np.bincount(bins, minlength=BINS)
-    sums = [np.bincount(bins, weights=x, minlength=BINS) for x in (confidence, correct)]
+    sure, hits = (np.bincount(bins, weights=x, minlength=BINS) for x in (confidence, correct))
     return [
         {
             "low": index / BINS,
             "high": (index + 1) / BINS,
             "images": int(n),
-            "confidence": float(sums[0][index] / n) if n else None,
-            "accuracy": float(sums[1][index] / n) if n else None,
+            "confidence": float(sure[index] / n) if n else None,
+            "accuracy": float(hits[index] / n) if n else None,
         }
         for index, n in enumerate(images)
     ]
@@ -107,11 +102,7 @@ def intervals(
 
 
 def measure_scores(
-    target: np.ndarray,
-    probabilities: np.ndarray,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
+    target: np.ndarray, probabilities: np.ndarray, *, resamples: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
     """Number of images, every score, and their intervals. Fractions, not percent.
 
@@ -119,16 +110,11 @@ def measure_scores(
         target: ``(N,)`` int64, 0–6.
         probabilities: ``(N, 7)``.
         resamples: simulated or resampled sets of images for the intervals that need them.
-        seed: of these.
+        seed: seed of these sets.
 
     Raises:
         DataError: there is no image, a probability is not finite, or a metric gives no number.
-        ConfigError: too few resamples for an interval.
     """
-    if resamples < 100:
-        raise ConfigError(
-            f"metrics.resamples: expected at least 100 for a 95 % interval, found {resamples}."
-        )
     if len(target) == 0:
         raise DataError("expected at least one image to measure, found none.")
     if not np.isfinite(probabilities).all():
@@ -148,13 +134,9 @@ def measure_scores(
 
 
 def measure(
-    target: np.ndarray,
-    probabilities: np.ndarray,
-    *,
-    resamples: int = 2000,
-    seed: int = 0,
+    target: np.ndarray, probabilities: np.ndarray, *, resamples: int = 2000, seed: int = 0
 ) -> dict[str, Any]:
-    """As :func:`measure_scores`, with per-class figures and the confusion matrix."""
+    """:func:`measure_scores`, with per-class figures and the confusion matrix."""
     found = measure_scores(target, probabilities, resamples=resamples, seed=seed)
     matrix = confusion_matrix(target, probabilities.argmax(axis=1))
     return {**found, "per_class": per_class(matrix), "confusion_matrix": matrix.tolist()}
@@ -171,21 +153,17 @@ def measure_split(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The content of ``metrics.json``.
+    """The content of ``metrics.json``: :func:`measure_scores`, whose errors name dataset and split.
 
     Args:
-        dataset: its name.
-        split: ``train``, ``val`` or ``test``.
+        dataset: name.
+        split: name.
         target: ``(N,)`` int64.
         probabilities: ``(N, 7)``.
-        leaked: ``(N,)`` bool, images that stand again in an earlier split.
-        nearly_leaked: the same with their near duplicates; None where these are not known.
-        resamples: simulated or resampled sets of images for the intervals that need them.
-        seed: of these.
-
-    Raises:
-        DataError: as :func:`measure_scores`; the message names dataset and split.
-        ConfigError: too few resamples for an interval.
+        leaked: ``(N,)`` bool, images that are duplicated in an earlier split.
+        nearly_leaked: the same with near duplicates; None where these are not known.
+        resamples: see :func:`measure_scores`.
+        seed: see :func:`measure_scores`.
     """
     options: Mapping[str, int] = {"resamples": resamples, "seed": seed}
     parts = {"without_leaks": leaked, "without_near_leaks": nearly_leaked}
@@ -217,42 +195,33 @@ def measure_subgroups(
     resamples: int = 2000,
     seed: int = 0,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Scores of the images that share an annotated attribute.
+    """:func:`measure_scores` of the images that share an annotated attribute.
 
-    Args:
-        target: ``(N,)`` int64.
-        probabilities: ``(N, 7)``.
-        attributes: name → the value of each image; an empty text for none.
-        resamples: simulated or resampled sets of images for the intervals that need them.
-        seed: of these.
+    ``attributes`` maps a name to the value of each image, an empty text for none.
 
     Returns:
         attribute → value → samples, scores and intervals, in the order of the values. A group of
         fewer than :data:`SMALLEST_GROUP` images has its samples alone.
-
-    Raises:
-        DataError: as :func:`measure_scores`; the message names the group.
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, column in attributes.items():
         values = np.array(column)
         for value in sorted(set(column) - {""}):
-            chosen = values == value
-            if chosen.sum() < SMALLEST_GROUP:
-                found.setdefault(name, {})[value] = {"samples": int(chosen.sum())}
-                continue
-            try:
-                group = measure_scores(
-                    target[chosen], probabilities[chosen], resamples=resamples, seed=seed
-                )
-            except DataError as error:
-                raise DataError(f"{name} {value}: {error}") from error
+            own = values == value
+            group: dict[str, Any] = {"samples": int(own.sum())}
+            if own.sum() >= SMALLEST_GROUP:
+                try:
+                    group = measure_scores(
+                        target[own], probabilities[own], resamples=resamples, seed=seed
+                    )
+                except DataError as error:
+                    raise DataError(f"{name} {value}: {error}") from error
             found.setdefault(name, {})[value] = group
     return found
 
 
 def describe_empty(metrics: Mapping[str, Any]) -> str | None:
-    """What a reader must know where an emotion has no image; None where each has one."""
+    """A sentence for the reader where an emotion has no image; None where each has one."""
     empty = [name for name, row in metrics["per_class"].items() if row["support"] == 0]
     if not empty:
         return None

@@ -1,4 +1,4 @@
-"""What a network gets wrong: the predictions of every image, and the mistakes worth looking at."""
+"""Predictions of every image, and the mistakes worth looking at."""
 
 from __future__ import annotations
 
@@ -16,14 +16,9 @@ from fer.core.errors import DataError
 from fer.core.files import from_cell, open_data, write_csv
 from fer.evaluation.scores import confusion_matrix
 
-PREDICTION_COLUMNS = (
-    "id",
-    "true",
-    "predicted",
-    "confidence",
-    *(f"p_{emotion}" for emotion in labels.EMOTIONS),
-)
-"""Of ``predictions.csv``."""
+SHARES = tuple(f"p_{emotion}" for emotion in labels.EMOTIONS)
+PREDICTION_COLUMNS = ("id", "true", "predicted", "confidence", *SHARES)
+"""Columns of ``predictions.csv``."""
 
 
 @dataclass(frozen=True)
@@ -33,39 +28,32 @@ class Confusion:
     true: str
     predicted: str
     rows: np.ndarray
-    """Of the images, the most confident mistake first."""
+    """Indices of the images, the most confident mistake first."""
     share: float
-    """Of the images of the true emotion."""
+    """Their share of the images of the true emotion."""
 
 
 def frequent_confusions(
     target: np.ndarray, probabilities: np.ndarray, pairs: int
 ) -> list[Confusion]:
-    """The most frequent pairs of a true and another, predicted emotion, the most frequent first.
+    """Find up to ``pairs`` pairs of a true and another, predicted emotion, most frequent first.
 
     Args:
         target: ``(N,)`` int64.
         probabilities: ``(N, 7)``.
-        pairs: how many at most; pairs that do not occur are left out.
+        pairs: how many; pairs that do not occur are left out.
     """
-    preds = probabilities.argmax(axis=1)
-    confidence = probabilities.max(axis=1)
+    preds, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     matrix = confusion_matrix(target, preds)
     wrong = matrix * ~np.eye(len(matrix), dtype=bool)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:pairs]
     found = []
-    for true, predicted in zip(*np.unravel_index(order, wrong.shape), strict=True):
+    for cell in np.argsort(-wrong, axis=None, kind="stable")[:pairs]:
+        true, predicted = divmod(int(cell), len(matrix))
         rows = np.flatnonzero((target == true) & (preds == predicted))
-        if len(rows):
+        if wrong[true, predicted]:
             rows = rows[np.argsort(-confidence[rows], kind="stable")]
-            found.append(
-                Confusion(
-                    labels.EMOTIONS[true],
-                    labels.EMOTIONS[predicted],
-                    rows,
-                    float(len(rows) / matrix[true].sum()),
-                )
-            )
+            share = float(len(rows) / matrix[true].sum())
+            found.append(Confusion(labels.EMOTIONS[true], labels.EMOTIONS[predicted], rows, share))
     return found
 
 
@@ -85,26 +73,20 @@ def write_predictions(
     """
     preds = probabilities.argmax(axis=1)
     rows = (
-        {
-            "id": id,
-            "true": labels.EMOTIONS[target[row]],
-            "predicted": labels.EMOTIONS[preds[row]],
-            "confidence": f"{probabilities[row, preds[row]]:.9g}",
-            **{
-                f"p_{emotion}": f"{probabilities[row, index]:.9g}"
-                for index, emotion in enumerate(labels.EMOTIONS)
-            },
-        }
-        for row, id in enumerate(ids)
+        [id, labels.EMOTIONS[true], labels.EMOTIONS[pred], f"{own[pred]:.9g}"]
+        + [f"{p:.9g}" for p in own]
+        for id, true, pred, own in zip(ids, target, preds, probabilities, strict=True)
     )
-    return write_csv(path, PREDICTION_COLUMNS, rows)
+    return write_csv(
+        path, PREDICTION_COLUMNS, (dict(zip(PREDICTION_COLUMNS, row, strict=True)) for row in rows)
+    )
 
 
 def read_predictions(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Ids, target ``(N,)`` int64 and probabilities ``(N, 7)`` float32 of ``predictions.csv``.
 
     Raises:
-        DataError: it cannot be read or is not such a table.
+        DataError: the file cannot be read or is not such a table.
     """
     try:
         with open_data(path) as data:
@@ -114,11 +96,10 @@ def read_predictions(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
             if not set(PREDICTION_COLUMNS) <= set(table.fieldnames or ()):
                 raise ValueError("other columns")
         probabilities = np.array(
-            [[float(row[f"p_{emotion}"]) for emotion in labels.EMOTIONS] for row in rows],
-            dtype=np.float32,
+            [[float(row[column]) for column in SHARES] for row in rows], dtype=np.float32
         ).reshape(-1, labels.NUM_CLASSES)
         if not ((probabilities >= 0) & (probabilities <= 1)).all():  # NaN is refused too
-            raise ValueError("probabilities that are none")
+            raise ValueError("numbers that are not probabilities")
         return (
             [from_cell(row["id"]) for row in rows],
             np.array([labels.INDEX[row["true"]] for row in rows], dtype=np.int64),

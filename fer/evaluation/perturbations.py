@@ -2,13 +2,14 @@
 
 They act on uint8 images at the network's input size, before normalisation: noise that is added to a
 larger image is averaged away while it shrinks. Lengths are shares of the image's side, so that 48
-and 64 pixels are damaged alike. What is random (the place of a patch, the grain of noise) is drawn
-from a generator of the image's own, which depends on the seed, the perturbation's name and the
-sample id alone: every network, run and machine sees the same damage, and the severities of one
-perturbation share their draws, so that a larger patch covers the smaller one.
+and 64 pixels are damaged alike. Random numbers (the place of a patch, the grain of noise) come from
+a generator of the image's own, which depends on the seed, the perturbation's name and the sample id
+alone: every network, run and machine sees the same damage, and the severities of one perturbation
+share their random numbers, so that a larger patch covers the smaller one.
 
-A new perturbation is a function here (or anywhere that Python can import) and a YAML file in
-``conf/perturbation``.
+A perturbation is a function of images ``(N, H, W, C)`` uint8, their :class:`Draws` and parameters
+that returns a new array. A new one is such a function here (or anywhere that Python can import) and
+a YAML file in ``conf/perturbation``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import cv2
 import numpy as np
 
 from fer.core.errors import ConfigError, first_line
+from fer.core.options import whole
 
 MAX_SEVERITY = 5
 GAMMA = 2.2
@@ -33,7 +35,7 @@ class Draws:
     """A random generator for each image of a batch, made when it is asked for.
 
     Args:
-        name: of the perturbation.
+        name: name of the perturbation.
         ids: sample id of each image.
         seed: another seed damages every image in another place.
 
@@ -67,11 +69,9 @@ def gaussian_blur(
     """Blur with a Gaussian.
 
     Args:
-        images: ``(N, H, W, C)`` uint8.
-        draws: not used.
-        sigma: standard deviation as a share of the side; None for what torchvision takes for a
+        sigma: standard deviation as a share of the side; None for torchvision's choice for a
             kernel, 0.3 ((kernel - 1) / 2 - 1) + 0.8 pixels.
-        kernel: taps on a side, odd, in pixels; None for as many as eight bits can tell.
+        kernel: taps on a side, odd, in pixels; None for as many as eight bits can tell apart.
 
     Raises:
         ConfigError: neither is given, or the kernel is even.
@@ -88,12 +88,9 @@ def gaussian_blur(
 
 
 def motion_blur(images: np.ndarray, draws: Draws, *, length: float) -> np.ndarray:
-    """Blur along a straight path in a random direction, as of a moving head or camera.
+    """Blur along a straight path in a random direction, as if the head or camera had moved.
 
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        draws: of the direction.
-        length: of the path, as a share of the side.
+    ``length`` is that of the path, as a share of the side.
     """
     reach = length * images.shape[1]
     size = 2 * int(np.ceil(reach / 2)) + 1
@@ -120,8 +117,6 @@ def occlusion(images: np.ndarray, draws: Draws, *, size: float, fill: float = 0.
     A larger square covers the smaller one of the same image.
 
     Args:
-        images: ``(N, H, W, C)`` uint8.
-        draws: of the place.
         size: side of the square as a share of the image's.
         fill: its brightness, 0 (black) to 1.
     """
@@ -141,10 +136,8 @@ def band(
     """Cover a horizontal band over the whole width, as over the eyes or the mouth.
 
     Args:
-        images: ``(N, H, W, C)`` uint8.
-        draws: not used.
-        centre: of the band from the top, as a share of the side.
-        height: of the band, as a share of the side.
+        centre: middle of the band, from the top, as a share of the side.
+        height: its height, as a share of the side.
         fill: its brightness, 0 (black) to 1.
     """
     side = images.shape[1]
@@ -165,8 +158,6 @@ def low_light(
     Single-Image Raw-Data", IEEE TIP 17(10), 2008.
 
     Args:
-        images: ``(N, H, W, C)`` uint8.
-        draws: of the photons.
         gain: share of the light that is left, 0 to 1.
         photons: that a white pixel would collect in full light.
         gamma: exponent from stored values to light.
@@ -184,13 +175,7 @@ def low_light(
 
 
 def gaussian_noise(images: np.ndarray, draws: Draws, *, std: float) -> np.ndarray:
-    """Add independent Gaussian noise to every value.
-
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        draws: of the noise.
-        std: its standard deviation as a share of the largest value.
-    """
+    """Add independent Gaussian noise, ``std`` as a share of the largest value, to every value."""
     shape = images.shape[1:]
 
     def add(image: np.ndarray, index: int) -> np.ndarray:
@@ -201,36 +186,18 @@ def gaussian_noise(images: np.ndarray, draws: Draws, *, std: float) -> np.ndarra
 
 
 def contrast(images: np.ndarray, draws: Draws, *, factor: float) -> np.ndarray:
-    """Bring every value closer to its image's mean.
-
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        draws: not used.
-        factor: share of the contrast that is left, 0 to 1.
-    """
+    """Bring every value closer to its image's mean: ``factor`` of the contrast is left, 0 to 1."""
     mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
     return _to_uint8(mean + factor * (images - mean))
 
 
 def brightness(images: np.ndarray, draws: Draws, *, factor: float) -> np.ndarray:
-    """Multiply every value; what exceeds white is cut off.
-
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        draws: not used.
-        factor: below 1 is darker, above 1 brighter.
-    """
+    """Multiply every value by ``factor``; what exceeds white is cut off."""
     return _to_uint8(np.arange(256) * factor)[images]
 
 
 def jpeg(images: np.ndarray, draws: Draws, *, quality: int) -> np.ndarray:
-    """Compress as JPEG and decode again.
-
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        draws: not used.
-        quality: of libjpeg, 1 to 100.
-    """
+    """Compress as JPEG of libjpeg's ``quality``, 1 to 100, and decode again."""
     colour = images.shape[-1] == 3
     flag = cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE
 
@@ -245,13 +212,7 @@ def jpeg(images: np.ndarray, draws: Draws, *, quality: int) -> np.ndarray:
 
 
 def rotation(images: np.ndarray, draws: Draws, *, degrees: float) -> np.ndarray:
-    """Turn around the centre, to a random side; the border is repeated outwards.
-
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        draws: of the side.
-        degrees: of the turn.
-    """
+    """Turn around the centre, to a random side; the border is repeated outwards."""
     height, width = images.shape[1:3]
 
     def turn(image: np.ndarray, index: int) -> np.ndarray:
@@ -263,21 +224,13 @@ def rotation(images: np.ndarray, draws: Draws, *, degrees: float) -> np.ndarray:
 
 
 def shift(images: np.ndarray, draws: Draws, *, distance: float) -> np.ndarray:
-    """Move in a random direction; the border is repeated outwards.
-
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-        draws: of the direction.
-        distance: of the move, as a share of the side.
-    """
+    """Move by ``distance``, a share of the side, in a random direction; the border is repeated."""
     pixels = distance * images.shape[1]
 
     def move(image: np.ndarray, index: int) -> np.ndarray:
         angle = 2 * np.pi * draws[index].random()
-        return _warp(
-            image,
-            np.array([[1, 0, pixels * np.cos(angle)], [0, 1, pixels * np.sin(angle)]]),
-        )
+        along_x, along_y = pixels * np.cos(angle), pixels * np.sin(angle)
+        return _warp(image, np.array([[1, 0, along_x], [0, 1, along_y]]))
 
     return _each(images, move)
 
@@ -320,19 +273,13 @@ class Setting:
     """Side in pixels at which it acts, before the image is brought to the network's size; None for
     that size itself."""
     reference: dict[str, dict[str, Any]] | None = None
-    """Of somebody else's network, by dataset: its published ``accuracy`` (fraction), and of how
-    many ``images``."""
+    """Dataset → another network's published ``accuracy`` (fraction), and of how many ``images``."""
 
     def __call__(self, images: np.ndarray, ids: Sequence[str], seed: int) -> np.ndarray:
-        """Damaged images, a new array.
-
-        Args:
-            images: ``(N, H, W, C)`` uint8.
-            ids: sample ids, which decide what is random.
-            seed: of the perturbations.
+        """Damage images ``(N, H, W, C)`` uint8 into a new array; ids decide what is random.
 
         Raises:
-            ConfigError: the function fails, or gives something else than images of this form.
+            ConfigError: the function fails, or returns something other than images of this form.
         """
         try:
             found = self.function(images, Draws(self.perturbation, ids, seed), **self.parameters)
@@ -355,7 +302,7 @@ def make_settings(
     severities: Sequence[int] | None,
     load: Callable[[str], Function],
 ) -> list[Setting]:
-    """What a ``perturbation`` configuration asks for, perturbation by perturbation.
+    """List what a ``perturbation`` configuration asks for.
 
     Args:
         perturbations: name → ``_target_``, ``severities`` (parameters of each, weakest first),
@@ -370,45 +317,14 @@ def make_settings(
     """
     settings = []
     for name, node in perturbations.items():
-        key = f"perturbation.{name}"
-        if not isinstance(node, Mapping) or not {"_target_", "severities"} <= node.keys():
-            raise ConfigError(
-                f"{key}: expected a function (_target_) and its severities, found {node!r}."
-            )
-        unknown = node.keys() - {"_target_", "severities", "image_size", "reference"}
-        if unknown:
-            raise ConfigError(
-                f"{key}: expected _target_, severities, image_size and reference, found "
-                f"{', '.join(sorted(unknown))}."
-            )
+        _check_node(f"perturbation.{name}", node)
         steps = node["severities"]
-        if not isinstance(steps, list) or not 1 <= len(steps) <= MAX_SEVERITY:
-            raise ConfigError(
-                f"{key}.severities: expected a list of 1 to {MAX_SEVERITY} parameter sets, the "
-                f"weakest first, found {steps!r}."
-            )
-        chosen = list(range(1, len(steps) + 1)) if severities is None else sorted(set(severities))
-        if not chosen or any(
-            isinstance(severity, bool)
-            or not isinstance(severity, int)
-            or not 1 <= severity <= len(steps)
-            for severity in chosen
-        ):
+        chosen = range(1, len(steps) + 1) if severities is None else sorted(set(severities))
+        if not chosen or not all(whole(1, len(steps))[1](severity) for severity in chosen):
             raise ConfigError(
                 f"robustness.severities: expected whole numbers from 1 to {len(steps)} for "
                 f"{name}, found {list(severities or [])}. Leave it out for all of them."
             )
-        size = node.get("image_size")
-        if size is not None and (not isinstance(size, int) or size < 1):
-            raise ConfigError(f"{key}.image_size: expected pixels, or null, found {size!r}.")
-        reference = node.get("reference") or {}
-        for dataset, published in reference.items():
-            found = published.get("accuracy") if isinstance(published, Mapping) else None
-            if not isinstance(found, list) or len(found) != len(steps) or "images" not in published:
-                raise ConfigError(
-                    f"{key}.reference.{dataset}: expected the number of images and, as accuracy, "
-                    f"one for each of the {len(steps)} severities, found {published!r}."
-                )
         function = load(node["_target_"])
         for severity in chosen:
             parameters = dict(steps[severity - 1] or {})
@@ -416,20 +332,41 @@ def make_settings(
                 inspect.signature(function).bind(None, None, **parameters)
             except TypeError as error:
                 raise ConfigError(
-                    f"{key}.severities: {node['_target_']} does not accept {parameters}: {error}."
+                    f"perturbation.{name}.severities: {node['_target_']} does not accept "
+                    f"{parameters}: {error}."
                 ) from error
-            settings.append(
-                Setting(
-                    name,
-                    severity,
-                    parameters,
-                    function,
-                    size,
-                    {
-                        dataset: {**published, "accuracy": published["accuracy"][severity - 1]}
-                        for dataset, published in reference.items()
-                    }
-                    or None,
-                )
-            )
+            reference = {
+                dataset: {**published, "accuracy": published["accuracy"][severity - 1]}
+                for dataset, published in (node.get("reference") or {}).items()
+            }
+            size = node.get("image_size")
+            settings.append(Setting(name, severity, parameters, function, size, reference or None))
     return settings
+
+
+def _check_node(key: str, node: Any) -> None:
+    if not isinstance(node, Mapping) or not {"_target_", "severities"} <= node.keys():
+        raise ConfigError(
+            f"{key}: expected a function (_target_) and its severities, found {node!r}."
+        )
+    unknown = node.keys() - {"_target_", "severities", "image_size", "reference"}
+    if unknown:
+        raise ConfigError(
+            f"{key}: expected _target_, severities, image_size and reference, found "
+            f"{', '.join(sorted(unknown))}."
+        )
+    steps, size = node["severities"], node.get("image_size")
+    if not isinstance(steps, list) or not 1 <= len(steps) <= MAX_SEVERITY:
+        raise ConfigError(
+            f"{key}.severities: expected a list of 1 to {MAX_SEVERITY} parameter sets, the "
+            f"weakest first, found {steps!r}."
+        )
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise ConfigError(f"{key}.image_size: expected pixels, or null, found {size!r}.")
+    for dataset, published in (node.get("reference") or {}).items():
+        found = published.get("accuracy") if isinstance(published, Mapping) else None
+        if not isinstance(found, list) or len(found) != len(steps) or "images" not in published:
+            raise ConfigError(
+                f"{key}.reference.{dataset}: expected the number of images and, as accuracy, "
+                f"one for each of the {len(steps)} severities, found {published!r}."
+            )

@@ -1,6 +1,6 @@
 """Emotions of faces in images: the Python interface to a trained network.
 
-The same functions as in evaluation decode, resize and predict, so that the same image gets the same
+Images are decoded, resized and predicted as in evaluation, so that the same image gets the same
 probabilities here and in ``predictions.csv``.
 """
 
@@ -26,9 +26,9 @@ Array = np.ndarray | torch.Tensor
 """Array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` uint8 RGB, ``(N, H, W, C)`` for several; tensor
 ``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``, uint8 or float 0–1, ``(N, C, H, W)`` for several."""
 File = Path | str | Image.Image
-"""A path or a Pillow image; what is transparent, or has 16 bits, is treated as in training."""
+"""A path or a Pillow image; transparency and 16 bits are treated as in training."""
 Several = list[Any] | tuple[Any, ...]
-"""Any of them, of any sizes, also mixed."""
+"""Any of these, of any sizes, also mixed."""
 
 
 class Predictor:
@@ -39,13 +39,13 @@ class Predictor:
             ``"pretrained"`` for the package's own network; or a network that gives logits
             ``(N, 7)`` and has ``image_size`` and ``in_channels``.
         accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
-        precision: ``auto``, ``32-true``, ``bf16-mixed`` or ``16-mixed``, as in evaluation.
+        precision: ``auto``, ``32-true``, ``bf16-mixed`` or ``16-mixed``.
         detector: finds the faces in a photograph; None for
             :class:`~fer.evaluation.detection.FaceDetector`.
-        margin: around a face that was found, as a share of its box on each side. With 0 the boxes
-            of the default detector are what FER2013's crops are: in the 255 of 400 validation
-            images, surrounded by their own border, in which it finds the face, the boxes have a
-            median side of 47.6 of 48 pixels and lie in the middle.
+        margin: added around a face that was found, as a share of its box on each side. With 0 the
+            default detector's boxes match FER2013's crops: it finds the face in 255 of 400
+            validation images surrounded by their own border, with boxes in the middle and a median
+            side of 47.6 of 48 pixels.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
@@ -94,20 +94,19 @@ class Predictor:
     def __call__(self, images: Array) -> Any: ...
 
     def __call__(self, images: File | Array | Several) -> Any:
-        """What the network says of an image of one face, or of each of several.
+        """Recognise the emotion of one face in an image, or in each of several images.
 
         Returns:
             A :class:`Prediction`, or a list of them for several images.
 
         Raises:
-            DataError: something is no such image.
+            DataError: something is not such an image.
         """
         if is_one(images):
             return self._predict([self._input(read_pixels(images))])[0]
         # One after the other: only the small inputs are kept, not the pictures.
-        return self._predict(
-            [self._input(read_pixels(one, f"image {i}")) for i, one in enumerate(images)]  # type: ignore[arg-type]
-        )
+        inputs = [self._input(read_pixels(one, f"image {i}")) for i, one in enumerate(images)]  # type: ignore[arg-type]
+        return self._predict(inputs)
 
     @overload
     def find(self, images: File) -> list[Prediction]: ...
@@ -119,14 +118,14 @@ class Predictor:
     def find(self, images: Array) -> Any: ...
 
     def find(self, images: File | Array | Several) -> Any:
-        """The faces in a photograph, or in each of several photographs.
+        """Find the faces in a photograph, or in each of several photographs.
 
         Returns:
             A list of :class:`Prediction` with boxes, empty where there is no face; for several
             photographs a list of such lists.
 
         Raises:
-            DataError: something is no image.
+            DataError: something is not an image.
             ConfigError: there is no detector (see :class:`fer.evaluation.detection.FaceDetector`).
         """
         if is_one(images):
@@ -143,7 +142,7 @@ class Predictor:
     def _predict(
         self, inputs: Sequence[np.ndarray], boxes: Sequence[Box] | None = None
     ) -> list[Prediction]:
-        """Of images ``(size, size, C)`` uint8 at the network's input size."""
+        """Predict images ``(size, size, C)`` uint8 at the network's input size."""
         if not inputs:
             return []
         places: Sequence[Box | None] = boxes or [None] * len(inputs)
@@ -164,21 +163,19 @@ class Predictor:
 
 
 def is_one(images: object) -> bool:
-    """Whether it stands for a single image."""
+    """Tell whether ``images`` is a single image."""
     if isinstance(images, np.ndarray | torch.Tensor):
         return images.ndim < 4
     return not isinstance(images, list | tuple)
 
 
 def read_pixels(image: object, name: str = "image") -> np.ndarray:
-    """The pixels of one image, ``(H, W)`` or ``(H, W, 3)`` uint8.
-
-    Args:
-        image: see :data:`File` and :data:`Array`.
-        name: what to call it in an error message; a path is called by itself.
+    """Read the pixels of one image (:data:`File` or :data:`Array`): ``(H, W)`` or ``(H, W, 3)``
+    uint8.
 
     Raises:
-        DataError: it is no such image, or there is no file at that path.
+        DataError: it is not such an image, or there is no file at that path; the message names it
+            by its path, else by ``name``.
     """
     if isinstance(image, str | Path):
         return read_picture(Path(image))
@@ -207,10 +204,10 @@ def read_pixels(image: object, name: str = "image") -> np.ndarray:
 
 
 def from_tensor(image: torch.Tensor, name: str) -> np.ndarray:
-    """A tensor ``(H, W)`` or ``(C, H, W)`` as an array ``(H, W)`` or ``(H, W, C)`` uint8.
+    """Turn a tensor ``(H, W)`` or ``(C, H, W)`` into an array ``(H, W)`` or ``(H, W, C)`` uint8.
 
     Raises:
-        DataError: it has other dimensions or other values.
+        DataError: other dimensions or other values.
     """
     image = image.detach().cpu()
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[0] not in (1, 3)):

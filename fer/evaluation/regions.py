@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fer.core.errors import ConfigError, DataError
+from fer.core.errors import ConfigError
 from fer.data.drawn.faces import draw_face
 from fer.data.drawn.people import ACTION_UNITS, STYLES
 from fer.data.drawn.synthetic import SPLIT_CODES, USAGES, WEIGHTS, class_sequence
@@ -22,11 +22,12 @@ from fer.data.images import to_input
 PARTS = ("brows", "eyes", "nose", "mouth")
 REGIONS = (*PARTS, "rest")
 SAME_FACE = 8.0
-"""Largest mean difference, in gray levels, of an image and its face drawn again; JPEG makes 1–3."""
+"""Largest mean difference, in gray levels, between an image and its face drawn again; JPEG makes
+1–3."""
 
 
 def region_of_unit(unit: int) -> str:
-    """The region that an action unit of FACS moves.
+    """Region that an action unit of FACS moves.
 
     >>> [region_of_unit(unit) for unit in (1, 6, 9, 12)]
     ['brows', 'eyes', 'nose', 'mouth']
@@ -39,7 +40,7 @@ def region_of_unit(unit: int) -> str:
 
 
 def expressive_regions(emotion: str) -> tuple[str, ...]:
-    """The regions that the prototype of an emotion moves; none for neutral.
+    """Regions that the prototype of an emotion moves; none for neutral.
 
     >>> expressive_regions("happy"), expressive_regions("disgust"), expressive_regions("neutral")
     (('eyes', 'mouth'), ('nose', 'mouth'), ())
@@ -55,7 +56,7 @@ def masks_of_boxes(boxes: Mapping[str, Sequence[float]], size: int) -> dict[str,
     horizontal middle line it is nearest to, measured in the box's heights.
 
     Args:
-        boxes: of each of :data:`PARTS`, x1, y1, x2, y2 as shares of the side.
+        boxes: each of :data:`PARTS` → x1, y1, x2, y2 as shares of the side.
         size: side of the masks in pixels.
     """
     centres = (np.arange(size) + 0.5) / size
@@ -73,12 +74,10 @@ def masks_of_boxes(boxes: Mapping[str, Sequence[float]], size: int) -> dict[str,
 def standard_regions(size: int, boxes: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
     """Masks ``(size, size)`` bool of a frontal face that fills the image.
 
-    Args:
-        size: side of the image in pixels.
-        boxes: see :func:`masks_of_boxes`; conf/saliency/standard.yaml has them.
+    The arguments are those of :func:`masks_of_boxes`; the boxes are in conf/saliency/standard.yaml.
 
     Raises:
-        ConfigError: a box is missing, unknown, or none within the image.
+        ConfigError: a box is missing, unknown, or not within the image.
     """
     if sorted(boxes) != sorted(PARTS):
         raise ConfigError(
@@ -107,23 +106,17 @@ class DrawnRegions:
 def drawn_regions(
     ids: Sequence[str], images: np.ndarray, generator: Mapping[str, Any] | None
 ) -> DrawnRegions:
-    """Regions of images that :mod:`fer.data.drawn.synthetic` drew, found by drawing them again.
+    """Find the regions of drawn faces by drawing them again.
 
     Works for every split: an image's id says which image of the generator it is, even where the
     reader held it out of another split.
 
     Args:
-        ids: of the images, ``(N,)``.
-        images: ``(N, size, size, C)`` uint8, the network's input: each must show the face that its
-            id stands for.
-        generator: the dataset's options: ``name``, ``seed``, and images of ``train`` and ``val``;
-            None for photographs.
-
-    Raises:
-        DataError: not as many ids as images.
+        ids: ids of the images.
+        images: ``(N, size, size, C)`` uint8, the network's input.
+        generator: the dataset's options ``name``, ``seed`` and ``train``, the number of training
+            images; None for photographs.
     """
-    if len(ids) != len(images):
-        raise DataError(f"expected an id of each of {len(images)} images, found {len(ids)}.")
     if generator is None or generator.get("name") not in STYLES:
         return DrawnRegions(None, "The images are not drawn: where their regions are is not known.")
     name, size = str(generator["name"]), images.shape[1]
@@ -132,7 +125,7 @@ def drawn_regions(
     sequences: dict[str, list[str]] = {}
     for image_id, image, place in zip(ids, images, places, strict=True):
         if place is None:
-            return DrawnRegions(None, f"The id {image_id!r} is none that {name} gives its images.")
+            return DrawnRegions(None, f"The id {image_id!r} is not one of {name}'s.")
         split, index = place
         if split not in sequences:
             total = 1 + max(other[1] for other in places if other and other[0] == split)
@@ -159,7 +152,7 @@ def drawn_regions(
 
 
 def _place_of(name: str, image_id: str, train: int) -> tuple[str, int] | None:
-    """The generator's split and index of an image, from its id."""
+    """An image's split and index in the generator, from its id."""
     if name == "synthetic_a":
         match = re.fullmatch(r"(?:.*_)?(Training|PublicTest|PrivateTest)_(\d+)", image_id)
         if match is None:
@@ -175,23 +168,10 @@ def _place_of(name: str, image_id: str, train: int) -> tuple[str, int] | None:
 
 
 def region_shares(maps: np.ndarray, masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The share ``(N,)`` of each map that lies in each region.
+    """Share ``(N,)`` of each map ``(N, H, W)`` in each region.
 
-    Args:
-        maps: ``(N, H, W)``, each with a sum of 1.
-        masks: of each region, ``(H, W)`` or ``(N, H, W)`` bool.
-
-    Raises:
-        DataError: the shapes do not fit.
+    Maps have a sum of 1; masks are ``(H, W)`` or ``(N, H, W)`` bool.
     """
-    if maps.ndim != 3:
-        raise DataError(f"expected maps of shape (N, H, W), found {maps.shape}.")
-    for region, mask in masks.items():
-        if mask.shape not in (maps.shape, maps.shape[1:]):
-            raise DataError(
-                f"{region}: expected a mask of shape {maps.shape[1:]} or {maps.shape}, found "
-                f"{mask.shape}."
-            )
     return {
         region: (maps * mask).sum(axis=(1, 2), dtype=np.float64) for region, mask in masks.items()
     }

@@ -12,8 +12,10 @@ import torch
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
-from fer.evaluation.attribution import METHODS, check_images, feature_maps_of, saliency_maps
-from fer.evaluation.explanation import Confusion, Explanation
+from fer.core.options import Check, check_value, number, whole
+from fer.evaluation.attribution import METHODS, MapOptions, saliency_maps
+from fer.evaluation.explanation import ConfusionMaps, Explanation
+from fer.evaluation.metrics import SplitResult
 from fer.evaluation.mistakes import frequent_confusions
 from fer.evaluation.regions import (
     REGIONS,
@@ -25,27 +27,26 @@ from fer.evaluation.regions import (
 from fer.evaluation.saliency_checks import faithfulness, randomisation_check
 from fer.model.network import NormalisedNetwork
 
-LEAST = {
-    "images_per_class": 1,
-    "seed": 0,
-    "smoothgrad.samples": 1,
-    "integrated_gradients.steps": 1,
-    "faithfulness.images": 1,
-    "faithfulness.steps": 1,
-    "sanity.images": 1,
-    "confusions.pairs": 0,
-    "confusions.examples": 1,
+SHARE = number("a share above 0 to 1", lambda value: 0 < value <= 1)
+NUMBERS: dict[str, Check] = {
+    "images_per_class": whole(1),
+    "seed": whole(0),
+    "smoothgrad.samples": whole(1),
+    "smoothgrad.noise": SHARE,
+    "integrated_gradients.steps": whole(1),
+    "integrated_gradients.blur": SHARE,
+    "faithfulness.images": whole(1),
+    "faithfulness.steps": whole(1),
+    "sanity.images": whole(1),
+    "confusions.pairs": whole(0),
+    "confusions.examples": whole(1),
 }
-"""The options that are whole numbers, and the least of each."""
-SHARES = ("smoothgrad.noise", "integrated_gradients.blur")
+"""Options of conf/saliency/standard.yaml; ``methods`` and ``regions`` come on top."""
 
 
 def explain(
     network: NormalisedNetwork,
-    images: np.ndarray,
-    target: np.ndarray,
-    probabilities: np.ndarray,
-    ids: Sequence[str],
+    result: SplitResult,
     options: Mapping[str, Any],
     *,
     generator: Mapping[str, Any] | None = None,
@@ -54,120 +55,85 @@ def explain(
 ) -> Explanation:
     """Explain a network's predictions on one split.
 
-    Which images are looked at depends on their ids and the seed, not on their order.
+    Which images are chosen depends on their ids and the seed, not on their order.
 
     Args:
         network: left as it is.
-        images: ``(N, H, W, C)`` uint8, H = W, the network's input.
-        target: ``(N,)`` int64.
-        probabilities: ``(N, 7)``, what the network says of the images.
-        ids: of the images, unique.
+        result: the network's answers.
         options: those of conf/saliency/standard.yaml.
         generator: see :func:`fer.evaluation.regions.drawn_regions`.
-        device: where to compute.
-        batch_size: images per pass.
+        device: where to compute, ``batch_size`` images at a time.
 
     Raises:
         ConfigError: an option cannot work.
-        DataError: shapes do not fit, or no image was recognised.
+        DataError: no image was recognised.
     """
-    _check_options(options)
-    check_images(images, target)
-    methods, seed, notes = options["methods"], options["seed"], []
-    if "grad_cam" in methods and network.feature_maps() is None:
-        methods = [method for method in methods if method != "grad_cam"]
+    check_options(options)
+    how = map_options(options, device, batch_size)
+    masks = standard_regions(result.images.shape[1], options["regions"])
+    methods, notes = list(options["methods"]), []
+    if len(methods) > 1 and "grad_cam" in methods and network.feature_maps() is None:
+        methods.remove("grad_cam")
         notes.append(f"{network.title} has no feature maps: there is no Grad-CAM of it.")
-        if not methods:
-            feature_maps_of(network)  # says why
-    masks = standard_regions(images.shape[1], options["regions"])
-    if probabilities.shape != (len(images), labels.NUM_CLASSES) or len(ids) != len(images):
-        raise DataError(
-            f"saliency: expected probabilities ({len(images)}, {labels.NUM_CLASSES}) and as many "
-            f"ids, found {probabilities.shape} and {len(ids)} ids."
-        )
-    preds = probabilities.argmax(axis=1)
-    rank = {
-        name: hashlib.sha256(f"{seed}:{name}".encode("utf-8", "replace")).hexdigest()
-        for name in ids
-    }
-
-    def choose(mask: np.ndarray, most: int) -> list[int]:
-        return sorted(np.flatnonzero(mask).tolist(), key=lambda i: rank[ids[i]])[:most]
-
-    by_class = [
-        choose((target == index) & (preds == index), options["images_per_class"])
-        for index in range(labels.NUM_CLASSES)
-    ]
-    chosen = [index for indices in by_class for index in indices]
-    if not chosen:
-        raise DataError(
-            f"saliency: expected an image that the network recognises, found none among "
-            f"{len(images)}. Maps of wrong answers alone say little; train it for longer."
-        )
+    order = _shuffled(result.ids, how.seed)
+    by_class = _recognised(result, order, options["images_per_class"])
+    chosen = np.concatenate(by_class)
     notes += [
         f"No image of {emotion} was recognised: there is no map of it."
         for emotion, indices in zip(labels.EMOTIONS, by_class, strict=True)
-        if not indices
+        if not len(indices)
     ]
-    shown, explained = images[chosen], target[chosen]
-    settings = {method: dict(options.get(method, {})) for method in methods}
-    if "smoothgrad" in settings:
-        settings["smoothgrad"]["seed"] = seed
-    computing: dict[str, Any] = {"device": device, "batch_size": batch_size}
-    maps = {
-        method: saliency_maps(network, shown, explained, method, **own, **computing)
-        for method, own in settings.items()
-    }
+    images, target = result.images[chosen], result.target[chosen]
+    maps = {method: saliency_maps(network, images, target, method, how) for method in methods}
     notes += _empty_maps(maps)
-    drawn = drawn_regions([ids[index] for index in chosen], shown, generator)
+    ids = [result.ids[index] for index in chosen]
+    drawn = drawn_regions(ids, images, generator)
+    confusions = _confusions(network, result, order, methods, options["confusions"], how)
     # Evenly over the emotions: the first of each, then the second of each, …
-    places = np.argsort([k for indices in by_class for k in range(len(indices))], kind="stable")
-    checked = places[: options["faithfulness"]["images"]]
-    cascade = places[: options["sanity"]["images"]]
-    mistaken = _confusions(
-        network, images, target, probabilities, settings, computing, options["confusions"], choose
-    )
-    summary: dict[str, Any] = {
-        "methods": list(methods),
+    evenly = np.argsort([k for indices in by_class for k in range(len(indices))], kind="stable")
+
+    def first(count: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        rows = evenly[:count]
+        return images[rows], target[rows], {method: own[rows] for method, own in maps.items()}
+
+    counts = dict(zip(labels.EMOTIONS, map(len, by_class), strict=True))
+    belief = options["faithfulness"]
+    summary = {
+        "methods": methods,
         "options": dict(options),
-        "images": {
-            "explained": len(chosen),
-            "per_class": {
-                emotion: len(indices)
-                for emotion, indices in zip(labels.EMOTIONS, by_class, strict=True)
-            },
-            "ids": [ids[index] for index in chosen],
-        },
+        "images": {"explained": len(chosen), "per_class": counts, "ids": ids},
         "notes": notes,
         "regions": {
-            "standard": _region_report(maps, explained, masks),
-            "drawn": None if drawn.masks is None else _region_report(maps, explained, drawn.masks),
+            "standard": _region_report(maps, target, masks),
+            "drawn": None if drawn.masks is None else _region_report(maps, target, drawn.masks),
             "why_not_drawn": drawn.reason or None,
         },
-        "faithfulness": faithfulness(
-            network,
-            shown[checked],
-            explained[checked],
-            {method: values[checked] for method, values in maps.items()},
-            steps=options["faithfulness"]["steps"],
-            seed=seed,
-            **computing,
-        ),
-        "sanity": randomisation_check(
-            network,
-            shown[cascade],
-            explained[cascade],
-            {method: values[cascade] for method, values in maps.items()},
-            seed=seed,
-            settings=settings,
-            **computing,
-        ),
-        "confusions": [entry for entry, _ in mistaken],
+        "faithfulness": faithfulness(network, *first(belief["images"]), how, belief["steps"]),
+        "sanity": randomisation_check(network, *first(options["sanity"]["images"]), how),
+        "confusions": [entry for entry, _ in confusions],
     }
-    return Explanation(summary, shown, explained, maps, [confusion for _, confusion in mistaken])
+    return Explanation(summary, images, target, maps, [own for _, own in confusions])
 
 
-def _check_options(options: Mapping[str, Any]) -> None:
+def map_options(
+    options: Mapping[str, Any], device: torch.device | str, batch_size: int = 32
+) -> MapOptions:
+    """Options of the maps, from those of conf/saliency/standard.yaml."""
+    return MapOptions(
+        **options["smoothgrad"],
+        **options["integrated_gradients"],
+        seed=options["seed"],
+        device=device,
+        batch_size=batch_size,
+    )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Check the options but for the regions.
+
+    Raises:
+        ConfigError: one is missing, unknown, or cannot work.
+    """
     methods = options["methods"]
     if not set(methods) <= set(METHODS) or not methods or len(set(methods)) < len(methods):
         raise ConfigError(
@@ -180,27 +146,39 @@ def _check_options(options: Mapping[str, Any]) -> None:
             given |= {f"{key}.{name}": own for name, own in value.items()}
         else:
             given[key] = value
-    expected = {"methods", "regions", *LEAST, *SHARES}
+    expected = {"methods", "regions", *NUMBERS}
     if given.keys() != expected:
         raise ConfigError(
             "saliency: expected the options of conf/saliency/standard.yaml, found others: "
             f"{', '.join(sorted(given.keys() - expected)) or 'none'} unknown, "
             f"{', '.join(sorted(expected - given.keys())) or 'none'} missing."
         )
-    for key, least in LEAST.items():
-        value = given[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(
-                f"saliency.{key}: expected a whole number from {least}, found {value!r}."
-            )
-    for key in SHARES:
-        share = given[key]
-        if not isinstance(share, int | float) or not 0 < share <= 1:
-            raise ConfigError(f"saliency.{key}: expected a share above 0 to 1, found {share!r}.")
+    for key, rule in NUMBERS.items():
+        check_value(f"saliency.{key}", given[key], rule)
+
+
+def _shuffled(ids: Sequence[str], seed: int) -> np.ndarray:
+    """Indices of the images in an order that their ids and the seed decide."""
+
+    def rank(index: int) -> str:
+        return hashlib.sha256(f"{seed}:{ids[index]}".encode("utf-8", "replace")).hexdigest()
+
+    return np.array(sorted(range(len(ids)), key=rank), np.int64)
+
+
+def _recognised(result: SplitResult, order: np.ndarray, most: int) -> list[np.ndarray]:
+    """Indices of each emotion's correctly recognised images, the first ``most`` in ``order``."""
+    hits = order[(result.target == result.preds)[order]]
+    if not len(hits):
+        raise DataError(
+            f"saliency: expected an image that the network recognises, found none among "
+            f"{len(order)}. Maps of wrong answers alone say little; train it for longer."
+        )
+    return [hits[result.target[hits] == index][:most] for index in range(labels.NUM_CLASSES)]
 
 
 def _empty_maps(maps: Mapping[str, np.ndarray]) -> list[str]:
-    """A note on each method of which some maps are even."""
+    """A note on each method that gives even maps for some images."""
     notes = []
     for method, values in maps.items():
         empty = int((np.ptp(values, axis=(1, 2)) <= 1e-6 * values.max(axis=(1, 2))).sum())
@@ -214,37 +192,27 @@ def _empty_maps(maps: Mapping[str, np.ndarray]) -> list[str]:
 
 def _confusions(
     network: NormalisedNetwork,
-    images: np.ndarray,
-    target: np.ndarray,
-    probabilities: np.ndarray,
-    settings: Mapping[str, Mapping[str, Any]],
-    computing: Mapping[str, Any],
-    options: Mapping[str, Any],
-    choose: Any,
-) -> list[tuple[dict[str, Any], Confusion]]:
+    result: SplitResult,
+    order: np.ndarray,
+    methods: Sequence[str],
+    options: Mapping[str, int],
+    how: MapOptions,
+) -> list[tuple[dict[str, Any], ConfusionMaps]]:
     """The most frequent confusions, each as plain data and with its images and maps."""
-    preds = probabilities.argmax(axis=1)
     found = []
-    for pair in frequent_confusions(target, probabilities, options["pairs"]):
-        true, predicted = labels.INDEX[pair.true], labels.INDEX[pair.predicted]
-        rows = choose((target == true) & (preds == predicted), options["examples"])
-        shown = images[rows]
+    for pair in frequent_confusions(result.target, result.probabilities, options["pairs"]):
+        both = true, predicted = labels.INDEX[pair.true], labels.INDEX[pair.predicted]
+        rows = order[np.isin(order, pair.rows)][: options["examples"]]
+        shown, probabilities = result.images[rows], result.probabilities[rows]
         maps = {
             method: np.stack(
                 [
-                    saliency_maps(
-                        network,
-                        shown,
-                        np.full(len(rows), emotion),
-                        method,
-                        **own,
-                        **computing,
-                    )
-                    for emotion in (true, predicted)
+                    saliency_maps(network, shown, np.full(len(rows), emotion), method, how)
+                    for emotion in both
                 ],
                 axis=1,
             )
-            for method, own in settings.items()
+            for method in methods
         }
         entry = {
             "true": pair.true,
@@ -252,16 +220,11 @@ def _confusions(
             "images": len(pair.rows),
             "share_of_true": pair.share,
             "examples": [
-                {
-                    "probability_true": float(probabilities[row, true]),
-                    "probability_predicted": float(probabilities[row, predicted]),
-                }
-                for row in rows
+                {"probability_true": float(p[true]), "probability_predicted": float(p[predicted])}
+                for p in probabilities
             ],
         }
-        found.append(
-            (entry, Confusion(pair.true, pair.predicted, shown, probabilities[rows], maps))
-        )
+        found.append((entry, ConfusionMaps(pair.true, pair.predicted, shown, probabilities, maps)))
     return found
 
 
@@ -274,33 +237,32 @@ def _region_report(
     ``ratio`` their share of saliency by their share of the area: 1 for an even map.
     """
     shape = next(iter(maps.values())).shape
-    even = np.full(shape, 1 / math.prod(shape[1:]))
-    areas = region_shares(even, masks)
-    emotions = [e for i, e in enumerate(labels.EMOTIONS) if (target == i).any()]
-    inside = {emotion: target == labels.INDEX[emotion] for emotion in emotions}
+    areas = region_shares(np.full(shape, 1 / math.prod(shape[1:])), masks)
+    shares = {method: region_shares(values, masks) for method, values in maps.items()}
+    inside = {emotion: target == index for index, emotion in enumerate(labels.EMOTIONS)}
+    inside = {emotion: own for emotion, own in inside.items() if own.any()}
+
+    def means(values: Mapping[str, np.ndarray], own: np.ndarray) -> dict[str, float]:
+        return {region: float(values[region][own].mean()) for region in REGIONS}
+
+    everyone = {"all": np.ones(len(target), bool), **inside}
     report: dict[str, Any] = {
-        "area": {region: float(areas[region].mean()) for region in REGIONS},
-        "methods": {},
+        "area": means(areas, everyone["all"]),
+        "methods": {
+            method: {name: means(found, own) for name, own in everyone.items()}
+            for method, found in shares.items()
+        },
         "expressive": {},
     }
-    shares = {method: region_shares(values, masks) for method, values in maps.items()}
-    for method, found in shares.items():
-        report["methods"][method] = {
-            "all": {region: float(found[region].mean()) for region in REGIONS},
-            **{
-                emotion: {region: float(found[region][mask].mean()) for region in REGIONS}
-                for emotion, mask in inside.items()
-            },
-        }
-    for emotion, mask in inside.items():
+    for emotion, own in inside.items():
         moved = expressive_regions(emotion)
         if not moved:
             continue
-        area = float(sum(areas[region][mask].mean() for region in moved))
-        entry: dict[str, Any] = {"regions": list(moved), "images": int(mask.sum()), "area": area}
+        area = float(sum(areas[region][own].mean() for region in moved))
+        entry: dict[str, Any] = {"regions": list(moved), "images": int(own.sum()), "area": area}
         entry["methods"] = {}
         for method, found in shares.items():
-            share = float(sum(found[region][mask].mean() for region in moved))
+            share = float(sum(found[region][own].mean() for region in moved))
             ratio = share / area if area > 0 else None
             entry["methods"][method] = {"share": share, "ratio": ratio}
         report["expressive"][emotion] = entry

@@ -1,4 +1,4 @@
-"""Whether saliency maps mean something: deletion and insertion, and networks of random weights.
+"""Checks of saliency maps: deletion and insertion, and networks with random weights.
 
 - deletion and insertion: Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of
   Black-box Models", arXiv 1806.07421;
@@ -18,10 +18,10 @@ from scipy.integrate import trapezoid
 from scipy.stats import rankdata, t
 from torch import nn
 
-from fer.core.errors import DataError
 from fer.evaluation.attribution import (
+    DEFAULTS,
+    MapOptions,
     batches,
-    check_images,
     own_copy,
     random_maps,
     saliency_maps,
@@ -31,17 +31,11 @@ from fer.model.network import NormalisedNetwork
 
 
 def replacements(images: np.ndarray) -> dict[str, np.ndarray]:
-    """What stands for deleted pixels: :data:`fer.evaluation.explanation.REPLACEMENTS`.
+    """Values that replace deleted pixels of ``(N, H, W, C)`` uint8: ``(N, 1, 1, C)`` float32 0–255.
 
     A replacement rewards the maps that were made with it: integrated gradients, which begin at the
-    blurred image, win when pixels are blurred. Neither of these is any method's starting point, and
-    what holds under both is not owed to the one or the other.
-
-    Args:
-        images: ``(N, H, W, C)`` uint8.
-
-    Returns:
-        Arrays that broadcast against the images, float32 0–255.
+    blurred image, win when pixels are blurred. Neither of :data:`.explanation.REPLACEMENTS` is any
+    method's starting point, and what holds under both is owed to neither.
     """
     mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
     return {"mean": mean, "black": np.zeros_like(mean)}
@@ -54,41 +48,28 @@ def deletion_insertion(
     targets: np.ndarray,
     maps: np.ndarray,
     replacement: np.ndarray,
-    *,
+    options: MapOptions = DEFAULTS,
     steps: int = 16,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    batch_size: int = 32,
 ) -> dict[str, np.ndarray]:
     """Delete and insert pixels in the order of their saliency (arXiv 1806.07421, section 4.2).
 
-    Pixels of equal saliency go in a random order.
-
     Args:
-        network: gives logits ``(N, 7)``; left as it is.
+        network: left as it is.
         images: ``(N, H, W, C)`` uint8.
         targets: ``(N,)`` int, the explained emotions.
         maps: ``(N, H, W)``.
         replacement: what deleted pixels become, one of :func:`replacements`.
+        options: device, batch size, and the seed of the order of equally salient pixels.
         steps: from no pixel to all pixels.
-        seed: of the order of equal pixels.
-        device: where to compute.
-        batch_size: images per pass.
 
     Returns:
-        ``deletion`` (from the image to what replaces it) and ``insertion`` (the way back), each
+        ``deletion`` (from the image to its replacement) and ``insertion`` (the way back), each
         ``(N, steps + 1)``: the probability of the explained emotion after each step.
-
-    Raises:
-        DataError: the shapes do not fit.
     """
-    check_images(images, targets)
-    if maps.shape != images.shape[:3]:
-        raise DataError(f"saliency: expected maps {images.shape[:3]}, found {maps.shape}.")
-    device = torch.device(device)
+    device = torch.device(options.device)
     network = own_copy(network, device)
     n, count = len(images), math.prod(images.shape[1:3])
-    ties = random_maps(images, seed).reshape(n, count)
+    ties = random_maps(images, options.seed).reshape(n, count)
     order = np.lexsort((ties, -maps.reshape(n, count)), axis=1)
     ranks = np.argsort(order, axis=1).reshape(*maps.shape, 1)
     without, sharp = replacement / np.float32(255), images.astype(np.float32) / 255
@@ -96,7 +77,7 @@ def deletion_insertion(
     rows = [(i, k, False) for i in range(n) for k in range(steps + 1)]
     rows += [(i, k, True) for i in range(n) for k in range(1, steps)]
     found = np.empty(len(rows))
-    for batch in batches(len(rows), batch_size):
+    for batch in batches(len(rows), options.batch_size):
         mixed = np.array(
             [
                 np.where((ranks[i] < round(k / steps * count)) == is_in, sharp[i], without[i])
@@ -113,7 +94,7 @@ def deletion_insertion(
 
 
 def areas(curves: np.ndarray) -> np.ndarray:
-    """Area under each curve ``(N, steps + 1)`` over the share of the pixels, ``(N,)``, 0–1.
+    """Area ``(N,)``, 0–1, under each curve ``(N, steps + 1)`` over the share of the pixels.
 
     A good map has a small one by deletion and a large one by insertion.
     """
@@ -121,10 +102,7 @@ def areas(curves: np.ndarray) -> np.ndarray:
 
 
 def compare(gains: np.ndarray) -> dict[str, Any]:
-    """Whether the mean of paired differences is above 0.
-
-    Args:
-        gains: ``(N,)``, how much better each image fares than with its random map.
+    """Test whether the mean of ``gains`` ``(N,)`` over the random maps is above 0.
 
     Returns:
         ``mean``, ``interval`` (95 %, Student's t over the images), and ``verdict``: ``better``,
@@ -145,51 +123,39 @@ def faithfulness(
     images: np.ndarray,
     targets: np.ndarray,
     maps: Mapping[str, np.ndarray],
-    *,
-    seed: int,
-    **options: Any,
+    options: MapOptions = DEFAULTS,
+    steps: int = 16,
 ) -> dict[str, Any]:
-    """Deletion and insertion of each method's maps against random maps.
+    """Delete and insert by each method's maps and by random maps.
 
-    Args:
-        network: left as it is.
-        images: ``(N, H, W, C)`` uint8.
-        targets: ``(N,)`` int.
-        maps: of each method, ``(N, H, W)``.
-        seed: of the random maps.
-        options: further ones of :func:`deletion_insertion`.
+    The arguments are those of :func:`deletion_insertion`, with the maps of each method.
 
     Returns:
-        ``images``; ``replacements``: of each the mean ``curve`` and its area (``auc``) by deletion
+        ``images``; ``replacements``: for each the mean ``curve`` and its area (``auc``) by deletion
         and by insertion, of ``random`` maps and of each of the ``methods``, these with their
         ``gain`` over the random map of the same image (see :func:`compare`); and ``verdicts``:
-        of each method what holds under every replacement, else ``not better``.
+        for each method what holds under every replacement, else ``not better``.
     """
-    by_chance = random_maps(images, seed)
-    found: dict[str, Any] = {"images": len(images), "replacements": {}, "verdicts": {}}
-    for name, replacement in replacements(images).items():
-
-        def curves_of(values: np.ndarray, fill: np.ndarray = replacement) -> dict[str, np.ndarray]:
-            return deletion_insertion(network, images, targets, values, fill, seed=seed, **options)
-
-        chance = curves_of(by_chance)
+    by_chance = random_maps(images, options.seed)
+    found: dict[str, Any] = {"images": len(images), "replacements": {}}
+    verdicts: dict[str, dict[str, set[str]]] = {
+        method: {"deletion": set(), "insertion": set()} for method in maps
+    }
+    for name, fill in replacements(images).items():
+        chance = deletion_insertion(network, images, targets, by_chance, fill, options, steps)
         own: dict[str, Any] = {"random": _describe(chance), "methods": {}}
         for method, values in maps.items():
-            curves = curves_of(values)
+            curves = deletion_insertion(network, images, targets, values, fill, options, steps)
             own["methods"][method] = _describe(curves)
             for kind, sign in (("deletion", -1), ("insertion", 1)):
-                gains = sign * (areas(curves[kind]) - areas(chance[kind]))
-                own["methods"][method][kind]["gain"] = compare(gains)
+                gain = compare(sign * (areas(curves[kind]) - areas(chance[kind])))
+                own["methods"][method][kind]["gain"] = gain
+                verdicts[method][kind].add(gain["verdict"])
         found["replacements"][name] = own
-    for method in maps:
-        found["verdicts"][method] = {}
-        for kind in ("deletion", "insertion"):
-            verdicts = {
-                own["methods"][method][kind]["gain"]["verdict"]
-                for own in found["replacements"].values()
-            }
-            agreed = verdicts.pop() if len(verdicts) == 1 else "not better"
-            found["verdicts"][method][kind] = agreed
+    found["verdicts"] = {
+        method: {kind: own.pop() if len(own) == 1 else "not better" for kind, own in kinds.items()}
+        for method, kinds in verdicts.items()
+    }
     return found
 
 
@@ -201,7 +167,7 @@ def _describe(curves: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's correlation ``(N,)`` of each row of ``(N, P)`` arrays; NaN of a constant row."""
+    """Spearman's correlation ``(N,)`` of each row of ``(N, P)`` arrays; NaN for a constant row."""
     a, b = (rankdata(rows, axis=1) for rows in (first, second))
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
     spread = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
@@ -235,53 +201,28 @@ def randomisation_check(
     images: np.ndarray,
     targets: np.ndarray,
     maps: Mapping[str, np.ndarray],
-    *,
-    seed: int = 0,
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
-    device: torch.device | str = "cpu",
-    batch_size: int = 32,
+    options: MapOptions = DEFAULTS,
 ) -> dict[str, Any]:
-    """How like the maps stay while weights become random from the head downwards.
+    """Compare the maps with those of networks whose weights are random from the head downwards.
 
     A map that shows what the network has learned changes; one that stays shows edges of the image.
-
-    Args:
-        network: trained; left as it is.
-        images: ``(N, H, W, C)`` uint8.
-        targets: ``(N,)`` int.
-        maps: of each method, ``(N, H, W)``, of the trained network.
-        seed: of the random weights.
-        settings: of each method, further options of :func:`attributions`.
-        device: where to compute.
-        batch_size: images per pass.
+    The arguments are those of :func:`faithfulness`; the seed is also that of the random weights.
 
     Returns:
         ``stages`` (``trained``, ``head``, ``block 4``, …) and, for each method, ``correlation``:
         the mean rank correlation over the images at each stage, None where no map has contrast.
-
-    Raises:
-        ConfigError: a method is unknown.
     """
     stages = network.stages()[::-1]
-    copies = [randomised(network, k, seed) for k in range(1, len(stages) + 1)]
-    found: dict[str, Any] = {"images": len(images), "stages": ["trained", *dict(stages)]}
+    copies = [randomised(network, k, options.seed) for k in range(1, len(stages) + 1)]
+    methods: dict[str, Any] = {}
     for method, trained in maps.items():
         means: list[float | None] = []
-        options = dict((settings or {}).get(method, {}))
         for other in (None, *copies):
             again = trained
             if other is not None:
-                again = saliency_maps(
-                    other,
-                    images,
-                    targets,
-                    method,
-                    device=device,
-                    batch_size=batch_size,
-                    **options,
-                )
+                again = saliency_maps(other, images, targets, method, options)
             alike = rank_correlation(*(own.reshape(len(own), -1) for own in (trained, again)))
             alike = alike[np.isfinite(alike)]
             means.append(float(alike.mean()) if len(alike) else None)
-        found.setdefault("methods", {})[method] = {"correlation": means}
-    return found
+        methods[method] = {"correlation": means}
+    return {"images": len(images), "stages": ["trained", *dict(stages)], "methods": methods}

@@ -1,4 +1,4 @@
-"""The scores of a network: what each is called, how it is computed, and where it is shown.
+"""Scores of a network: what each is called, how it is computed, and where it is shown.
 
 ``metrics.json``, tables, pages, the model card, sweeps and comparisons follow :data:`SCORES`. A
 metric of one's own is a function with its entry, in any module that is imported before measuring::
@@ -34,12 +34,12 @@ from fer.evaluation.intervals import (
 )
 
 TABLES = ("cards", "comparisons", "sweeps", "robustness")
-"""Where not every score is shown.
+"""Tables that show some of the scores only.
 
 - ``cards``: on top of a run's page.
 - ``comparisons``: of networks, datasets and groups (``cross_dataset.csv``, ``comparison.json``).
 - ``sweeps``: of many trainings (``sweep.csv``, TensorBoard's HParams, the model card's metadata).
-- ``robustness``: of every damaged copy of the images too, which takes that much longer.
+- ``robustness``: scores of every damaged copy of the images, which takes that much longer.
 """
 RESERVED = {
     *("dataset", "split", "samples", "confidence_intervals", "per_class", "confusion_matrix"),
@@ -50,7 +50,7 @@ RESERVED = {
     *("perturbation", "severity", "parameters", "image_size", "settings"),
     *(f"recall_{emotion}" for emotion in labels.EMOTIONS),
 }
-"""Keys and columns that stand beside the scores in a run's files."""
+"""Keys and columns beside the scores in a run's files."""
 
 Function = Callable[[np.ndarray, np.ndarray], float]
 """A number from target ``(N,)`` int64 and probabilities ``(N, 7)``."""
@@ -58,49 +58,40 @@ F = TypeVar("F", bound=Function)
 
 
 @dataclass(frozen=True)
-class Sums:
-    """How a score follows from sums over images: one product then gives those of all resamples."""
-
-    terms: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    """What is summed, ``(N, K)`` float64, from target ``(N,)`` and probabilities ``(N, 7)``."""
-    value: Callable[[np.ndarray, int], np.ndarray]
-    """The scores ``(R,)`` from the sums ``(R, K)`` and the number of images."""
-
-
-@dataclass(frozen=True)
 class Score:
     """A metric of all images together."""
 
     name: str
-    """Its key in files."""
+    """Key in files."""
     heading: str
-    """Its name within a sentence, such as macro-F1."""
+    """Name within a sentence, such as macro-F1."""
     meaning: str
     """What it is, in a few words."""
     function: Function
     higher_is_better: bool = True
     format: Format = PERCENT
     tables: tuple[str, ...] = ("cards", "comparisons", "sweeps")
-    """Those of :data:`TABLES` that it stands in."""
-    sums: Sums | None = None
-    """A faster way to its resamples; None to call the function for each of them."""
+    """The :data:`TABLES` that show it."""
+    formula: Callable[[np.ndarray], np.ndarray] | None = None
+    """The score from confusion matrices ``(..., 7, 7)``, which is faster on resamples; None to call
+    the function for each of them."""
     interval: Callable[[np.ndarray, np.ndarray, int, int], list[float]] | None = None
-    """Its 95 % interval, from target, probabilities, resamples and seed; None for the percentiles
-    of a bootstrap."""
+    """95 % interval from target, probabilities, resamples and seed; None for bootstrap
+    percentiles."""
 
     @property
     def title(self) -> str:
-        """Its name on top of a column: Macro-F1."""
+        """Column title: Macro-F1."""
         return self.heading[:1].upper() + self.heading[1:]
 
     def __call__(self, target: np.ndarray, probabilities: np.ndarray) -> float:
-        """The score of target ``(N,)`` int64 and probabilities ``(N, 7)``.
+        """Compute the score of target ``(N,)`` int64 and probabilities ``(N, 7)``.
 
         Raises:
-            DataError: the function fails, or returns something else than a finite number.
+            DataError: the function fails, or returns something other than a finite number.
         """
         try:
-            # Of copies: a formula that works in place must not change what others measure.
+            # Copies: a formula that works in place must not change what others measure.
             value = self.function(target.copy(), probabilities.copy())
         except Exception as error:
             raise DataError(
@@ -117,7 +108,7 @@ class Score:
 
 
 def _place(function: Function) -> str:
-    """Where a function stands; the same after its module has been imported again."""
+    """Dotted name of a function; the same after its module has been imported again."""
     return f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}"
 
 
@@ -136,7 +127,7 @@ def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 
 
 def counts_of(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hits, true and predicted images of each emotion, ``(..., 7)``, of ``(..., 7, 7)``."""
+    """Hits, true and predicted images of each emotion ``(..., 7)``, from ``(..., 7, 7)``."""
     return np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(axis=-1), matrix.sum(axis=-2)
 
 
@@ -163,17 +154,8 @@ def balanced_accuracy(matrix: np.ndarray) -> np.ndarray:
 
 
 def certainty(target: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each image is recognised ``(N,)`` bool, and with which confidence ``(N,)``."""
+    """Hits ``(N,)`` bool and confidence ``(N,)`` of the predicted emotions."""
     return target == probabilities.argmax(axis=1), probabilities.max(axis=1).astype(np.float64)
-
-
-def cells_of(target: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """``(N, 49)``: the cell of the confusion matrix that each image falls into.
-
-    ``weights @ cells_of(...)`` are the confusion matrices of resamples.
-    """
-    c = labels.NUM_CLASSES
-    return np.eye(c * c)[target * c + probabilities.argmax(axis=1)]
 
 
 # --- the registry --------------------------------------------------------------------------------
@@ -188,7 +170,6 @@ def _of_matrix(
     *tables: str,
 ) -> Score:
     """A score that the confusion matrix decides."""
-    c = labels.NUM_CLASSES
 
     @functools.wraps(formula)
     def function(target: np.ndarray, probabilities: np.ndarray) -> float:
@@ -199,10 +180,11 @@ def _of_matrix(
     ) -> list[float]:
         matrix = confusion_matrix(target, probabilities.argmax(axis=1))
         value, (low, high) = float(formula(matrix)), interval(matrix)
-        return [min(low, value), max(high, value)]  # of a handful of images it may lie outside
+        return [min(low, value), max(high, value)]  # with a handful of images it may lie outside
 
-    sums = Sums(cells_of, lambda sums, _: formula(sums.reshape(-1, c, c)))
-    return Score(name, heading, meaning, function, tables=tables, sums=sums, interval=interval_of)
+    return Score(
+        name, heading, meaning, function, tables=tables, formula=formula, interval=interval_of
+    )
 
 
 SCORES: dict[str, Score] = {
@@ -257,7 +239,7 @@ SCORES: dict[str, Score] = {
 
 
 def shown_in(table: str) -> list[Score]:
-    """The scores of one of :data:`TABLES`, in order."""
+    """Scores that one of :data:`TABLES` shows, in order."""
     return [score for score in SCORES.values() if table in score.tables]
 
 
@@ -269,23 +251,21 @@ def register_score(
     higher_is_better: bool = True,
     format: Format = PERCENT,
     tables: Sequence[str] = Score.tables,
-    sums: Sums | None = None,
 ) -> Callable[[F], F]:
-    """Add a metric to :data:`SCORES`; a decorator, which leaves its function as it is.
+    """Decorate a function to add it to :data:`SCORES`; the function stays as it is.
 
     Args:
-        name: its key in files: lower-case letters, digits and _.
-        heading: its name within a sentence; the name's words by default.
+        name: key in files: lower-case letters, digits and _.
+        heading: name within a sentence; the words of ``name`` by default.
         meaning: what it is, in a few words; the first line of the docstring by default.
-        higher_is_better: its direction.
-        format: how it is written: ``PERCENT`` for fractions, ``NUMBER`` for anything else, both of
+        higher_is_better: direction.
+        format: ``PERCENT`` for fractions, ``NUMBER`` for anything else, both of
             :mod:`fer.core.words`.
-        tables: those of :data:`TABLES` that it stands in. It stands in ``metrics.json`` and in the
-            tables of all scores anyway.
-        sums: a faster way to its bootstrap interval, where it depends on sums over images.
+        tables: the :data:`TABLES` that show it, beside ``metrics.json`` and the tables of all
+            scores.
 
     Raises:
-        ConfigError: the name is taken or no name, or there is no such table.
+        ConfigError: the name is taken or not a name, or there is no such table.
 
     >>> @register_score("share_of_happy", heading="share of happy", tables=[])
     ... def share_of_happy(target, probabilities):
@@ -293,6 +273,31 @@ def register_score(
     >>> SCORES.pop("share_of_happy")(np.array([3, 0]), np.eye(7)[[3, 3]])
     1.0
     """
+    _check_entry(name, tables)
+
+    def register(function: F) -> F:
+        known = SCORES.get(name)
+        if known is not None and _place(known.function) != _place(function):
+            raise ConfigError(
+                f"metric {name}: expected one function of this name, found {_place(function)} "
+                f"beside {_place(known.function)}. Give one of them another name."
+            )
+        line = (function.__doc__ or "").strip().partition("\n")[0]
+        SCORES[name] = Score(
+            name,
+            name.replace("_", " ") if heading is None else heading,
+            line if meaning is None else meaning,
+            function,
+            higher_is_better,
+            format,
+            tuple(tables),
+        )
+        return function
+
+    return register
+
+
+def _check_entry(name: str, tables: Sequence[str]) -> None:
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise ConfigError(
             f"metric {name!r}: expected a name of lower-case letters, digits and _ that begins "
@@ -312,31 +317,9 @@ def register_score(
             f"{', '.join(unknown)}. Correct them or leave them out."
         )
 
-    def register(function: F) -> F:
-        known = SCORES.get(name)
-        if known is not None and _place(known.function) != _place(function):
-            raise ConfigError(
-                f"metric {name}: expected one function of this name, found {_place(function)} "
-                f"beside {_place(known.function)}. Give one of them another name."
-            )
-        line = (function.__doc__ or "").strip().partition("\n")[0]
-        SCORES[name] = Score(
-            name,
-            name.replace("_", " ") if heading is None else heading,
-            line if meaning is None else meaning,
-            function,
-            higher_is_better,
-            format,
-            tuple(tables),
-            sums,
-        )
-        return function
-
-    return register
-
 
 def _columns(name: str) -> set[str]:
-    """The columns that a score may have in a table."""
+    """Columns that a score may have in a table."""
     return {f"{a}{name}{b}" for a in ("", "drop_", "delta_") for b in ("", "_low", "_high")}
 
 
@@ -344,7 +327,7 @@ def _columns(name: str) -> set[str]:
 
 
 def resampling(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each of ``n`` images is drawn in each bootstrap resample, ``(R, n)`` at a time.
+    """Yield weights ``(R, n)``: how often each of ``n`` images is in each bootstrap resample.
 
     The same arguments give the same resamples: what is computed on them is paired.
     """
@@ -358,33 +341,21 @@ def resampling(n: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
 def on_resamples(
     scores: Sequence[Score], target: np.ndarray, probabilities: np.ndarray
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-    """A function from the weights ``(R, N)`` of resamples to each score's values ``(R,)`` there.
-
-    Args:
-        scores: to compute.
-        target: ``(N,)`` int64.
-        probabilities: ``(N, 7)``.
-
-    Raises:
-        DataError: by the function: a metric fails on a resample.
-    """
-    terms = {
-        score.sums.terms: score.sums.terms(target, probabilities) for score in scores if score.sums
-    }
-    others = [score for score in scores if score.sums is None]
+    """Make a function from the weights ``(R, N)`` of resamples to each score's values ``(R,)``."""
+    c = labels.NUM_CLASSES
+    cells = np.eye(c * c)[target * c + probabilities.argmax(axis=1)]  # of the confusion matrix
 
     def values_of(weights: np.ndarray) -> dict[str, np.ndarray]:
-        sums = {key: weights @ own for key, own in terms.items()}
-        drawn = {score.name: np.empty(len(weights)) for score in others}
+        matrices = (weights @ cells).reshape(-1, c, c)
+        found = {
+            score.name: score.formula(matrices) if score.formula else np.empty(len(weights))
+            for score in scores
+        }
+        others = [score for score in scores if score.formula is None]
         for index, counts in enumerate(weights.astype(np.int64) if others else ()):
             rows = np.repeat(np.arange(len(target)), counts)
             for score in others:
-                drawn[score.name][index] = score(target[rows], probabilities[rows])
-        return {
-            score.name: score.sums.value(sums[score.sums.terms], len(target))
-            if score.sums
-            else drawn[score.name]
-            for score in scores
-        }
+                found[score.name][index] = score(target[rows], probabilities[rows])
+        return found
 
     return values_of

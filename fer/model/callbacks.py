@@ -1,4 +1,4 @@
-"""What watches a training: its history, and checkpoints that are whole or absent."""
+"""Callbacks of a training: its history, a guard, and checkpoints that are complete or absent."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ HISTORY_COLUMNS = (
 
 
 def quieten_lightning() -> None:
-    """Leave out what Lightning says of itself; its warnings about the run stay, but for three."""
+    """Silence Lightning's messages about itself, and three of its warnings about the run."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Augmenting in the training process is a choice here (loader.num_workers), the next is about
-    # Lightning's own code, and the metrics that are logged are those of all processes already.
+    # Augmenting in the training process is a choice (loader.num_workers), the second is about
+    # Lightning's own code, and the logged metrics are those of all processes already.
     for message in ("does not have many workers", "isinstance\\(treespec", "sync_dist=True"):
         warnings.filterwarnings("ignore", message=f".*{message}.*")
 
@@ -49,19 +49,16 @@ class Quiet(Callback):
     """Quietens Lightning in each process that is spawned with it."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Where it is unpickled, before Lightning speaks there."""
+        """Run where it is unpickled, before Lightning speaks there."""
         self.__dict__.update(state)
         quieten_lightning()
 
 
 class History(Callback):
-    """Writes ``history.csv``, one row per epoch, whole after each epoch.
+    """Writes ``history.csv``, one row per epoch, complete after each epoch.
 
     ``seconds`` is the wall time of the epoch with its validation, ``images_per_second`` counts
     training images over the training part alone.
-
-    Args:
-        path: of the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,12 +76,7 @@ class History(Callback):
         self._validated = False
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the batch's images, those of the other processes too."""
         self._images += len(batch[1]) * trainer.world_size
@@ -96,10 +88,10 @@ class History(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row. Runs before the module resets its metrics."""
-        if not self._validated:  # trainer.max_steps has cut it off
+        if not self._validated:  # trainer.max_steps has cut the epoch off
             return
         assert isinstance(pl_module, EmotionModule)
-        values = {**trainer.callback_metrics, **pl_module.seen_train.compute()}
+        values = {**trainer.callback_metrics, **pl_module.train_metrics.compute()}
         training = self._trained - self._started
         row = {name.replace("/", "_"): float(value) for name, value in values.items()}
         row |= {
@@ -113,30 +105,27 @@ class History(Callback):
             write_csv(self.path, HISTORY_COLUMNS, self.rows)
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows, for a training that goes on later."""
+        """Rows for a training that is resumed."""
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the rows of a training that was cut off."""
+        """Take over the rows of a training that was cut off."""
         self.rows = list(state_dict["rows"])
 
     @property
     def best_epoch(self) -> int | None:
-        """The first epoch with the highest validation macro-F1."""
+        """First epoch with the highest validation macro-F1."""
         if not self.rows:
             return None
         return int(max(self.rows, key=lambda row: row["val_macro_f1"])["epoch"])
 
 
-class Watch(Callback):
+class DivergenceGuard(Callback):
     """Ends a training that has gone wrong, before it overwrites the last good checkpoint.
 
     It has gone wrong when a loss is not finite, or when the run folder is gone: what is written
-    afterwards would be half a run. A step's loss is looked at after the next one has begun, so
-    that a GPU does not wait for the answer.
-
-    Args:
-        folder: of the run.
+    afterwards would be half a run. A step's loss is checked after the next one has begun, so that
+    a GPU does not wait for the answer. The hooks raise :class:`TrainingError`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -144,37 +133,20 @@ class Watch(Callback):
         self._last: tuple[torch.Tensor, int] | None = None
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the loss of the step before.
-
-        Raises:
-            TrainingError: it is not finite.
-        """
+        """Check the loss of the step before."""
         before, self._last = self._last, (outputs["loss"].detach(), batch_idx)
         self._check(trainer, before)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the loss of the epoch's last step.
-
-        Raises:
-            TrainingError: it is not finite.
-        """
+        """Check the loss of the epoch's last step."""
         before, self._last = self._last, None
         self._check(trainer, before)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the validation loss and the run folder, before a checkpoint is written.
-
-        Raises:
-            TrainingError: the one is not finite, or the other is gone.
-        """
-        loss = float(trainer.callback_metrics.get("val/loss", 0.0))  # none in an epoch cut off
+        """Check the validation loss and the run folder, before a checkpoint is written."""
+        loss = float(trainer.callback_metrics.get("val/loss", 0.0))  # none if it was cut off
         if not math.isfinite(loss):
             raise TrainingError(
                 f"epoch {trainer.current_epoch}: expected a finite validation loss, found {loss}. "
@@ -188,7 +160,7 @@ class Watch(Callback):
             return
         loader: Any = trainer.train_dataloader
         dataset = loader.dataset
-        rows = [draw.row for draw in loader.sampler]  # the epoch's order, drawn again
+        rows = [draw.row for draw in loader.sampler]  # the epoch's order, once more
         start = step[1] * loader.batch_size
         ids = [dataset.ids[row] for row in rows[start : start + loader.batch_size]]
         raise TrainingError(
@@ -206,7 +178,7 @@ class Watch(Callback):
 
 
 def vanished(folder: Path, epoch: int) -> TrainingError:
-    """The error for a run folder that is gone."""
+    """Make the error for a run folder that is gone."""
     return TrainingError(
         f"{folder}: expected the run folder in epoch {epoch}, found that it was moved or deleted "
         "while the training ran. If it was moved, go on there: python train.py resume=FOLDER"
@@ -214,19 +186,19 @@ def vanished(folder: Path, epoch: int) -> TrainingError:
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar with the metrics alone: the logger's version number tells nobody anything."""
+    """Lightning's bar without the logger's version number."""
 
     def get_metrics(
         self, trainer: Trainer, pl_module: LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:
-        """What is shown behind the bar."""
+        """Metrics shown beside the bar."""
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it: a killed run leaves the old one."""
+    """Writes a checkpoint beside its path and renames it: a killed run leaves the old one."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -237,12 +209,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         write_atomic(Path(path), lambda file: file.write(buffer.getbuffer()))
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
-        """Read a checkpoint as data: nothing in it is ever executed."""
+        """Read a checkpoint as data: nothing in it is executed."""
         return read_checkpoint(Path(path))
 
 
 def make_checkpoints(folder: Path) -> list[ModelCheckpoint]:
-    """``best.ckpt`` (highest validation macro-F1) and ``last.ckpt``."""
+    """Callbacks for ``best.ckpt`` (highest validation macro-F1) and ``last.ckpt``."""
     options: dict[str, Any] = {
         "dirpath": folder,
         "save_on_train_epoch_end": True,

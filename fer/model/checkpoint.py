@@ -1,4 +1,4 @@
-"""Checkpoints as data: whatever a file holds, nothing in it is executed, and little is trusted."""
+"""Checkpoints as data: whatever a file holds, nothing in it is executed and little is trusted."""
 
 from __future__ import annotations
 
@@ -25,35 +25,30 @@ from fer.model import shared_cnn  # noqa: F401  (registers its name)
 from fer.model.network import NormalisedNetwork, find_network, make_network
 
 PREFIX = "network."
-"""Of the network's weights among those of the Lightning module."""
+"""Prefix of the network's weights among those of the Lightning module."""
 PRETRAINED = "pretrained"
-"""What stands for the network that comes with the package, in place of a checkpoint's path."""
+"""Stands for the network that comes with the package, in place of a checkpoint's path."""
 PRETRAINED_FILE = Path(__file__).resolve().parent.parent / "pretrained" / "fer2013.safetensors"
 SAFETENSORS = ".safetensors"
-"""Ends the name of a checkpoint in that format; all others are read as PyTorch's own."""
+"""Suffix of checkpoints in that format; all others are read as PyTorch's own."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file.
+    """Read the content of a checkpoint file.
 
     Raises:
-        CheckpointError: there is none, it is none, or reading it would mean to run code.
+        CheckpointError: there is no file, it is not a checkpoint, or reading it would run code.
     """
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
-        raise CheckpointError(
-            f"checkpoint: expected a file such as <run>/checkpoints/best.ckpt, found {found} at "
-            f"{path.absolute()}."
-        )
+    path = find_checkpoint(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            # torch never compresses: a few bytes that become gigabytes are no checkpoint.
+            # torch never compresses: a few bytes that become gigabytes are not a checkpoint.
             plain = all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
         content = torch.load(path, map_location="cpu", weights_only=True) if plain else None
-    except Exception as error:  # of bytes that may be anything, torch's reader raises anything
-        # Its own message advises to load the file with code and all: not passed on.
+    except Exception as error:  # the bytes may be anything, and so may torch's error
+        # Its own message advises to load the file with its code: not passed on.
         named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = f"one that would run {named[1]}" if named else "a file that is none, or damaged"
+        reason = f"one that would run {named[1]}" if named else "not a checkpoint, or a damaged one"
         raise CheckpointError(
             f"{path}: expected a checkpoint with nothing but data in it, found {reason}. "
             "Use a checkpoint that train.py wrote."
@@ -70,16 +65,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def rebuild_network(
     path: Path, model: Mapping[str, Any], state: Mapping[str, Any]
 ) -> NormalisedNetwork:
-    """The network of a checkpoint, with its weights.
-
-    Args:
-        path: of the file, for messages.
-        model: as of :meth:`~fer.model.network.NormalisedNetwork.describe`.
-        state: of the network, by name.
+    """Rebuild the network of a checkpoint from its description and weights.
 
     Raises:
         CheckpointError: no such network is registered, it does not accept the options, or the
-            weights are not those of it, or not finite.
+            weights do not fit it or are not finite.
     """
     name, own = str(model["network"]), dict(model["options"])
     shape = {"image_size": model["image_size"], "in_channels": model["in_channels"]}
@@ -112,9 +102,10 @@ def rebuild_network(
 
 
 def on_meta(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The weights that such a network has, without the memory for them, which may be too much.
+    """Weights of such a network on the meta device, without the memory for them.
 
-    A network that computes with numbers while it is made cannot be made so, and is made as it is.
+    A network that computes with numbers in its constructor cannot be made there, and is made as
+    usual.
 
     Raises:
         ConfigError: it does not accept the options, or would fill the memory.
@@ -129,12 +120,12 @@ def on_meta(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> dict[
             raise
         network = make_network(make, options)
         make_lazy(network)
-    # With the parameters themselves, which say what is adjusted and what a buffer.
+    # The parameters themselves tell what is trained and what is a buffer.
     return network.state_dict(keep_vars=True)
 
 
 def make_lazy(network: NormalisedNetwork) -> None:
-    """Let layers that learn their size from an input see one."""
+    """Show an input to layers that take their size from one."""
     if any(is_lazy(parameter) for parameter in network.parameters()):
         network.check_output()
 
@@ -146,14 +137,14 @@ def check_tensor(
     wanted: torch.Tensor,
     refuse: Callable[[object], CheckpointError],
 ) -> None:
-    """Check one tensor of a file against the one that the network has.
+    """Check one tensor of a file against the network's.
 
     Raises:
-        CheckpointError: it has another shape, holds fewer numbers than it says, or one that a
-            training that went well does not leave.
+        CheckpointError: it has another shape, holds fewer numbers than its shape says, or one that
+            is not finite.
     """
     if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
-        raise refuse(f"{name} is no tensor")
+        raise refuse(f"{name} is not a tensor")
     if value.shape != wanted.shape:
         raise refuse(f"{name} has shape {tuple(value.shape)} instead of {tuple(wanted.shape)}")
     if value.untyped_storage().nbytes() < value.numel() * value.element_size():
@@ -175,16 +166,16 @@ class Checkpoint:
     path: Path
     network: NormalisedNetwork
     extras: dict[str, Any]
-    """``model``, ``labels``, ``dataset`` (name, choice, options, fingerprint), ``seed``, and of
-    newer ones ``priors``: how frequent each emotion was to the network in training."""
+    """``model``, ``labels``, ``dataset`` (name, choice, options, fingerprint), ``seed``, and in
+    newer ones ``priors``: each emotion's share in training."""
     epoch: int
 
 
 def find_checkpoint(checkpoint: Path | str) -> Path:
-    """The file that ``checkpoint`` names: a path, or :data:`PRETRAINED`.
+    """Find the file of ``checkpoint``: a path, or :data:`PRETRAINED`.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no such file.
     """
     if checkpoint == PRETRAINED:
         if not PRETRAINED_FILE.is_file():
@@ -206,7 +197,7 @@ def find_checkpoint(checkpoint: Path | str) -> Path:
 
 
 def read_safetensors(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint in the safetensors format, as in PyTorch's own.
+    """Read a checkpoint in the safetensors format into the content of PyTorch's own.
 
     Raises:
         CheckpointError: it cannot be read, or its description is not JSON.
@@ -225,14 +216,14 @@ def read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def read_description(checkpoint: Path | str) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    """What a checkpoint says of itself, without its network being made.
+    """Read a checkpoint's description without making its network.
 
     Returns:
         The file, its description (``model``, ``labels``, ``dataset``, ``seed``), and all of its
         content.
 
     Raises:
-        CheckpointError: there is none, it is not one of this program, or its emotions differ.
+        CheckpointError: there is no file, this program did not write it, or its emotions differ.
     """
     path = find_checkpoint(checkpoint)
     content = read_safetensors(path) if path.suffix == SAFETENSORS else read_checkpoint(path)
@@ -269,7 +260,7 @@ def read_description(checkpoint: Path | str) -> tuple[Path, dict[str, Any], dict
 
 
 def are_shares(value: object) -> bool:
-    """Whether it is None, or how frequent each emotion is: finite numbers from 0, not all 0."""
+    """Tell whether ``value`` is None or a share of each emotion: finite, from 0, not all 0."""
     return value is None or (
         isinstance(value, list)
         and len(value) == len(labels.EMOTIONS)
@@ -279,14 +270,14 @@ def are_shares(value: object) -> bool:
 
 
 def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
-    """Load a checkpoint of this program as data: nothing in it is ever executed.
+    """Load a checkpoint as data: nothing in it is executed.
 
     Args:
         checkpoint: path of a file that ``train.py`` or ``fer export`` (``.safetensors``) wrote,
             or :data:`PRETRAINED`.
 
     Raises:
-        CheckpointError: as of :func:`read_description`, no such network is registered, or the
+        CheckpointError: as :func:`read_description`, no such network is registered, or the
             weights do not fit it.
     """
     path, extras, content = read_description(checkpoint)
@@ -313,9 +304,9 @@ def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
 def upgrade(
     model: Mapping[str, Any], state: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Description and weights as they are written now, of a checkpoint of version 0.1.
+    """Turn description and weights of a version 0.1 checkpoint into today's.
 
-    There a network was named by its class, and normalised its images itself.
+    Then a network was named by its class, and normalised its images itself.
     """
     options = {key: value for key, value in model.items() if key != "class"}
     described = {
@@ -330,29 +321,29 @@ def upgrade(
 
 @dataclass(frozen=True)
 class CutOff:
-    """A training that did not come to its end."""
+    """A training that was cut off."""
 
     path: Path
     """Its last checkpoint."""
     epochs: int
-    """Finished ones."""
+    """Finished epochs."""
     steps: int
     stopped: bool
     """Whether early stopping had ended it, or a search."""
     pruned: bool
-    """Whether it was a search."""
+    """Whether a search had ended it."""
     threads: int | None
-    """That it computed with: another number rounds differently."""
+    """Threads that it computed with: another number rounds differently."""
     rows: list[dict[str, float]]
-    """Of its history."""
+    """Rows of its history."""
 
     def is_trained(self, max_epochs: int) -> bool:
-        """Whether only the measuring is left to do."""
+        """Tell whether only the measuring is left to do."""
         return (self.stopped and not self.pruned) or self.epochs >= max_epochs
 
 
 def read_progress(path: Path) -> CutOff:
-    """How far the training of a checkpoint has come.
+    """Read how far the training of a checkpoint has come.
 
     Raises:
         CheckpointError: it does not say.
@@ -366,7 +357,7 @@ def read_progress(path: Path) -> CutOff:
             int(content["global_step"]),
             bool(progress["stopped"]),
             bool(content["callbacks"].get("Pruning", {"pruned": False})["pruned"]),
-            progress.get("threads"),  # None: of an earlier version
+            progress.get("threads"),  # None in earlier versions
             list(content["callbacks"]["History"]["rows"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -18,9 +18,8 @@ def class_weights(counts: Sequence[int] | None, weighting: str | None) -> torch.
     """Weights ``(C,)`` that make rare classes count more.
 
     ``balanced`` is n / (C * n_c) (King & Zeng, "Logistic Regression in Rare Events Data", 2001; as
-    in scikit-learn); ``sqrt_balanced`` is its square root. Both are scaled so that the mean
-    weight of a training image is one, which leaves the learning rate comparable. A class without
-    images gets the weight zero.
+    in scikit-learn); ``sqrt_balanced`` is its square root. Both are scaled to a mean weight of one
+    per training image, which leaves the learning rate comparable. A class without images gets 0.
 
     >>> class_weights([1, 3], "balanced")
     tensor([2.0000, 0.6667])
@@ -50,12 +49,11 @@ class CrossEntropyLoss(nn.Module):
     """Cross-entropy with label smoothing and class weights.
 
     Args:
-        class_counts: training images per class, for the weights; None where there are none.
+        class_counts: training images per class; needed for weights only.
         label_smoothing: share s of the target spread evenly over the C classes, 0 <= s < 1 (Szegedy
-            et al., arXiv 1512.00567). With class weights w as in PyTorch: the part of each class c
-            has that class's own weight, so that an image of class y costs
-            -(1 - s) w_y log p_y - s / C sum_c w_c log p_c, and a batch that sum over its images
-            divided by the sum of their w_y. A rare class thus gets more of what is spread.
+            et al., arXiv 1512.00567). With class weights w, as in PyTorch, an image of class y
+            costs -(1 - s) w_y log p_y - s / C sum_c w_c log p_c, and a batch the sum over its
+            images divided by the sum of their w_y. A rare class thus gets more of what is spread.
         class_weight: None, ``balanced`` or ``sqrt_balanced`` (see :func:`class_weights`).
     """
 
@@ -89,8 +87,7 @@ class FocalLoss(nn.Module):
     Lin et al., "Focal Loss for Dense Object Detection", arXiv 1708.02002, in its multi-class form.
 
     Args:
-        class_counts: training images per class, for the weights (the paper's alpha); None where
-            there are none.
+        class_counts: training images per class; needed for weights (the paper's alpha) only.
         gamma: 0 is cross-entropy; larger values look away from easy images. Between 0 and 1 the
             slope of (1 - p)^gamma has no bound at p = 1, where 1 - p is held at 1e-7.
         class_weight: None, ``balanced`` or ``sqrt_balanced`` (see :func:`class_weights`).
@@ -123,13 +120,13 @@ class FocalLoss(nn.Module):
 
 
 def process_factor(loss: nn.Module, target: torch.Tensor) -> torch.Tensor | float:
-    """What this process's weighted mean counts among those of all processes.
+    """Factor of this process's weighted mean loss among those of all processes.
 
     Each is divided by the weights of its own images. Times this factor, their mean, whose gradient
-    DistributedDataParallel follows, is the weighted mean of all images, as in one process.
+    DistributedDataParallel follows, is the weighted mean over all images, as in one process.
 
     Args:
-        loss: that of the batch; one of torch's own may have class weights, too.
+        loss: ours, or one of torch's own with class weights.
         target: ``(N,)``, of this process.
     """
     weight = getattr(loss, "weight", None)

@@ -17,20 +17,20 @@ class Mixed(NamedTuple):
     images: torch.Tensor
     """``(N, C, H, W)``, float 0–1 after mixup, as they came after CutMix."""
     partner: torch.Tensor
-    """``(N,)`` int64: the row of the batch that the second image came from."""
+    """``(N,)`` int64: row of each second image in the batch."""
     share: float
-    """Of the first image, 0 to 1; the loss weighs the two targets by it."""
+    """Share of the first image, 0 to 1, by which the loss weighs the two targets."""
 
 
 class Mixing:
-    """Mixes a batch with a shuffled copy of itself. Random numbers come from torch's CPU stream.
+    """Mixes a batch with a shuffled copy of itself, by random numbers of torch's CPU stream.
 
     Zhang et al., "mixup", arXiv 1710.09412; Yun et al., "CutMix", arXiv 1905.04899. With both, each
-    batch draws one of them.
+    batch gets one of them at random.
 
     Args:
         mixup: alpha of the Beta(alpha, alpha) distribution of the share; 0 for none.
-        cutmix: the same, of the area that is kept.
+        cutmix: the same for the area that is kept.
         p: probability per batch.
 
     Raises:

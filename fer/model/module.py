@@ -1,4 +1,4 @@
-"""What Lightning trains: the network, its loss and its optimizer, with metrics at each epoch."""
+"""The LightningModule: a network, its loss and its optimizer, with metrics of each epoch."""
 
 from __future__ import annotations
 
@@ -27,25 +27,24 @@ from fer.model.network import NormalisedNetwork
 from fer.model.schedules import one_cycle
 
 MONITOR = "val/macro_f1"
-"""What early stopping, the plateau schedule and the best checkpoint look at; higher is better."""
+"""Watched by early stopping, the plateau schedule and the best checkpoint; higher is better."""
 
 
-class Seen(nn.Module):
-    """What the network said of the images of an epoch, measured at its end, on the device.
+class EpochMetrics(nn.Module):
+    """Accuracy, macro-F1 and mean loss of an epoch, computed at its end, on the device.
 
-    A step only keeps its answers. Updating metrics in it would cost some thirty small operations
-    each time, and on a GPU a wait: torchmetrics looks whether each loss is a number.
+    A step only keeps the network's answers. Updating metrics in it would cost some thirty small
+    operations each time, and on a GPU a wait: torchmetrics checks whether each loss is a number.
 
     Args:
-        num_classes: number of emotions.
-        prefix: of the names of what is measured.
+        prefix: prefix of the metrics' names.
     """
 
-    def __init__(self, num_classes: int, prefix: str) -> None:
+    def __init__(self, prefix: str) -> None:
         super().__init__()
         self.prefix = prefix
-        options: dict[str, Any] = {"num_classes": num_classes, "validate_args": False}
-        self.metrics = MetricCollection(
+        options: dict[str, Any] = {"num_classes": labels.NUM_CLASSES, "validate_args": False}
+        self.metrics = MetricCollection(  # which share the counts that they are computed from
             {
                 "accuracy": MulticlassAccuracy(average="micro", **options),
                 "macro_f1": MulticlassF1Score(average="macro", **options),
@@ -57,11 +56,11 @@ class Seen(nn.Module):
         self.kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def add(self, logits: torch.Tensor, target: torch.Tensor, loss: torch.Tensor) -> None:
-        """Keep what was said in a step: logits ``(N, num_classes)``, targets ``(N,)``, the loss."""
+        """Keep a step's logits ``(N, 7)``, targets ``(N,)`` and loss."""
         self.kept.append((logits.detach().argmax(dim=1), target, loss.detach()))
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """Accuracy, macro-F1 and mean loss of the epoch so far, of all processes together."""
+        """The epoch's metrics so far, over all processes."""
         if self.kept:
             answers, targets, losses = zip(*self.kept, strict=True)
             self.kept.clear()
@@ -80,18 +79,19 @@ class Seen(nn.Module):
 class EmotionModule(LightningModule):
     """Trains a network on batches of images ``(N, C, H, W)`` uint8 and targets ``(N,)`` int64.
 
-    Where it meets the data module (``trainer.fit(module, data)``) it takes from it what it needs:
-    mean and standard deviation of the training images, and the counts of the classes if the loss
-    asks for them. The defaults are the recipe's.
+    When it is fitted to a data module it takes what it needs from it: mean and standard deviation
+    of the training images, and the counts of the classes if the loss asks for them. The defaults
+    are the recipe's.
 
     Args:
         network: gives logits ``(N, 7)``; registered: see :mod:`fer.model.network`.
-        loss: of logits and targets, a scalar; or what makes it, called with ``class_counts`` if its
-            signature asks for them. None for cross-entropy with label smoothing.
-        optimizer: makes the optimizer of parameters or parameter groups. None for AdamW.
-        scheduler: makes the schedule of an optimizer. With ``total_steps`` in its signature it gets
+        loss: compares logits and targets and gives a scalar; or something that makes such a loss,
+            with ``class_counts`` if its signature asks for them. None for cross-entropy with label
+            smoothing.
+        optimizer: makes an optimizer from parameters or parameter groups. None for AdamW.
+        scheduler: makes an optimizer's schedule. With ``total_steps`` in its signature it gets
             them and advances with every step, else with every epoch. None for one cycle.
-        mixing: makes one image of two; None for none.
+        mixing: blends images in pairs; None for none.
 
     Example::
 
@@ -116,25 +116,25 @@ class EmotionModule(LightningModule):
         )
         self.make_scheduler: Callable[..., Any] = scheduler or one_cycle
         self.mixing = mixing or Mixing()
-        self.seen_train = Seen(labels.NUM_CLASSES, "train/")
-        self.seen_val = Seen(labels.NUM_CLASSES, "val/")
-        self.seen_test = Seen(labels.NUM_CLASSES, "test/")
+        self.train_metrics = EpochMetrics("train/")
+        self.val_metrics = EpochMetrics("val/")
+        self.test_metrics = EpochMetrics("test/")
         self.epoch_scheduler: LRScheduler | None = None
         """A schedule that advances with the epochs; the others are Lightning's to step."""
         self.progress: dict[str, Any] | None = None
         self.begun = False
-        """Whether a step was taken: before that, what fails is what was restored."""
+        """Whether a step was taken; what fails before it is what was restored."""
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
         cls, checkpoint_path: Path | str, map_location: Any = None, **options: Any
     ) -> EmotionModule:
-        """The module with the network of a checkpoint, read as data: nothing in it is executed.
+        """Load the network of a checkpoint, as data: nothing in it is executed.
 
         Args:
-            checkpoint_path: of a file that a training of this module wrote.
+            checkpoint_path: file that a training of this module wrote.
             map_location: device of the network; None for the CPU.
-            options: loss, optimizer and scheduler, as of the constructor.
+            options: the constructor's other arguments.
 
         Raises:
             CheckpointError: it cannot be used.
@@ -143,7 +143,7 @@ class EmotionModule(LightningModule):
         return module if map_location is None else module.to(map_location)
 
     def setup(self, stage: str) -> None:
-        """Take from the data what training needs, and refuse what could not be used afterwards.
+        """Take from the data what training needs, and refuse what could not be saved or used.
 
         Raises:
             ConfigError: the network is not registered, or does not give logits ``(N, 7)``.
@@ -161,13 +161,12 @@ class EmotionModule(LightningModule):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, 7)`` of images ``(N, C, H, W)``: uint8 0–255, or float 0–1."""
-        logits: torch.Tensor = self.network(images)
-        return logits
+        return self.network(images)
 
     def training_step(
         self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int
     ) -> torch.Tensor:
-        """Loss of one batch, a scalar."""
+        """Compute the loss of one batch, a scalar."""
         images, target = batch
         mixed = self.mixing(images)
         logits = self(images if mixed is None else mixed.images)
@@ -175,9 +174,9 @@ class EmotionModule(LightningModule):
         if mixed is not None:
             other = self.loss_of(logits, target[mixed.partner])
             loss = mixed.share * loss + (1 - mixed.share) * other
-        # A mixed batch has the same targets again, and so the same weights.
+        # A mixed batch repeats its targets, and so their weights.
         loss = loss * process_factor(self.loss, target)
-        self.seen_train.add(logits, target, loss)
+        self.train_metrics.add(logits, target, loss)
         return loss
 
     def loss_of(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -186,43 +185,42 @@ class EmotionModule(LightningModule):
         return loss
 
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
-        """Answers of one batch."""
-        self._measure(self.seen_val, batch)
+        """Add one batch to the metrics."""
+        self._measure(self.val_metrics, batch)
 
     def test_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
-        """Answers of one batch."""
-        self._measure(self.seen_test, batch)
+        """Add one batch to the metrics."""
+        self._measure(self.test_metrics, batch)
 
-    def _measure(self, seen: Seen, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+    def _measure(self, metrics: EpochMetrics, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
         images, target = batch
         logits = self(images)
-        seen.add(logits, target, self.loss_of(logits, target))
+        metrics.add(logits, target, self.loss_of(logits, target))
 
     def predict_step(
         self, batch: torch.Tensor | tuple[torch.Tensor, torch.Tensor], batch_idx: int
     ) -> torch.Tensor:
         """Probabilities ``(N, 7)`` of images, or of the images of a batch."""
         images = batch if isinstance(batch, torch.Tensor) else batch[0]
-        probabilities: torch.Tensor = self(images).float().softmax(dim=1)
-        return probabilities
+        return self(images).float().softmax(dim=1)
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's metrics. Lightning validates before it ends the training epoch."""
-        self.log_dict(self.seen_val.compute(), prog_bar=True)
-        self.seen_val.reset()
+        self.log_dict(self.val_metrics.compute(), prog_bar=True)
+        self.val_metrics.reset()
 
     def on_test_epoch_end(self) -> None:
-        """Log accuracy, macro-F1 and loss of the test images."""
-        self.log_dict(self.seen_test.compute())
-        self.seen_test.reset()
+        """Log the metrics of the test images."""
+        self.log_dict(self.test_metrics.compute())
+        self.test_metrics.reset()
 
     def on_train_epoch_end(self) -> None:
-        """Log the epoch's metrics, measured on the augmented images as they went by."""
-        values = self.seen_train.compute()
+        """Log the metrics of the augmented images, and let the schedule advance."""
+        values = self.train_metrics.compute()
         self.log("train/loss", values.pop("train/loss"), prog_bar=True)
         self.log_dict(values)
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
-        self.seen_train.reset()
+        self.train_metrics.reset()
         if isinstance(self.epoch_scheduler, ReduceLROnPlateau):
             watched = MONITOR if self.epoch_scheduler.mode == "max" else "val/loss"
             self.epoch_scheduler.step(self.trainer.callback_metrics[watched].item())
@@ -230,7 +228,7 @@ class EmotionModule(LightningModule):
             self.epoch_scheduler.step()
 
     def describe(self) -> dict[str, Any]:
-        """What it takes to use the weights without this run's configuration, as plain values."""
+        """Describe the weights so that they can be used without this run's configuration."""
         data: Any = getattr(self.trainer, "datamodule", None)
         return {
             "model": self.network.describe(),
@@ -241,7 +239,7 @@ class EmotionModule(LightningModule):
         }
 
     def priors(self, data: Any) -> list[float] | None:
-        """How frequent the emotions were to the network: training images times the loss's weights.
+        """Share of each emotion in training: images times the loss's weights.
 
         None where the data do not say.
         """
@@ -254,7 +252,7 @@ class EmotionModule(LightningModule):
         return (seen / seen.sum()).tolist()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what it takes to use the weights, and to go on."""
+        """Add what is needed to use the weights and to resume."""
         checkpoint["fer"] = self.describe()
         schedule = self.epoch_scheduler
         checkpoint["fer_progress"] = {
@@ -267,7 +265,7 @@ class EmotionModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Remember where the random numbers were: they are set when training goes on."""
+        """Keep the state of the random numbers for the next epoch's start."""
         self.progress = checkpoint["fer_progress"]
         # The run folder may have been moved; the checkpoints' callbacks remember where it was.
         place = getattr(self.trainer.checkpoint_callback, "dirpath", None)
@@ -276,15 +274,12 @@ class EmotionModule(LightningModule):
                 _relocate(state, str(state["dirpath"]), str(place))
 
     def on_train_epoch_start(self) -> None:
-        """Set the random numbers: of several processes each has its own, known from the epoch.
-
-        One process goes on with those of a training that was cut off.
-        """
+        """Seed each of several processes by the epoch; restore the state of a resumed training."""
         if self.progress is not None:
-            self._go_on(self.progress)
+            self._restore(self.progress)
             self.progress = None
         if self.trainer.world_size > 1:
-            # All were started with the same: dropout would hide the same units in each.
+            # All start with the same state: dropout would hide the same units in each.
             seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
             place = [seed, self.current_epoch, self.global_rank]
             torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
@@ -293,8 +288,7 @@ class EmotionModule(LightningModule):
         """Note that a step was taken."""
         self.begun = True
 
-    def _go_on(self, progress: dict[str, Any]) -> None:
-        """Restore what :meth:`on_save_checkpoint` has put away."""
+    def _restore(self, progress: dict[str, Any]) -> None:
         torch.set_rng_state(progress["cpu_random"])
         states = progress["cuda_random"]
         if torch.cuda.is_available() and len(states) == torch.cuda.device_count():
@@ -303,8 +297,8 @@ class EmotionModule(LightningModule):
             self.epoch_scheduler.load_state_dict(progress["epoch_scheduler"])
 
     def configure_optimizers(self) -> Any:
-        """Weight decay for weight matrices only; biases and BatchNorm are left free."""
-        # A loss may have something to learn, too.
+        """Make optimizer and schedule. Weight decay leaves biases and BatchNorm alone."""
+        # A loss may have parameters, too.
         parameters = [*self.network.parameters(), *self.loss.parameters()]
         if asks_for(self.make_optimizer, "weight_decay"):
             optimizer = self.make_optimizer(parameter_groups(parameters))
@@ -340,15 +334,15 @@ UNKNOWN_DATASET: dict[str, Any] = {
     "options": {},
     "fingerprint": "unknown",
 }
-"""What a checkpoint says of images that came from other loaders than a data module of ours."""
+"""The dataset in a checkpoint whose images did not come from a data module of ours."""
 
 
 def signature_of(
     make: Callable[..., Any],
 ) -> tuple[Mapping[str, inspect.Parameter], set[str]]:
-    """The parameters of what is called at last, and the names of those that have a value already.
+    """Parameters of the function inside partials, and the names of those that are bound already.
 
-    Not by the signature of a partial, which refuses values that do not fit before they are used.
+    ``inspect.signature`` of a partial would refuse values that do not fit before they are used.
     """
     inner: Any = make
     bound: set[str] = set()
@@ -359,7 +353,7 @@ def signature_of(
 
 
 def asks_for(make: Callable[..., Any], name: str) -> bool:
-    """Whether the signature of ``make`` has this argument.
+    """Tell whether the signature of ``make`` has this argument.
 
     >>> asks_for(torch.optim.lr_scheduler.OneCycleLR, "total_steps")
     True
@@ -375,26 +369,26 @@ class FunctionLoss(nn.Module):
         self.function = function
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """What the function gives of logits ``(N, 7)`` and targets ``(N,)``."""
+        """Call the function on logits ``(N, 7)`` and targets ``(N,)``."""
         return self.function(logits, target)
 
 
 def make_loss(make: Callable[..., Any], class_counts: Sequence[int] | None) -> nn.Module:
-    """A loss, which gets the training images per class if its signature asks for them.
+    """Make a loss, with the training images per class if its signature asks for them.
 
     Args:
-        make: a class, what else makes one, or a function of logits and targets.
+        make: a class or function that makes a loss, or a function of logits and targets.
         class_counts: training images of each emotion.
 
     Raises:
-        ConfigError: it is no scalar, or cannot be computed of logits and targets.
+        ConfigError: it is not a scalar, or fails on logits and targets.
     """
     parameters, bound = signature_of(make)
     wanted: dict[str, Any] = {}
     if "class_counts" in parameters and "class_counts" not in bound:
         wanted["class_counts"] = class_counts
     required = [p.name for p in parameters.values() if p.default is p.empty]
-    # What still waits for two arguments is the loss itself; all else makes one.
+    # If two arguments are missing it is the loss itself, else it makes one.
     is_function = len([name for name in required if name not in wanted and name not in bound]) == 2
     loss: nn.Module = (
         FunctionLoss(functools.partial(make, **wanted)) if is_function else make(**wanted)
@@ -417,18 +411,19 @@ def make_loss(make: Callable[..., Any], class_counts: Sequence[int] | None) -> n
 
 def _relocate(state: dict[str, Any], old: str, new: str) -> None:
     """Replace the folder ``old`` at the start of every path in a callback's state."""
+
+    def moved(path: str) -> str:
+        return new + path[len(old) :] if path.startswith(old) else path
+
     for key, value in state.items():
-        if isinstance(value, str) and value.startswith(old):
-            state[key] = new + value[len(old) :]
+        if isinstance(value, str):
+            state[key] = moved(value)
         elif isinstance(value, dict):
-            state[key] = {
-                new + path[len(old) :] if path.startswith(old) else path: score
-                for path, score in value.items()
-            }
+            state[key] = {moved(path): score for path, score in value.items()}
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
-    """Parameters that decay (matrices and kernels) and those that do not (vectors)."""
+    """Split parameters into those that decay (matrices) and those that do not (vectors)."""
     parameters = list(parameters)
     return [
         {"params": [p for p in parameters if p.ndim > 1]},

@@ -1,7 +1,7 @@
-"""Networks by name, and what stands around each: the normalisation of its images.
+"""Networks by name, and the normalisation of images that is put around each.
 
 A network is any ``nn.Module`` that gives logits ``(N, 7)`` of images ``(N, C, H, W)``. It is
-registered under a name, and a checkpoint holds that name with the arguments it was made with::
+registered under a name, and a checkpoint holds that name with the network's arguments::
 
     @register_network("linear")
     class Linear(nn.Module):
@@ -12,15 +12,16 @@ registered under a name, and a checkpoint holds that name with the arguments it 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return self.layer(images.flatten(1))
 
-What a network may offer besides is in :class:`Network`; all of it can be left out.
+What else a network may offer is in :class:`Network`; all of it can be left out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
@@ -33,20 +34,20 @@ from fer.core.values import is_plain
 
 Make = TypeVar("Make", bound=Callable[..., nn.Module])
 NETWORKS: dict[str, Callable[..., nn.Module]] = {}
-"""What makes each registered network, by name."""
+"""Name → the class or function that makes the network."""
 RECORD = "registered_as"
-"""The attribute in which a network keeps its :class:`Registered`."""
+"""Attribute in which a network keeps its :class:`Registered`."""
 INPUT = {"image_size": 48, "in_channels": 1, "num_classes": labels.NUM_CLASSES}
-"""What a network gets for arguments of these names that its options do not set."""
+"""Arguments that a network gets where its options do not set them."""
 MAX_ACTIVATIONS = 2**24
-"""Numbers that a layer may give of an image: 64 channels at 512 x 512 pixels."""
+"""Numbers in a layer's output for one image: 64 channels at 512 x 512 pixels."""
 MAX_PARAMETERS = 2**30
 
 
 class Network(Protocol):
-    """What a network may offer beside ``forward``; each part alone, or none.
+    """Optional parts of a network beside ``forward``; each alone, or none.
 
-    ``image_size`` and ``in_channels`` are attributes: the input that it is made for.
+    The attributes ``image_size`` and ``in_channels`` are the input that it is made for.
     """
 
     def folded(self) -> nn.Module:
@@ -64,20 +65,20 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Registered:
-    """The name of a network and the arguments that it was made with, as plain values."""
+    """A network's name and the arguments that it was made with, as plain values."""
 
     name: str
     options: dict[str, Any]
 
 
 def register_network(name: str) -> Callable[[Make], Make]:
-    """Register a class, or a function that makes a network, under ``name``: a decorator.
+    """Decorate a class, or a function that makes a network, to register it under ``name``.
 
     Args:
-        name: letters, digits, ``_``, ``.`` and ``-``, the first a letter. It stands in checkpoints.
+        name: letters, digits, ``_``, ``.`` and ``-``, the first a letter. Checkpoints hold it.
 
     Raises:
-        ConfigError: the name cannot be, or is taken by something else.
+        ConfigError: the name is malformed, or belongs to something else.
     """
     if not re.fullmatch(r"[A-Za-z][\w.-]*", name):
         raise ConfigError(
@@ -99,38 +100,26 @@ def register_network(name: str) -> Callable[[Make], Make]:
                 f"register_network: expected arguments with names, by which {_place(make)} can be "
                 "made again from a checkpoint, found some without. Name them."
             )
-
-        def record(network: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            bound = signature.bind(*arguments, **named)
-            bound.apply_defaults()
-            options = dict(bound.arguments)
-            for parameter in signature.parameters.values():
-                if parameter.kind is parameter.VAR_KEYWORD:
-                    options |= options.pop(parameter.name)
-            # Not through nn.Module, which is not set up yet where a class is made.
-            network.__dict__[RECORD] = Registered(name, _listed(options))
-
-        made: Any
+        made: Any = make
         if isinstance(make, type):
             initialise = make.__init__  # type: ignore[misc]
 
             @functools.wraps(initialise)
             def remember(self: nn.Module, *arguments: Any, **named: Any) -> None:
                 if type(self) is make:  # a class derived from it has a name of its own, or none
-                    record(self, arguments, named)
+                    # Not through nn.Module, which is not set up yet.
+                    self.__dict__[RECORD] = Registered(name, _bind(signature, arguments, named))
                 initialise(self, *arguments, **named)
 
-            made = make
             made.__init__ = remember
         else:
 
             @functools.wraps(make)
-            def making(*arguments: Any, **named: Any) -> nn.Module:
+            def made(*arguments: Any, **named: Any) -> nn.Module:
                 network = make(*arguments, **named)
-                record(network, arguments, named)
+                network.__dict__[RECORD] = Registered(name, _bind(signature, arguments, named))
                 return network
 
-            made = making
         NETWORKS[name] = made
         return cast(Make, made)
 
@@ -141,8 +130,20 @@ def _place(make: Callable[..., Any]) -> str:
     return f"{make.__module__}.{make.__qualname__}"
 
 
+def _bind(
+    signature: inspect.Signature, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> dict[str, Any]:
+    """All arguments of a call by name, with lists for tuples, as a checkpoint gives them back."""
+    bound = signature.bind(*arguments, **named)
+    bound.apply_defaults()
+    options = dict(bound.arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            options |= options.pop(parameter.name)
+    return {key: _listed(value) for key, value in options.items()}
+
+
 def _listed(value: Any) -> Any:
-    """``value`` with lists for tuples and other sequences, as a checkpoint gives them back."""
     if isinstance(value, Mapping):
         return {key: _listed(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -151,7 +152,7 @@ def _listed(value: Any) -> Any:
 
 
 def find_network(name: str) -> Callable[..., nn.Module]:
-    """What makes the network of this name.
+    """The class or function that makes the network of this name.
 
     Raises:
         ConfigError: none is registered under it.
@@ -166,14 +167,12 @@ def find_network(name: str) -> Callable[..., nn.Module]:
 
 
 def make_network(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> NormalisedNetwork:
-    """A network from its options, with normalisation around it.
-
-    ``image_size``, ``in_channels`` and ``num_classes`` are passed on if ``make`` takes them; the
-    input is of that size in any case.
+    """Make a network from its options, with normalisation around it.
 
     Args:
         make: a registered class or function.
-        options: its arguments, and the three besides.
+        options: its arguments, and the input's ``image_size`` and ``in_channels`` and
+            ``num_classes``, which are passed on if ``make`` takes them.
 
     Raises:
         ConfigError: it does not accept the options, or what it makes cannot be used.
@@ -204,19 +203,19 @@ def make_network(make: Callable[..., nn.Module], options: Mapping[str, Any]) -> 
 
 
 def to_fractions(images: torch.Tensor) -> torch.Tensor:
-    """Images uint8 0–255 as float 0–1; those that are float stay as they are."""
+    """Turn uint8 images 0–255 into float 0–1; float images stay as they are."""
     return images if images.is_floating_point() else images.float() / 255
 
 
 class NormalisedNetwork(nn.Module):
     """A network with the normalisation of its images in front.
 
-    Mean and standard deviation of the training images are buffers: they travel with the weights.
+    Mean and standard deviation of the training images are buffers and travel with the weights.
 
     Args:
         network: gives logits ``(N, 7)`` of normalised images ``(N, C, H, W)``.
-        image_size: side of the input in pixels; None for what the network says, or 48.
-        in_channels: 1 (gray) or 3 (RGB); None for what the network says, or 1.
+        image_size: side of the input in pixels; None for the network's own, or 48.
+        in_channels: 1 (gray) or 3 (RGB); None for the network's own, or 1.
 
     Raises:
         ConfigError: a value that cannot work.
@@ -248,20 +247,20 @@ class NormalisedNetwork(nn.Module):
             )
         self.network = network
         self.is_normalised = False
-        """Whether mean and standard deviation are those of some images."""
+        """Whether mean and standard deviation have been set."""
         self.register_buffer("mean", torch.zeros(self.in_channels))
         self.register_buffer("std", torch.ones(self.in_channels))
 
     @property
     def title(self) -> str:
-        """The class of the network, for people."""
+        """Class of the network, for people."""
         return type(self.network).__name__
 
     def describe(self) -> dict[str, Any]:
-        """Name, options and input, as plain values, from which a checkpoint makes it again.
+        """Name, options and input as plain values, from which a checkpoint rebuilds the network.
 
         Raises:
-            ConfigError: the network is not registered, or an argument is no plain value.
+            ConfigError: the network is not registered, or an argument is not a plain value.
         """
         record = getattr(self.network, RECORD, None)
         if not isinstance(record, Registered):
@@ -290,14 +289,12 @@ class NormalisedNetwork(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, 7)`` of images ``(N, C, H, W)``: uint8 0–255, or float 0–1."""
-        x = to_fractions(images)
-        x = (x - self.mean[:, None, None]) / self.std[:, None, None]
-        logits: torch.Tensor = self.network(x)
-        return logits
+        x = (to_fractions(images) - self.mean[:, None, None]) / self.std[:, None, None]
+        return self.network(x)
 
     @torch.no_grad()
     def check_size(self) -> None:
-        """Refuse a network that would fill the memory. It is one on the meta device, without any.
+        """Refuse a network that would fill the memory; it lies on the meta device, which has none.
 
         Raises:
             ConfigError: it has more than :data:`MAX_PARAMETERS`, or a layer gives more than
@@ -308,22 +305,13 @@ class NormalisedNetwork(nn.Module):
                 f"model: expected at most {MAX_PARAMETERS:,} parameters, found "
                 f"{self.count_parameters():,} in {self.title}. Take fewer channels."
             )
-        largest = 0
-
-        def note(_: nn.Module, __: Any, output: Any) -> None:
-            nonlocal largest
-            if isinstance(output, torch.Tensor):
-                largest = max(largest, output.numel())
-
-        hooks = [part.register_forward_hook(note) for part in self.eval().modules()]
+        shape = (1, self.in_channels, self.image_size, self.image_size)
         try:
-            shape = (1, self.in_channels, self.image_size, self.image_size)
-            self(torch.zeros(shape, device="meta"))
+            with _shapes_of(self.eval().modules()) as shapes:
+                self(torch.zeros(shape, device="meta"))
         except Exception:  # somebody's forward that needs numbers to compute with
             return
-        finally:
-            for hook in hooks:
-                hook.remove()
+        largest = max((shape.numel() for _, shape in shapes), default=0)
         if largest > MAX_ACTIVATIONS:
             raise ConfigError(
                 f"model: expected layers that give at most {MAX_ACTIVATIONS:,} numbers for an "
@@ -337,7 +325,7 @@ class NormalisedNetwork(nn.Module):
         """Try the network on two black images.
 
         Raises:
-            ConfigError: it fails, or gives something else than logits ``(2, 7)``.
+            ConfigError: it fails, or gives something other than logits ``(2, 7)``.
         """
         shape = (2, self.in_channels, self.image_size, self.image_size)
         was_training = self.training
@@ -362,7 +350,7 @@ class NormalisedNetwork(nn.Module):
             )
 
     def folded(self) -> NormalisedNetwork:
-        """For inference: with BatchNorm folded where the network can do that, else itself."""
+        """A copy for inference with BatchNorm folded; itself if the network cannot fold."""
         fold = getattr(self.network, "folded", None)
         if not callable(fold):
             return self
@@ -371,7 +359,7 @@ class NormalisedNetwork(nn.Module):
         return copy.to(self.mean.device).eval()
 
     def stages(self) -> list[tuple[str, nn.Module]]:
-        """The parts of the network with weights, from the input to the logits, with their names.
+        """Parts of the network that have weights, with their names, from the input to the logits.
 
         Those that the network names, else its children, or those of its only child.
         """
@@ -396,23 +384,30 @@ class NormalisedNetwork(nn.Module):
         """
         ask = getattr(self.network, "feature_maps", None)
         if callable(ask):
-            found: nn.Module | None = ask()
-            return found
-        extents: dict[nn.Module, int] = {}
-
-        def note(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
-            extents[layer] = output.shape[2:].numel()
-
+            return ask()
         convolutions = [part for part in self.network.modules() if isinstance(part, nn.Conv2d)]
-        hooks = [layer.register_forward_hook(note) for layer in convolutions]
-        try:
+        with _shapes_of(convolutions) as shapes:
             self.check_output()
-        finally:
-            for hook in hooks:
-                hook.remove()
-        maps = [layer for layer, extent in extents.items() if extent > 1]
+        maps = [layer for layer, shape in dict(shapes).items() if shape[2:].numel() > 1]
         return maps[-1] if maps else None
 
     def count_parameters(self) -> int:
-        """How many numbers training adjusts."""
+        """Number of values that training adjusts."""
         return sum(parameter.numel() for parameter in self.network.parameters())
+
+
+@contextlib.contextmanager
+def _shapes_of(layers: Iterable[nn.Module]) -> Iterator[list[tuple[nn.Module, torch.Size]]]:
+    """Collect the shape of each layer's output, call by call, while the network runs."""
+    shapes: list[tuple[nn.Module, torch.Size]] = []
+
+    def note(layer: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            shapes.append((layer, output.shape))
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        yield shapes
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -27,14 +27,14 @@ def one_cycle(
     start_factor: float = 0.04,
     end_factor: float = 1e-5,
 ) -> lr_scheduler.OneCycleLR:
-    """Up to the optimizer's learning rate and down again, in cosines, once over the training.
+    """Rise to the optimizer's learning rate and fall again, in cosines, once over the training.
 
     Smith & Topin, "Super-Convergence", arXiv 1708.07120.
 
     Args:
         optimizer: its learning rate is the peak.
-        total_steps: of the training.
-        warmup: share of the steps that go up.
+        total_steps: steps of the training.
+        warmup: share of the steps with a rising rate.
         start_factor: first learning rate as a share of the peak.
         end_factor: last learning rate as a share of the peak.
     """
@@ -46,7 +46,7 @@ def one_cycle(
         pct_start=warmup,
         div_factor=1 / start_factor,
         final_div_factor=start_factor / end_factor,
-        # The optimizers differ in whether they have a momentum to cycle; none cycles it.
+        # Not every optimizer has a momentum; none is cycled.
         cycle_momentum=False,
     )
 
@@ -54,12 +54,9 @@ def one_cycle(
 def cosine(
     optimizer: torch.optim.Optimizer, total_steps: int, warmup: float = 0.05
 ) -> lr_scheduler.LambdaLR:
-    """Linearly up, then down to zero in a cosine (Loshchilov & Hutter, arXiv 1608.03983).
+    """Rise linearly, then fall to zero in a cosine (Loshchilov & Hutter, arXiv 1608.03983).
 
-    Args:
-        optimizer: its learning rate is the peak.
-        total_steps: of the training.
-        warmup: share of the steps that go up.
+    The arguments are those of :func:`one_cycle`.
     """
     _check_share("warmup", warmup)
     rising = round(warmup * total_steps)
@@ -76,13 +73,8 @@ def cosine(
 def plateau(
     optimizer: torch.optim.Optimizer, factor: float = 0.5, patience: int = 3
 ) -> lr_scheduler.ReduceLROnPlateau:
-    """Multiply the learning rate by ``factor`` when validation macro-F1 stops rising.
-
-    Args:
-        optimizer: its learning rate is the first.
-        factor: of each reduction, 0 < factor < 1.
-        patience: epochs without a rise before a reduction.
-    """
+    """Multiply the learning rate by ``factor``, 0 < factor < 1, when validation macro-F1 stops
+    rising for more than ``patience`` epochs."""
     if not 0 < factor < 1:
         raise ConfigError(f"scheduler.factor: expected a share between 0 and 1, found {factor}.")
     options: dict[str, Any] = {"mode": "max", "factor": factor, "patience": patience}
@@ -90,9 +82,5 @@ def plateau(
 
 
 def constant(optimizer: torch.optim.Optimizer) -> lr_scheduler.LambdaLR:
-    """The optimizer's learning rate from the first step to the last.
-
-    Args:
-        optimizer: its learning rate is kept.
-    """
+    """Keep the optimizer's learning rate from the first step to the last."""
     return lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,9 +37,9 @@ class SharedCNN(nn.Module):
     """Blocks of Conv 3x3 → BatchNorm → ReLU → MaxPool, then average pooling, dropout and Linear.
 
     Args:
-        widths: channels of each block; one block halves height and width.
+        widths: channels of each block; a block halves height and width.
         in_channels: 1 (gray) or 3 (RGB).
-        image_size: side of the input in pixels that it is trained at; other sizes run too.
+        image_size: side of the training images in pixels; other sizes run too.
         dropout: probability before the last layer, 0 <= dropout < 1.
         num_classes: number of emotions.
 
@@ -77,8 +78,7 @@ class SharedCNN(nn.Module):
                 nn.Sequential(
                     nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False),
                     nn.BatchNorm2d(width),
-                    # Pooling first: the maximum of the rectified values is the rectified
-                    # maximum, on a quarter of the values.
+                    # Pooling first gives the same values, and leaves ReLU a quarter of them.
                     nn.MaxPool2d(2),
                     nn.ReLU(inplace=True),
                 )
@@ -91,24 +91,16 @@ class SharedCNN(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    @property
-    def is_folded(self) -> bool:
-        """Whether BatchNorm is part of the convolutions."""
-        return not any(isinstance(module, nn.BatchNorm2d) for module in self.blocks.modules())
-
     def folded(self) -> SharedCNN:
-        """A copy for inference in which BatchNorm is part of the convolutions: equal but cheaper.
+        """A cheaper copy for inference in which BatchNorm is part of the convolutions.
 
         The sums are taken in another order, so that logits differ in the last digits.
         """
         copy = deepcopy(self).eval()
-        if self.is_folded:
-            return copy
-        for block in copy.blocks:
-            assert isinstance(block, nn.Sequential)
-            convolution, norm = block[0], block[1]
-            assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-            block[0], block[1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
+        blocks: Any = copy.blocks
+        for block in blocks:
+            if isinstance(block[1], nn.BatchNorm2d):  # else folded already
+                block[0], block[1] = fuse_conv_bn_eval(block[0], block[1]), nn.Identity()
         return copy
 
     def stages(self) -> list[tuple[str, nn.Module]]:
@@ -124,5 +116,4 @@ class SharedCNN(nn.Module):
         """Logits ``(N, 7)`` of images ``(N, C, H, W)``: float, or uint8 0–255."""
         x = self.blocks(to_fractions(images))  # (N, widths[-1], H / 16, W / 16) for four blocks
         x = x.mean(dim=(2, 3))  # (N, widths[-1])
-        logits: torch.Tensor = self.head(self.dropout(x))  # (N, 7)
-        return logits
+        return self.head(self.dropout(x))  # (N, 7)

@@ -271,7 +271,7 @@ def evaluate_mistakes(
     if cfg.get("saliency") is None:
         return [errors_section(folder, result, shown, confusions, confident, None, None)]
     from fer.evaluation.attribution import saliency_maps  # captum takes a second to import
-    from fer.evaluation.saliency import explain
+    from fer.evaluation.saliency import explain, map_options
     from fer.report.saliency_sections import METHOD_NAMES, saliency_section
 
     options = resolved(cfg.saliency)
@@ -279,10 +279,7 @@ def evaluate_mistakes(
     generator = cfg.dataset.generator
     explanation = explain(
         network,
-        result.images,
-        result.target,
-        result.probabilities,
-        result.ids,
+        result,
         options,
         generator=None if generator is None else resolved(generator),
         device=computing.device,
@@ -294,15 +291,8 @@ def evaluate_mistakes(
     rows = np.unique(np.concatenate([*(part for _, part in confusions), confident])).astype(int)
     maps: dict[int, np.ndarray] | None = None
     if len(rows):
-        found = saliency_maps(
-            network,
-            result.images[rows],
-            result.preds[rows],
-            method,
-            device=computing.device,
-            seed=options["seed"],
-            **options.get(method, {}),
-        )
+        how = map_options(options, computing.device)
+        found = saliency_maps(network, result.images[rows], result.preds[rows], method, how)
         # Smoothed: beside a small face, where the mass lies says more than single pixels.
         sigma = result.images.shape[1] / 32
         smooth = [cv2.GaussianBlur(one, (0, 0), sigma) for one in found]

@@ -32,9 +32,9 @@ from fer.evaluation.metrics import SplitResult, describe_empty
 from fer.evaluation.scores import SCORES
 from fer.model.callbacks import (
     AtomicCheckpointIO,
+    DivergenceGuard,
     History,
     Quiet,
-    Watch,
     make_checkpoints,
     quieten_lightning,
     vanished,
@@ -215,7 +215,7 @@ def make_trainer(
         precision=computing.precision,
         max_epochs=cfg.trainer.max_epochs,
         logger=loggers or False,
-        callbacks=[Quiet(), Watch(folder), history, *make_callbacks(cfg), best, last],
+        callbacks=[Quiet(), DivergenceGuard(folder), history, *make_callbacks(cfg), best, last],
         plugins=[AtomicCheckpointIO()],
         use_distributed_sampler=False,  # the data module shares out the images, and repeats none
         num_sanity_val_steps=0,  # it would only cost time and count in the metrics

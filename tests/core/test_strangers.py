@@ -197,10 +197,10 @@ STRANGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         set_bias(torch.zeros(8)),
         r"shape \(8,\) instead of \(7,\)",
     ),
-    "no tensor": (set_bias([0.0] * 7), "head.bias is no tensor"),
+    "no tensor": (set_bias([0.0] * 7), "head.bias is not a tensor"),
     "sparse": (
         set_bias(torch.zeros(7).to_sparse()),
-        "head.bias is no tensor",
+        "head.bias is not a tensor",
     ),
     "complex": (
         set_bias(torch.zeros(7, dtype=torch.cfloat)),
@@ -291,12 +291,12 @@ def compressed(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: b"", "a file that is none, or damaged"),
-        (lambda data: data[: len(data) // 2], "a file that is none, or damaged"),
-        (lambda data: data[:-1], "a file that is none, or damaged"),
-        (lambda data: to_png(np.zeros((4, 4), np.uint8)), "a file that is none, or damaged"),
-        (lambda data: b"<html>Sign in</html>", "a file that is none, or damaged"),
-        (lambda data: data.replace(b"data.pkl", b"data.pkx"), "a file that is none, or damaged"),
+        (lambda data: b"", "not a checkpoint, or a damaged one"),
+        (lambda data: data[: len(data) // 2], "not a checkpoint, or a damaged one"),
+        (lambda data: data[:-1], "not a checkpoint, or a damaged one"),
+        (lambda data: to_png(np.zeros((4, 4), np.uint8)), "not a checkpoint, or a damaged one"),
+        (lambda data: b"<html>Sign in</html>", "not a checkpoint, or a damaged one"),
+        (lambda data: data.replace(b"data.pkl", b"data.pkx"), "not a checkpoint, or a damaged one"),
         (compressed, "found a compressed file"),
     ],
     ids=["empty", "half", "a byte short", "a picture", "a page", "no pickle", "compressed"],

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from fer.core import labels
 from fer.core.application import config_folder
 from fer.core.errors import ConfigError
-from fer.data.augmentation import Augmentation, Numbers, import_albumentations, on_image
+from fer.data.augmentation import Augmentation, BufferedRandom, import_albumentations, on_image
 from fer.data.datamodule import FER2013DataModule
 from fer.data.dataset import (
     Draw,
@@ -158,10 +158,10 @@ def test_each_epoch_and_each_image_is_augmented_in_its_own_way() -> None:
 
 def test_the_numbers_of_an_image_depend_on_the_generators_place_alone() -> None:
     bits = np.random.Philox(key=5)
-    numbers = Numbers(np.random.Generator(bits))
+    numbers = BufferedRandom(np.random.Generator(bits))
     beginning = bits.state
 
-    def draw(numbers: Numbers) -> list[object]:
+    def draw(numbers: BufferedRandom) -> list[object]:
         return [
             numbers.random(),
             numbers.gauss(),  # draws two and keeps one
@@ -170,7 +170,7 @@ def test_the_numbers_of_an_image_depend_on_the_generators_place_alone() -> None:
             numbers.getrandbits(200),
             numbers.choice("abcdefgh"),
             numbers.sample(range(100), 5),
-            *(numbers.random() for _ in range(2 * Numbers.AHEAD)),
+            *(numbers.random() for _ in range(2 * BufferedRandom.AHEAD)),
         ]
 
     found = []
@@ -186,7 +186,7 @@ def test_the_numbers_of_an_image_depend_on_the_generators_place_alone() -> None:
 
 
 def test_the_numbers_of_an_image_are_uniform() -> None:
-    numbers = Numbers(np.random.Generator(np.random.Philox(key=0)))
+    numbers = BufferedRandom(np.random.Generator(np.random.Philox(key=0)))
     counts = np.zeros((3, 6))
     for _ in range(2000):
         numbers.restart()

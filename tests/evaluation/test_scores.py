@@ -143,7 +143,7 @@ def test_the_fast_way_of_a_built_in_score_is_its_function_on_each_resample() -> 
     (weights,) = resampling(N, 20, 0)
     found = on_resamples(list(SCORES.values()), target, probabilities)(weights)
     for name, score in SCORES.items():
-        assert score.sums is not None or name == "expected_calibration_error"
+        assert score.formula is not None or name == "expected_calibration_error"
         for value, counts in zip(found[name], weights.astype(int), strict=True):
             rows = np.repeat(np.arange(N), counts)
             assert value == pytest.approx(score(target[rows], probabilities[rows]), abs=1e-12)

@@ -208,6 +208,7 @@ def test_stages_and_maps_are_found_where_the_network_does_not_name_them() -> Non
     network = NormalisedNetwork(nn.Sequential(layers, nn.Linear(4, 7)), SIZE)
     assert [name for name, _ in network.stages()] == ["0", "1"]
     assert network.feature_maps() is layers[0]  # the last one leaves a single point
+    assert not any(module._forward_hooks for module in network.modules())
     flat = NormalisedNetwork(nn.Sequential(nn.Flatten(), nn.Linear(SIZE**2, 7)), SIZE)
     assert flat.feature_maps() is None
     assert [name for name, _ in flat.stages()] == ["1"]

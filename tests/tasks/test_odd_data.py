@@ -229,7 +229,7 @@ def test_a_validation_loss_that_is_not_finite_does_not_overwrite_the_last_checkp
 
     def ruined(module: EmotionModule) -> None:
         if module.current_epoch == 1:
-            module.seen_val.loss.update(torch.tensor(loss))
+            module.val_metrics.loss.update(torch.tensor(loss))
             with torch.no_grad():
                 next(module.network.parameters()).fill_(torch.nan)
         plain(module)
