@@ -1,4 +1,4 @@
-"""The numbers that runs leave in their folders, read as data that a stranger may have written."""
+"""The records that runs leave in their folders, read as data that a stranger may have written."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from fer.core import labels
 from fer.core.files import read_json
 from fer.evaluation.scores import SCORES
 
+STATISTICS = 1
+"""The version of an evaluation's numbers, of which ``run.json`` has one: raised with whatever
+changes a number, or a key, for the same predictions. What has another one is measured again."""
 BOUNDS = [float, float]
 RUN: dict[str, Any] = {
     "command": str,
@@ -42,6 +45,7 @@ EVALUATION: dict[str, Any] = {
     "dataset": {**RUN["dataset"], "train_counts": ([int] * labels.NUM_CLASSES, None, ...)},
     "config": {"metrics": {"resamples": int, "seed": int}},
     "hardware": {"precision": str},
+    "statistics": (int, ...),
 }
 PRUNED = {
     "validation": {str: float},
@@ -70,7 +74,7 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """``metrics.json``; of an older run some scores may be missing.
+    """``metrics.json``; an older run may lack some scores.
 
     Raises:
         DataError: it cannot be read, or is something else.

@@ -65,7 +65,7 @@ COMMANDS = {
         "fer.tasks.predict:main",
     ),
     "export": Command(
-        "write a network as ONNX, TorchScript or safetensors",
+        "write a network as ONNX or safetensors",
         "fer.tasks.export:export_task",
         "export",
     ),
