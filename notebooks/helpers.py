@@ -25,8 +25,8 @@ from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.files import read_json
 from fer.core.words import ABSENT, how_many, percent, signed, whole
 from fer.report.page import Cell, FigureEntry, Table, embed, fragment
+from fer.runs import records
 from fer.runs.plan import IN_DOMAIN
-from fer.runs.records import STATISTICS
 from fer.runs.state import State, state_of
 
 if TYPE_CHECKING:
@@ -272,7 +272,7 @@ def _checksum(program: str, overrides: Sequence[str]) -> str:
     """Of what decides the results: a command, its data folder and checkpoints, the statistics."""
     parts = [program, *overrides, str(data_folder())]
     if program == "evaluate.py":  # what an earlier version measured is not used again
-        parts.append(str(STATISTICS))
+        parts.append(str(records.STATISTICS))
     for item in overrides:
         key, _, value = item.partition("=")
         if key == "checkpoint":

@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fer.core.application import FAILED, CommandError
-from fer.core.commands import quoted_if_needed, typed
+from fer.core.commands import quoted_if_needed
 from fer.core.errors import DataError
 from fer.core.files import is_outside, read_json, write_csv, write_json, write_text
 from fer.evaluation.scores import Score, shown_in
@@ -143,13 +143,8 @@ def begin(folder: Path, jobs: Sequence[Job], config: DictConfig) -> None:
     """Record a new sweep.
 
     Raises:
-        CommandError: the folder holds another one, or a job's folder a run.
+        CommandError: the folder of a job holds a run.
     """
-    if (folder / JOBS).exists():  # written last: a sweep that was killed before begins anew
-        raise CommandError(
-            f"Error: hydra.sweep.dir: expected a folder without a sweep, found one: {folder}. "
-            f"Go on with it: python train.py {typed('resume', folder)}, or choose another folder."
-        )
     for job in jobs:
         if state_of(folder / job.folder) is not State.MISSING:
             raise CommandError(
@@ -158,7 +153,7 @@ def begin(folder: Path, jobs: Sequence[Job], config: DictConfig) -> None:
             )
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "multirun.yaml")
-    save_jobs(folder, jobs)
+    save_jobs(folder, jobs)  # last: a sweep that was killed before begins anew
 
 
 def save_jobs(folder: Path, jobs: Sequence[Job]) -> None:

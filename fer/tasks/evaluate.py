@@ -252,21 +252,21 @@ def evaluate_robustness(measured: Measured, settings: Sequence[Setting]) -> Sect
             return result.images
         return measured.data.images(cfg.split, size)
 
-    def fit(pictures: np.ndarray) -> np.ndarray:
-        return fit_input(pictures, network.image_size)
+    def answer(pictures: np.ndarray) -> np.ndarray:
+        return predict(
+            network,
+            fit_input(pictures, network.image_size),
+            device=computing.device,
+            precision=computing.precision,
+            batch_size=cfg.loader.eval_batch_size,
+            tta=cfg.tta,
+        )
 
     with progress_bar("Damaged images") as progress:
         found = measure_robustness(
             settings,
             images,
-            lambda pictures: predict(
-                network,
-                fit(pictures),
-                device=computing.device,
-                precision=computing.precision,
-                batch_size=cfg.loader.eval_batch_size,
-                tta=cfg.tta,
-            ),
+            answer,
             result.target,
             result.ids,
             clean=result.probabilities,
@@ -287,7 +287,7 @@ def evaluate_robustness(measured: Measured, settings: Sequence[Setting]) -> Sect
         if len(names) <= MANY or setting.severity % 2:
             damaged = setting(images(setting.image_size)[faces], ids, cfg.robustness.seed)
             label = f"{setting.perturbation.replace('_', ' ')} {setting.severity}"
-            examples[label] = list(fit(damaged))
+            examples[label] = list(fit_input(damaged, network.image_size))
     return robustness_section(folder, found, result, examples, faces, measured.shown)
 
 
