@@ -112,7 +112,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         fit_or_go_on(run)
         trained = time.perf_counter() - run.started
         if run.is_trial and read_progress(folder / LAST).pruned:
-            score = record_pruned(folder, run.history, int(cfg.optuna.trial), trained)
+            score = record_pruned(run, trained)
         else:
             results = measure(run)
             write(run, results, trained)
@@ -203,12 +203,19 @@ def make_trainer(
     cfg: DictConfig, folder: Path, computing: Computing, loggers: list[Logger], history: History
 ) -> pl.Trainer:
     """Lightning's trainer with the callbacks of every run and those of ``cfg``."""
-    options = {
-        key: value for key, value in resolved(cfg)["trainer"].items() if key not in TRANSLATED
-    }
+    given = resolved(cfg.trainer)
+    options = {key: value for key, value in given.items() if key not in TRANSLATED}
     check_validated(options)
     best, last = make_checkpoints(folder / "checkpoints")
     processes = int(cfg.trainer.devices)
+    several: dict[str, Any] = {}
+    if processes > 1:
+        # They are spawned by the one that Hydra started, which measures the test split when they
+        # have ended: no second one composes a configuration or makes a run folder. The environment
+        # is named, since inside a Slurm job Lightning would wait for Slurm to start them.
+        several["strategy"] = DDPStrategy(
+            cluster_environment=LightningEnvironment(), start_method="spawn"
+        )
     trainer: pl.Trainer = Guard(pl.Trainer, "trainer")(
         accelerator="gpu" if computing.device.type == "cuda" else computing.device.type,
         devices=processes,
@@ -224,7 +231,7 @@ def make_trainer(
         default_root_dir=folder,
         log_every_n_steps=1,
         # Anything else below trainer is Lightning's: +trainer.gradient_clip_val=1.0
-        **{**(in_processes() if processes > 1 else {}), **options},
+        **{**several, **options},
     )
     return trainer
 
@@ -315,18 +322,6 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     print_summary(folder, result, val if cfg.test else None, notes)
 
 
-def in_processes() -> dict[str, Any]:
-    """Lightning's options for several processes.
-
-    The process that Hydra started spawns them, and measures the test split when they have ended: no
-    second one composes a configuration or makes a run folder, not even in a sweep.
-    """
-    # Named, since inside a Slurm job Lightning would wait for Slurm to start the processes.
-    return {
-        "strategy": DDPStrategy(cluster_environment=LightningEnvironment(), start_method="spawn")
-    }
-
-
 def fit(
     trainer: pl.Trainer, module: EmotionModule, data: EmotionDataModule, path: Path | None
 ) -> None:
@@ -365,27 +360,26 @@ def fit(
         ) from error
 
 
-def record_pruned(folder: Path, history: History, trial: int, seconds: float) -> float:
+def record_pruned(run: Run, seconds: float) -> float:
     """Write ``pruned.json``, the scores of a trial that was ended early.
 
     Returns:
         Its best validation macro-F1, a fraction.
     """
+    history = run.history
     assert history.best_epoch is not None
     best = history.rows[history.best_epoch]
-    write_json(
-        folder / PRUNED,
-        {
-            "best_epoch": history.best_epoch,
-            "epochs": len(history.rows),
-            "validation": {name: best[f"val_{name}"] for name in ("accuracy", "macro_f1")},
-            "wall_seconds": round(seconds, 1),
-        },
-    )
+    record = {
+        "best_epoch": history.best_epoch,
+        "epochs": len(history.rows),
+        "validation": {name: best[f"val_{name}"] for name in ("accuracy", "macro_f1")},
+        "wall_seconds": round(seconds, 1),
+    }
+    write_json(run.folder / PRUNED, record)
     log.info(
         "Trial %s was ended after %s epochs with a best validation macro-F1 of %.2f %%: below the "
         "median of the trials before it",
-        trial,
+        run.cfg.optuna.trial,
         len(history.rows),
         100 * best["val_macro_f1"],
     )
