@@ -29,7 +29,7 @@ from fer.runs.state import JOBS, State, state_of
 
 LOCK = ".lock"
 WRITTEN = ("metrics.json", "run.json", "history.csv", "figures", "checkpoints", "predictions.csv")
-"""What a run writes, into a folder that Hydra has marked with ``.hydra``."""
+"""Names that a run writes, in a folder that Hydra has marked with ``.hydra``."""
 HELD: dict[Path, FileLock] = {}
 """Locks of this process, by folder."""
 

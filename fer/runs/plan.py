@@ -36,7 +36,7 @@ INERT = (
 IN_DOMAIN = ("perturbation", "robustness", "saliency", "errors", "temperature_scaling")
 """Options that add to the scores, for a network's own dataset alone."""
 UNCOMPARED = ("--", "hydra.", "paths.", "checkpoint=", *FREE)
-"""How arguments of an evaluation begin that say where things are, not what is measured."""
+"""Beginnings of arguments that say where things are, not what is measured."""
 
 
 @functools.cache
@@ -51,7 +51,7 @@ class Stage:
 
     name: str
     dataset: str
-    """That it prepares, trains on or measures."""
+    """The dataset that it prepares, trains on or measures."""
     command: list[str]
     """Without the interpreter."""
     done_by: Path
@@ -61,17 +61,17 @@ class Stage:
 
     @property
     def folder(self) -> Path:
-        """Where its results are."""
+        """The folder of its results."""
         return self.done_by.parent
 
     @property
     def done(self) -> bool:
-        """Whether it is complete."""
+        """True if it is complete."""
         return self.done_by.is_file()
 
     @property
     def begun(self) -> bool:
-        """Whether it was cut off and can go on: a training."""
+        """True for a training that was cut off and can go on."""
         return state_of(self.folder) is State.UNFINISHED
 
     @property
@@ -85,7 +85,7 @@ class Preparation(Stage):
 
     @property
     def done(self) -> bool:
-        """Whether its report is there, in the form that this version reads."""
+        """True if its report is there, in the form that this version reads."""
         try:
             return bool(self.report())
         except DataError:
@@ -120,12 +120,12 @@ class Measurement(Stage):
 
     @property
     def in_domain(self) -> bool:
-        """Whether the network was trained on this dataset."""
+        """True if the network was trained on this dataset."""
         return self.training.dataset == self.dataset
 
     @property
     def done(self) -> bool:
-        """Whether it is complete: of this checkpoint, with these options and statistics."""
+        """True if it is complete: of this checkpoint, with these options and statistics."""
         checkpoint = self.training.checkpoint
         if not (self.done_by.is_file() and checkpoint.is_file()):
             return False
@@ -151,7 +151,7 @@ class Study:
     datasets: list[str]
     seeds: list[int]
     options: list[str]
-    """Of every training."""
+    """Options of every training."""
     measured: list[str]
     """Options of every evaluation of a network on its own dataset; without those of
     :data:`IN_DOMAIN` also on the others."""
@@ -166,7 +166,7 @@ class Study:
 
     @property
     def page(self) -> Path:
-        """What the study writes last."""
+        """The file that the study writes last."""
         return self.folder / FINISHED
 
 

@@ -47,5 +47,5 @@ class Pruning(Callback):
         self._reporter = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether the training was ended here."""
+        """The state for a checkpoint: true if the training was ended here."""
         return {"pruned": self.pruned}

@@ -10,8 +10,8 @@ from fer.core.files import read_json
 from fer.evaluation.scores import SCORES
 
 STATISTICS = 1
-"""The version of an evaluation's numbers, of which ``run.json`` has one: raised with whatever
-changes a number, or a key, for the same predictions. What has another one is measured again."""
+"""Version of an evaluation's numbers, kept in its ``run.json``. Raise it with any change of a number
+or a key for the same predictions: evaluations of another version are measured again."""
 BOUNDS = [float, float]
 RUN: dict[str, Any] = {
     "command": str,
@@ -113,7 +113,7 @@ def read_robustness(folder: Path) -> list[dict[str, Any]] | None:
 
 
 def _scores() -> dict[str, Any]:
-    """Every score that is registered, and its interval."""
+    """The shape of all registered scores and their intervals."""
     return {
         **dict.fromkeys(SCORES, (float, ...)),
         "confidence_intervals": {str: BOUNDS},

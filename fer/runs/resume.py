@@ -28,9 +28,9 @@ PLACES = ("paths.data", "paths.outputs", "dataset.raw", "dataset.folder")
 ANY_TEXT = ("dataset.synonyms", "dataset.person")
 """Options that are neither a place nor a program, whatever their text."""
 PLACE_LIKE = re.compile(r"dir|folder|path|file|root|ur[il]|storage|host|address|kaggle|^resume$")
-"""In the last part of a key that may say where something is written, or fetched from."""
+"""Found in the last part of a key that may say where to write to, or to fetch from."""
 FREE = ("resume=", "trainer.progress_bar=", "hydra.", "optuna.")
-"""How overrides begin that do not change what is trained."""
+"""Beginnings of overrides that do not change what is trained."""
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
@@ -135,7 +135,7 @@ def read_value(item: str) -> str:
 
 
 def is_known_place(item: str) -> bool:
-    """Whether an override names no folder of data, or one with prepared data in it.
+    """True if an override names no folder of data, or one with prepared data in it.
 
     >>> is_known_place("seed=1"), is_known_place("paths.data=/nowhere")
     (True, False)
@@ -148,7 +148,7 @@ def is_known_place(item: str) -> bool:
 
 
 def is_plain_override(item: str) -> bool:
-    """Whether an override sets plain values of our options.
+    """True if an override sets plain values of our options.
 
     Nothing in it can run, and it names no place to write to but those of :data:`PLACES`.
 
@@ -187,7 +187,7 @@ def is_plain_override(item: str) -> bool:
 
 
 def texts_of(value: object) -> Iterator[str]:
-    """Every text in plain values, keys included."""
+    """Yield the texts in plain values, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

@@ -33,7 +33,7 @@ ADVICE = (
     "The search went on without them. Where the cause lay outside the values, ask for more trials: "
     "python train.py {resume} hydra.sweeper.n_trials=NUMBER"
 )
-"""What to do about trials that have failed: to Optuna a failure is a result."""
+"""Advice on trials that have failed: to Optuna a failure is a result."""
 SETTINGS: dict[str, Check] = {
     "n_trials": whole(1),
     "n_jobs": whole(1),

@@ -99,7 +99,7 @@ class Evaluation:
 
     @property
     def in_domain(self) -> bool:
-        """Whether the network is measured on the dataset that it was trained on."""
+        """True if the network is measured on the dataset that it was trained on."""
         return self.trained_on == self.metrics["dataset"]
 
 

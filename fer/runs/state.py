@@ -23,7 +23,7 @@ JOBS = "jobs.json"
 
 
 class State(enum.Enum):
-    """How far a run has come."""
+    """The progress of a run."""
 
     FINISHED = "finished"
     PRUNED = "pruned"

@@ -131,7 +131,7 @@ def ask_folder(config: DictConfig, loader: ConfigLoader, number: int, job: Seque
 
 
 def is_inside(folder: str) -> bool:
-    """Whether a path stays below the folder that it is relative to.
+    """True if a path stays below the folder that it is relative to.
 
     >>> is_inside("lr=1,x/seed=0"), is_inside("."), is_inside("../x"), is_inside("/tmp")
     (True, False, False, False)
@@ -210,7 +210,7 @@ def leave_test_alone(jobs: Sequence[list[str]]) -> list[list[str]]:
 
 
 def chooses(jobs: Sequence[Sequence[str]]) -> bool:
-    """Whether a sweep compares recipes, and does not only repeat one.
+    """True if a sweep compares recipes, and does not only repeat one.
 
     >>> chooses([["seed=0"], ["seed=1"]]), chooses([["optimizer.lr=1"], ["optimizer.lr=2"]])
     (False, True)
@@ -324,7 +324,7 @@ def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
 
 
 def notes_on(jobs: Sequence[Job]) -> list[str]:
-    """What a reader of the table must know."""
+    """Notes for a reader of the table."""
     finished = [job for job in jobs if job.state is State.FINISHED]
     notes = disparities([job.run for job in finished if job.run is not None])
     tested = any(job.metrics and job.metrics["split"] == "test" for job in finished)

@@ -225,7 +225,7 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
 
 
 def is_inert(value: object) -> bool:
-    """Whether a plain value means nothing to Hydra or OmegaConf.
+    """True if a plain value means nothing to Hydra or OmegaConf.
 
     An interpolation (``${…}``) does, and so do ``???`` and keys such as ``_target_``.
     """

@@ -58,7 +58,7 @@ from fer.tasks.notes import (
 log = logging.getLogger(__name__)
 
 MANY = 4
-"""With more perturbations than these, their figure shows three severities of each."""
+"""The most perturbations of which the figure shows every severity, and not only three."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def measure(cfg: DictConfig, folder: Path) -> Measured:
 
 
 def notes_on_measured(measured: Measured, settings: Sequence[Setting]) -> list[str]:
-    """What a reader of the results must know about the measurement, its data and its network."""
+    """Notes for a reader on the measurement, its data and its network."""
     cfg, data, result = measured.cfg, measured.data, measured.result
     empty = describe_empty(result.metrics)
     notes = [] if empty is None else [empty]
@@ -221,7 +221,7 @@ def measure_more(measured: Measured) -> list[Section]:
 
 
 def configured_settings(cfg: DictConfig) -> list[Setting]:
-    """What ``perturbation`` asks for; nothing if it is not chosen.
+    """The settings of ``perturbation``; none if it is not chosen.
 
     Raises:
         ConfigError: it cannot work, or severities are chosen without a perturbation.

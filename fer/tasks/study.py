@@ -157,7 +157,7 @@ def measure_rates(study: Study, network: NormalisedNetwork) -> tuple[float, floa
 
 
 def per_second(step: Any, seconds: float = 1.0) -> float:
-    """How often ``step`` runs per second; its first time does not count."""
+    """Runs of ``step`` per second; the first one does not count."""
     step()
     started, times = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
@@ -213,7 +213,7 @@ def study_task(cfg: DictConfig, _: Path) -> None:
             f"{code}; its message stands above). What does not need them is complete. When the "
             "cause is gone, the same command goes on."
         )
-    # Measuring and drawing: imported when there is something to draw.
+    # Imported when there is something to measure and plot.
     from fer.model.checkpoint import load_checkpoint
     from fer.report.study_page import write_study
 

@@ -80,14 +80,14 @@ class Run:
     history: History
     loggers: list[Logger]
     cut_off: CutOff | None
-    """What an earlier process has left, if it was cut off."""
+    """The progress of an earlier process that was cut off."""
     begun: datetime
     started: float
     """Clock in seconds."""
 
     @property
     def is_trial(self) -> bool:
-        """Whether it belongs to a search."""
+        """True if it belongs to a search."""
         return self.cfg.optuna.trial is not None
 
 

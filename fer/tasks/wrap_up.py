@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 RETRY = (
     "The others are complete. When the cause is gone, run what is missing: python train.py {resume}"
 )
-"""What to do about jobs that have failed."""
+"""Advice on jobs that have failed."""
 
 
 class SideBySide(Callback):

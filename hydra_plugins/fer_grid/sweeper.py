@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 
 class GridSweeper(BasicSweeper):
-    """Every combination of the values, each in a folder of its own below the sweep's.
+    """Runs every combination of the values, each in a folder of its own below the sweep's.
 
     Beyond Hydra's basic sweeper, which reads the command line: a folder that holds a sweep is not
     written over; with ``resume`` only jobs that have not finished are launched, under their own

@@ -341,15 +341,11 @@ def test_a_job_that_ended_while_nobody_watched_is_not_run_again(tmp_path: Path) 
     with pytest.raises(Killed):
         start(folder, KilledAfter(folder))
     jobs = Jobs(folder)
-    search.search(
-        folder, SPACE, FIXED, replace(SETTINGS, n_trials=5), in_numbers, jobs, resuming=True
-    )
+    go_on(folder, jobs, replace(SETTINGS, n_trials=5))
     assert sorted(jobs.overrides) == [4]
     assert trials_of(folder)[3].state.name == "PRUNED"
     more = Jobs(folder)
-    search.search(
-        folder, SPACE, FIXED, replace(SETTINGS, n_trials=6), in_numbers, more, resuming=True
-    )
+    go_on(folder, more, replace(SETTINGS, n_trials=6))
     assert sorted(more.overrides) == [5]
 
 
@@ -371,9 +367,7 @@ def test_a_trial_that_was_killed_while_it_was_proposed_gets_its_other_values(
     (before,) = trials_of(folder)
     assert "loss" not in before.params
     jobs = Jobs(folder)
-    search.search(
-        folder, SPACE, FIXED, replace(SETTINGS, n_trials=1), in_numbers, jobs, resuming=True
-    )
+    go_on(folder, jobs, replace(SETTINGS, n_trials=1))
     (after,) = trials_of(folder)
     assert {**before.params, "loss": after.params["loss"]} == after.params
     assert after.state.name == "COMPLETE" and f"loss={after.params['loss']}" in jobs.overrides[0]
@@ -420,7 +414,7 @@ def test_what_is_another_search_is_refused(whole: tuple[Path, list[Job]], tmp_pa
         search.search(folder, SPACE, [*FIXED, "seed=1"], SETTINGS, in_numbers, jobs, resuming=True)
     with pytest.raises(ConfigError, match=r"expected the study fer of .* found none"):
         lost = replace(SETTINGS, storage=f"sqlite:///{tmp_path / 'new.db'}")
-        search.search(folder, SPACE, FIXED, lost, in_numbers, jobs, resuming=True)
+        go_on(folder, jobs, lost)
     with pytest.raises(ConfigError, match="expected null, journal:PATH or the URL"):
         search.open_storage("nothing")
     with pytest.raises(ConfigError, match="expected trial 99 of the study fer"):
