@@ -10,8 +10,8 @@ from fer.core.files import read_json
 from fer.evaluation.scores import SCORES
 
 STATISTICS = 1
-"""Version of an evaluation's numbers, kept in its ``run.json``. Raise it with any change of a number
-or a key for the same predictions: evaluations of another version are measured again."""
+"""Version of an evaluation's numbers, kept in its ``run.json``. Raise it with any change of a
+number or a key for the same predictions: evaluations of another version are measured again."""
 BOUNDS = [float, float]
 RUN: dict[str, Any] = {
     "command": str,
