@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.files import is_ours, write_atomic, write_csv
-from fer.data.readers.base import by_suffix, is_image, list_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,6 +150,8 @@ def check_table(path: Path) -> None:
     Raises:
         ConfigError: the file is another, or its name ends like a picture's.
     """
+    from fer.data.readers.base import is_image
+
     found = "a name that ends like a picture's" if is_image(path.name) else ""
     if not is_ours(path, ",".join(COLUMNS)):
         found = "another file"
@@ -167,6 +168,8 @@ def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], 
     The folder ``annotated`` is left out where it lies in one that is searched: an earlier run wrote
     its pictures.
     """
+    from fer.data.readers.base import by_suffix, is_image, list_files
+
     paths: list[Path] = []
     missing = []
     for path in given:
