@@ -21,7 +21,7 @@ import yaml
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from fer.core.application import CommandError
+from fer.core.application import FAILED, CommandError
 from fer.core.commands import quoted_if_needed
 from fer.core.errors import ConfigError
 from fer.core.files import write_json
@@ -30,7 +30,7 @@ from fer.report.figures import to_image
 from fer.runs import sweep
 from fer.runs.ownership import LOCK
 from fer.runs.resume import expand
-from fer.runs.state import FINISHED, State
+from fer.runs.state import FINISHED, LAST, State
 from fer.runs.sweep import Job
 from fer.tasks.wrap_up import finish_sweep
 from hydra_plugins.fer_ray.launcher import ClusterLauncher, choose_resources
@@ -270,9 +270,9 @@ def test_resume_refuses_what_is_no_sweep_or_has_changed(place: Path) -> None:
 
 def test_neighbours_are_launched_together_under_their_own_numbers(tmp_path: Path) -> None:
     jobs = [Job(n, f"seed={n}", [f"seed={n}"]) for n in range(6)]
-    for number in (0, 3):
-        (tmp_path / f"seed={number}").mkdir()
-        (tmp_path / f"seed={number}" / FINISHED).touch()
+    for number, name in ((0, FINISHED), (1, FAILED), (2, LAST), (3, FINISHED)):
+        (tmp_path / f"seed={number}" / name).parent.mkdir(parents=True)
+        (tmp_path / f"seed={number}" / name).touch()
     assert jobs[1].launched == ["seed=1", 'hydra.sweep.subdir="seed=1"']
     # What Hydra would read as a number stays a name.
     assert Job(0, "1_3", []).launched == ['hydra.sweep.subdir="1_3"']
