@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def find_other() -> str | None:
-    """The distribution that shares our place or stands before us, or None.
+    """The distribution ``fer``, if it lies where this package or the one found first does.
 
     >>> find_other() is None
     True
@@ -22,14 +22,9 @@ def find_other() -> str | None:
     except metadata.PackageNotFoundError:
         return None
     spec = util.find_spec("fer")
-    places = (
-        []
-        if spec is None
-        else [Path(place).resolve() for place in spec.submodule_search_locations or []]
-    )
-    return (
-        f"fer {other.version}" if Path(str(other.locate_file("fer"))).resolve() in places else None
-    )
+    places = [] if spec is None else spec.submodule_search_locations or []
+    own = Path(str(other.locate_file("fer"))).resolve()
+    return f"fer {other.version}" if own in [Path(place).resolve() for place in places] else None
 
 
 def main() -> int:

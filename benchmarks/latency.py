@@ -1,18 +1,16 @@
 """How long one image takes on one core.  python benchmarks/latency.py checkpoint=pretrained
 
-The exported network in ONNX Runtime and as TorchScript, and `Predictor` on an array of the
-network's own size, with all that it does besides. They take turns, an image each. Prints JSON with
-medians and 95th percentiles in milliseconds.
+The exported network in ONNX Runtime, and `Predictor` on an array of the network's own size, with
+all that it does besides. They take turns, an image each. Prints JSON with medians and 95th
+percentiles in milliseconds.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import platform
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +21,7 @@ import torch
 from fer.core.hardware import find_precision
 from fer.evaluation.predictor import Predictor
 from fer.model.checkpoint import PRETRAINED, load_checkpoint
-from fer.tasks.export import channels_first, to_onnx, to_torchscript
+from fer.tasks.export import channels_first, to_onnx
 
 
 def main() -> None:
@@ -41,8 +39,6 @@ def main() -> None:
     session = onnxruntime.InferenceSession(
         to_onnx(loaded), one_core, providers=["CPUExecutionProvider"]
     )
-    warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
-    module = torch.jit.load(io.BytesIO(to_torchscript(loaded)))
     precisions = {find_precision("auto", torch.device("cpu")), "32-true"}
     predictors = {
         precision: Predictor(checkpoint, "cpu", precision=precision)
@@ -50,7 +46,6 @@ def main() -> None:
     }
     programs: dict[str, Callable[[np.ndarray], Any]] = {
         "onnxruntime": lambda image: session.run(None, {"images": channels_first(image[None])}),
-        "torchscript": lambda image: module(torch.from_numpy(channels_first(image[None]))),
         **{f"predictor, {name}": predictor for name, predictor in predictors.items()},
     }
     shape = (options.images, size, size, channels)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-PLACES = {
+MODULES = {
     "EMOTIONS": "fer.core.labels",
     "EmotionDataModule": "fer.data.datamodule",
     "EmotionModule": "fer.model.module",
@@ -46,13 +46,13 @@ PLACES = {
 }
 """The module of each name that the package offers."""
 
-__all__ = [*PLACES, "__version__"]
+__all__ = [*MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in PLACES:
+    if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(PLACES[name]), name)
+    return getattr(importlib.import_module(MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.core.application import config_folder
+from fer.core.commands import quoted_if_needed
 from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.files import read_json
 from fer.core.words import ABSENT, how_many, percent, signed, whole
 from fer.report.page import Cell, FigureEntry, Table, embed, fragment
-from fer.runs.plan import AT_HOME
-from fer.runs.resume import quote
+from fer.runs import records
+from fer.runs.plan import IN_DOMAIN
 from fer.runs.state import State, state_of
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def of_scores(options: Sequence[str]) -> list[str]:
     >>> of_scores(["tta=flip", "saliency.images_per_class=4"])
     ['tta=flip']
     """
-    return [option for option in options if not option.lstrip("+").startswith(AT_HOME)]
+    return [option for option in options if not option.lstrip("+").startswith(IN_DOMAIN)]
 
 
 def setting(name: str, default: str) -> str:
@@ -268,8 +269,10 @@ def run(program: str, *overrides: str, name: str) -> Path:
 
 
 def _checksum(program: str, overrides: Sequence[str]) -> str:
-    """Of a command, its data folder and its checkpoints: of what decides the results."""
+    """Of what decides the results: a command, its data folder and checkpoints, the statistics."""
     parts = [program, *overrides, str(data_folder())]
+    if program == "evaluate.py":  # what an earlier version measured is not used again
+        parts.append(str(records.STATISTICS))
     for item in overrides:
         key, _, value = item.partition("=")
         if key == "checkpoint":
@@ -287,7 +290,7 @@ def _relative(path: Path) -> Path:
 def _option(path: Path) -> str:
     """A path as an option's value: short where nothing in it is special to Hydra."""
     text = _relative(path).as_posix()
-    return text if all(c.isalnum() or c in "/_-." for c in text) else quote(path)
+    return text if all(c.isalnum() or c in "/_-." for c in text) else quoted_if_needed(path)
 
 
 def checkpoint_option(*paths: Path) -> str:
@@ -375,7 +378,7 @@ def compose(program: str, *overrides: str) -> DictConfig:
     import hydra
 
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        return hydra.compose(program, [*overrides, f"paths.data={quote(data_folder())}"])
+        return hydra.compose(program, [*overrides, f"paths.data={quoted_if_needed(data_folder())}"])
 
 
 def load_data(cfg: DictConfig) -> EmotionDataModule:
@@ -687,7 +690,7 @@ def findings(runs: Mapping[str, Path], cross: Path | None = None) -> list[str]:
         )
         sentences += [
             f"On {row['test_dataset']} its accuracy is {percent(row['accuracy'])}, "
-            f"{signed(-100 * float(row['drop_accuracy']))} points from that at home."
+            f"{signed(-100 * float(row['drop_accuracy']))} points from that in domain."
             for row in abroad
             if row["train_dataset"] == name
         ]

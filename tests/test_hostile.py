@@ -25,7 +25,7 @@ from fer.data.preparation import DRAWN, DRAWN_TEXT, prepare
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.runs.resume import expand
 from fer.runs.side_by_side import collect
-from fer.runs.sweep import Planned, read_job, recall
+from fer.runs.sweep import Job, read_job, recall
 from fer.tasks.card import write_card
 from fer.tasks.evaluate import evaluate
 from fer.tasks.study import study_task
@@ -351,7 +351,7 @@ def test_a_sweep(name: str, content: object, tmp_path: Path) -> None:
 
     def use() -> None:
         recall(tmp_path / "sweep", [])
-        read_job(tmp_path / "sweep", 0, Planned("0", []))
+        read_job(tmp_path / "sweep", Job(0, "0", []))
 
     assert Path(name).name in refuse(tmp_path, tmp_path / "sweep", use)
 

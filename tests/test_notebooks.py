@@ -11,6 +11,7 @@ import helpers as notebook
 import pytest
 from helpers import CommandFailed
 
+from fer.runs import records
 from tests.conftest import ROOT
 
 jupytext = pytest.importorskip("jupytext", reason='pip install -e ".[notebooks]"')
@@ -136,7 +137,12 @@ def test_another_option_or_a_new_checkpoint_is_another_run(
     assert notebook.run("evaluate.py", *options, name="a") == first and len(started) == 1
     assert notebook.run("evaluate.py", options[0], "split=val", name="a") != first
     os.utime(weights, ns=(1, 1))
-    assert notebook.run("evaluate.py", *options, name="a") != first and len(started) == 3
+    second = notebook.run("evaluate.py", *options, name="a")
+    assert second != first and len(started) == 3
+    trained = notebook.run("train.py", "seed=1", name="a")
+    monkeypatch.setattr(records, "STATISTICS", records.STATISTICS + 1)
+    assert notebook.run("evaluate.py", *options, name="a") not in (first, second)
+    assert notebook.run("train.py", "seed=1", name="a") == trained and len(started) == 5
 
 
 @pytest.mark.slow

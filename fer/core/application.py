@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 FAILED = "failed.json"
 """Left behind in the folder of a sweep's job that failed."""
+LAST = "checkpoints/last.ckpt"
+"""The checkpoint that a training resumes from."""
 
 CANNOT_WRITE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -232,7 +234,7 @@ def how_to_go_on(folder: Path) -> str:
         return "The same command goes on with it."
     if own.mode == RunMode.MULTIRUN and own.job.name == "train":
         folder = Path(own.sweep.dir)
-    elif not (folder / "checkpoints" / "last.ckpt").is_file():
+    elif not (folder / LAST).is_file():
         return "There is nothing to go on with: give the command again."
     return f"Go on with it: python train.py {typed('resume', folder)}"
 

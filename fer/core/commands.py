@@ -21,9 +21,18 @@ def typed(key: str, value: object) -> str:
     """
     if isinstance(value, Sequence) and not isinstance(value, str):
         return shlex.quote(f"{key}=[{','.join(quoted(str(item)) for item in value)}]")
+    return shlex.quote(f"{key}={quoted_if_needed(value)}")
+
+
+def quoted_if_needed(value: object) -> str:
+    """A text, such as a path, as Hydra's command line takes it.
+
+    >>> print(quoted_if_needed("/data/faces"), quoted_if_needed("1_3"))
+    /data/faces "1_3"
+    """
     text = str(value)
     plain = re.fullmatch(r"(?!(null|true|false|nan|inf)$)[a-z/._][\w/.-]*", text, re.A | re.I)
-    return shlex.quote(f"{key}={text if plain else quoted(text)}")
+    return text if plain else quoted(text)
 
 
 def quoted(text: str) -> str:

@@ -107,7 +107,7 @@ CHECKS: dict[str, Check] = {
     "errors.images": whole(1),
     "errors.confident": whole(0),
     "checkpoint": ("the path of a checkpoint, or pretrained", TEXT[1]),
-    "format": one_of("onnx", "torchscript", "safetensors"),
+    "format": one_of("onnx", "safetensors"),
     "output": or_null(TEXT, "for a file beside the checkpoint"),
     "launcher": ("the name of a configuration in conf/launcher", lambda value: False),
     "sweep": ("the name of a configuration in conf/sweep", lambda value: False),

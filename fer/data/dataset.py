@@ -115,10 +115,7 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
         # Images that are all equal have no spread; dividing by one leaves them at zero.
         return mean.tolist(), np.where(std > 1e-6, std, 1.0).tolist()
 
-<<<<<<< HEAD
 
-=======
->>>>>>> lean_eval
 def identity_collate(batch: Any) -> Any:
     """``collate_fn`` of a data set that fetches whole batches."""
     return batch

@@ -117,7 +117,7 @@ def prior_shift(
             that is not known.
 
     Returns:
-        ``accuracy_source_priors``: accuracy if the emotions were as frequent as at home, which is
+        ``accuracy_source_priors``: accuracy if the emotions were as frequent as in domain, which is
         their recall weighted by home's shares; None if one that home has does not occur here.
         ``accuracy_adjusted`` and ``macro_f1_adjusted``: with probabilities divided by the priors
         and multiplied by this dataset's shares, which are taken as known (Saerens, Latinne &

@@ -499,7 +499,7 @@ def _transfer(results: Mapping[str, Any]) -> str:
     lines = [
         f"The network of {here} has {100 * row['accuracy']['mean']:.1f} % on {there}, "
         f"{100 * (by[here, here]['accuracy']['mean'] - row['accuracy']['mean']):.1f} points less "
-        "than at home."
+        "than in domain."
         for (here, there), row in by.items()
         if here != there
     ]

@@ -18,7 +18,8 @@ from fer.report.evaluation_sections import curves_caption
 from fer.report.figures import confusion_matrix, save
 from fer.report.page import Cell, FigureEntry, Section, Table, embed_section, write_page
 from fer.report.score_cells import change_cell, score_cell
-from fer.runs.side_by_side import Collection, Job, unlike
+from fer.runs.side_by_side import Collection, Evaluation, unlike
+from fer.runs.state import FINISHED
 
 MOST_MATRICES = 9
 """With more jobs than these, their own pages have the confusion matrices."""
@@ -41,7 +42,7 @@ def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
         sections.append(_matrices_section(folder, collection))
     notes = list(dict.fromkeys(note for job in jobs for note in job.run["notes"]))
     return write_page(
-        folder / "report.html",
+        folder / FINISHED,
         "collection.html.j2",
         {
             "title": f"{how_many(len(jobs), 'evaluation')} side by side",
@@ -55,16 +56,17 @@ def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
 
 
 def _cross_section(
-    folder: Path, jobs: Sequence[Job], names: Sequence[str], rows: Sequence[Mapping[str, Any]]
+    folder: Path,
+    jobs: Sequence[Evaluation],
+    names: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
 ) -> Section:
     table = []
     scores = shown_in("comparisons")
     for job, name, row in zip(jobs, names, rows, strict=True):
         table.append(
             [
-                Cell(
-                    f"{name} → {row['measured_on']}", link=f"{quote(job.folder.name)}/report.html"
-                ),
+                Cell(f"{name} → {row['measured_on']}", link=f"{quote(job.folder.name)}/{FINISHED}"),
                 *(score_cell(job.metrics, score) for score in scores),
                 *(_drop(row, score) for score in scores),
                 Cell(whole(row["samples"]), row["samples"]),
@@ -143,7 +145,7 @@ def _cross_section(
 
 
 def _drop(row: Mapping[str, Any], score: Score) -> Cell:
-    """How much worse than at home."""
+    """How much worse than in domain."""
     value = row.get(f"drop_{score.name}")
     if value is None:
         return Cell(ABSENT)
@@ -170,16 +172,16 @@ def _prior_section(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> S
         if weighted is not None:
             text.append(
                 f"{name} → {row['measured_on']}: {100 * row['drop_accuracy']:.1f} points of "
-                f"accuracy are lost. With the emotions as frequent as at home, "
+                f"accuracy are lost. With the emotions as frequent as in domain, "
                 f"{100 * (home - weighted):.1f} would be: "
                 f"{100 * (row['drop_accuracy'] - home + weighted):+.1f} points of the loss come "
                 "from how frequent the emotions are, the rest from how they look.".replace("-", "−")
             )
     columns = [
         "Network → measured on",
-        "Accuracy at home",
+        "Accuracy in domain",
         "Accuracy here",
-        "Emotions as frequent as at home",
+        "Emotions as frequent as in domain",
         "Accuracy, adjusted",
         "Macro-F1, adjusted",
     ]
@@ -187,7 +189,7 @@ def _prior_section(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> S
         "How much of the loss is class frequency",
         [
             "Datasets differ in how frequent the emotions are, and that alone changes accuracy. "
-            "“As frequent as at home” weights the recall of each emotion by its share in the "
+            "“As frequent as in domain” weights the recall of each emotion by its share in the "
             "network's own dataset. “Adjusted” multiplies the probabilities by the shares here "
             "over those that the network was trained with, which are its training images times the "
             "weights of its loss (Saerens et al., 2002): what the network would reach if it "

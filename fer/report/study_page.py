@@ -15,17 +15,16 @@ from fer.core.files import open_data, read_json, write_json
 from fer.core.words import ABSENT, how_many, percent, whole
 from fer.data.audit.integrity import exact_leaks, near_leaks
 from fer.data.manifest import Entry, read_manifest
-from fer.data.prepared import REPORTED
 from fer.evaluation.metrics import measure_scores
 from fer.evaluation.scores import SCORES, Score, shown_in
 from fer.report.evaluation_sections import curves_caption
 from fer.report.page import Cell, FigureEntry, Section, Table, embed_section, write_page
 from fer.report.score_cells import score_cell, share_cell
-from fer.runs.plan import Evaluation, Study
+from fer.runs.plan import Study
 from fer.runs.provenance import git_state, without_places
 from fer.runs.records import read_evaluation, read_metrics, read_robustness, read_training
-from fer.runs.side_by_side import Job, differing, load_job
-from fer.runs.state import disparities
+from fer.runs.side_by_side import Evaluation, differing, load_evaluation
+from fer.runs.state import FINISHED, disparities
 
 RESULTS = "study.json"
 """The file that holds every number of the page, for a model card."""
@@ -91,13 +90,12 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
         DataError: a file of a run cannot be read.
     """
     trainings = []
-    for (name, seed), stage in study.trainings.items():
-        assert stage.folder is not None
+    for stage in study.trainings:
         run = read_training(stage.folder)
         trainings.append(
             {
-                "dataset": name,
-                "seed": seed,
+                "dataset": stage.dataset,
+                "seed": stage.seed,
                 "folder": _relative(stage.folder, study.folder),
                 "command": without_places(run["command"]),
                 **{
@@ -116,16 +114,15 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
         )
     evaluations = []
     entries = {
-        name: read_manifest(stage.done_by.with_name("manifest.csv"))
-        for name, stage in zip(study.datasets, study.stages, strict=False)
+        stage.dataset: read_manifest(stage.folder / "manifest.csv") for stage in study.preparations
     }
-    for one in study.evaluations:
-        folder = _folder(one)
+    for one in study.measurements:
+        folder = one.folder
         run = read_evaluation(folder)
         found = {
-            "train_dataset": one.trained_on,
-            "test_dataset": one.measured_on,
-            "seed": one.seed,
+            "train_dataset": one.training.dataset,
+            "test_dataset": one.dataset,
+            "seed": one.training.seed,
             "folder": _relative(folder, study.folder),
             "command": without_places(run["command"]),
             "notes": run["notes"],
@@ -133,9 +130,9 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
             "precision": run["hardware"]["precision"],
             "metrics": read_metrics(folder),
         }
-        if not one.at_home:
+        if not one.in_domain:
             found["shared"] = find_shared(
-                load_job(folder), entries[one.trained_on], entries[one.measured_on]
+                load_evaluation(folder), entries[one.training.dataset], entries[one.dataset]
             )
         damaged = read_robustness(folder)
         if damaged is not None:
@@ -150,8 +147,7 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
         "parameters": parameters,
         "git": git_state(),
         "data": {
-            name: describe_data(read_json(stage.done_by, REPORTED), trainings)
-            for name, stage in zip(study.datasets, study.stages, strict=False)
+            stage.dataset: describe_data(stage.report(), trainings) for stage in study.preparations
         },
         "summary": [
             {
@@ -167,7 +163,7 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
     }
 
 
-def find_shared(job: Job, home: Sequence[Entry], abroad: Sequence[Entry]) -> dict[str, Any]:
+def find_shared(job: Evaluation, home: Sequence[Entry], abroad: Sequence[Entry]) -> dict[str, Any]:
     """Measured images of one dataset that stand again in train or val of another.
 
     Args:
@@ -250,11 +246,6 @@ def read_column(path: Path, name: str) -> list[float]:
         raise DataError(
             f"{path}: expected a column {name} of numbers, found: {error!r}."
         ) from error
-
-
-def _folder(one: Evaluation) -> Path:
-    assert one.stage.folder is not None
-    return one.stage.folder
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -467,7 +458,7 @@ def _training(study: Study, results: Mapping[str, Any]) -> Section:
     for row in results["trainings"]:
         rows.append(
             [
-                Cell(f"{row['dataset']}, seed {row['seed']}", link=f"{row['folder']}/report.html"),
+                Cell(f"{row['dataset']}, seed {row['seed']}", link=f"{row['folder']}/{FINISHED}"),
                 Cell(whole(row["best_epoch"]), row["best_epoch"], f"of 0 to {row['epochs'] - 1}"),
                 *(score_cell(row["validation"], score) for score in scores),
                 Cell(whole(row["images_per_second"]), row["images_per_second"]),
@@ -489,12 +480,12 @@ def _training(study: Study, results: Mapping[str, Any]) -> Section:
         [(Table("training", columns, rows), "")],
         [
             FigureEntry(
-                folder / "figures" / "curves.png",
-                f"Training curves: {name}, seed {seed}",
+                stage.folder / "figures" / "curves.png",
+                f"Training curves: {stage.dataset}, seed {seed}",
                 "Training values are measured on augmented images with dropout, as they go by.",
             )
-            for name in study.datasets
-            if (folder := study.trainings[name, seed].folder) is not None
+            for stage in study.trainings
+            if stage.seed == seed
         ],
     )
 
@@ -581,9 +572,9 @@ PICTURES = (
 def _pictures(study: Study, seed: int) -> list[Section]:
     """Figures of each network on its own dataset, of the first seed."""
     homes = {
-        one.trained_on: _folder(one) / "figures"
-        for one in study.evaluations
-        if one.seed == seed and one.at_home
+        one.dataset: one.folder / "figures"
+        for one in study.measurements
+        if one.training.seed == seed and one.in_domain
     }
     sections = []
     for title, parts in PICTURES:
@@ -601,12 +592,10 @@ def _pictures(study: Study, seed: int) -> list[Section]:
 def _origin(study: Study, results: Mapping[str, Any]) -> Section:
     rows = []
     runs = [*results["trainings"], *results["evaluations"]]
-    for row, stage in zip(
-        runs, [*study.trainings.values(), *(one.stage for one in study.evaluations)], strict=True
-    ):
+    for row, stage in zip(runs, [*study.trainings, *study.measurements], strict=True):
         rows.append(
             [
-                Cell(stage.name, link=f"{row['folder']}/report.html", code=row["command"]),
+                Cell(stage.name, link=f"{row['folder']}/{FINISHED}", code=row["command"]),
                 Cell(str(row["data"]["fingerprint"])[:16], words=True),
             ]
         )

@@ -1,9 +1,9 @@
-"""Who works in a run's folder: each folder belongs to one process, and a finished run to nobody.
+"""Run folders: each belongs to one process, and a finished run to nobody.
 
-A folder that a command chooses by itself is claimed by making it: where two commands begin in the
-same second, the second takes another name. A folder that the user names is refused if it holds a
-run. Whoever works in a folder holds its lock, which the system releases when the process ends,
-however it ends.
+A folder that a command names itself is claimed by making it: of two commands that begin in the same
+second, the second takes another name. A folder that the user names is refused if it holds a run.
+The process that works in a folder holds its lock, which the system releases when it ends, however
+it ends.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from fer.runs.state import JOBS, State, state_of
 
 LOCK = ".lock"
 WRITTEN = ("metrics.json", "run.json", "history.csv", "figures", "checkpoints", "predictions.csv")
-"""What a run writes, into a folder that Hydra has made its own by ``.hydra``."""
+"""Names that a run writes, in a folder that Hydra has marked with ``.hydra``."""
 HELD: dict[Path, FileLock] = {}
-"""Locks of this process, by folder; kept until it ends."""
+"""Locks of this process, by folder."""
 
 
 class Ownership(Callback):
-    """Claims the folder of a run or of a sweep before Hydra writes into it."""
+    """Claims the folder of a run or a sweep before Hydra writes into it."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Claim ``hydra.run.dir``, or end the program with a message."""
@@ -46,7 +46,7 @@ class Ownership(Callback):
         claim(config, "hydra.sweep.dir", config.get("resume"))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Let go of the folder of a sweep's job: a process may run hundreds of them."""
+        """Release the folder of a sweep's job: a process may run hundreds of them."""
         if config.hydra.mode == RunMode.MULTIRUN:
             lock = HELD.pop(Path(config.hydra.runtime.output_dir).absolute(), None)
             if lock is not None:
@@ -54,9 +54,9 @@ class Ownership(Callback):
 
 
 def claim(config: DictConfig, key: str, resume: str | None) -> None:
-    """Make the folder of ``key`` this process's own; another name is written into ``config``.
+    """Make the folder of ``key`` this process's own, and write its name into ``config``.
 
-    A callback's exceptions are warnings to Hydra: what cannot be ends the program here.
+    Ends the program where that cannot be: to Hydra a callback's exceptions are warnings.
     """
     HydraConfig.instance().set_config(config)  # the folder's name may ask it for the dataset
     try:
@@ -68,13 +68,12 @@ def claim(config: DictConfig, key: str, resume: str | None) -> None:
         if named:
             if resume in (None, "auto"):
                 refuse_a_run(folder, key)
-            if not folder.exists():
-                atexit.register(remove_empty, folder.absolute())
+            is_new = not folder.exists()
             folder.mkdir(parents=True, exist_ok=True)
-            hold(folder)
-            return
-        folder = make_new(folder)
-        atexit.register(remove_empty, folder.absolute())
+        else:
+            folder, is_new = make_new(folder), True
+        if is_new:
+            atexit.register(remove_empty, folder.absolute())
         hold(folder)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
@@ -83,12 +82,13 @@ def claim(config: DictConfig, key: str, resume: str | None) -> None:
             f"Error: {key}: expected a folder that can be made, found: {error}. Choose another: "
             f"{key}=FOLDER"
         )
-    with read_write(config.hydra):
-        OmegaConf.update(config, key, str(folder))
+    if not named:
+        with read_write(config.hydra):
+            OmegaConf.update(config, key, str(folder))
 
 
 def make_new(folder: Path) -> Path:
-    """Make a folder that was not there, under this name or the next that is free."""
+    """Make a folder under this name, or the next that is free."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(2):
         try:
@@ -106,28 +106,25 @@ def refuse_a_run(folder: Path, key: str) -> None:
     Raises:
         ConfigError: the folder holds one.
     """
-    state = state_of(folder)
+    state, advice = state_of(folder), f", or go on with it: {typed('resume', folder)}"
     if state is State.FINISHED:
         found, advice = "a finished run", ""
     elif state is State.UNFINISHED:
-        found, advice = (
-            "a training that was cut off",
-            f" or go on with it: {typed('resume', folder)}",
-        )
+        found = "a training that was cut off"
     elif (folder / JOBS).is_file():
-        found, advice = "a sweep", f" or go on with it: {typed('resume', folder)}"
+        found = "a sweep"
     elif not (folder / ".hydra").is_dir() and any((folder / name).exists() for name in WRITTEN):
         found, advice = "files of another origin that a run would replace", ""
     else:
         return
     raise ConfigError(
         f"{key}: expected a folder without a run, found {found}: {folder}. Choose another folder"
-        f"{',' if advice else ''}{advice}."
+        f"{advice}."
     )
 
 
 def hold(folder: Path) -> None:
-    """Take the lock of a folder, for as long as this process lives.
+    """Lock a folder for as long as this process lives.
 
     Raises:
         ConfigError: another process has it.
@@ -147,10 +144,7 @@ def hold(folder: Path) -> None:
 
 
 def remove_empty(folder: Path) -> None:
-    """Remove a folder that this process has made and nothing was written into.
-
-    A command that ends before it begins leaves nothing behind.
-    """
+    """Remove a folder that this process has made if it wrote nothing but its lock there."""
     if folder not in HELD or not folder.is_dir() or os.listdir(folder) != [LOCK]:  # noqa: PTH208
         return
     HELD[folder].release()

@@ -7,6 +7,7 @@ done again; what was cut off goes on.
 from __future__ import annotations
 
 import functools
+import itertools
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,27 +17,26 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fer.core.application import compose, config_folder, options_of, own_folders
-from fer.core.errors import ConfigError
+from fer.core.commands import quoted_if_needed
+from fer.core.errors import ConfigError, DataError
 from fer.core.files import read_json, sha256_of_file
 from fer.core.options import SEED
 from fer.data.prepared import CACHE, REPORTED
-from fer.runs.records import RUN, read_evaluation, read_training
-from fer.runs.resume import FREE, key_of, quote, read_overrides
+from fer.runs.records import RUN, STATISTICS, read_evaluation, read_training
+from fer.runs.resume import FREE, key_of, read_overrides
 from fer.runs.state import BEST, FINISHED, State, state_of
 
-OWN = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
+SET_BY_STUDY = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
 """Options that the study sets itself."""
-PLACES = (
+INERT = (
     *("paths", "resume", "trainer.progress_bar", "logger"),
     *("dataset.raw", "dataset.workers", "dataset.folder"),
 )
 """Options that do not change a result: where things are, what is shown."""
-
-
-AT_HOME = ("perturbation", "robustness", "saliency", "errors", "temperature_scaling")
-"""Options of an evaluation that add to its scores, and are for a network's own dataset alone."""
-UNSEEN = ("--", "hydra.", "paths.", "checkpoint=")
-"""How arguments begin that say where things are, not what is measured."""
+IN_DOMAIN = ("perturbation", "robustness", "saliency", "errors", "temperature_scaling")
+"""Options that add to the scores, for a network's own dataset alone."""
+UNCOMPARED = ("--", "hydra.", "paths.", "checkpoint=", *FREE)
+"""Beginnings of arguments that say where things are, not what is measured."""
 
 
 @functools.cache
@@ -50,40 +50,29 @@ class Stage:
     """One command of the study."""
 
     name: str
+    dataset: str
+    """The dataset that it prepares, trains on or measures."""
     command: list[str]
     """Without the interpreter."""
     done_by: Path
     """The file that it writes last."""
-    folder: Path | None = None
-    """Of its run."""
     needs: tuple[str, ...] = ()
     """Names of earlier stages."""
-    checkpoint: Path | None = None
-    """That it measures."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of its results."""
+        return self.done_by.parent
 
     @property
     def done(self) -> bool:
-        """Whether it is complete: for an evaluation, of this checkpoint and with these options."""
-        if not self.done_by.is_file():
-            return False
-        return self.checkpoint is None or self._is_of(self.checkpoint)
-
-    def _is_of(self, checkpoint: Path) -> bool:
-        assert self.folder is not None
-        record = read_evaluation(self.folder)
-        if not checkpoint.is_file() or record["checkpoint"].get("sha256") != checksum(
-            checkpoint, checkpoint.stat().st_mtime_ns
-        ):
-            return False
-        unseen = (*UNSEEN, *FREE)
-        wanted = [item for item in self.command if "=" in item and not item.startswith(unseen)]
-        saved = read_overrides(self.folder) or []
-        return sorted(wanted) == sorted(item for item in saved if not item.startswith(unseen))
+        """True if it is complete."""
+        return self.done_by.is_file()
 
     @property
     def begun(self) -> bool:
-        """Whether a training was cut off and can go on."""
-        return self.folder is not None and state_of(self.folder) is State.UNFINISHED
+        """True for a training that was cut off and can go on."""
+        return state_of(self.folder) is State.UNFINISHED
 
     @property
     def line(self) -> str:
@@ -91,41 +80,93 @@ class Stage:
         return shlex.join(["python", *self.command])
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """A network of the study on a dataset."""
-
-    trained_on: str
-    seed: int
-    measured_on: str
-    stage: Stage
+class Preparation(Stage):
+    """The preparation of a dataset."""
 
     @property
-    def at_home(self) -> bool:
-        """Whether the network was trained on this dataset."""
-        return self.trained_on == self.measured_on
+    def done(self) -> bool:
+        """True if its report is there, in the form that this version reads."""
+        try:
+            return bool(self.report())
+        except DataError:
+            return False
+
+    def report(self) -> dict[str, Any]:
+        """``integrity.json``.
+
+        Raises:
+            DataError: it cannot be read, or is something else.
+        """
+        return dict(read_json(self.done_by, REPORTED))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Stage):
+    """A training on one of the datasets."""
+
+    seed: int
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint of its best epoch."""
+        return self.folder / BEST
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Stage):
+    """The evaluation of a training's network on a dataset."""
+
+    training: Training
+
+    @property
+    def in_domain(self) -> bool:
+        """True if the network was trained on this dataset."""
+        return self.training.dataset == self.dataset
+
+    @property
+    def done(self) -> bool:
+        """True if it is complete: of this checkpoint, with these options and statistics."""
+        checkpoint = self.training.checkpoint
+        if not (self.done_by.is_file() and checkpoint.is_file()):
+            return False
+        record = read_evaluation(self.folder)
+        wanted = [item for item in self.command if "=" in item]
+        return (
+            record.get("statistics") == STATISTICS
+            and record["checkpoint"].get("sha256")
+            == checksum(checkpoint, checkpoint.stat().st_mtime_ns)
+            and _compared(wanted) == _compared(read_overrides(self.folder) or [])
+        )
+
+
+def _compared(arguments: Sequence[str]) -> list[str]:
+    return sorted(item for item in arguments if not item.startswith(UNCOMPARED))
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a configuration of ``conf/study.yaml`` asks for."""
+    """A configuration of ``conf/study.yaml``, as commands."""
 
     folder: Path
-    datasets: tuple[str, ...]
-    seeds: tuple[int, ...]
-    options: tuple[str, ...]
-    """Of every training."""
-    measured: tuple[str, ...]
-    """Options of every evaluation of a network on its own dataset; but for :data:`AT_HOME` of the
-    others too."""
-    stages: list[Stage]
-    trainings: dict[tuple[str, int], Stage]
-    """By dataset and seed."""
-    evaluations: list[Evaluation]
+    datasets: list[str]
+    seeds: list[int]
+    options: list[str]
+    """Options of every training."""
+    measured: list[str]
+    """Options of every evaluation of a network on its own dataset; without those of
+    :data:`IN_DOMAIN` also on the others."""
+    preparations: list[Preparation]
+    trainings: list[Training]
+    measurements: list[Measurement]
+
+    @property
+    def stages(self) -> list[Stage]:
+        """All commands, in order."""
+        return [*self.preparations, *self.trainings, *self.measurements]
 
     @property
     def page(self) -> Path:
-        """What the study writes last."""
+        """The file that the study writes last."""
         return self.folder / FINISHED
 
 
@@ -133,94 +174,67 @@ class Study:
 
 
 def make_study(cfg: DictConfig) -> Study:
-    """The stages, in order.
+    """Plan the stages.
 
     Raises:
         ConfigError: a value is not what its key expects.
     """
-    datasets = tuple(check_datasets(cfg))
-    seeds = tuple(check_seeds(cfg))
-    options = tuple(check_list(cfg, "train"))
-    measured = check_list(cfg, "evaluate")
-    # What changes the scores themselves holds wherever they are compared.
-    abroad = [item for item in measured if not key_of(item).startswith(AT_HOME)]
+    datasets, seeds = check_datasets(cfg), check_seeds(cfg)
+    options, measured = check_list(cfg, "train"), check_list(cfg, "evaluate")
     folder = Path(cfg.folder or Path(cfg.paths.outputs) / "study" / "_".join(datasets))
     data = f"paths.data={place_of(Path(cfg.paths.data))}"
     # What is done with the data holds wherever they are used.
-    chosen = [item for item in options if key_of(item).startswith("dataset.")]
+    of_data = [item for item in options if key_of(item).startswith("dataset.")]
     raw = {
         name: [] if path is None else [f"dataset.raw={place_of(Path(path))}"]
         for name, path in zip(datasets, (cfg.raw.a, cfg.raw.b), strict=False)
     }
-    stages: list[Stage] = []
-    prepared: dict[str, Path] = {}
-    trainings: dict[tuple[str, int], Stage] = {}
-    evaluations: list[Evaluation] = []
-
-    def add(stage: Stage) -> Stage:
-        stages.append(stage)
-        return stage
-
-    for name in datasets:
-        prepared[name] = integrity_file(cfg, name)
-        add(
-            Stage(
-                f"prepare {name}",
-                [*program("prepare"), f"dataset={name}", *chosen, *raw[name], data],
-                prepared[name],
-            )
+    preparations = [
+        Preparation(
+            f"prepare {name}",
+            name,
+            [*program("prepare"), f"dataset={name}", *of_data, *raw[name], data],
+            integrity_file(cfg, name),
         )
-    for name in datasets:
-        for seed in seeds:
-            place = folder / "train" / f"{name}-seed{seed}"
-            command = [*program("train"), f"dataset={name}", f"seed={seed}", "test=false"]
-            stage = Stage(
-                f"train on {name}, seed {seed}",
-                [*command, *options, *raw[name], data, f"hydra.run.dir={place_of(place)}"],
-                place / FINISHED,
-                place,
-                (f"prepare {name}",),
-            )
-            if stage.begun:
-                # With the whole recipe, which is refused if it is another one.
-                resumed = [*command, *options, *raw[name], data, f"resume={place_of(place)}"]
-                stage = Stage(stage.name, resumed, stage.done_by, place, stage.needs)
-            trainings[name, seed] = add(stage)
-    for name, seed in trainings:
-        checkpoint = trainings[name, seed].done_by.parent / BEST
-        for other in datasets:
-            place = folder / "evaluate" / f"{name}-seed{seed}-on-{other}"
-            stage = Stage(
-                f"measure {name}, seed {seed}, on {other}",
-                [
-                    *program("evaluate"),
-                    f"checkpoint={place_of(checkpoint)}",
-                    # A dataset that is named would lose the options that it was trained with.
-                    *([] if other == name else [f"dataset={other}", *chosen]),
-                    *(measured if other == name else abroad),
-                    data,
-                    f"hydra.run.dir={place_of(place)}",
-                ],
-                place / FINISHED,
-                place,
-                (trainings[name, seed].name, f"prepare {other}"),
-                checkpoint,
-            )
-            evaluations.append(Evaluation(name, seed, other, add(stage)))
-    return Study(folder, datasets, seeds, options, tuple(measured), stages, trainings, evaluations)
+        for name in datasets
+    ]
+    trainings = []
+    for name, seed in itertools.product(datasets, seeds):
+        place = folder / "train" / f"{name}-seed{seed}"
+        command = [*program("train"), f"dataset={name}", f"seed={seed}", "test=false"]
+        # What was cut off goes on with the whole recipe, and is refused if it had another one.
+        key = "resume" if state_of(place) is State.UNFINISHED else "hydra.run.dir"
+        command += [*options, *raw[name], data, f"{key}={place_of(place)}"]
+        done_by, needs = place / FINISHED, (f"prepare {name}",)
+        stage = f"train on {name}, seed {seed}"
+        trainings.append(Training(stage, name, command, done_by, needs, seed=seed))
+    # What changes the scores themselves holds wherever they are compared.
+    everywhere = [item for item in measured if not key_of(item).startswith(IN_DOMAIN)]
+    measurements = []
+    for training, other in itertools.product(trainings, datasets):
+        name, seed = training.dataset, training.seed
+        place = folder / "evaluate" / f"{name}-seed{seed}-on-{other}"
+        # A dataset that is named would lose the options that it was trained with.
+        chosen = measured if other == name else [f"dataset={other}", *of_data, *everywhere]
+        command = [*program("evaluate"), f"checkpoint={place_of(training.checkpoint)}", *chosen]
+        command += [data, f"hydra.run.dir={place_of(place)}"]
+        done_by, both = place / FINISHED, (training.name, f"prepare {other}")
+        stage = f"measure {name}, seed {seed}, on {other}"
+        measurements.append(Measurement(stage, other, command, done_by, both, training=training))
+    return Study(folder, datasets, seeds, options, measured, preparations, trainings, measurements)
 
 
 def program(command: str) -> list[str]:
-    """What Python runs for a command, with the folder of the user's own options."""
+    """The arguments of Python for a command, with the folder of the user's own options."""
     own = [f"--config-dir={folder}" for folder in own_folders()[:1]]
     return ["-m", "fer", command, *own]
 
 
 def place_of(path: Path) -> str:
     """A path for a command: relative where it lies below the current folder."""
-    here = Path.cwd()
-    absolute = path.absolute()
-    return quote(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
+    here, absolute = Path.cwd(), path.absolute()
+    shown = absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
+    return quoted_if_needed(shown)
 
 
 def check_datasets(cfg: DictConfig) -> list[str]:
@@ -246,19 +260,14 @@ def check_datasets(cfg: DictConfig) -> list[str]:
 
 
 def check_seeds(cfg: DictConfig) -> list[int]:
-    """Seeds of the trainings.
+    """The seeds of the trainings.
 
     Raises:
         ConfigError: they are not different whole numbers from 0.
     """
-    seeds = OmegaConf.to_container(cfg.seeds) if OmegaConf.is_list(cfg.seeds) else None
+    seeds = list(cfg.seeds) if OmegaConf.is_list(cfg.seeds) else []
     accept = SEED[1]
-    if (
-        not isinstance(seeds, list)
-        or not seeds
-        or not all(map(accept, seeds))
-        or len(set(seeds)) != len(seeds)
-    ):
+    if not (seeds and all(map(accept, seeds)) and len(set(seeds)) == len(seeds)):
         raise ConfigError(
             f"seeds: expected a list of different whole numbers from 0, found {cfg.seeds}. "
             "Set it: 'seeds=[0,1,2]'"
@@ -267,10 +276,10 @@ def check_seeds(cfg: DictConfig) -> list[int]:
 
 
 def check_list(cfg: DictConfig, key: str) -> list[str]:
-    """Options for ``train.py`` or ``evaluate.py``.
+    """The options for ``train.py`` or ``evaluate.py``.
 
     Raises:
-        ConfigError: they are no list of ``key=value``, or name what the study sets itself.
+        ConfigError: they are not a list of ``key=value``, or name what the study sets itself.
     """
     items = OmegaConf.to_container(cfg[key]) if OmegaConf.is_list(cfg[key]) else None
     if not isinstance(items, list) or not all("=" in str(item) for item in items):
@@ -285,7 +294,8 @@ def check_list(cfg: DictConfig, key: str) -> list[str]:
                 f"evaluate: expected options of the measurement, found {item}: what is done with "
                 f"the data holds for every stage. Set it as train.{item}"
             )
-        if name in OWN or name.startswith(("hydra.", "paths.", "dataset.raw", "dataset.folder")):
+        places = ("hydra.", "paths.", "dataset.raw", "dataset.folder")
+        if name in SET_BY_STUDY or name.startswith(places):
             raise ConfigError(
                 f"{key}: expected options of the recipe, found {item}, which the study sets "
                 "itself. See its own options: python -m fer study --help"
@@ -294,12 +304,13 @@ def check_list(cfg: DictConfig, key: str) -> list[str]:
 
 
 def integrity_file(cfg: DictConfig, name: str) -> Path:
-    """Where the integrity report of a dataset is, or will be when it is prepared."""
+    """The path of a dataset's integrity report, which may not be prepared yet."""
     dataset = compose(
-        "train", [f"dataset={name}", f"paths.data={quote(Path(cfg.paths.data).absolute())}"]
+        "train",
+        [f"dataset={name}", f"paths.data={quoted_if_needed(Path(cfg.paths.data).absolute())}"],
     )
     folder = Path(dataset.dataset.folder)
-    # That of a folder that was prepared elsewhere is kept beside it.
+    # The report on a folder that was prepared elsewhere is kept in its cache.
     adopted = sorted(folder.glob(f"{CACHE}/adopted-*/integrity.json"))
     own = folder / "integrity.json"
     return adopted[0] if adopted and not own.is_file() else own
@@ -311,41 +322,42 @@ def check_same(study: Study) -> None:
     Raises:
         ConfigError: a finished run was made with other options, or on another copy.
     """
-    prints = {}
-    for name, stage in zip(study.datasets, study.stages, strict=False):
-        if stage.done:
-            prints[name] = read_json(stage.done_by, REPORTED)["fingerprint"]
-    runs = [(stage, name, seed) for (name, seed), stage in study.trainings.items()]
-    for stage, name, seed in runs:
-        if not stage.done:
+    prints = {one.dataset: one.report()["fingerprint"] for one in study.preparations if one.done}
+    for training in study.trainings:
+        if training.done:
+            check_recipe(training, study.options)
+    for stage in (*study.trainings, *study.measurements):
+        if not stage.done or stage.dataset not in prints:
             continue
-        assert stage.folder is not None
-        saved = read_training(stage.folder)
-        wanted = compose("train", [f"dataset={name}", f"seed={seed}", "test=false", *study.options])
-        for key, value in leaves(OmegaConf.to_container(wanted, resolve=True)):
-            if key.startswith(PLACES):
-                continue
-            found = look_up(saved["config"], key)
-            if found is MISSING:  # an option that was not there yet
-                continue
-            if key.endswith("_target_"):  # a class may have moved since; its name stays
-                value, found = (str(name).rpartition(".")[2] for name in (value, found))
-            if found != value:
-                raise ConfigError(
-                    f"{stage.folder}: expected a training with {key}={value}, found one with "
-                    f"{key}={found}. Choose another folder for this study: folder=PATH"
-                )
-    measured = [(one.stage, one.measured_on) for one in study.evaluations]
-    for stage, name in [*((stage, name) for stage, name, _ in runs), *measured]:
-        if not stage.done or name not in prints:
-            continue
-        assert stage.folder is not None
+        wanted = prints[stage.dataset]
         found = read_json(stage.folder / "run.json", RUN)["dataset"]["fingerprint"]
-        if found != prints[name]:
+        if found != wanted:
             raise ConfigError(
-                f"{stage.folder}: expected a run on the copy of {name} that is prepared now "
-                f"(fingerprint {prints[name][:16]}), found one on another ({found[:16]}). Choose "
+                f"{stage.folder}: expected a run on the copy of {stage.dataset} that is prepared "
+                f"now (fingerprint {wanted[:16]}), found one on another ({found[:16]}). Choose "
                 "another folder for this study: folder=PATH"
+            )
+
+
+def check_recipe(stage: Training, options: Sequence[str]) -> None:
+    """Refuse a finished training of another recipe.
+
+    Raises:
+        ConfigError: an option that changes its result has another value.
+    """
+    saved = read_training(stage.folder)["config"]
+    named = [f"dataset={stage.dataset}", f"seed={stage.seed}", "test=false"]
+    wanted = compose("train", [*named, *options])
+    for key, value in leaves(OmegaConf.to_container(wanted, resolve=True)):
+        found = look_up(saved, key)
+        if key.startswith(INERT) or found is MISSING:  # an option that was not there yet
+            continue
+        if key.endswith("_target_"):  # a class may have moved since; its name stays
+            value, found = (str(name).rpartition(".")[2] for name in (value, found))
+        if found != value:
+            raise ConfigError(
+                f"{stage.folder}: expected a training with {key}={value}, found one with "
+                f"{key}={found}. Choose another folder for this study: folder=PATH"
             )
 
 
@@ -378,7 +390,7 @@ def look_up(node: Any, key: str) -> Any:
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """The command line with ``train.KEY=VALUE`` and ``evaluate.KEY=VALUE`` put into their lists.
+    """Put ``train.KEY=VALUE`` and ``evaluate.KEY=VALUE`` of the command line into their lists.
 
     An option of the evaluations replaces the study's own of that key.
 
@@ -406,7 +418,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
 
 def as_text(value: str) -> str:
-    """A text as Hydra's command line takes it, whatever is in it.
+    """A text as Hydra's command line takes it; an interpolation in it is the command's.
 
     >>> print(as_text("model.widths=[4,8]"), as_text("a='b'"))
     'model.widths=[4,8]' 'a=\\'b\\''

@@ -1,7 +1,8 @@
-"""Where a result comes from: ``run.json``."""
+"""The provenance of a result: ``run.json``."""
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import shlex
 import subprocess
@@ -20,25 +21,15 @@ if TYPE_CHECKING:
     from fer.data.datamodule import EmotionDataModule
 
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "lightning",
-    "torchmetrics",
-    "hydra-core",
-    "omegaconf",
-    "albumentations",
-    "opencv-python-headless",
-    "numpy",
-    "pillow",
-    "matplotlib",
-    "tensorboard",
+    *("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "omegaconf"),
+    *("albumentations", "opencv-python-headless", "numpy", "pillow", "matplotlib", "tensorboard"),
 )
 
 
 def describe_run(
     config: Mapping[str, Any], data: EmotionDataModule, computing: Computing, notes: Sequence[str]
 ) -> dict[str, Any]:
-    """What ``run.json`` says of any run."""
+    """The part of ``run.json`` that every run has."""
     integrity = data.prepared.integrity
     return {
         "command": command_line(),
@@ -52,7 +43,7 @@ def describe_run(
             "official_protocol": integrity["official_protocol"],
             "images": {split: len(dataset) for split, dataset in data.datasets.items()},
             "train_counts": data.class_counts() if len(data.datasets["train"]) else None,
-            # Of the images that are used: equal where two runs were measured on the same.
+            # Of the images in use: equal where two runs were measured on the same.
             "fingerprints": {split: fingerprint(data.entries(split)) for split in data.rows},
             "left_out": data.left_out,
         },
@@ -64,7 +55,7 @@ def describe_run(
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit and whether files differ from it; None where the source is not a git checkout."""
+    """Commit, and whether files differ from it; None outside a git checkout."""
     folder = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -82,25 +73,21 @@ def git_state() -> dict[str, Any] | None:
         return None
 
 
-def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Versions of Python, this package and those whose versions can change a result."""
+def versions() -> dict[str, str]:
+    """Versions of Python, of this package and of those that can change a result."""
     found = {"python": platform.python_version(), "fer": __version__}
-    for name in packages:
-        try:
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
 def cpu_name() -> str:
     """The processor's name as the system gives it."""
-    try:
+    with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        return platform.processor()
     return platform.processor()
 
 
@@ -120,14 +107,14 @@ def hardware(device: str, precision: str) -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command that was given, with the program's name but not the folder that it lies in."""
+    """The command as it was given, without the folder of the program."""
     program = Path(sys.argv[0]).name or "python"
     words = program.split() if program.startswith("fer ") else ["python", program]
     return shlex.join([*words, *sys.argv[1:]])
 
 
 def without_places(command: str) -> str:
-    """A command without where things lay on the machine that ran it.
+    """A command without the places on the machine that ran it.
 
     >>> without_places("python train.py dataset=fer2013 seed=1 hydra.run.dir=/home/me/x")
     'python train.py dataset=fer2013 seed=1'
@@ -136,7 +123,7 @@ def without_places(command: str) -> str:
     words = []
     try:
         given = shlex.split(command)
-    except ValueError:  # no command: whoever wrote it
+    except ValueError:  # not a command: a stranger may have written it
         return command
     for word in given:
         key, equals, value = word.partition("=")

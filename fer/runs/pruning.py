@@ -1,4 +1,4 @@
-"""The callback of a search's trial: it ends a training that lags behind the others."""
+"""The callback that ends a search's trial where it lags behind the others."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from fer.runs.search import Reporter
 class Pruning(Callback):
     """Reports each epoch's validation macro-F1 to a trial, and ends a training that lags behind.
 
-    The last epoch ends by itself, and so does one at which early stopping has ended the training:
-    the callback belongs behind it.
+    The last epoch ends by itself, and so does one that early stopping has ended: the callback
+    belongs behind that.
 
     Args:
         study: name of the study.
@@ -28,12 +28,12 @@ class Pruning(Callback):
         self._reporter: Reporter | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the trial. Not before: a connection cannot go along to another process."""
+        """Connect to the trial; not before, since a connection cannot be sent to a process."""
         if trainer.is_global_zero:
             self._reporter = Reporter(*self.place)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report; all processes end together."""
+        """Report the score; all processes end together."""
         score = float(trainer.callback_metrics[MONITOR])
         hopeless = self._reporter is not None and self._reporter.report(
             score, trainer.current_epoch
@@ -43,9 +43,9 @@ class Pruning(Callback):
         trainer.should_stop = trainer.should_stop or self.pruned
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._reporter = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether the training was ended here."""
+        """The state for a checkpoint: true if the training was ended here."""
         return {"pruned": self.pruned}

@@ -1,4 +1,4 @@
-"""The numbers that runs leave in their folders, read as data that a stranger may have written."""
+"""The records that runs leave in their folders, read as data that a stranger may have written."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from fer.core import labels
 from fer.core.files import read_json
 from fer.evaluation.scores import SCORES
 
+STATISTICS = 1
+"""Version of an evaluation's numbers, kept in its ``run.json``. Raise it with any change of a
+number or a key for the same predictions: evaluations of another version are measured again."""
 BOUNDS = [float, float]
 RUN: dict[str, Any] = {
     "command": str,
@@ -42,6 +45,7 @@ EVALUATION: dict[str, Any] = {
     "dataset": {**RUN["dataset"], "train_counts": ([int] * labels.NUM_CLASSES, None, ...)},
     "config": {"metrics": {"resamples": int, "seed": int}},
     "hardware": {"precision": str},
+    "statistics": (int, ...),
 }
 PRUNED = {
     "validation": {str: float},
@@ -70,7 +74,7 @@ def read_evaluation(folder: Path) -> dict[str, Any]:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """``metrics.json``; of an older run some scores may be missing.
+    """``metrics.json``; an older run may lack some scores.
 
     Raises:
         DataError: it cannot be read, or is something else.
@@ -109,7 +113,7 @@ def read_robustness(folder: Path) -> list[dict[str, Any]] | None:
 
 
 def _scores() -> dict[str, Any]:
-    """Every score that is registered, and its interval."""
+    """The shape of all registered scores and their intervals."""
     return {
         **dict.fromkeys(SCORES, (float, ...)),
         "confidence_intervals": {str: BOUNDS},

@@ -1,7 +1,7 @@
-"""Going on with a training that was cut off: ``resume=<run folder>`` or ``resume=auto``.
+"""Resuming a training or a sweep that was cut off: ``resume=<folder>`` or ``resume=auto``.
 
-The run folder remembers its command (``.hydra/overrides.yaml``), and its last checkpoint all that
-the training needs. Nothing here imports torch.
+The folder remembers its command (``.hydra/overrides.yaml`` or ``multirun.yaml``), and the last
+checkpoint all that the training needs. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -17,31 +17,30 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from fer.core.application import compose, is_group, options_of, split_flags
+from fer.core.commands import quoted_if_needed
 from fer.core.errors import ConfigError
 from fer.core.files import read_text, refuse_links
 from fer.core.values import fits, is_plain
 from fer.runs.state import JOBS, State, state_of
 
-SWEEPS = ("hydra.sweeper.",)
-"""How Hydra's own options begin that belong to a sweep's jobs, as ours do."""
 PLACES = ("paths.data", "paths.outputs", "dataset.raw", "dataset.folder")
-"""Options of ours that say where something is."""
-WORDS = ("dataset.synonyms", "dataset.person")
-"""Options of ours that are neither a place nor a program, whatever is in them."""
+"""Options that say where something is."""
+ANY_TEXT = ("dataset.synonyms", "dataset.person")
+"""Options that are neither a place nor a program, whatever their text."""
 PLACE_LIKE = re.compile(r"dir|folder|path|file|root|ur[il]|storage|host|address|kaggle|^resume$")
-"""In the last part of a key that may say where something is written, or fetched from."""
+"""Found in the last part of a key that may say where to write to, or to fetch from."""
 FREE = ("resume=", "trainer.progress_bar=", "hydra.", "optuna.")
-"""Overrides that do not change what is trained."""
+"""Beginnings of overrides that do not change what is trained."""
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """The command line with ``resume`` replaced by the command that it stands for.
+    """Replace ``resume`` on the command line by the command that it stands for.
 
     Args:
         arguments: of the program, without its name.
 
     Returns:
-        The same if there is no ``resume``; with ``resume=FOLDER`` the overrides of that run and
+        The same without ``resume``; with ``resume=FOLDER`` the overrides of that run or sweep and
         its folder; with ``resume=auto`` the folder of the newest unfinished run of the same
         command, if there is one.
 
@@ -55,71 +54,36 @@ def expand(arguments: Sequence[str]) -> list[str]:
     _, overrides = split_flags(arguments)
     flags = [item for item in arguments if item not in overrides]
     others = [item for item in overrides if not item.startswith("resume=")]
-    if chosen[-1] == "auto" and any(item in ("-m", "--multirun") for item in flags):
-        raise ConfigError(
-            "resume: expected the folder of a sweep beside -m, found auto. Pass "
-            "resume=outputs/train/multirun/<date>_<time>"
-        )
     if chosen[-1] == "auto":
-        folder = find_unfinished(others)
-        if folder is None:
-            return [*flags, *others, "resume=auto"]
-        return [
-            *flags,
-            *others,
-            f"hydra.run.dir={quote(folder.absolute())}",
-            f"resume={quote(folder.absolute())}",
-        ]
+        if any(item in ("-m", "--multirun") for item in flags):
+            raise ConfigError(
+                "resume: expected the folder of a sweep beside -m, found auto. Pass "
+                "resume=outputs/train/multirun/<date>_<time>"
+            )
+        found = find_unfinished(others)
+        return [*flags, *others, *(["resume=auto"] if found is None else _places("run", found))]
     folder = Path(read_value(f"resume={chosen[-1]}"))
     refuse_links(folder)
-    sweep = read_sweep(folder)
-    if sweep is not None:
-        return [*flags, *expand_sweep(folder, sweep, others)]
-    saved = read_overrides(folder)
+    kind, saved = "sweep", read_sweep(folder)
     if saved is None:
-        raise ConfigError(
-            f"resume: expected the folder of a run, with .hydra/overrides.yaml in it, found none "
-            f"at {folder.absolute()}. Pass outputs/train/<dataset>/<date>_<time>, or auto."
-        )
-    if state_of(folder) is State.FINISHED:
-        raise ConfigError(
-            f"resume: expected a run that was cut off, found a finished one: {folder.absolute()}. "
-            "Start a new one without resume."
-        )
-    saved = without_places_of(others, saved)
-    changed = changes(others, saved)
+        kind, saved = "run", read_run(folder)
+    named = {key_of(item) for item in others} & set(PLACES)
+    saved = [item for item in saved if key_of(item) not in named]
+    added = [item for item in others if item.startswith(FREE) or key_of(item) in PLACES]
+    changed = [item for item in others if item not in (*saved, *added)]
     if changed:
         raise ConfigError(
             f"resume: expected the command of {folder} as it was "
             f"({' '.join(saved) or 'no options'}), found {' '.join(changed)} beside it. Leave that "
-            "out, or start a new run without resume."
+            f"out, or start a new {kind} without resume."
         )
     refuse_code(folder, saved, others)
-    return [
-        *flags,
-        *saved,
-        *additions(others),
-        f"hydra.run.dir={quote(folder.absolute())}",
-        f"resume={quote(folder.absolute())}",
-    ]
+    return [*flags, *(["-m"] * (kind == "sweep")), *saved, *added, *_places(kind, folder)]
 
 
-def expand_sweep(folder: Path, saved: Sequence[str], others: Sequence[str]) -> list[str]:
-    """The command of a sweep that goes on.
-
-    Raises:
-        ConfigError: the command line asks for something else beside it.
-    """
-    saved = without_places_of(others, saved)
-    changed = changes(others, saved)
-    if changed:
-        raise ConfigError(
-            f"resume: expected the sweep of {folder} as it was ({' '.join(saved)}), found "
-            f"{' '.join(changed)} beside it. Leave that out, or start a new sweep."
-        )
-    refuse_code(folder, saved, others)
-    place = quote(folder.absolute())
-    return ["-m", *saved, *additions(others), f"hydra.sweep.dir={place}", f"resume={place}"]
+def _places(kind: str, folder: Path) -> list[str]:
+    place = quoted_if_needed(folder.absolute())
+    return [f"hydra.{kind}.dir={place}", f"resume={place}"]
 
 
 def key_of(item: str) -> str:
@@ -131,31 +95,15 @@ def key_of(item: str) -> str:
     return item.lstrip("+~").partition("=")[0]
 
 
-def additions(others: Sequence[str]) -> list[str]:
-    """What may be said beside ``resume``: what changes no result, and where data is now."""
-    return [item for item in others if item.startswith(FREE) or key_of(item) in PLACES]
-
-
-def changes(others: Sequence[str], saved: Sequence[str]) -> list[str]:
-    """What is said beside ``resume`` that the command did not have."""
-    return [item for item in others if item not in [*saved, *additions(others)]]
-
-
-def without_places_of(others: Sequence[str], saved: Sequence[str]) -> list[str]:
-    """The command without the places that are named beside ``resume``."""
-    given = {key_of(item) for item in others} & set(PLACES)
-    return [item for item in saved if key_of(item) not in given]
-
-
 def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> None:
-    """Refuse a run folder whose command is more than plain values, unless the user gives it too.
+    """Refuse a folder whose command is more than plain values, unless the user gives it too.
 
-    The folder may be a stranger's: going on with it must not be a way to run his programs here. An
-    interpolation reads the environment or assembles what a plain text may not say; Hydra's own
-    options set variables, write files and start commands.
+    The folder may be a stranger's: resuming it must not run his programs here. An interpolation
+    reads the environment or assembles what a plain text may not say; Hydra's own options set
+    variables, write files and start commands.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: it is more.
     """
     for item in saved:
         key, _, name = item.partition("=")
@@ -168,7 +116,7 @@ def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> No
     unseen = [
         item
         for item in saved
-        if item not in others and not (is_plain_override(item) and is_at_home(item))
+        if item not in others and not (is_plain_override(item) and is_known_place(item))
     ]
     if unseen:
         raise ConfigError(
@@ -179,17 +127,17 @@ def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> No
 
 
 def read_value(item: str) -> str:
-    """The value of an override as Hydra reads it: without the quotes that it may need."""
+    """The value of an override as Hydra reads it, without quotes."""
     try:
         return str(OverridesParser.create().parse_override(item).value())
     except HydraException:  # what Hydra itself will complain about
         return item.partition("=")[2]
 
 
-def is_at_home(item: str) -> bool:
-    """Whether an override names no place to write, or one with prepared data to read there.
+def is_known_place(item: str) -> bool:
+    """True if an override names no folder of data, or one with prepared data in it.
 
-    >>> is_at_home("seed=1"), is_at_home("paths.data=/nowhere")
+    >>> is_known_place("seed=1"), is_known_place("paths.data=/nowhere")
     (True, False)
     """
     key = item.lstrip("+").partition("=")[0]
@@ -200,8 +148,9 @@ def is_at_home(item: str) -> bool:
 
 
 def is_plain_override(item: str) -> bool:
-    """Whether an override sets plain values, of ours, and names nothing that could run or be
-    written, but for :data:`PLACES`.
+    """True if an override sets plain values of our options.
+
+    Nothing in it can run, and it names no place to write to but those of :data:`PLACES`.
 
     >>> is_plain_override("optimizer.lr=1e-3"), is_plain_override("model=shared_cnn_small")
     (True, True)
@@ -215,15 +164,15 @@ def is_plain_override(item: str) -> bool:
     except HydraException:
         return False
     key = override.key_or_group
-    is_own = key == "hydra" or key.startswith(("hydra.", "hydra/"))
+    is_hydras = key == "hydra" or key.startswith(("hydra.", "hydra/"))
     # Such as n_jobs; a launcher's texts may be commands.
     counts = key.startswith("hydra.launcher.") and all(isinstance(v, int | float) for v in values)
     choice = key in ("hydra/sweeper", "hydra/launcher")
-    if is_own and not (key.startswith(SWEEPS) or choice or counts):
+    if is_hydras and not (key.startswith("hydra.sweeper.") or choice or counts):
         return False
     if key == "" or any(part.startswith("_") for part in re.split(r"[./@]", key)):
         return False
-    # What a value says is looked for in its own text: quotes and sweeps leave it as it is.
+    # The text itself is searched: quotes and sweeps leave it as it is.
     if "${" in item or re.search(r"(^|[{,\s'\"])_\w+_?['\"]?\s*:", item):
         return False
     if is_group(key):  # a path would name a file of options, and what that says would run
@@ -231,14 +180,14 @@ def is_plain_override(item: str) -> bool:
         return all(name is None or re.fullmatch(r"\w[\w-]*", str(name)) for name in names)
     if not all(override.is_interval_sweep() or is_plain(value) for value in values):
         return False
-    if key in (*PLACES, *WORDS):
+    if key in (*PLACES, *ANY_TEXT):
         return True
     names_a_place = PLACE_LIKE.search(key.rpartition(".")[2]) is not None
     return not any(re.search(r"[/\\]|^[~.]", text) or names_a_place for text in texts_of(values))
 
 
 def texts_of(value: object) -> Iterator[str]:
-    """Every text in plain values, those of keys too."""
+    """Yield the texts in plain values, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -248,17 +197,8 @@ def texts_of(value: object) -> Iterator[str]:
             yield from texts_of(item)
 
 
-def quote(path: Path | str) -> str:
-    """A path as Hydra's command line takes it: in quotes, where it has more than plain letters."""
-    text = str(path)
-    if re.fullmatch(r"(?!(null|true|false|nan|inf)$)[a-z/._][\w./-]*", text, re.ASCII | re.I):
-        return text
-    text = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{text}'"
-
-
 def read_sweep(folder: Path) -> list[str] | None:
-    """The command of a sweep, as overrides; None if ``folder`` holds none.
+    """The overrides of a sweep; None if ``folder`` holds none.
 
     Raises:
         ConfigError: its record cannot be read.
@@ -277,13 +217,33 @@ def read_sweep(folder: Path) -> list[str] | None:
             f"{path}: expected Hydra's record of a sweep, found something else. Start a new sweep."
         )
     saved = content["hydra"]["overrides"]
-    # Where the jobs are stands in their list.
+    # The list of jobs has their folders.
     own = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra.mode=", "resume=", "optuna.")
     return [item for item in (*saved["task"], *saved["hydra"]) if not item.startswith(own)]
 
 
+def read_run(folder: Path) -> list[str]:
+    """The overrides of a run that was cut off.
+
+    Raises:
+        ConfigError: there is none in ``folder``, or it is finished.
+    """
+    saved = read_overrides(folder)
+    if saved is None:
+        raise ConfigError(
+            f"resume: expected the folder of a run, with .hydra/overrides.yaml in it, found none "
+            f"at {folder.absolute()}. Pass outputs/train/<dataset>/<date>_<time>, or auto."
+        )
+    if state_of(folder) is State.FINISHED:
+        raise ConfigError(
+            f"resume: expected a run that was cut off, found a finished one: {folder.absolute()}. "
+            "Start a new one without resume."
+        )
+    return saved
+
+
 def read_overrides(folder: Path) -> list[str] | None:
-    """The overrides that a run was started with, None if ``folder`` is no run."""
+    """The overrides that a run was started with; None if ``folder`` is no run."""
     path = folder / ".hydra" / "overrides.yaml"
     try:
         items = yaml.safe_load(read_text(path))

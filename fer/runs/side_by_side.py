@@ -1,4 +1,4 @@
-"""What several evaluations of one command say together: the cross-dataset table and comparisons."""
+"""Several evaluations side by side: the cross-dataset table and comparisons of networks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fer.runs.records import read_evaluation, read_metrics, read_robustness
 
 
 def cross_columns() -> tuple[str, ...]:
-    """Of ``cross_dataset.csv``. Fractions; a drop is the network's own dataset minus this one."""
+    """Columns of ``cross_dataset.csv``: fractions; a drop is in domain minus here."""
     scores = shown_in("comparisons")
     return (
         *("train_dataset", "test_dataset", "samples"),
@@ -35,18 +35,17 @@ def cross_columns() -> tuple[str, ...]:
     )
 
 
-ELSEWHERE = ("checkpoint", "dataset", "split", "paths", "loader", "trainer")
-"""Parts of an evaluation's configuration that others say better, or that change no number."""
-WHERE = ("name", "folder", "raw", "workers", "download", "kaggle", "epochs")
+NO_MEASUREMENT = ("checkpoint", "dataset", "split", "paths", "loader", "trainer")
+"""Parts of an evaluation's configuration that are told otherwise, or that change no number."""
+NO_IMAGE = ("name", "folder", "raw", "workers", "download", "kaggle", "epochs")
 """Options of a dataset that change no image."""
-
 DROPPING = ("undecodable", "blank", "conflicts")
 """Options of a dataset that leave images out of the splits that are measured."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One evaluation of the command."""
+class Evaluation:
+    """One evaluation, as its folder has it."""
 
     folder: Path
     metrics: dict[str, Any]
@@ -58,12 +57,12 @@ class Job:
 
     @property
     def trained_on(self) -> str:
-        """The dataset of the checkpoint."""
+        """The dataset that the network was trained on."""
         return str(self.run["checkpoint"]["dataset"]["name"])
 
     @property
     def network(self) -> str:
-        """What tells its network from others: the checkpoint's content, wherever it lies."""
+        """The identity of its network: the checkpoint's content, wherever it lies."""
         checkpoint = self.run["checkpoint"]
         return str(checkpoint.get("sha256") or checkpoint["path"])
 
@@ -74,32 +73,33 @@ class Job:
 
     @property
     def data(self) -> tuple[Any, ...]:
-        """Jobs that agree in it saw the same images."""
+        """The images: evaluations that agree in it saw the same."""
         return (*self.place, str(self.run["dataset"]["fingerprint"]), tuple(self.ids))
 
     @property
     def way(self) -> dict[str, str]:
-        """How the network was asked: what changes its answers on the same images."""
+        """The passes and precision, which change a network's answers on the same images."""
         precision = self.run["hardware"]["precision"]
         return {"tta": str(self.metrics.get("tta")), "trainer.precision": str(precision)}
 
     @property
     def options(self) -> dict[str, str]:
-        """Every option of the measurement by its key, but for network, data and places."""
-        config = {k: v for k, v in self.run["config"].items() if k not in ELSEWHERE}
+        """Options of the measurement by key, without network, data and places."""
+        config = {k: v for k, v in self.run["config"].items() if k not in NO_MEASUREMENT}
         damage = "+".join(config.pop("perturbation", None) or ["none"])
         flat = {key: str(value) for key, value in leaves(config)}
         return {**flat, "perturbation": damage, **self.way}
 
     @property
     def choices(self) -> dict[str, str]:
-        """What was done with the data: the options of its dataset, by their keys."""
-        dataset = {k: v for k, v in self.run["config"].get("dataset", {}).items() if k not in WHERE}
-        return {f"dataset.{key}": str(value) for key, value in leaves(dataset)}
+        """Options of its dataset by key: what was done with the data."""
+        dataset = self.run["config"].get("dataset", {})
+        own = {key: value for key, value in dataset.items() if key not in NO_IMAGE}
+        return {f"dataset.{key}": str(value) for key, value in leaves(own)}
 
     @property
-    def at_home(self) -> bool:
-        """Whether the network is measured on the dataset that it was trained on."""
+    def in_domain(self) -> bool:
+        """True if the network is measured on the dataset that it was trained on."""
         return self.trained_on == self.metrics["dataset"]
 
 
@@ -107,57 +107,49 @@ class Job:
 class Collection:
     """Several evaluations and what they say together."""
 
-    jobs: list[Job]
+    jobs: list[Evaluation]
     names: list[str]
-    """Of the jobs' networks, with the options that tell jobs of one network apart."""
+    """The network of each, with the options that tell evaluations of one network apart."""
     places: list[str]
-    """What each job is measured on: dataset and split, with what tells images apart."""
+    """The dataset and split of each, with what tells images apart."""
     rows: list[dict[str, Any]]
-    """Of ``cross_dataset.csv``, one for each job."""
+    """``cross_dataset.csv``, a row for each."""
     comparisons: list[dict[str, Any]]
-    """Of ``comparison.json``."""
+    """``comparison.json``."""
 
 
 def collect(folder: Path) -> Collection | None:
-    """Write what the evaluations below ``folder`` say together.
+    """Write the tables of the evaluations below ``folder``.
 
-    ``cross_dataset.csv``, ``comparison.json`` (each pair of networks on the same images), and
-    ``robustness.csv`` where images were damaged.
-
-    Args:
-        folder: of a sweep; each of its jobs has a folder in it.
+    These are ``cross_dataset.csv``, ``comparison.json`` (each pair of networks on the same images),
+    and ``robustness.csv`` where images were damaged.
 
     Returns:
-        What was written, or None where there are not two finished jobs.
+        What was written, or None where there are not two finished evaluations.
 
     Raises:
-        DataError: a job's file cannot be read.
+        DataError: a file of an evaluation cannot be read.
     """
     folders = [path.parent for path in folder.rglob("metrics.json")]
-    # A job that did not come to its end has no run.json.
+    # An evaluation that did not come to its end has no run.json.
     folders = [place for place in folders if (place / "run.json").is_file()]
-    jobs = [load_job(place) for place in sorted(folders, key=_number)]
+    jobs = [load_evaluation(place) for place in sorted(folders, key=_number)]
     if len(jobs) < 2:
         return None
-    names, places = name_jobs(jobs), name_places(jobs)
+    names, places = name_measurements(jobs), name_places(jobs)
     named = list(zip(jobs, names, places, strict=True))
     rows = [{**cross_row(job, jobs, name), "measured_on": place} for job, name, place in named]
     write_csv(folder / "cross_dataset.csv", cross_columns(), rows)
-    comparisons = compare_jobs(jobs, names)
+    comparisons = compare(jobs, names)
     write_json(folder / "comparison.json", comparisons)
+    heading = ("network", "dataset", "measured_on")
     damaged = [
-        {
-            "network": name,
-            "dataset": job.metrics["dataset"],
-            "measured_on": place,
-            **flatten(row),
-        }
+        dict(zip(heading, (name, job.metrics["dataset"], place), strict=True)) | flatten(row)
         for job, name, place in named
         for row in job.robustness or []
     ]
     if damaged:
-        heading = ("network", "dataset", "measured_on", *columns())
-        write_csv(folder / "robustness.csv", heading, damaged)
+        write_csv(folder / "robustness.csv", (*heading, *columns()), damaged)
     return Collection(jobs, names, places, rows, comparisons)
 
 
@@ -166,7 +158,7 @@ def _number(folder: Path) -> tuple[int, str]:
     return (int(folder.name) if folder.name.isdigit() else -1, folder.name)
 
 
-def load_job(folder: Path) -> Job:
+def load_evaluation(folder: Path) -> Evaluation:
     """Read one evaluation.
 
     Raises:
@@ -180,14 +172,14 @@ def load_job(folder: Path) -> Job:
             f"metrics.json, found {len(ids):,}. Evaluate the checkpoint again."
         )
     run, damaged = read_evaluation(folder), read_robustness(folder)
-    return Job(folder, metrics, run, ids, target, probabilities, damaged)
+    return Evaluation(folder, metrics, run, ids, target, probabilities, damaged)
 
 
-def name_networks(jobs: Sequence[Job]) -> list[str]:
-    """A name for each job's network: what it was trained on, and what sets it apart from others.
+def name_networks(jobs: Sequence[Evaluation]) -> list[str]:
+    """Name the network of each evaluation after what it was trained on.
 
-    Networks are told apart by their checkpoints' content; the seed, the path and then a checksum
-    are added to names that would be equal.
+    Networks differ by their checkpoints' content; the seed, the path and then a checksum are added
+    to names that would be equal.
     """
     facts = {}
     for job in jobs:
@@ -207,11 +199,11 @@ def name_networks(jobs: Sequence[Job]) -> list[str]:
     return [facts[job.network][level] for job in jobs]
 
 
-def name_jobs(jobs: Sequence[Job]) -> list[str]:
-    """The network of each job, with what sets its measurement apart: ``fer2013 (tta=flip)``.
+def name_measurements(jobs: Sequence[Evaluation]) -> list[str]:
+    """Name the network of each evaluation and what sets that apart: ``fer2013 (tta=flip)``.
 
-    Passes and precision are said wherever they are not the same for all jobs, any other option
-    where jobs of one network on the same images differ in it.
+    Passes and precision are named wherever they are not the same for all, any other option where
+    evaluations of one network on the same images differ in it.
     """
     ways = differing([job.way for job in jobs])
     names = []
@@ -225,8 +217,8 @@ def name_jobs(jobs: Sequence[Job]) -> list[str]:
     return names
 
 
-def name_places(jobs: Sequence[Job]) -> list[str]:
-    """What each job is measured on: ``fer2013, test``, with options where the images differ."""
+def name_places(jobs: Sequence[Evaluation]) -> list[str]:
+    """Name the images of each evaluation: ``fer2013, test``, with options where they differ."""
     names = []
     for job in jobs:
         beside = list({one.data: one for one in jobs if one.place == job.place}.values())
@@ -257,10 +249,10 @@ def with_marks(name: str, marks: Sequence[str]) -> str:
     return f"{name} ({', '.join(marks)})" if marks else name
 
 
-def cross_row(job: Job, jobs: Sequence[Job], network: str) -> dict[str, Any]:
-    """A row of ``cross_dataset.csv``.
+def cross_row(job: Evaluation, jobs: Sequence[Evaluation], network: str) -> dict[str, Any]:
+    """A row of ``cross_dataset.csv``, without what the evaluations do not have.
 
-    Left out: scores that a file has not, and what needs the network's own dataset without it.
+    That may be scores, and the network's evaluation on its own dataset.
     """
     metrics = job.metrics
     row: dict[str, Any] = {
@@ -277,34 +269,34 @@ def cross_row(job: Job, jobs: Sequence[Job], network: str) -> dict[str, Any]:
         row |= {name: metrics[name], f"{name}_low": low, f"{name}_high": high}
     for emotion, scores in metrics["per_class"].items():
         row[f"recall_{emotion}"] = scores["recall"] if scores["support"] else None
-    home = home_of(job, jobs)
-    if home is not None and not job.at_home:
+    own = in_domain_of(job, jobs)
+    if own is not None and not job.in_domain:
         for name in names:
-            if name in home.metrics:
-                row[f"drop_{name}"] = home.metrics[name] - metrics[name]
-        at_home = np.bincount(home.target, minlength=labels.NUM_CLASSES)
+            if name in own.metrics:
+                row[f"drop_{name}"] = own.metrics[name] - metrics[name]
+        counts = np.bincount(own.target, minlength=labels.NUM_CLASSES)
         # A checkpoint of an earlier version does not say: its loss is taken to have had no weights.
-        priors = job.run["checkpoint"].get("priors") or home.run["dataset"].get("train_counts")
+        priors = job.run["checkpoint"].get("priors") or own.run["dataset"].get("train_counts")
         shares = None if priors is None else np.array(priors, dtype=np.float64)
-        row |= prior_shift(job.target, job.probabilities, at_home, shares)
+        row |= prior_shift(job.target, job.probabilities, counts, shares)
     return row
 
 
-def home_of(job: Job, jobs: Sequence[Job]) -> Job | None:
-    """The same network on its own dataset, the same split, measured alike.
+def in_domain_of(job: Evaluation, jobs: Sequence[Evaluation]) -> Evaluation | None:
+    """The evaluation of the same network on its own dataset, measured alike.
 
-    Alike are passes and precision, and which images the options of the data leave out.
+    Alike are the split, passes, precision, and the options that leave images out.
     """
 
-    def alike(one: Job) -> tuple[Any, ...]:
+    def alike(one: Evaluation) -> tuple[Any, ...]:
         dropped = [one.choices.get(f"dataset.{key}") for key in DROPPING]
         return one.network, one.metrics["split"], one.way, dropped
 
-    return next((one for one in jobs if one.at_home and alike(one) == alike(job)), None)
+    return next((one for one in jobs if one.in_domain and alike(one) == alike(job)), None)
 
 
-def unlike(first: Job, second: Job) -> list[str]:
-    """In what two measurements differ, so that their networks cannot be compared; in words."""
+def unlike(first: Evaluation, second: Evaluation) -> list[str]:
+    """The differences, in words, for which two networks cannot be compared."""
     found = [
         words
         for words, part in (("fingerprint of the data", 2), ("images", 3))
@@ -313,8 +305,8 @@ def unlike(first: Job, second: Job) -> list[str]:
     return found + differing([first.way, second.way])
 
 
-def compare_jobs(jobs: Sequence[Job], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Each two networks that were measured on the same images, in the same way."""
+def compare(jobs: Sequence[Evaluation], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Compare each two networks that were measured on the same images, in the same way."""
     found = []
     pairs = itertools.combinations(zip(jobs, names, strict=True), 2)
     for (first, first_name), (second, second_name) in pairs:

@@ -1,4 +1,4 @@
-"""What became of a run, read from its folder: the one place that knows what its files mean.
+"""The state of a run, read from its folder: the one place that knows what its files mean.
 
 Nothing here imports torch.
 """
@@ -11,33 +11,33 @@ from pathlib import Path
 from typing import Any
 
 from fer.core.application import FAILED
+from fer.core.application import LAST as LAST
 
 BEST = "checkpoints/best.ckpt"
-LAST = "checkpoints/last.ckpt"
 FINISHED = "report.html"
-"""The file that a run, a sweep of evaluations or a study writes last."""
+"""Written last by a run, a sweep of evaluations and a study."""
 PRUNED = "pruned.json"
-"""What a trial leaves that a search has ended early: its scores so far."""
+"""The scores of a trial that its search ended early."""
 JOBS = "jobs.json"
 """The jobs of a sweep, in its folder."""
 
 
 class State(enum.Enum):
-    """How far a run has come."""
+    """The progress of a run."""
 
     FINISHED = "finished"
     PRUNED = "pruned"
-    """A search has ended it early."""
+    """Ended early by its search."""
     FAILED = "failed"
     """In a sweep, with an error that is recorded."""
     UNFINISHED = "unfinished"
-    """Cut off; it has a checkpoint to go on from."""
+    """Cut off, with a checkpoint to go on from."""
     MISSING = "missing"
-    """Not begun, or cut off before anything was left to go on from."""
+    """Not begun, or cut off before its first checkpoint."""
 
 
 def state_of(folder: Path) -> State:
-    """How far the run in ``folder`` has come; the folder need not exist."""
+    """The state of the run in ``folder``, which need not exist."""
     for name, state in (
         (FINISHED, State.FINISHED),
         (PRUNED, State.PRUNED),
@@ -50,16 +50,13 @@ def state_of(folder: Path) -> State:
 
 
 def disparities(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What runs whose numbers stand side by side do not share, though they need to for equal bits.
+    """Sentences on what runs do not share although equal weights need it.
 
     Args:
         runs: their ``run.json``.
-
-    Returns:
-        A sentence for each of: code, PyTorch, device, threads.
     """
     facts = {
-        "code": lambda run: _code(run),
+        "code": _code,
         "PyTorch": lambda run: run["versions"].get("torch"),
         "a device": lambda run: run["hardware"].get("device_name") or run["hardware"]["device"],
         "a number of threads": lambda run: run["hardware"].get("threads"),
@@ -76,8 +73,7 @@ def disparities(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _code(run: Mapping[str, Any]) -> str:
-    git = run.get("git")
-    version = str(run["versions"].get("fer"))
+    git, version = run.get("git"), str(run["versions"].get("fer"))
     if git is None:
         return version
     return f"{version} at {git['commit'][:8]}{' with changes' if git['dirty'] else ''}"

@@ -1,6 +1,6 @@
 """Sweeps of ``train.py -m``: what is left to run, and what the jobs say together.
 
-Nothing here imports torch; what draws is imported when the sweep ends.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -18,47 +18,38 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fer.core.application import FAILED, CommandError
-from fer.core.commands import typed
+from fer.core.commands import quoted_if_needed
 from fer.core.errors import DataError
 from fer.core.files import is_outside, read_json, write_csv, write_json, write_text
 from fer.evaluation.scores import Score, shown_in
 from fer.runs import records
-from fer.runs.resume import FREE, quote
+from fer.runs.resume import FREE
 from fer.runs.state import JOBS, PRUNED, State, disparities, state_of
 
 NUMBER = "${hydra:job.num}"
-"""A sweep's folder of a job, ``hydra.sweep.subdir``, unless the user chooses another."""
+"""``hydra.sweep.subdir``, the folder of a job, unless the user chooses another."""
 REPEATS = ("dataset", "experiment", "seed", "test")
-"""Keys whose values a sweep repeats a recipe over; between those of any other key it chooses."""
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A job as it is launched."""
-
-    folder: str
-    """Relative to the sweep's."""
-    overrides: list[str]
-
-    @property
-    def launched(self) -> list[str]:
-        """Its overrides with its folder, which another start would name after another time."""
-        return [*self.overrides, f"hydra.sweep.subdir={quote(self.folder)}"]
+"""Keys that a sweep repeats a recipe over; between the values of any other it chooses."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep and what became of it."""
+    """One job of a sweep and, once it was read, what became of it."""
 
     number: int
     folder: str
     """Relative to the sweep's."""
     overrides: list[str]
-    state: State
+    state: State = State.MISSING
     error: str = ""
     run: dict[str, Any] | None = None
     """Its ``run.json`` if it has finished, its ``pruned.json`` if it was ended early."""
     metrics: dict[str, Any] | None = None
+
+    @property
+    def launched(self) -> list[str]:
+        """Its overrides with its folder, which another start would name after another time."""
+        return [*self.overrides, f"hydra.sweep.subdir={quoted_if_needed(self.folder)}"]
 
     @property
     def values(self) -> dict[str, str]:
@@ -67,7 +58,7 @@ class Job:
 
     @property
     def validated_on(self) -> str:
-        """Fingerprint of its validation images; of a run before it was recorded, of its data."""
+        """Fingerprint of its validation images; of an old run, of its data."""
         data = (self.run or {}).get("dataset", {})
         own = data.get("fingerprints", {}).get("val") or data.get("fingerprint", "")
         return str(own)[:16]
@@ -82,13 +73,16 @@ class Job:
         return None if value is None else float(value)
 
 
+# --- what there is to run ------------------------------------------------------------------------
+
+
 def plan(
     config: DictConfig,
     loader: ConfigLoader,
     jobs: Sequence[Sequence[str]],
-    before: Sequence[Planned] = (),
-) -> list[Planned]:
-    """Jobs with a folder of their own each: what ``hydra.sweep.subdir`` says, asked of Hydra.
+    before: Sequence[Job] = (),
+) -> list[Job]:
+    """Give each job a folder of its own, as ``hydra.sweep.subdir`` says.
 
     Args:
         config: of the sweep, with Hydra's own part.
@@ -112,19 +106,19 @@ def plan(
                 f"{folder!r}. Leave it out, or take "
                 "'hydra.sweep.subdir=${hydra:job.override_dirname}'"
             )
-        planned.append(Planned(free_name(folder, planned), list(job)))
+        planned.append(Job(number, free_name(folder, planned), list(job)))
     return planned
 
 
-def free_name(folder: str, planned: Sequence[Planned]) -> str:
-    """The folder, or the next name that no job has; capitals make none on some systems."""
+def free_name(folder: str, planned: Sequence[Job]) -> str:
+    """The folder, or the next name that no job has; some systems ignore capitals."""
     taken = {job.folder.casefold() for job in planned}
     names = itertools.chain([folder], (f"{folder}_{number}" for number in itertools.count(2)))
     return next(name for name in names if name.casefold() not in taken)
 
 
 def ask_folder(config: DictConfig, loader: ConfigLoader, number: int, job: Sequence[str]) -> str:
-    """What ``hydra.sweep.subdir`` is in a job."""
+    """The value of ``hydra.sweep.subdir`` in a job."""
     own = loader.load_sweep_config(config, list(job))
     with open_dict(own):
         own.hydra.job.num = number
@@ -137,7 +131,7 @@ def ask_folder(config: DictConfig, loader: ConfigLoader, number: int, job: Seque
 
 
 def is_inside(folder: str) -> bool:
-    """Whether a path stays below the folder that it is relative to.
+    """True if a path stays below the folder that it is relative to.
 
     >>> is_inside("lr=1,x/seed=0"), is_inside("."), is_inside("../x"), is_inside("/tmp")
     (True, False, False, False)
@@ -145,17 +139,12 @@ def is_inside(folder: str) -> bool:
     return bool(PurePosixPath(folder).parts) and not is_outside(folder)
 
 
-def begin(folder: Path, jobs: Sequence[Planned], config: DictConfig) -> None:
-    """Write down a new sweep.
+def begin(folder: Path, jobs: Sequence[Job], config: DictConfig) -> None:
+    """Record a new sweep.
 
     Raises:
-        CommandError: the folder holds another one.
+        CommandError: the folder of a job holds a run.
     """
-    if (folder / JOBS).exists():  # written last: a sweep that was killed before begins anew
-        raise CommandError(
-            f"Error: hydra.sweep.dir: expected a folder without a sweep, found one: {folder}. "
-            f"Go on with it: python train.py {typed('resume', folder)}, or choose another folder."
-        )
     for job in jobs:
         if state_of(folder / job.folder) is not State.MISSING:
             raise CommandError(
@@ -164,18 +153,17 @@ def begin(folder: Path, jobs: Sequence[Planned], config: DictConfig) -> None:
             )
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / "multirun.yaml")
-    save_jobs(folder, jobs)
+    save_jobs(folder, jobs)  # last: a sweep that was killed before begins anew
 
 
-def save_jobs(folder: Path, jobs: Sequence[Planned]) -> None:
-    """Remember the jobs of a sweep."""
-    write_json(
-        folder / JOBS, [{"folder": job.folder, "overrides": plain(job.overrides)} for job in jobs]
-    )
+def save_jobs(folder: Path, jobs: Sequence[Job]) -> None:
+    """Write the list of a sweep's jobs."""
+    rows = [{"folder": job.folder, "overrides": plain(job.overrides)} for job in jobs]
+    write_json(folder / JOBS, rows)
 
 
-def read_jobs(folder: Path) -> list[Planned]:
-    """The jobs of a sweep, as far as they are remembered.
+def read_jobs(folder: Path) -> list[Job]:
+    """The jobs of a sweep, as far as they are recorded.
 
     Raises:
         DataError: the file is damaged, or not one that this program wrote.
@@ -188,11 +176,11 @@ def read_jobs(folder: Path) -> list[Planned]:
                 f"{path}: expected folders inside the sweep's, found {job['folder']!r}. Start a "
                 "new sweep."
             )
-    return [Planned(**job) for job in jobs]
+    return [Job(number, job["folder"], job["overrides"]) for number, job in enumerate(jobs)]
 
 
-def recall(folder: Path, jobs: Sequence[Sequence[str]]) -> list[Planned]:
-    """The jobs of a sweep that goes on.
+def recall(folder: Path, jobs: Sequence[Sequence[str]]) -> list[Job]:
+    """The jobs of a sweep that is resumed.
 
     Raises:
         CommandError: the command now asks for other jobs.
@@ -203,16 +191,16 @@ def recall(folder: Path, jobs: Sequence[Sequence[str]]) -> list[Planned]:
             f"Error: resume: expected the {len(saved)} jobs of {folder} as they were, found other "
             "options. Start a new sweep without resume."
         )
-    return [Planned(old.folder, list(job)) for old, job in zip(saved, jobs, strict=True)]
+    return [replace(old, overrides=list(job)) for old, job in zip(saved, jobs, strict=True)]
 
 
 def plain(overrides: Sequence[str]) -> list[str]:
-    """Without what does not change the job."""
+    """Overrides without those that do not change the job."""
     return [item for item in overrides if not item.startswith(FREE)]
 
 
 def leave_test_alone(jobs: Sequence[list[str]]) -> list[list[str]]:
-    """The jobs of a grid, without the test split where their scores choose between them.
+    """Add ``test=false`` to the jobs of a grid whose scores choose between them.
 
     Unless the command says ``test=…`` itself.
     """
@@ -222,7 +210,7 @@ def leave_test_alone(jobs: Sequence[list[str]]) -> list[list[str]]:
 
 
 def chooses(jobs: Sequence[Sequence[str]]) -> bool:
-    """Whether a sweep compares recipes, and does not only repeat one.
+    """True if a sweep compares recipes, and does not only repeat one.
 
     >>> chooses([["seed=0"], ["seed=1"]]), chooses([["optimizer.lr=1"], ["optimizer.lr=2"]])
     (False, True)
@@ -230,31 +218,39 @@ def chooses(jobs: Sequence[Sequence[str]]) -> bool:
     return any(key not in REPEATS for key in swept_keys(map(values_of, jobs)))
 
 
-def to_run(folder: Path, jobs: Sequence[Planned]) -> list[tuple[int, list[list[str]]]]:
-    """Launches of neighbouring jobs that have not finished, each with its first number."""
-    return neighbours(
-        (number, job.launched)
-        for number, job in enumerate(jobs)
+def to_run(folder: Path, jobs: Sequence[Job]) -> list[tuple[int, list[list[str]]]]:
+    """The launches of the jobs that have not finished; see :func:`launches`."""
+    return launches(
+        (job.number, job.launched)
+        for job in jobs
         if state_of(folder / job.folder) is not State.FINISHED
     )
 
 
-def neighbours(jobs: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[list[str]]]]:
-    """Numbered jobs in rows without a gap, each with its first number: a launch each."""
+def launches(jobs: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[list[str]]]]:
+    """Group numbered jobs into rows without a gap, each with its first number.
+
+    A launcher counts the jobs of a launch from its first number on.
+    """
     groups: list[tuple[int, list[list[str]]]] = []
-    before = None
     for number, overrides in jobs:
-        if before is None or number != before + 1:
+        if not groups or number != groups[-1][0] + len(groups[-1][1]):
             groups.append((number, []))
         groups[-1][1].append(overrides)
-        before = number
     return groups
 
 
-def read_job(folder: Path, number: int, job: Planned) -> Job:
-    """What became of a job."""
+# --- what became of it ---------------------------------------------------------------------------
+
+
+def read_job(folder: Path, job: Job) -> Job:
+    """Read what became of a job of the sweep in ``folder``.
+
+    Raises:
+        DataError: a file of it cannot be read, or is something else.
+    """
     place = folder / job.folder
-    found = Job(number, job.folder, plain(job.overrides), state_of(place))
+    found = replace(job, overrides=plain(job.overrides), state=state_of(place))
     if found.state is State.FINISHED:
         run, metrics = records.read_training(place), records.read_metrics(place)
         return replace(found, run=run, metrics=metrics)
@@ -272,7 +268,7 @@ def values_of(overrides: Sequence[str]) -> dict[str, str]:
 
 
 def swept_keys(jobs: Iterable[Mapping[str, str]]) -> list[str]:
-    """Keys that have more than one value, in the order of the command line.
+    """The keys that have more than one value, in the order of the command line.
 
     Args:
         jobs: the overrides of each, by key.
@@ -283,7 +279,7 @@ def swept_keys(jobs: Iterable[Mapping[str, str]]) -> list[str]:
 
 
 def best_jobs(jobs: Sequence[Job]) -> list[Job]:
-    """Of the finished jobs the one with the highest validation macro-F1, the first of several.
+    """The finished job with the highest validation macro-F1, the first of several.
 
     One for each set of validation images: scores on different images choose nothing.
     """
@@ -298,28 +294,16 @@ def best_jobs(jobs: Sequence[Job]) -> list[Job]:
 
 
 def measured_scores(jobs: Sequence[Job]) -> list[tuple[str, Score]]:
-    """Splits and the scores that are shown of them; of test, only where a job has measured it."""
+    """The splits and scores to show: those of test only where a job has measured it."""
     tested = any(job.score("test", "macro_f1") is not None for job in jobs)
     splits = ("val", "test") if tested else ("val",)
     return [(split, score) for split in splits for score in shown_in("sweeps")]
 
 
 def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
-    """``sweep.csv``: a row for each job."""
+    """Write ``sweep.csv``, a row for each job."""
     scores = [(split, score.name) for split, score in measured_scores(jobs)]
-    columns = [
-        "job",
-        "status",
-        *keys,
-        *(f"{split}_{name}" for split, name in scores),
-        "validated_on",
-        "best_epoch",
-        "epochs",
-        "seconds",
-        "error",
-        "run",
-    ]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for job in jobs:
         run = job.run or {}
         rows.append(
@@ -336,11 +320,11 @@ def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
                 "run": job.folder,
             }
         )
-    write_csv(path, columns, rows)
+    write_csv(path, list(rows[0]), rows)
 
 
 def notes_on(jobs: Sequence[Job]) -> list[str]:
-    """What a reader of the table must know."""
+    """Notes for a reader of the table."""
     finished = [job for job in jobs if job.state is State.FINISHED]
     notes = disparities([job.run for job in finished if job.run is not None])
     tested = any(job.metrics and job.metrics["split"] == "test" for job in finished)
@@ -362,23 +346,15 @@ def notes_on(jobs: Sequence[Job]) -> list[str]:
 
 
 def write_best(path: Path, best: Sequence[Job], notes: Sequence[str]) -> None:
-    """``best.yaml``: the job that validation chose, as a command and as numbers.
+    """Write ``best.yaml``: the job that validation chose, as a command and as numbers.
 
     Where jobs were validated on different images, a list of them below ``best_on_each``.
     """
     chosen = []
     for job in best:
         assert job.run is not None
-        chosen.append(
-            {
-                "job": job.number,
-                "run": job.folder,
-                "overrides": job.overrides,
-                "validation": job.run["validation"],
-                "best_epoch": job.run["best_epoch"],
-                "seed": job.run["seed"],
-            }
-        )
+        own = {key: job.run[key] for key in ("validation", "best_epoch", "seed")}
+        chosen.append({"job": job.number, "run": job.folder, "overrides": job.overrides, **own})
     content: dict[str, Any] = {"chosen_by": "validation macro-F1"}
     content |= chosen[0] if len(chosen) == 1 else {"best_on_each": chosen}
     content["notes"] = list(notes)
@@ -388,7 +364,7 @@ def write_best(path: Path, best: Sequence[Job], notes: Sequence[str]) -> None:
 
 
 def short_names(keys: Sequence[str]) -> list[str]:
-    """Keys without their groups, where that leaves them apart.
+    """Keys without their groups, unless that makes two of them equal.
 
     >>> short_names(["optimizer.lr", "model.dropout"]), short_names(["a.lr", "b.lr"])
     (['lr', 'dropout'], ['a.lr', 'b.lr'])

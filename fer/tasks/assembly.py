@@ -1,4 +1,4 @@
-"""From a composed configuration to the objects that training and evaluation work with."""
+"""The objects of a training or an evaluation, made from a composed configuration."""
 
 from __future__ import annotations
 
@@ -33,14 +33,15 @@ from fer.tasks.prepare import make_part
 
 log = logging.getLogger(__name__)
 
+OF_READER = ("drop_unknown", "synonyms", "person")
+"""Options of a reader that are set beside it, in its dataset's configuration."""
+
 
 def import_networks(folders: Iterable[Path]) -> None:
-    """Import the modules of the user's own networks, so that checkpoints can name them.
+    """Import the modules that ``model/*.yaml`` of the user's own folders name.
 
-    One that cannot be imported is a warning: the checkpoint may name another.
-
-    Args:
-        folders: with the user's own options, ``model/*.yaml`` among them.
+    Checkpoints can then name their networks. A module that cannot be imported is a warning: the
+    checkpoint may name another.
     """
     for folder in folders:
         for path in sorted(folder.glob("model/*.yaml")):
@@ -56,8 +57,8 @@ def make_model(node: DictConfig) -> NormalisedNetwork:
     """The network that ``model`` describes, with normalisation around it, tried on two images.
 
     Raises:
-        ConfigError: there is no such network, it does not accept its options, is not registered or
-            gives something else than logits ``(N, 7)``.
+        ConfigError: there is no such network, it does not accept its options, is not registered, or
+            its output is not logits ``(N, 7)``.
     """
     options = resolved(node)
     make = locate("model", options.pop("_target_", None))
@@ -73,7 +74,7 @@ def make_data(
 ) -> EmotionDataModule:
     """The data module, at the input size of ``network``.
 
-    ``device`` is where training images are kept if ``loader.on_device`` asks for that.
+    With ``loader.on_device`` it keeps its training images on ``device``.
     """
     options: dict[str, Any] = {
         "image_size": network.image_size,
@@ -104,8 +105,8 @@ def make_data(
 def make_loggers(cfg: DictConfig, folder: Path, cut_off: CutOff | None = None) -> list[Logger]:
     """The experiment loggers that ``logger`` names.
 
-    Each gets the run folder as ``save_dir`` if it takes one; a ``name`` or ``run_name`` that is
-    null in its configuration is the run's own.
+    Each gets the run folder as ``save_dir`` if it takes one; a ``name`` or ``run_name`` of null
+    becomes the run's.
 
     Raises:
         ConfigError: one cannot be made; its package may be missing.
@@ -127,10 +128,9 @@ def make_loggers(cfg: DictConfig, folder: Path, cut_off: CutOff | None = None) -
 
 
 def make_later(node: DictConfig) -> Guard:
-    """What makes the object of a node once its first arguments are there.
+    """A function that makes the object of a node once its first arguments are there.
 
-    torch's own classes need nothing beside their name and values: a list of numbers becomes the
-    tensor that a loss wants for its weights.
+    For torch's own classes a list of numbers becomes a tensor, as a loss wants for its weights.
     """
     values: dict[str, Any] = {}
     if str(node.get("_target_")).startswith("torch.nn."):
@@ -143,14 +143,14 @@ def make_later(node: DictConfig) -> Guard:
 
 
 def several(node: DictConfig | None) -> dict[str, DictConfig]:
-    """Nodes with a ``_target_`` by name, of a mapping of such or of a single one."""
+    """Nodes with a ``_target_`` by name, given a mapping of them or a single one."""
     if not node:
         return {}
     return {"own": node} if "_target_" in node else {str(key): one for key, one in node.items()}
 
 
 def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
-    """Early stopping, pruning, averaged weights, progress bar, and those of ``callbacks``."""
+    """Early stopping, pruning, averaged weights, progress bar, then those of ``callbacks``."""
     callbacks: list[pl.Callback] = []
     if cfg.early_stopping.patience is not None:
         callbacks.append(
@@ -172,15 +172,11 @@ def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
     return callbacks + [instantiate(node) for node in several(cfg.callbacks).values()]
 
 
-OF_READER = ("drop_unknown", "synonyms", "person")
-"""Options of a reader that stand beside it in its dataset's configuration."""
-
-
 def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
-    """``cfg`` with the dataset that the checkpoint was trained on, unless one is chosen.
+    """``cfg`` with the dataset that the checkpoint was trained on, unless it has one.
 
-    Only the name of a configuration and plain options come from the checkpoint, never code: values
-    of keys that the configuration has, and that mean nothing to Hydra or OmegaConf.
+    The checkpoint gives the name of a configuration and plain values of keys that this has, which
+    mean nothing to Hydra or OmegaConf: never code.
 
     Raises:
         ConfigError: there is no such configuration.
@@ -229,10 +225,9 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
 
 
 def is_inert(value: object) -> bool:
-    """Whether a plain value stays what it is in a configuration, whatever reads that.
+    """True if a plain value means nothing to Hydra or OmegaConf.
 
-    A text may be an interpolation (``${…}``) or stand for a missing value (``???``), and keys that
-    begin with ``_`` are Hydra's, such as ``_target_``.
+    An interpolation (``${…}``) does, and so do ``???`` and keys such as ``_target_``.
     """
     waiting = [value]
     while waiting:
@@ -249,17 +244,12 @@ def is_inert(value: object) -> bool:
 
 
 def hyper_parameters(cfg: DictConfig) -> dict[str, Any]:
-    """The choices and values that TensorBoard's HParams view compares runs by."""
+    """The choices and values by which TensorBoard's HParams view compares runs."""
     choices = HydraConfig.get().runtime.choices
     groups = ("dataset", "augmentation", "model", "loss", "optimizer", "scheduler")
     keys = (
-        "seed",
-        "optimizer.lr",
-        "optimizer.weight_decay",
-        "model.dropout",
-        "model.image_size",
-        "loader.batch_size",
-        "trainer.max_epochs",
+        *("seed", "optimizer.lr", "optimizer.weight_decay", "model.dropout", "model.image_size"),
+        *("loader.batch_size", "trainer.max_epochs"),
     )
     # An optimizer or model of the user's own may lack some of them.
     values = {key.rpartition(".")[2]: OmegaConf.select(cfg, key) for key in keys}
@@ -279,7 +269,7 @@ def measuring(cfg: DictConfig) -> dict[str, Any]:
 
 
 def resolved(node: DictConfig) -> dict[str, Any]:
-    """A part of a configuration, or all of it, as plain values."""
+    """A configuration, or a part of it, as plain values."""
     content = OmegaConf.to_container(node, resolve=True)
     assert isinstance(content, dict)
     return {str(key): value for key, value in content.items()}

@@ -10,15 +10,11 @@ from pathlib import Path
 from fer.core.errors import DataError, FerError
 
 MARK = "written by `python -m fer card` from the results of"
-"""What every card says of itself."""
+"""In every card."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the card.
-
-    Returns:
-        The exit code.
-    """
+    """Write the card; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m fer card",
         description="Write the model card of a study, from its results alone.",
@@ -44,8 +40,8 @@ def write_card(study: Path, output: Path) -> Path:
         output: the Markdown file.
 
     Raises:
-        FerError: there are no results of a study, huggingface_hub is missing, or ``output`` is a
-            file that is no card.
+        FerError: there are no results of a study, huggingface_hub is missing, or ``output`` is
+            another file than a card.
     """
     from fer.core.files import is_ours, read_json, write_text
     from fer.report.model_card import render_card

@@ -1,6 +1,6 @@
 """The commands: ``fer COMMAND …``, ``python -m fer COMMAND …`` and ``python train.py …``.
 
-A command's code is imported when it runs: help and mistyped options are answered without torch.
+A command's code is imported when it runs, so that help and typing errors need no torch.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """What a command runs."""
+    """A command and the code that it runs."""
 
     summary: str
     target: str
     """``module:function``, called with the composed configuration and the run folder."""
     config: str | None = None
-    """Name of its configuration in ``conf/``; None for a function that parses its arguments."""
+    """Its configuration in ``conf/``; None for a function that parses its arguments itself."""
     expand: str | None = None
-    """``module:function`` that replaces arguments before anything is composed."""
+    """``module:function`` that rewrites arguments before anything is composed."""
 
 
 COMMANDS = {
@@ -65,7 +65,7 @@ COMMANDS = {
         "fer.tasks.predict:main",
     ),
     "export": Command(
-        "write a network as ONNX, TorchScript or safetensors",
+        "write a network as ONNX or safetensors",
         "fer.tasks.export:export_task",
         "export",
     ),
@@ -81,13 +81,13 @@ def load(target: str) -> Callable[..., Any]:
 
 
 def run_task(target: str, cfg: DictConfig, folder: Path) -> object:
-    """Import a command's function and call it, in the processes of a launcher too."""
+    """Import a command's function and call it; also in a launcher's processes."""
     import_plugins()
     return load(target)(cfg, folder)
 
 
 def evaluated_dataset(choice: str | None, checkpoint: str | None) -> str:
-    """The dataset's name in an evaluation's run folder: the one chosen, or the checkpoint's own."""
+    """The dataset in the name of an evaluation's folder: the chosen one, or the checkpoint's."""
     if choice is not None:
         return choice
     from fer.model.checkpoint import read_description
@@ -121,29 +121,22 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 
 
 def print_in_any_encoding() -> None:
-    """What the terminal's encoding lacks is printed as its escape: no reason for a run to fail."""
+    """Print what the terminal's encoding lacks as escapes, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def usage() -> str:
-    """What ``fer --help`` prints."""
+    """The text of ``fer --help``."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "Facial emotion recognition: fer COMMAND [option=value …]",
-            "",
-            *lines,
-            "",
-            "fer COMMAND --help lists a command's options.",
-        ]
-    )
+    head = "Facial emotion recognition: fer COMMAND [option=value …]"
+    return "\n".join([head, "", *lines, "", "fer COMMAND --help lists a command's options."])
 
 
 def complete(arguments: Sequence[str]) -> int:
-    """Answer the shell, by Hydra's own completion of the command on the line.
+    """Answer the shell by Hydra's completion of the command on the line.
 
     Args:
         arguments: ``--shell-completion``, and ``install=bash`` or ``query=bash``.

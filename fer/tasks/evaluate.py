@@ -1,4 +1,4 @@
-"""The task of evaluating a checkpoint: everything that ``evaluate.py`` measures on one split."""
+"""The task of evaluating a checkpoint on one split."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -26,8 +27,8 @@ from fer.evaluation.inference import measure_network, predict
 from fer.evaluation.metrics import SplitResult, describe_empty, measure_subgroups
 from fer.evaluation.mistakes import write_predictions
 from fer.evaluation.perturbations import Setting, make_settings
-from fer.evaluation.robustness import Robustness, columns, measure_robustness
-from fer.model.checkpoint import load_checkpoint
+from fer.evaluation.robustness import columns, measure_robustness
+from fer.model.checkpoint import Checkpoint, load_checkpoint
 from fer.model.network import NormalisedNetwork
 from fer.report.evaluation_sections import (
     calibration_section,
@@ -43,7 +44,8 @@ from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.ownership import hold
 from fer.runs.provenance import describe_run
-from fer.runs.state import State, state_of
+from fer.runs.records import STATISTICS
+from fer.runs.state import FINISHED, State, state_of
 from fer.tasks.assembly import import_networks, make_data, measuring, resolved, with_dataset_of
 from fer.tasks.notes import (
     compare_data,
@@ -56,7 +58,29 @@ from fer.tasks.notes import (
 log = logging.getLogger(__name__)
 
 MANY = 4
-"""With more perturbations than these, their figure shows three severities of each."""
+"""The most perturbations of which the figure shows every severity, and not only three."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A checkpoint, the data that it is measured on, and what it answers."""
+
+    cfg: DictConfig
+    folder: Path
+    checkpoint: Checkpoint
+    data: EmotionDataModule
+    computing: Computing
+    result: SplitResult
+
+    @property
+    def network(self) -> NormalisedNetwork:
+        """The network of the checkpoint."""
+        return self.checkpoint.network
+
+    @property
+    def shown(self) -> str:
+        """The images in words: dataset and split."""
+        return f"{self.data.dataset_name}, {self.cfg.split}"
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> None:
@@ -69,79 +93,26 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     Raises:
         FerError: something that the user can correct, in a message that says how.
     """
-    started = time.perf_counter()
-    begun = datetime.now(timezone.utc)
+    started, begun = time.perf_counter(), datetime.now(timezone.utc)
     check_options(cfg, optional=["dataset"])
     settings = configured_settings(cfg)
-    import_networks(own_folders())
-    checkpoint = load_checkpoint(cfg.checkpoint)
-    if cfg.trainer.devices != 1:
-        raise ConfigError(
-            "trainer.devices: expected 1 here, where a second process would cost more than it "
-            f"saves, found {cfg.trainer.devices}. Leave it out."
-        )
-    keep_freed_memory()
-    computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
-    cfg = with_dataset_of(cfg, checkpoint)
-    network = checkpoint.network
-    data = make_data(cfg, network)
-    data.prepare_data()
-    data.setup()
-    shown = f"{data.dataset_name}, {cfg.split}"
-    notes = [*notes_on(data), *compare_data(checkpoint, data)]
-    if cfg.tta is not None:
-        notes.insert(0, "Each image and its mirror image are averaged (tta=flip): two passes.")
-    if "val" in cfg.split and checkpoint.extras["dataset"]["name"] == data.dataset_name:
-        notes.insert(
-            0,
-            "The best epoch was chosen on validation images that these figures are of: they "
-            "flatter it.",
-        )
-    hold(folder)
-    if state_of(folder) is State.FINISHED:  # of an earlier job of the same sweep
-        raise ConfigError(
-            f"{folder}: expected a folder without a run, found a finished one. Two jobs share it: "
-            "leave out hydra.sweep.subdir, or give each job its own."
-        )
-    result = measure_network(network, data, cfg.split, computing, tta=cfg.tta, **measuring(cfg))
-    metrics = result.metrics
-    notes += notes_on_published(settings, data.dataset_name, len(result.target))
-    empty = describe_empty(metrics)
-    if empty is not None:
-        notes.insert(0, empty)
+    measured = measure(cfg, folder)
+    cfg, checkpoint = measured.cfg, measured.checkpoint
+    data, result = measured.data, measured.result
+    notes = notes_on_measured(measured, settings)
     for note in notes:
         log.warning(note)
-    bootstrap = {"resamples": cfg.metrics.resamples, "seed": cfg.metrics.seed}
-    if cfg.temperature_scaling:
-        val = measure_network(network, data, "val", computing, tta=cfg.tta, **measuring(cfg))
-        scaling = calibrate(
-            (val.target, val.probabilities),
-            result.target,
-            result.probabilities,
-            fitted_on=f"{data.dataset_name}'s val",
-            notes=temperature_notes(checkpoint, data.dataset_name, cfg.split),
-            **bootstrap,
-        )
-        metrics["temperature_scaling"] = scaling
-        for note in scaling["notes"]:
-            log.warning(note)
-    sections = [calibration_section(folder, result, shown)]
-    attributes = data.attributes(cfg.split)
-    if attributes:
-        metrics["subgroups"] = measure_subgroups(
-            result.target, result.probabilities, attributes, **bootstrap
-        )
-        sections.append(subgroups_section(metrics["subgroups"]))
+    sections = [calibration_section(folder, result, measured.shown)]
+    sections += measure_more(measured)
     write_predictions(folder / "predictions.csv", result.ids, result.target, result.probabilities)
     if settings:
-        sections.append(
-            evaluate_robustness(cfg, folder, settings, network, data, computing, result)
-        )
+        sections.append(evaluate_robustness(measured, settings))
     # Written before the maps, which take longest: what was measured is not lost with them.
-    write_json(folder / "metrics.json", metrics)
-    sections += evaluate_mistakes(cfg, folder, network, computing, result, shown)
+    write_json(folder / "metrics.json", result.metrics)
+    sections += evaluate_mistakes(measured)
     run = {
-        **describe_run(resolved(cfg), data, computing, notes),
+        **describe_run(resolved(cfg), data, measured.computing, notes),
+        "statistics": STATISTICS,
         "started": begun.isoformat(timespec="seconds"),
         "checkpoint": {
             "path": str(checkpoint.path),
@@ -152,13 +123,14 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         "wall_seconds": round(time.perf_counter() - started, 1),
     }
     write_json(folder / "run.json", run)
+    trained_on = checkpoint.extras["dataset"]["name"]
     write_run_report(
-        folder / "report.html",
-        title=f"{network.title}: {checkpoint.extras['dataset']['name']} → {data.dataset_name}",
+        folder / FINISHED,
+        title=f"{checkpoint.network.title}: {trained_on} → {data.dataset_name}",
         subtitle=f"{checkpoint.path.name} measured on the {len(result.target):,} images of "
         f"{data.dataset_name}'s {cfg.split} split.",
         notes=notes,
-        metrics=metrics,
+        metrics=result.metrics,
         figures=draw_split(folder, result),
         provenance={key: value for key, value in run.items() if key != "config"},
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
@@ -169,8 +141,87 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     print_summary(folder, result, None, notes)
 
 
+def measure(cfg: DictConfig, folder: Path) -> Measured:
+    """Load the checkpoint and its data, and predict the split.
+
+    Raises:
+        ConfigError: the options cannot work, or the folder holds a finished run.
+    """
+    import_networks(own_folders())
+    checkpoint = load_checkpoint(cfg.checkpoint)
+    if cfg.trainer.devices != 1:
+        raise ConfigError(
+            "trainer.devices: expected 1 here, where a second process would cost more than it "
+            f"saves, found {cfg.trainer.devices}. Leave it out."
+        )
+    keep_freed_memory()
+    computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
+    cfg = with_dataset_of(cfg, checkpoint)
+    data = make_data(cfg, checkpoint.network)
+    data.prepare_data()
+    data.setup()
+    hold(folder)
+    if state_of(folder) is State.FINISHED:  # of an earlier job of the same sweep
+        raise ConfigError(
+            f"{folder}: expected a folder without a run, found a finished one. Two jobs share it: "
+            "leave out hydra.sweep.subdir, or give each job its own."
+        )
+    result = measure_network(
+        checkpoint.network, data, cfg.split, computing, tta=cfg.tta, **measuring(cfg)
+    )
+    return Measured(cfg, folder, checkpoint, data, computing, result)
+
+
+def notes_on_measured(measured: Measured, settings: Sequence[Setting]) -> list[str]:
+    """Notes for a reader on the measurement, its data and its network."""
+    cfg, data, result = measured.cfg, measured.data, measured.result
+    empty = describe_empty(result.metrics)
+    notes = [] if empty is None else [empty]
+    trained_on = measured.checkpoint.extras["dataset"]["name"]
+    if "val" in cfg.split and trained_on == data.dataset_name:
+        notes.append(
+            "The best epoch was chosen on validation images that these figures are of: they "
+            "flatter it."
+        )
+    if cfg.tta is not None:
+        notes.append("Each image and its mirror image are averaged (tta=flip): two passes.")
+    return [
+        *notes,
+        *notes_on(data),
+        *compare_data(measured.checkpoint, data),
+        *notes_on_published(settings, data.dataset_name, len(result.target)),
+    ]
+
+
+def measure_more(measured: Measured) -> list[Section]:
+    """Add calibration with a temperature and the scores of subgroups to the metrics."""
+    cfg, data, result = measured.cfg, measured.data, measured.result
+    bootstrap = {"resamples": cfg.metrics.resamples, "seed": cfg.metrics.seed}
+    if cfg.temperature_scaling:
+        val = measure_network(
+            measured.network, data, "val", measured.computing, tta=cfg.tta, **measuring(cfg)
+        )
+        scaling = calibrate(
+            (val.target, val.probabilities),
+            result.target,
+            result.probabilities,
+            fitted_on=f"{data.dataset_name}'s val",
+            notes=temperature_notes(measured.checkpoint, data.dataset_name, cfg.split),
+            **bootstrap,
+        )
+        result.metrics["temperature_scaling"] = scaling
+        for note in scaling["notes"]:
+            log.warning(note)
+    attributes = data.attributes(cfg.split)
+    if not attributes:
+        return []
+    subgroups = measure_subgroups(result.target, result.probabilities, attributes, **bootstrap)
+    result.metrics["subgroups"] = subgroups
+    return [subgroups_section(subgroups)]
+
+
 def configured_settings(cfg: DictConfig) -> list[Setting]:
-    """What ``perturbation`` asks for; nothing if it is not chosen.
+    """The settings of ``perturbation``; none if it is not chosen.
 
     Raises:
         ConfigError: it cannot work, or severities are chosen without a perturbation.
@@ -190,45 +241,36 @@ def configured_settings(cfg: DictConfig) -> list[Setting]:
     )
 
 
-def evaluate_robustness(
-    cfg: DictConfig,
-    folder: Path,
-    settings: list[Setting],
-    network: NormalisedNetwork,
-    data: EmotionDataModule,
-    computing: Computing,
-    result: SplitResult,
-) -> Section:
+def evaluate_robustness(measured: Measured, settings: Sequence[Setting]) -> Section:
     """Measure the damaged images; writes ``robustness.json`` and ``robustness.csv``."""
-    shown = f"{data.dataset_name}, {cfg.split}"
-    at_size: dict[int, np.ndarray] = {}
+    cfg, folder, result = measured.cfg, measured.folder, measured.result
+    network, computing = measured.network, measured.computing
 
+    @functools.cache
     def images(size: int | None) -> np.ndarray:
-        if size is None or size == network.image_size:
+        if size in (None, network.image_size):
             return result.images
-        if size not in at_size:
-            at_size[size] = data.images(cfg.split, size)
-        return at_size[size]
+        return measured.data.images(cfg.split, size)
 
-    def fit(pictures: np.ndarray) -> np.ndarray:
-        return fit_input(pictures, network.image_size)
+    def answer(pictures: np.ndarray) -> np.ndarray:
+        return predict(
+            network,
+            fit_input(pictures, network.image_size),
+            device=computing.device,
+            precision=computing.precision,
+            batch_size=cfg.loader.eval_batch_size,
+            tta=cfg.tta,
+        )
 
     with progress_bar("Damaged images") as progress:
-        found: Robustness = measure_robustness(
+        found = measure_robustness(
             settings,
             images,
-            lambda pictures: predict(
-                network,
-                fit(pictures),
-                device=computing.device,
-                precision=computing.precision,
-                batch_size=cfg.loader.eval_batch_size,
-                tta=cfg.tta,
-            ),
+            answer,
             result.target,
             result.ids,
             clean=result.probabilities,
-            dataset=data.dataset_name,
+            dataset=measured.data.dataset_name,
             seed=cfg.robustness.seed,
             resamples=cfg.metrics.resamples,
             bootstrap_seed=cfg.metrics.seed,
@@ -245,8 +287,8 @@ def evaluate_robustness(
         if len(names) <= MANY or setting.severity % 2:
             damaged = setting(images(setting.image_size)[faces], ids, cfg.robustness.seed)
             label = f"{setting.perturbation.replace('_', ' ')} {setting.severity}"
-            examples[label] = list(fit(damaged))
-    return robustness_section(folder, found, result, examples, faces, shown)
+            examples[label] = list(fit_input(damaged, network.image_size))
+    return robustness_section(folder, found, result, examples, faces, measured.shown)
 
 
 def fit_input(images: np.ndarray, size: int) -> np.ndarray:
@@ -258,15 +300,10 @@ def fit_input(images: np.ndarray, size: int) -> np.ndarray:
     return np.stack([to_input(image, size, channels) for image in plain])
 
 
-def evaluate_mistakes(
-    cfg: DictConfig,
-    folder: Path,
-    network: NormalisedNetwork,
-    computing: Computing,
-    result: SplitResult,
-    shown: str,
-) -> list[Section]:
+def evaluate_mistakes(measured: Measured) -> list[Section]:
     """Galleries of mistakes and, where they are asked for, saliency maps (``saliency.json``)."""
+    cfg, folder, result = measured.cfg, measured.folder, measured.result
+    network, computing, shown = measured.network, measured.computing, measured.shown
     confusions, confident = error_rows(result, **resolved(cfg.errors))
     if cfg.get("saliency") is None:
         return [errors_section(folder, result, shown, confusions, confident, None, None)]

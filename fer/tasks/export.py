@@ -1,18 +1,15 @@
-"""The task of exporting: a trained network as ONNX, TorchScript or safetensors.
+"""The task of exporting: a trained network as ONNX or safetensors.
 
-ONNX and TorchScript hold everything from pixels to probabilities. Both take images
-``(N, C, size, size)`` uint8, gray or RGB, and give probabilities ``(N, 7)`` float32 in the order of
-:data:`fer.core.labels.EMOTIONS`. What is exported is compared with the network before it is
-written.
+ONNX holds everything from images ``(N, C, size, size)`` uint8, gray or RGB, to probabilities
+``(N, 7)`` float32 in the order of :data:`fer.core.labels.EMOTIONS`; safetensors is a checkpoint.
+What is exported is compared with the network before it is written.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -36,17 +33,15 @@ from fer.model.checkpoint import Checkpoint, load_checkpoint
 from fer.model.network import NormalisedNetwork
 from fer.tasks.assembly import import_networks
 
-SUFFIXES = {"onnx": ".onnx", "torchscript": ".pt", "safetensors": ".safetensors"}
-DESCRIPTION = "fer.json"
-"""Name of the description among a TorchScript file's extra files."""
+SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors"}
 MARK = "fer_version"
-"""A key of the description: in the bytes of every exported file, whichever its format."""
+"""A key of the description, in the bytes of every exported file."""
 OPSET = 17
-"""Of ONNX: read by ONNX Runtime from 1.12 on."""
+"""The version of ONNX's operators: read by ONNX Runtime from 1.12 on."""
 TOLERANCE = 1e-4
-"""By how much a probability of the exported network may differ."""
+"""The most that a probability of the exported network may differ."""
 COMPARED = 64
-"""Images at most that it is compared on."""
+"""The most images that it is compared on."""
 
 
 def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) -> float:
@@ -54,7 +49,7 @@ def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) 
 
     Args:
         checkpoint: what to export.
-        form: ``onnx``, ``torchscript`` or ``safetensors``.
+        form: ``onnx`` or ``safetensors``.
         output: the file.
         images: ``(N, size, size, C)`` uint8 at the network's input size, to compare on.
 
@@ -65,13 +60,7 @@ def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) 
         ConfigError: a package is missing.
         ExportError: they differ by more than :data:`TOLERANCE`.
     """
-    make: Callable[[Checkpoint], bytes]
-    run: Callable[[bytes, np.ndarray], np.ndarray]
-    make, run = {
-        "onnx": (to_onnx, run_onnx),
-        "torchscript": (to_torchscript, run_torchscript),
-        "safetensors": (to_safetensors, run_safetensors),
-    }[form]
+    make, run = (to_onnx, run_onnx) if form == "onnx" else (to_safetensors, run_safetensors)
     expected = predict(checkpoint.network, images)
     # In two batches of different sizes: the number of images must be free.
     parts = [images[:1], images[1:]]
@@ -98,10 +87,10 @@ def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) 
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str]:
-    """What every exported file says of itself, each value a text.
+    """The description in every exported file, each value a text.
 
-    ``fer`` is the checkpoint's own description as JSON; the others are for people and programs that
-    only run the network.
+    ``fer`` is the checkpoint's own as JSON; the rest is for people and programs that only run the
+    network.
     """
     network = checkpoint.network
     trained_on = checkpoint.extras["dataset"]
@@ -122,11 +111,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
 
 
 class Whole(torch.nn.Module):
-    """From pixels to probabilities, with BatchNorm folded, on the CPU.
-
-    Args:
-        network: gives logits; who runs the file does not train it, so that it takes no gradients.
-    """
+    """A network from pixels to probabilities, with BatchNorm folded and without gradients."""
 
     def __init__(self, network: NormalisedNetwork) -> None:
         super().__init__()
@@ -137,13 +122,6 @@ class Whole(torch.nn.Module):
         """Probabilities ``(N, 7)`` of images ``(N, C, H, W)`` uint8."""
         probabilities: torch.Tensor = self.network(images).softmax(dim=1)
         return probabilities
-
-
-def example_input(checkpoint: Checkpoint) -> torch.Tensor:
-    """Two black images, to follow the network's computation on."""
-    network = checkpoint.network
-    shape = (2, network.in_channels, network.image_size, network.image_size)
-    return torch.zeros(shape, dtype=torch.uint8)
 
 
 def to_onnx(checkpoint: Checkpoint) -> bytes:
@@ -160,8 +138,11 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
             f"format=onnx: expected the packages onnx and onnxruntime, found {error.name} missing. "
             'Install them: pip install "fer-lab[export]"'
         ) from error
+    network = checkpoint.network
+    shape = (2, network.in_channels, network.image_size, network.image_size)
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        # The exporter that follows the computation needs no further package (the newer one needs
+        path = Path(folder) / "network.onnx"
+        # The exporter that traces the network needs no further package (the newer one needs
         # onnxscript), and exists in every version of torch that is supported here.
         warnings.filterwarnings("ignore", message="You are using the legacy TorchScript-based")
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="torch")
@@ -171,9 +152,9 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             torch.onnx.export(
-                Whole(checkpoint.network),
-                (example_input(checkpoint),),
-                Path(folder) / "network.onnx",
+                Whole(network),
+                (torch.zeros(shape, dtype=torch.uint8),),
+                path,
                 input_names=["images"],
                 output_names=["probabilities"],
                 dynamic_axes={"images": {0: "batch"}, "probabilities": {0: "batch"}},
@@ -182,7 +163,7 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
             )
         finally:  # a failed export must not leave the process slower
             torch.backends.mha.set_fastpath_enabled(fast)
-        model = onnx.load(Path(folder) / "network.onnx")
+        model = onnx.load(path)
     model.producer_name, model.producer_version = "fer-lab", __version__
     onnx.helper.set_model_props(model, describe(checkpoint))
     onnx.checker.check_model(model, full_check=True)
@@ -200,28 +181,8 @@ def run_onnx(data: bytes, images: np.ndarray) -> np.ndarray:
     return found
 
 
-def to_torchscript(checkpoint: Checkpoint) -> bytes:
-    """The network as a TorchScript module, with :func:`describe` as :data:`DESCRIPTION` in it."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
-        traced = torch.jit.trace(Whole(checkpoint.network), example_input(checkpoint))
-        extra = {DESCRIPTION: json.dumps(describe(checkpoint))}
-        torch.jit.save(traced, buffer, _extra_files=extra)
-    return buffer.getvalue()
-
-
-def run_torchscript(data: bytes, images: np.ndarray) -> np.ndarray:
-    """Probabilities ``(N, 7)`` of a TorchScript module."""
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
-        module = torch.jit.load(io.BytesIO(data), map_location="cpu")
-        found: np.ndarray = module(torch.from_numpy(channels_first(images))).numpy()
-    return found
-
-
 def to_safetensors(checkpoint: Checkpoint) -> bytes:
-    """The weights as they were trained, BatchNorm apart: evaluation folds it by itself."""
+    """The weights as they were trained, BatchNorm apart: evaluation folds it itself."""
     # Copies: the format refuses weights that two layers share.
     state = {key: value.clone() for key, value in checkpoint.network.state_dict().items()}
     state = {key: value.contiguous() for key, value in state.items()}
@@ -268,11 +229,11 @@ def images_to_compare(checkpoint: Checkpoint, data: Path) -> tuple[np.ndarray, s
 
 
 def output_path(checkpoint: Path, form: str, output: str | None) -> Path:
-    """Where to write: ``output``, or beside the checkpoint.
+    """The file to write: ``output``, or one beside the checkpoint.
 
     Raises:
-        ConfigError: the file would be no such file by its name, is a folder, the checkpoint
-            itself or a file that nobody exported.
+        ConfigError: its name does not fit the format, or it is a folder, the checkpoint itself or
+            a file that was not exported.
     """
     suffix = SUFFIXES[form]
     path = checkpoint.with_suffix(suffix) if output is None else Path(output)
@@ -295,7 +256,7 @@ def output_path(checkpoint: Path, form: str, output: str | None) -> Path:
 
 
 def export_task(cfg: DictConfig, _: Path) -> None:
-    """Export a network and print where it is.
+    """Export a network and print the path.
 
     Args:
         cfg: composed from ``conf/export.yaml``.

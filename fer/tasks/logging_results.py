@@ -1,4 +1,4 @@
-"""What experiment loggers get beside the epochs' values: results, figures, and an end."""
+"""Results and figures for experiment loggers, which log the epochs' values themselves."""
 
 from __future__ import annotations
 

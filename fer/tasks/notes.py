@@ -1,4 +1,4 @@
-"""What a reader of results must know about the data and the network."""
+"""Notes for a reader of results on the data and the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fer.model.checkpoint import Checkpoint
 
 
 def notes_on(data: EmotionDataModule) -> list[str]:
-    """What a reader of the results must know about the data."""
+    """Notes on the data of a run."""
     notes = [
         *data_notes(data.prepared.integrity),
         *describe_left_out(data),
@@ -30,7 +30,7 @@ def notes_on(data: EmotionDataModule) -> list[str]:
 
 
 def describe_left_out(data: EmotionDataModule) -> list[str]:
-    """Of each option that leaves images out: how many, and what that means for the results."""
+    """Notes on images left out, one for each option that does so."""
     lines = []
     for why, counts in data.left_out.items():
         shown = ", ".join(f"{n:,} of {split}" for split, n in counts.items())
@@ -40,7 +40,7 @@ def describe_left_out(data: EmotionDataModule) -> list[str]:
 
 
 def compare_threads(before: int | None, now: int) -> list[str]:
-    """A note where a training went on with another number of threads, which round differently."""
+    """A note if a training went on with another number of threads, which round differently."""
     if before is None or before == now:
         return []
     return [
@@ -78,7 +78,7 @@ def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
 
 
 def temperature_notes(checkpoint: Checkpoint, dataset: str, split: str) -> list[str]:
-    """What a reader of calibration with a temperature fitted on ``dataset``'s val must know."""
+    """Notes on calibration with a temperature that was fitted on ``dataset``'s val."""
     notes = []
     if "val" in split.split("+"):
         notes.append(
@@ -94,11 +94,11 @@ def temperature_notes(checkpoint: Checkpoint, dataset: str, split: str) -> list[
 
 
 def notes_on_published(settings: Sequence[Setting], dataset: str, images: int) -> list[str]:
-    """Why published figures of a dataset do not stand beside those of so many images."""
+    """Notes where published figures of a dataset are of another number of images."""
     published = ((setting.reference or {}).get(dataset) for setting in settings)
     counts = {one["images"] for one in published if one} - {images}
     return [
-        f"The published accuracies are of {count:,} images of {dataset} and do not stand beside "
-        f"those of these {images:,}. FER2013 has as many in split=val+test, RAF-DB in split=test."
+        f"The published accuracies are of {count:,} images of {dataset}, these are of {images:,}: "
+        "do not compare them. FER2013 has as many in split=val+test, RAF-DB in split=test."
         for count in sorted(counts)
     ]

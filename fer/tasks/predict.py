@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError, FerError
+from fer.core.files import is_ours, write_atomic, write_csv
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,12 +25,12 @@ COLUMNS = (
     *(f"p_{emotion}" for emotion in labels.EMOTIONS),
 )  # fmt: skip
 MARK = "annotated by fer predict"
-"""What an annotated copy says of itself, in its bytes."""
+"""In the bytes of every annotated copy."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was found in one picture."""
+    """The faces in one picture, or what is wrong with it."""
 
     path: Path
     faces: list[Prediction] = field(default_factory=list)
@@ -121,28 +123,11 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         FerError: nothing can be done; what is wrong with one picture is printed instead.
     """
-    from fer.core.files import write_csv
-
     paths, missing = collect(options.images, options.annotate)
     if options.csv is not None:
         check_table(options.csv)
-    recognise = make_recogniser(options) if paths else None
     results = []
-    names = Names(options.annotate, paths)
-    for path in paths:
-        assert recognise is not None
-        try:
-            pixels, faces = recognise(path)
-        except DataError as error:
-            result = Result(path, error=str(error))
-        else:
-            result = Result(path, faces)
-            if options.annotate is not None:
-                write_annotated(names.next(path), pixels, faces)
-        if not options.json:
-            print_result(result)
-        results.append(result)
-    for result in missing:
+    for result in itertools.chain(find_faces(paths, options) if paths else [], missing):
         if not options.json:
             print_result(result)
         results.append(result)
@@ -165,12 +150,11 @@ def check_table(path: Path) -> None:
     Raises:
         ConfigError: the file is another, or its name ends like a picture's.
     """
-    from fer.core.files import is_ours
     from fer.data.readers.names import is_image
 
     found = "a name that ends like a picture's" if is_image(path.name) else ""
     if not is_ours(path, ",".join(COLUMNS)):
-        found = "a file that is none"
+        found = "another file"
     if found:
         raise ConfigError(
             f"--csv: expected a new file, or the table of an earlier run, found {found}: {path}. "
@@ -179,10 +163,10 @@ def check_table(path: Path) -> None:
 
 
 def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], list[Result]]:
-    """The pictures to look at, and what is wrong with those of ``given`` that have none.
+    """The pictures to look at, and a result for each of ``given`` that has none.
 
-    Pictures in the folder ``annotated`` are left out where it lies in one that is searched: an
-    earlier run wrote them.
+    The folder ``annotated`` is left out where it lies in one that is searched: an earlier run wrote
+    its pictures.
     """
     from fer.data.readers.names import by_suffix, is_image
     from fer.data.readers.sources import list_files
@@ -207,17 +191,14 @@ def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], 
         if ours is not None and path.resolve() in ours.parents:
             files = [file for file in files if ours not in file.resolve().parents]
         if not files:
-            missing.append(
-                Result(path, error=f"{path}: expected pictures in this folder, found none.")
-            )
+            why = f"{path}: expected pictures in this folder, found none."
+            missing.append(Result(path, error=why))
         paths += files
     return list(dict.fromkeys(paths)), missing
 
 
-def make_recogniser(
-    options: argparse.Namespace,
-) -> Callable[[Path], tuple[np.ndarray, list[Prediction]]]:
-    """What reads a picture and gives its pixels and faces.
+def find_faces(paths: Sequence[Path], options: argparse.Namespace) -> Iterator[Result]:
+    """Read each picture, find its faces and write its annotated copy.
 
     Raises:
         FerError: the checkpoint or an option cannot be used.
@@ -237,39 +218,33 @@ def make_recogniser(
     predictor = Predictor(
         checkpoint.network, options.accelerator, detector=detector, margin=options.margin
     )
+    taken = {path.resolve() for path in paths}
+    for path in paths:
+        try:
+            pixels = read_picture(path)
+            faces = [predictor(pixels)] if options.whole else predictor.find(pixels)
+        except DataError as error:
+            yield Result(path, error=str(error))
+            continue
+        if options.annotate is not None:
+            copy = name_copy(options.annotate, path, taken)
+            taken.add(copy.resolve())
+            write_annotated(copy, pixels, faces)
+        yield Result(path, faces)
 
-    def recognise(path: Path) -> tuple[np.ndarray, list[Prediction]]:
-        pixels = read_picture(path)
-        return pixels, [predictor(pixels)] if options.whole else predictor.find(pixels)
 
-    return recognise
-
-
-class Names:
-    """Names for annotated copies: no two alike, and none of a file that is no earlier copy."""
-
-    def __init__(self, folder: Path | None, pictures: Sequence[Path]) -> None:
-        self.folder = folder
-        self.taken = {path.resolve() for path in pictures}
-
-    def next(self, picture: Path) -> Path:
-        """Where the copy of ``picture`` goes."""
-        from fer.core.files import is_ours
-
-        assert self.folder is not None
-        number = 1
-        while True:
-            suffix = "" if number == 1 else f"_{number}"
-            path = self.folder / f"{picture.stem}{suffix}.png"
-            if path.resolve() not in self.taken and is_ours(path, MARK):
-                self.taken.add(path.resolve())
-                return path
-            number += 1
+def name_copy(folder: Path, picture: Path, taken: Container[Path]) -> Path:
+    """A new name for a picture's annotated copy, or that of an earlier copy."""
+    numbered = (f"{picture.stem}_{number}.png" for number in itertools.count(2))
+    for name in itertools.chain([f"{picture.stem}.png"], numbered):
+        path = folder / name
+        if path.resolve() not in taken and is_ours(path, MARK):
+            return path
+    raise AssertionError("counting has no end")
 
 
 def write_annotated(path: Path, pixels: np.ndarray, faces: Sequence[Prediction]) -> None:
     """Write the picture with its faces marked."""
-    from fer.core.files import write_atomic
     from fer.data.images import encode_png
     from fer.report.annotation import annotate
 
@@ -278,7 +253,7 @@ def write_annotated(path: Path, pixels: np.ndarray, faces: Sequence[Prediction])
 
 
 def print_result(result: Result) -> None:
-    """One line for the picture and one for each face; what is wrong goes to standard error."""
+    """Print a line for each face, or what is wrong to standard error."""
     if result.error is not None:
         print(f"Error: {shown(result.error)}", file=sys.stderr, flush=True)
         return
@@ -296,7 +271,7 @@ def print_result(result: Result) -> None:
 
 
 def shown(text: object) -> str:
-    """``text`` for the terminal: control characters and broken bytes as their escapes."""
+    """``text`` with control characters and broken bytes as escapes, for the terminal."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
         for c in str(text)
@@ -304,7 +279,7 @@ def shown(text: object) -> str:
 
 
 def describe(result: Result) -> dict[str, Any]:
-    """A picture's result as plain data, an element of what ``--json`` prints."""
+    """An element of what ``--json`` prints."""
     return {
         "image": str(result.path),
         "status": result.status,
@@ -322,7 +297,7 @@ def describe(result: Result) -> dict[str, Any]:
 
 
 def rows(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
-    """The table's rows: one per face, and one without numbers for a picture that has none."""
+    """The rows of the table: one per face, and one for a picture without any."""
     for result in results:
         picture = {"image": str(result.path), "status": result.status}
         if not result.faces:

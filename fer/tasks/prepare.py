@@ -48,7 +48,7 @@ def prepare_task(cfg: DictConfig, _: Path) -> None:
 
 
 def make_part(dataset: DictConfig, key: str) -> Any:
-    """The object that a part of a dataset's configuration describes; what describes none, as it is.
+    """The object that a part of a dataset's configuration describes, or the part's plain value.
 
     Raises:
         ConfigError: its ``_target_`` does not exist or does not accept its values.

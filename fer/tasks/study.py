@@ -16,11 +16,9 @@ from omegaconf import DictConfig
 from fer.core import labels
 from fer.core.application import LIFELINE, compose, instantiate
 from fer.core.errors import ConfigError, FerError
-from fer.core.files import read_json, refuse_links
-from fer.data.prepared import REPORTED
+from fer.core.files import refuse_links
 from fer.evaluation.explanation import REPLACEMENTS
-from fer.runs.plan import Stage, Study, check_same, make_study
-from fer.runs.state import BEST
+from fer.runs.plan import Measurement, Preparation, Stage, Study, check_same, make_study
 from fer.tasks.wrap_up import put_side_by_side
 
 if TYPE_CHECKING:
@@ -34,52 +32,49 @@ STARTING = 8.0
 
 
 def estimate(study: Study) -> dict[str, float | None]:
-    """Seconds that each stage takes, roughly, from a few measured steps; None: not known."""
-    rates: tuple[float, float] | None = None
-    stages = 0
-    counts = {name: count_images(study, name) for name in study.datasets}
+    """Seconds that each stage that is left takes, roughly; None where that is not known."""
+    counts = {stage.dataset: count_images(stage) for stage in study.preparations}
     seconds: dict[str, float | None] = {}
-    for stage, name in zip(study.stages, study.datasets, strict=False):
-        total = counts[name]
-        # Reading, checking and drawing: about 1,500 small images a second on one core.
-        seconds[stage.name] = None if total is None else STARTING + sum(total.values()) / 1500
-    left = [stage for stage in study.stages[len(study.datasets) :] if not stage.done]
-    if left:
-        from fer.tasks.assembly import make_model  # imports torch, which a finished study needs not
+    for preparation in study.preparations:
+        total = counts[preparation.dataset]
+        # Reading, checking and plotting: about 1,500 small images a second on one core.
+        took = None if total is None else STARTING + sum(total.values()) / 1500
+        seconds[preparation.name] = took
+    left = [stage for stage in (*study.trainings, *study.measurements) if not stage.done]
+    if not left:
+        return seconds
+    from fer.tasks.assembly import make_model  # imports torch, which a finished study needs not
 
-        network = make_model(compose("train", list(study.options)).model)
-        stages = len(network.stages())
-        rates = measure_rates(study, network)
-    for (name, seed), stage in study.trainings.items():
-        own = counts[name]
-        if stage.done or own is None or rates is None:
+    network = make_model(compose("train", study.options).model)
+    randomised = len(network.stages())
+    training, forward = measure_rates(study, network)
+    for stage in left:
+        own = counts[stage.dataset]
+        if own is None:
             seconds[stage.name] = None
-            continue
-        cfg = compose("train", [f"dataset={name}", f"seed={seed}", *study.options])
-        epochs = int(cfg.trainer.max_epochs)
-        if stage.begun:
-            assert stage.folder is not None
-            rows = (stage.folder / "history.csv").read_text().count("\n") - 1
-            epochs = max(0, epochs - rows)
-        each = own["train"] / rates[0] + own["val"] / rates[1]
-        seconds[stage.name] = STARTING + epochs * each + own["val"] / rates[1]
-    for one in study.evaluations:
-        own = counts[one.measured_on]
-        if one.stage.done or own is None or rates is None:
-            seconds[one.stage.name] = None
-            continue
-        settings, maps, steps = count_passes(study.measured if one.at_home else (), stages)
-        took = own["test"] * (1 + settings) / rates[1] + maps / rates[0] + steps / rates[1]
-        seconds[one.stage.name] = STARTING + took
+        elif isinstance(stage, Measurement):
+            options = study.measured if stage.in_domain else []
+            settings, maps, steps = count_passes(options, randomised)
+            took = (own["test"] * (1 + settings) + steps) / forward + maps / training
+            seconds[stage.name] = STARTING + took
+        else:
+            cfg = compose("train", [f"dataset={stage.dataset}", *study.options])
+            epochs = int(cfg.trainer.max_epochs)
+            if stage.begun:
+                rows = (stage.folder / "history.csv").read_text().count("\n") - 1
+                epochs = max(0, epochs - rows)
+            validation = own["val"] / forward
+            took = epochs * (own["train"] / training + validation) + validation
+            seconds[stage.name] = STARTING + took
     return seconds
 
 
-def count_passes(options: Sequence[str], stages: int) -> tuple[int, int, int]:
-    """What an evaluation asks of the network.
+def count_passes(options: Sequence[str], randomised: int) -> tuple[int, int, int]:
+    """Count what an evaluation asks of the network.
 
     Args:
         options: of ``evaluate.py``.
-        stages: parts of the network whose weights the sanity check randomises.
+        randomised: parts of the network whose weights the sanity check randomises.
 
     Returns:
         Damaged versions of each image; images that go forward and back for saliency maps, and
@@ -97,7 +92,7 @@ def count_passes(options: Sequence[str], stages: int) -> tuple[int, int, int]:
     a_map = sum(each.get(method, 1) for method in asked.methods)
     images = (
         labels.NUM_CLASSES * asked.images_per_class
-        + asked.sanity.images * stages
+        + asked.sanity.images * randomised
         + asked.confusions.pairs * asked.confusions.examples
     )
     # Deletion and insertion, by each method and by random maps.
@@ -105,19 +100,17 @@ def count_passes(options: Sequence[str], stages: int) -> tuple[int, int, int]:
     return settings, images * a_map, asked.faithfulness.images * asked.faithfulness.steps * curves
 
 
-def count_images(study: Study, name: str) -> dict[str, int] | None:
+def count_images(stage: Preparation) -> dict[str, int] | None:
     """Images of each split: as prepared, as they will be drawn, or as the authors state them."""
-    stage = study.stages[study.datasets.index(name)]
     if stage.done:
-        counts = read_json(stage.done_by, REPORTED)["counts"]
-        return {split: sum(own.values()) for split, own in counts.items()}
-    cfg = compose("train", [f"dataset={name}"]).dataset
+        return _totals(stage.report()["counts"])
+    cfg = compose("train", [f"dataset={stage.dataset}"]).dataset
     if cfg.generator is not None:
         return {split: int(cfg.generator[split]) for split in ("train", "val", "test")}
     official = instantiate(cfg.reader).official_counts
     if official is None:
         return None
-    counts = {split: sum(own.values()) for split, own in official.items()}
+    counts = _totals(official)
     if "val" not in counts:
         share = cfg.reader.get("val_fraction")
         if share is None:  # a reader of one's own, which holds val out in its own way
@@ -127,8 +120,12 @@ def count_images(study: Study, name: str) -> dict[str, int] | None:
     return counts
 
 
+def _totals(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    return {split: sum(own.values()) for split, own in counts.items()}
+
+
 def measure_rates(study: Study, network: NormalisedNetwork) -> tuple[float, float]:
-    """Images per second of a training step and of prediction, from a second of each."""
+    """Images per second in training and in prediction, from a second of each."""
     import torch
 
     from fer.core.hardware import Computing, autocast_dtype, keep_freed_memory
@@ -160,7 +157,7 @@ def measure_rates(study: Study, network: NormalisedNetwork) -> tuple[float, floa
 
 
 def per_second(step: Any, seconds: float = 1.0) -> float:
-    """How often ``step`` runs per second, after a first time that does not count."""
+    """Runs of ``step`` per second; the first one does not count."""
     step()
     started, times = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
@@ -186,7 +183,7 @@ def about(seconds: float | None) -> str:
 
 
 def study_task(cfg: DictConfig, _: Path) -> None:
-    """Do what is left of a study.
+    """Run what is left of a study, and write its page.
 
     Raises:
         FerError: a value is wrong, the folder holds another study, or a stage failed.
@@ -208,7 +205,7 @@ def study_task(cfg: DictConfig, _: Path) -> None:
         print_plan(study, estimate(study))
     if cfg.plan:
         return
-    failed = run_stages(study)
+    failed = run_stages(study.stages)
     if failed:
         stage, code = failed[0]
         raise FerError(
@@ -216,21 +213,18 @@ def study_task(cfg: DictConfig, _: Path) -> None:
             f"{code}; its message stands above). What does not need them is complete. When the "
             "cause is gone, the same command goes on."
         )
-    # Measuring and drawing: imported when there is something to draw.
+    # Imported when there is something to measure and plot.
     from fer.model.checkpoint import load_checkpoint
     from fer.report.study_page import write_study
 
     check_same(study)  # of what went on, too
     put_side_by_side(study.folder / "evaluate")
-    networks = {
-        load_checkpoint(stage.done_by.parent / BEST).network for stage in study.trainings.values()
-    }
-    page = write_study(study, networks.pop().count_parameters())
-    print(f"The study: {page}")
+    network = load_checkpoint(study.trainings[0].checkpoint).network
+    print(f"The study: {write_study(study, network.count_parameters())}")
 
 
 def print_plan(study: Study, seconds: Mapping[str, float | None]) -> None:
-    """What there is to do, and about how long it takes."""
+    """Print what there is to do, and about how long it takes."""
     total, unknown = 0.0, False
     for stage in study.stages:
         if stage.done:
@@ -245,24 +239,24 @@ def print_plan(study: Study, seconds: Mapping[str, float | None]) -> None:
     print(f"In all {about(total)}{more}, by a few steps that were timed now.", flush=True)
 
 
-def run_stages(study: Study) -> list[tuple[Stage, int]]:
-    """Run what is not done; what needs a stage that failed is left out.
+def run_stages(stages: Sequence[Stage]) -> list[tuple[Stage, int]]:
+    """Run the stages that are not done, without those that need one that failed.
 
     Returns:
         Stages that failed or were left out, with their exit codes (-1: left out).
     """
     failed: list[tuple[Stage, int]] = []
     environment = {**os.environ, "PYTHONPATH": search_path()}
-    for number, stage in enumerate(study.stages, start=1):
+    for number, stage in enumerate(stages, start=1):
         if stage.done:
             continue
-        print(f"\n[{number}/{len(study.stages)}] {stage.name}\n  {stage.line}", flush=True)
+        print(f"\n[{number}/{len(stages)}] {stage.name}\n  {stage.line}", flush=True)
         if any(other.name in stage.needs for other, _ in failed):
             print("  left out: it needs a stage that failed", flush=True)
             failed.append((stage, -1))
             continue
-        if stage.folder is not None and stage.done_by.is_file():
-            # Of another checkpoint, or with other options: nothing of it is to stay beside the new.
+        if isinstance(stage, Measurement) and stage.done_by.is_file():
+            # Of another checkpoint, other options or statistics: none of it may stay.
             print(f"  {stage.folder} is of an earlier state, and is measured again", flush=True)
             shutil.rmtree(stage.folder)
         code = run_child([sys.executable, *stage.command], environment)
@@ -273,6 +267,8 @@ def run_stages(study: Study) -> list[tuple[Stage, int]]:
 
 def run_child(command: list[str], environment: Mapping[str, str]) -> int:
     """Run a command that does not outlive this process, however this one ends; its exit code."""
+    if sys.platform == "win32":  # where no pipe can be passed on
+        return subprocess.run(command, env=environment).returncode
     read, write = os.pipe()  # the other end closes when this process is gone
     process = subprocess.Popen(command, env={**environment, LIFELINE: str(read)}, pass_fds=(read,))
     os.close(read)
@@ -287,6 +283,6 @@ def run_child(command: list[str], environment: Mapping[str, str]) -> int:
 
 
 def search_path() -> str:
-    """Where Python looks for modules: this package first, not another one that is installed."""
+    """``PYTHONPATH`` for the commands: this package before another that is installed."""
     root = str(Path(__file__).resolve().parent.parent.parent)
     return os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

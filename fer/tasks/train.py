@@ -1,4 +1,4 @@
-"""The task of training a network and measuring it: build, fit, measure, write."""
+"""The task of training a network: build, fit, measure, write."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ from fer.tasks.notes import compare_threads, describe_left_out, notes_on
 
 log = logging.getLogger(__name__)
 
-OWN = ("accelerator", "devices", "precision", "max_epochs", "progress_bar", "compile")
+TRANSLATED = ("accelerator", "devices", "precision", "max_epochs", "progress_bar", "compile")
 """Keys below ``trainer`` that are not passed on to Lightning as they are."""
 
 
@@ -80,29 +80,29 @@ class Run:
     history: History
     loggers: list[Logger]
     cut_off: CutOff | None
-    """How far an earlier process came, if it was cut off."""
+    """The progress of an earlier process that was cut off."""
     begun: datetime
     started: float
-    """Clock in seconds, for durations."""
+    """Clock in seconds."""
 
     @property
     def is_trial(self) -> bool:
-        """Whether a search has asked for it."""
+        """True if it belongs to a search."""
         return self.cfg.optuna.trial is not None
 
 
 def train(cfg: DictConfig, folder: Path) -> float:
-    """Train as ``cfg`` says, then measure the best checkpoint once on the test split.
+    """Train, then measure the best checkpoint once on the test split.
 
-    With ``test=false`` the test split is left alone and validation is reported: for a search.
+    With ``test=false`` the test split is left alone, and validation is reported.
 
     Args:
         cfg: composed from ``conf/train.yaml``.
         folder: of the run; everything is written there.
 
     Returns:
-        The best validation macro-F1, a fraction: what a sweep may optimise. Of a trial that a
-        search ends early, the best until then; it leaves ``pruned.json`` and is not measured.
+        The best validation macro-F1, a fraction. A trial that its search ends early leaves
+        ``pruned.json`` and is not measured.
 
     Raises:
         FerError: something that the user can correct, in a message that says how.
@@ -112,7 +112,7 @@ def train(cfg: DictConfig, folder: Path) -> float:
         fit_or_go_on(run)
         trained = time.perf_counter() - run.started
         if run.is_trial and read_progress(folder / LAST).pruned:
-            score = record_pruned(folder, run.history, int(cfg.optuna.trial), trained)
+            score = record_pruned(run, trained)
         else:
             results = measure(run)
             write(run, results, trained)
@@ -123,9 +123,8 @@ def train(cfg: DictConfig, folder: Path) -> float:
 
 
 def build(cfg: DictConfig, folder: Path) -> Run:
-    """Everything that the training needs, checked before it begins."""
-    started = time.perf_counter()
-    begun = datetime.now(timezone.utc)
+    """Make everything that the training needs, and check it before it begins."""
+    started, begun = time.perf_counter(), datetime.now(timezone.utc)
     check_options(cfg)
     quieten_lightning()
     set_up_torch(cfg.seed)
@@ -170,18 +169,17 @@ def build(cfg: DictConfig, folder: Path) -> Run:
 
 
 def set_up_torch(seed: int) -> None:
-    """Seed every generator and ask for operations that give the same bits each time."""
+    """Seed every generator and choose deterministic operations."""
     pl.seed_everything(seed, workers=True, verbose=False)
-    # Warn rather than fail: an operation without a deterministic version on some device should
-    # not stop a run there.
+    # Warn only: a device may lack the deterministic version of an operation.
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # That also fills memory before an operation overwrites it, which nothing here needs.
+    # That also fills memory before an operation overwrites it, which nothing needs.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     keep_freed_memory()
 
 
 def check_validated(options: Mapping[str, Any]) -> None:
-    """Refuse options of Lightning's trainer that leave epochs without validation or checkpoints.
+    """Refuse trainer options that leave an epoch without validation or checkpoint.
 
     Raises:
         ConfigError: one does.
@@ -204,11 +202,20 @@ def check_validated(options: Mapping[str, Any]) -> None:
 def make_trainer(
     cfg: DictConfig, folder: Path, computing: Computing, loggers: list[Logger], history: History
 ) -> pl.Trainer:
-    """Lightning's trainer with the callbacks of every run and those that ``cfg`` asks for."""
-    options = {key: value for key, value in resolved(cfg)["trainer"].items() if key not in OWN}
+    """Lightning's trainer with the callbacks of every run and those of ``cfg``."""
+    given = resolved(cfg.trainer)
+    options = {key: value for key, value in given.items() if key not in TRANSLATED}
     check_validated(options)
     best, last = make_checkpoints(folder / "checkpoints")
     processes = int(cfg.trainer.devices)
+    several: dict[str, Any] = {}
+    if processes > 1:
+        # They are spawned by the one that Hydra started, which measures the test split when they
+        # have ended: no second one composes a configuration or makes a run folder. The environment
+        # is named, since inside a Slurm job Lightning would wait for Slurm to start them.
+        several["strategy"] = DDPStrategy(
+            cluster_environment=LightningEnvironment(), start_method="spawn"
+        )
     trainer: pl.Trainer = Guard(pl.Trainer, "trainer")(
         accelerator="gpu" if computing.device.type == "cuda" else computing.device.type,
         devices=processes,
@@ -224,13 +231,13 @@ def make_trainer(
         default_root_dir=folder,
         log_every_n_steps=1,
         # Anything else below trainer is Lightning's: +trainer.gradient_clip_val=1.0
-        **{**(in_processes() if processes > 1 else {}), **options},
+        **{**several, **options},
     )
     return trainer
 
 
 def fit_or_go_on(run: Run) -> None:
-    """Train from the beginning or from where the run was cut off; not at all if it is trained."""
+    """Train from the beginning or from the last checkpoint; not at all if it is trained."""
     cut_off, folder = run.cut_off, run.folder
     if cut_off is not None:
         log.info("Going on after epoch %s of %s", cut_off.epochs - 1, folder)
@@ -250,7 +257,7 @@ def fit_or_go_on(run: Run) -> None:
 
 
 def measure(run: Run) -> list[SplitResult]:
-    """The best checkpoint on val and, unless ``test=false``, once on test."""
+    """Measure the best checkpoint on val and, unless ``test=false``, once on test."""
     network = load_checkpoint(run.folder / BEST).network
     splits = ("val", "test") if run.cfg.test else ("val",)
     return [
@@ -260,11 +267,11 @@ def measure(run: Run) -> list[SplitResult]:
 
 
 def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
-    """Numbers, figures and, last, the page: a run that has its page is finished.
+    """Write numbers, figures and, last, the page: a run that has its page is finished.
 
     Args:
-        run: that has been trained.
-        results: of val, and of test where it was measured.
+        run: trained.
+        results: on val, and on test where it was measured.
         trained: seconds that training took.
     """
     cfg, folder, data, history = run.cfg, run.folder, run.data, run.history
@@ -315,26 +322,14 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     print_summary(folder, result, val if cfg.test else None, notes)
 
 
-def in_processes() -> dict[str, Any]:
-    """Lightning's options for several processes.
-
-    They are spawned by the one that Hydra started, which measures the test split when they have
-    ended: no second process composes a configuration or makes a run folder, in a sweep either.
-    """
-    # Named, since inside a job of Slurm Lightning would wait for Slurm to start the processes.
-    return {
-        "strategy": DDPStrategy(cluster_environment=LightningEnvironment(), start_method="spawn")
-    }
-
-
 def fit(
     trainer: pl.Trainer, module: EmotionModule, data: EmotionDataModule, path: Path | None
 ) -> None:
-    """Train; an error of one of several processes is raised as its own kind.
+    """Train; an error in one of several processes is raised as its own kind.
 
     Raises:
         FerError: as the process raised it.
-        CheckpointError: ``path`` is not one that this training can go on from.
+        CheckpointError: this training cannot go on from ``path``.
     """
     try:
         trainer.fit(module, data, ckpt_path=None if path is None else str(path))
@@ -365,27 +360,26 @@ def fit(
         ) from error
 
 
-def record_pruned(folder: Path, history: History, trial: int, seconds: float) -> float:
+def record_pruned(run: Run, seconds: float) -> float:
     """Write ``pruned.json``, the scores of a trial that was ended early.
 
     Returns:
         Its best validation macro-F1, a fraction.
     """
+    history = run.history
     assert history.best_epoch is not None
     best = history.rows[history.best_epoch]
-    write_json(
-        folder / PRUNED,
-        {
-            "best_epoch": history.best_epoch,
-            "epochs": len(history.rows),
-            "validation": {name: best[f"val_{name}"] for name in ("accuracy", "macro_f1")},
-            "wall_seconds": round(seconds, 1),
-        },
-    )
+    record = {
+        "best_epoch": history.best_epoch,
+        "epochs": len(history.rows),
+        "validation": {name: best[f"val_{name}"] for name in ("accuracy", "macro_f1")},
+        "wall_seconds": round(seconds, 1),
+    }
+    write_json(run.folder / PRUNED, record)
     log.info(
         "Trial %s was ended after %s epochs with a best validation macro-F1 of %.2f %%: below the "
         "median of the trials before it",
-        trial,
+        run.cfg.optuna.trial,
         len(history.rows),
         100 * best["val_macro_f1"],
     )
@@ -393,7 +387,7 @@ def record_pruned(folder: Path, history: History, trial: int, seconds: float) ->
 
 
 def load_cut_off(cfg: DictConfig, folder: Path, data: EmotionDataModule) -> CutOff | None:
-    """What a run that is resumed has left in ``folder``; None if it has not finished an epoch.
+    """The progress of a run that is resumed; None if it has not finished an epoch.
 
     Raises:
         CheckpointError: the last checkpoint is not one of this run.

@@ -1,4 +1,4 @@
-"""What a command with several jobs does at its end: their table, figures and page."""
+"""The end of a command with several jobs: their table, figures and page."""
 
 from __future__ import annotations
 
@@ -18,9 +18,14 @@ from fer.runs.state import State
 
 log = logging.getLogger(__name__)
 
+RETRY = (
+    "The others are complete. When the cause is gone, run what is missing: python train.py {resume}"
+)
+"""Advice on jobs that have failed."""
+
 
 class SideBySide(Callback):
-    """What ``evaluate.py -m`` does at its end: put its jobs side by side."""
+    """Puts the jobs of ``evaluate.py -m`` side by side at its end."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Collect the jobs in the sweep's folder, if they are at least two."""
@@ -49,15 +54,9 @@ def put_side_by_side(folder: Path) -> Path | None:
     return None if collection is None else write_side_by_side_page(folder, collection)
 
 
-RETRY = (
-    "The others are complete. When the cause is gone, run what is missing: python train.py {resume}"
-)
-"""What to do about jobs that have failed."""
-
-
 def finish_sweep(
     folder: Path,
-    planned: Sequence[sweep.Planned],
+    planned: Sequence[sweep.Job],
     keys: Sequence[str] | None = None,
     advice: str = RETRY,
 ) -> None:
@@ -70,13 +69,13 @@ def finish_sweep(
         advice: what to do about jobs that have failed.
 
     Raises:
-        CommandError: a job has failed.
+        CommandError: a job has failed, or did not finish.
     """
-    # Drawing takes a second to import: when there is something to draw.
+    # matplotlib takes a second to import: when there is something to plot.
     from fer.report.sweep_figure import draw_sweep
     from fer.report.terminal import print_jobs
 
-    jobs = [sweep.read_job(folder, number, job) for number, job in enumerate(planned)]
+    jobs = [sweep.read_job(folder, job) for job in planned]
     keys = sweep.swept_keys(job.values for job in jobs) if keys is None else keys
     sweep.write_table(folder / "sweep.csv", jobs, keys)
     best, notes = sweep.best_jobs(jobs), sweep.notes_on(jobs)

@@ -16,11 +16,11 @@ from omegaconf import OmegaConf
 
 
 class GridSweeper(BasicSweeper):
-    """Every combination of the values, each in a folder of its own below the sweep's.
+    """Runs every combination of the values, each in a folder of its own below the sweep's.
 
-    Like Hydra's basic sweeper, of which it takes the reading of the command line. Beyond it: a
-    folder that holds a sweep is not written over; with ``resume`` only jobs that have not finished
-    are launched, under their own numbers; at the end the jobs are put side by side.
+    Beyond Hydra's basic sweeper, which reads the command line: a folder that holds a sweep is not
+    written over; with ``resume`` only jobs that have not finished are launched, under their own
+    numbers; at the end the jobs are put side by side.
     """
 
     def sweep(self, arguments: list[str]) -> list[list[JobReturn]]:
@@ -50,8 +50,6 @@ class GridSweeper(BasicSweeper):
                 sweep.begin(folder, planned, self.config)
             else:
                 planned = sweep.recall(folder, jobs)
-            # The launcher numbers the jobs of a launch one after the other: each row of neighbours
-            # that are to run is a launch of its own.
             for first, group in sweep.to_run(folder, planned):
                 returns.append(self.launcher.launch(group, initial_job_idx=first))
             finish_sweep(folder, planned)

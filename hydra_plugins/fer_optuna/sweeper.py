@@ -25,7 +25,7 @@ class OptunaSweeper(Sweeper):
     """Trials that Optuna proposes, each a job in a folder of its own below the sweep's.
 
     Args:
-        params: of each option that is searched, its values as on the command line:
+        params: the values of each option that is searched, as on the command line:
             ``interval(0, 0.5)``, ``int(interval(2, 8))``, ``tag(log, interval(1e-4, 1e-2))``,
             ``range(1, 9, 2)``, ``choice(a, b)``. Overrides of the command line add to them or
             replace them.
@@ -42,7 +42,7 @@ class OptunaSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Hydra's part: what the jobs are composed of, and who runs them."""
+        """Keep what the jobs are composed of, and what runs them."""
         self.hydra_context = hydra_context
         self.config = config
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -59,6 +59,7 @@ class OptunaSweeper(Sweeper):
         from fer.core.application import CommandError
         from fer.core.errors import FerError
         from fer.runs import search, sweep
+        from fer.runs.search_space import example, read_space
         from fer.tasks.wrap_up import finish_sweep
 
         assert self.config is not None and self.launcher is not None
@@ -74,8 +75,8 @@ class OptunaSweeper(Sweeper):
         try:
             settings = search.Settings.make(self.settings)
             parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-            space, fixed = search.read_space(self.params, arguments, parser)
-            self._check(search.example(space, fixed))
+            space, fixed = read_space(self.params, arguments, parser)
+            self._check(example(space, fixed))
             search.import_optuna()
             if not resuming:
                 sweep.begin(folder, [], self.config)
@@ -87,10 +88,10 @@ class OptunaSweeper(Sweeper):
         return returns
 
     def _check(self, job: list[str]) -> None:
-        """Compose one job, so that what no trial could run with is found before the first.
+        """Compose one job, to find what no trial could run with before the first.
 
         Raises:
-            ConfigError: it does not compose, or one of its values cannot be.
+            ConfigError: it does not compose, or a value is not what its key expects.
         """
         from fer.core.errors import ConfigError
         from fer.core.options import check_options

@@ -43,7 +43,7 @@ class ClusterLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Hydra's part: what the jobs are composed of, and what they do."""
+        """Keep what the jobs are composed of, and what they do."""
         self.context = {
             "hydra_context": hydra_context,
             "task_function": task_function,

@@ -37,7 +37,7 @@ from fer.report.evaluation_sections import subgroups_section
 from fer.report.side_by_side_page import write_side_by_side_page
 from fer.report.study_page import summarise, write_study
 from fer.report.terminal import print_jobs, print_summary
-from fer.runs.plan import Evaluation, Stage, Study
+from fer.runs.plan import Measurement, Preparation, Study, Training
 from fer.runs.side_by_side import collect, cross_columns
 from fer.runs.state import State
 from fer.runs.sweep import Job, write_table
@@ -502,8 +502,8 @@ def example_of(shape: Any) -> Any:
 
 def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
     """The files of a finished study of datasets a and b."""
-    names = ("a", "b")
-    stages, trainings, evaluations = [], {}, []
+    names = ["a", "b"]
+    preparations, trainings, measurements = [], [], []
     for name in names:
         (folder / name).mkdir(parents=True)
         counts = {split: dict.fromkeys(labels.EMOTIONS, 3) for split in ("train", "val", "test")}
@@ -513,7 +513,7 @@ def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
         }  # fmt: skip
         path = write_json(folder / name / "integrity.json", integrity)
         write_manifest(folder / name / "manifest.csv", list_entries(name))
-        stages.append(Stage(f"prepare {name}", ["x"], path))
+        preparations.append(Preparation(f"prepare {name}", name, ["x"], path))
     for name in names:
         for seed in seeds:
             place = folder / "train" / f"{name}{seed}"
@@ -525,17 +525,17 @@ def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
                 validation=own, config={"dataset": {"generator": {}}}, dataset={"fingerprint": name}
             )
             write_json(place / "run.json", run)
-            trainings[name, seed] = Stage(f"train {name}{seed}", ["x"], place / "x", place)
-    for number, (name, seed, other) in enumerate(
-        (name, seed, other) for name in names for seed in seeds for other in names
-    ):
-        place = folder / "evaluate" / f"{name}{seed}{other}"
+            trainings.append(Training(f"train {name}{seed}", name, ["x"], place / "x", seed=seed))
+    pairs = [(training, other) for training in trainings for other in names]
+    for number, (training, other) in enumerate(pairs):
+        name = training.dataset
+        place = folder / "evaluate" / f"{name}{training.seed}{other}"
         place.mkdir(parents=True)
         write_evaluation(place, name, other, number)
         metrics = json.loads((place / "metrics.json").read_text())
         write_json(place / "metrics.json", {**metrics, "robustness": damage().summary})
-        evaluations.append(Evaluation(name, seed, other, Stage(f"{place}", ["x"], place, place)))
-    return Study(folder, names, seeds, (), (), stages, trainings, evaluations)
+        measurements.append(Measurement(f"{place}", other, ["x"], place / "x", training=training))
+    return Study(folder, names, list(seeds), [], [], preparations, trainings, measurements)
 
 
 def test_a_study_and_its_page_show_it(tmp_path: Path) -> None:
@@ -561,9 +561,7 @@ def test_a_study_and_its_page_show_it(tmp_path: Path) -> None:
 def test_a_study_that_is_older_than_the_metric_has_a_dash(tmp_path: Path) -> None:
     study = make_study(tmp_path, (0, 1))
     register_top2()
-    place = study.evaluations[0].stage.folder
-    assert place is not None
-    write_evaluation(place, "a", "a", 0)  # one of two seeds measured anew
+    write_evaluation(study.measurements[0].folder, "a", "a", 0)  # one of two seeds measured anew
     page = Page(write_study(study, 1).read_text())
     results = json.loads((tmp_path / "study.json").read_text())
     assert all("top2" not in row and row["accuracy"]["sd"] > 0 for row in results["summary"])
@@ -663,8 +661,7 @@ def test_damage_that_is_older_than_the_metric_leaves_it_out(tmp_path: Path) -> N
     (header, first, *_) = Page(write_study(study, 1).read_text()).tables["robustness"]
     assert header == ["Damage", "Accuracy kept", "Macro-F1 kept", "Top-2 accuracy kept"]
     assert first[0] == "a: shift" and first[1].endswith(" %") and first[3] == "–"
-    folder = study.evaluations[0].stage.folder
-    assert folder is not None
+    folder = study.measurements[0].folder
     assert notebook.damage_table({"a": folder}).rows[0][-1].text == "–"
 
 

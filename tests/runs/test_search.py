@@ -26,9 +26,10 @@ from fer.core.errors import ConfigError
 from fer.core.files import write_json
 from fer.report import sweep_figure as drawing
 from fer.runs import search, sweep
-from fer.runs.search import Dimension, Settings
+from fer.runs.search import Settings
+from fer.runs.search_space import Dimension, example, read_space
 from fer.runs.state import FINISHED, PRUNED, State
-from fer.runs.sweep import Planned
+from fer.runs.sweep import Job
 from fer.tasks.wrap_up import finish_sweep
 from tests.conftest import ROOT, metrics_record, run_program, run_record, tiny_rows, write_zip
 from tests.runs.test_resume import OPTIONS
@@ -57,7 +58,7 @@ FIXED = ["dataset=fer2013"]
 
 
 def space_of(*overrides: str) -> list[Dimension]:
-    return search.read_space({}, overrides, PARSER)[0]
+    return read_space({}, overrides, PARSER)[0]
 
 
 def drawn(dimension: Dimension, count: int = 30) -> list[str]:
@@ -164,7 +165,7 @@ def test_a_space_that_cannot_be_searched_is_refused(override: str, message: str)
 def test_the_command_line_adds_to_the_space_replaces_it_and_holds_values_fast() -> None:
     assert len(space_of("dataset.leaks=keep,drop_from_train")) == 1  # of train alone
     params = {"a": "interval(0.0, 1.0)", "b": "choice(x, y)", "c": "range(1, 5)", "d": 3}
-    space, fixed = search.read_space(params, ["b=z", "c=7,8", "+e=1,2", "f=0"], PARSER)
+    space, fixed = read_space(params, ["b=z", "c=7,8", "+e=1,2", "f=0"], PARSER)
     assert [(item.key, item.kind) for item in space] == [
         ("a", "float"),
         ("c", "choice"),
@@ -172,9 +173,9 @@ def test_the_command_line_adds_to_the_space_replaces_it_and_holds_values_fast() 
     ]
     assert fixed == ["b=z", "d=3", "f=0"]
     assert space[2].name == "e" and space[2].override("1") == "+e=1"
-    assert search.example(space, fixed) == ["b=z", "d=3", "f=0", "a=0.0", "c=7", "+e=1"]
+    assert example(space, fixed) == ["b=z", "d=3", "f=0", "a=0.0", "c=7", "+e=1"]
     with pytest.raises(ConfigError, match="expected values below each key, found optimizer"):
-        search.read_space({"optimizer": {"lr": "1,2"}}, [], PARSER)
+        read_space({"optimizer": {"lr": "1,2"}}, [], PARSER)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +233,7 @@ class Jobs:
         place = self.folder / str(number)
         score = 0.9 - 0.1 * abs(math.log10(float(values["optimizer.lr"])) + 2)
         reporter = search.Reporter(
-            values["optuna.study"].strip("'"), number, values["optuna.storage"].strip("'")
+            values["optuna.study"], number, values["optuna.storage"].strip('"')
         )
         for epoch in range(2):
             reporter.report(score * (0.5 + 0.5 * epoch), epoch)
@@ -248,19 +249,19 @@ class Jobs:
             (place / FINISHED).touch()
 
 
-def in_numbers(jobs: Sequence[Sequence[str]], before: Sequence[Planned]) -> list[Planned]:
+def in_numbers(jobs: Sequence[Sequence[str]], before: Sequence[Job]) -> list[Job]:
     """The folders that jobs have unless the user chooses others."""
-    new = [Planned(str(n), list(job)) for n, job in enumerate(jobs, start=len(before))]
+    new = [Job(n, str(n), list(job)) for n, job in enumerate(jobs, start=len(before))]
     return [*before, *new]
 
 
-def start(folder: Path, jobs: Jobs, chosen: Settings = SETTINGS) -> list[Planned]:
+def start(folder: Path, jobs: Jobs, chosen: Settings = SETTINGS) -> list[Job]:
     folder.mkdir()
     sweep.save_jobs(folder, [])
     return search.search(folder, SPACE, FIXED, chosen, in_numbers, jobs, resuming=False)
 
 
-def go_on(folder: Path, jobs: Jobs, chosen: Settings = SETTINGS) -> list[Planned]:
+def go_on(folder: Path, jobs: Jobs, chosen: Settings = SETTINGS) -> list[Job]:
     return search.search(folder, SPACE, FIXED, chosen, in_numbers, jobs, resuming=True)
 
 
@@ -271,14 +272,14 @@ def trials_of(folder: Path) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Planned]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Job]]:
     """A search of eight trials that nothing has cut off."""
     folder = tmp_path_factory.mktemp("search") / "whole"
     return folder, start(folder, Jobs(folder))
 
 
 def test_each_trial_is_a_job_with_its_state_and_score(
-    whole: tuple[Path, list[Planned]], capsys: pytest.CaptureFixture[str]
+    whole: tuple[Path, list[Job]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, jobs = whole
     trials = trials_of(folder)
@@ -308,7 +309,7 @@ def test_each_trial_is_a_job_with_its_state_and_score(
 
 @pytest.mark.parametrize("killed_in", [0, 4])
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
-    whole: tuple[Path, list[Planned]], tmp_path: Path, killed_in: int
+    whole: tuple[Path, list[Job]], tmp_path: Path, killed_in: int
 ) -> None:
     folder = tmp_path / "killed"
     first = Jobs(folder, killed_in)
@@ -340,15 +341,11 @@ def test_a_job_that_ended_while_nobody_watched_is_not_run_again(tmp_path: Path) 
     with pytest.raises(Killed):
         start(folder, KilledAfter(folder))
     jobs = Jobs(folder)
-    search.search(
-        folder, SPACE, FIXED, replace(SETTINGS, n_trials=5), in_numbers, jobs, resuming=True
-    )
+    go_on(folder, jobs, replace(SETTINGS, n_trials=5))
     assert sorted(jobs.overrides) == [4]
     assert trials_of(folder)[3].state.name == "PRUNED"
     more = Jobs(folder)
-    search.search(
-        folder, SPACE, FIXED, replace(SETTINGS, n_trials=6), in_numbers, more, resuming=True
-    )
+    go_on(folder, more, replace(SETTINGS, n_trials=6))
     assert sorted(more.overrides) == [5]
 
 
@@ -370,9 +367,7 @@ def test_a_trial_that_was_killed_while_it_was_proposed_gets_its_other_values(
     (before,) = trials_of(folder)
     assert "loss" not in before.params
     jobs = Jobs(folder)
-    search.search(
-        folder, SPACE, FIXED, replace(SETTINGS, n_trials=1), in_numbers, jobs, resuming=True
-    )
+    go_on(folder, jobs, replace(SETTINGS, n_trials=1))
     (after,) = trials_of(folder)
     assert {**before.params, "loss": after.params["loss"]} == after.params
     assert after.state.name == "COMPLETE" and f"loss={after.params['loss']}" in jobs.overrides[0]
@@ -390,7 +385,7 @@ def test_several_trials_are_launched_at_once_and_a_lost_one_is_a_failure(tmp_pat
     start(folder, jobs, replace(SETTINGS, n_jobs=3, storage=f"journal:{tmp_path / 'log'}"))
     assert jobs.launches == [(0, 3), (3, 3), (6, 2)]
     assert len({tuple(own[1:4]) for own in jobs.overrides.values()}) == 8
-    assert sweep.read_job(folder, 4, sweep.read_jobs(folder)[4]).state is State.FAILED
+    assert sweep.read_job(folder, sweep.read_jobs(folder)[4]).state is State.FAILED
     study = optuna.load_study(
         study_name="fer", storage=search.open_storage(f"journal:{tmp_path / 'log'}")
     )
@@ -408,9 +403,7 @@ def test_the_search_learns_from_the_scores() -> None:
     assert sum(distances[30:]) < 0.7 * sum(distances[:10])
 
 
-def test_what_is_another_search_is_refused(
-    whole: tuple[Path, list[Planned]], tmp_path: Path
-) -> None:
+def test_what_is_another_search_is_refused(whole: tuple[Path, list[Job]], tmp_path: Path) -> None:
     folder, jobs = whole[0], Jobs(whole[0])
     with pytest.raises(ConfigError, match=r"expected a study that .* does not have yet, found fer"):
         search.search(folder, SPACE, FIXED, SETTINGS, in_numbers, jobs, resuming=False)
@@ -421,7 +414,7 @@ def test_what_is_another_search_is_refused(
         search.search(folder, SPACE, [*FIXED, "seed=1"], SETTINGS, in_numbers, jobs, resuming=True)
     with pytest.raises(ConfigError, match=r"expected the study fer of .* found none"):
         lost = replace(SETTINGS, storage=f"sqlite:///{tmp_path / 'new.db'}")
-        search.search(folder, SPACE, FIXED, lost, in_numbers, jobs, resuming=True)
+        go_on(folder, jobs, lost)
     with pytest.raises(ConfigError, match="expected null, journal:PATH or the URL"):
         search.open_storage("nothing")
     with pytest.raises(ConfigError, match="expected trial 99 of the study fer"):
@@ -548,7 +541,7 @@ def test_a_hopeless_trial_is_ended_and_leaves_its_scores(place: Path) -> None:
         "train.py", *QUICK, *search.link("fer", number, storage), "hydra.run.dir=hopeless/0",
         cwd=place, env={"FER_DATA": str(place / "data")},
     )  # fmt: skip
-    job = sweep.read_job(place / "hopeless", 0, Planned("0", []))
+    job = sweep.read_job(place / "hopeless", Job(0, "0", []))
     assert job.state is State.PRUNED and job.run is not None and job.run["epochs"] == 2
     assert 0 <= (job.score("val", "macro_f1") or 0) < 1
     assert job.score("test", "macro_f1") is None

@@ -21,16 +21,17 @@ import yaml
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from fer.core.application import CommandError
+from fer.core.application import FAILED, CommandError
+from fer.core.commands import quoted_if_needed
 from fer.core.errors import ConfigError
 from fer.core.files import write_json
 from fer.report import sweep_figure as drawing
 from fer.report.figures import to_image
 from fer.runs import sweep
 from fer.runs.ownership import LOCK
-from fer.runs.resume import expand, quote
-from fer.runs.state import FINISHED, State
-from fer.runs.sweep import Job, Planned
+from fer.runs.resume import expand
+from fer.runs.state import FINISHED, LAST, State
+from fer.runs.sweep import Job
 from fer.tasks.wrap_up import finish_sweep
 from hydra_plugins.fer_ray.launcher import ClusterLauncher, choose_resources
 from tests.conftest import (
@@ -221,14 +222,14 @@ def test_a_sweep_that_does_not_choose_or_says_so_itself_measures_the_test_split(
 
 def test_jobs_that_came_to_no_end_are_a_failure(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"1 of 1 jobs did not finish, job 0 .*resume="):
-        finish_sweep(tmp_path, [Planned("0", ["seed=0"])])
+        finish_sweep(tmp_path, [Job(0, "0", ["seed=0"])])
 
 
 def test_a_new_sweep_takes_no_job_for_its_own_that_is_there_already(tmp_path: Path) -> None:
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / FINISHED).touch()
     with pytest.raises(CommandError, match="expected a folder without a run, found one in"):
-        sweep.begin(tmp_path, [Planned("0", [])], OmegaConf.create({}))
+        sweep.begin(tmp_path, [Job(0, "0", [])], OmegaConf.create({}))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0"]
 
 
@@ -255,8 +256,8 @@ def test_a_folder_with_a_sweep_is_not_written_over(place: Path) -> None:
 def test_resume_refuses_what_is_no_sweep_or_has_changed(place: Path) -> None:
     whole = place / "whole"
     assert expand([f"resume={whole}"])[0] == "-m"
-    assert f"resume={quote(whole)}" in expand([f"resume={whole}", "-m"])
-    with pytest.raises(ConfigError, match=r"expected the sweep of .* as it was"):
+    assert f"resume={quoted_if_needed(whole)}" in expand([f"resume={whole}", "-m"])
+    with pytest.raises(ConfigError, match=r"expected the command of .* as it was"):
         expand([f"resume={whole}", "optimizer.lr=1"])
     with pytest.raises(ConfigError, match="expected the folder of a run"):
         expand([f"resume={place}"])
@@ -268,13 +269,13 @@ def test_resume_refuses_what_is_no_sweep_or_has_changed(place: Path) -> None:
 
 
 def test_neighbours_are_launched_together_under_their_own_numbers(tmp_path: Path) -> None:
-    jobs = [Planned(f"seed={n}", [f"seed={n}"]) for n in range(6)]
-    for number in (0, 3):
-        (tmp_path / f"seed={number}").mkdir()
-        (tmp_path / f"seed={number}" / FINISHED).touch()
-    assert jobs[1].launched == ["seed=1", "hydra.sweep.subdir='seed=1'"]
+    jobs = [Job(n, f"seed={n}", [f"seed={n}"]) for n in range(6)]
+    for number, name in ((0, FINISHED), (1, FAILED), (2, LAST), (3, FINISHED)):
+        (tmp_path / f"seed={number}" / name).parent.mkdir(parents=True)
+        (tmp_path / f"seed={number}" / name).touch()
+    assert jobs[1].launched == ["seed=1", 'hydra.sweep.subdir="seed=1"']
     # What Hydra would read as a number stays a name.
-    assert Planned("1_3", []).launched == ["hydra.sweep.subdir='1_3'"]
+    assert Job(0, "1_3", []).launched == ['hydra.sweep.subdir="1_3"']
     assert sweep.to_run(tmp_path, jobs) == [
         (1, [jobs[1].launched, jobs[2].launched]),
         (4, [jobs[4].launched, jobs[5].launched]),
@@ -345,7 +346,7 @@ def test_jobs_that_were_validated_on_different_images_have_no_single_best(
         (tmp_path / number / FINISHED).touch()
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures/sweep.png").touch()  # of an earlier, smaller state
-    finish_sweep(tmp_path, [Planned(str(job.number), job.overrides) for job in jobs])
+    finish_sweep(tmp_path, [Job(job.number, job.folder, job.overrides) for job in jobs])
     best = yaml.safe_load((tmp_path / "best.yaml").read_text())
     assert [row["job"] for row in best["best_on_each"]] == [2, 3] and "job" not in best
     assert "2 different sets of validation images" in best["notes"][0]

@@ -18,6 +18,7 @@ from fer.core import labels
 from fer.core.errors import FerError
 from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
+from fer.runs.records import STATISTICS
 from fer.tasks.evaluate import evaluate as run_evaluation
 from fer.tasks.notes import temperature_notes
 from fer.tasks.train import train
@@ -113,6 +114,8 @@ def test_its_numbers_agree_with_each_other(whole: Path) -> None:
     assert {row["id"] for row in predictions} <= ids
     assert metrics["temperature_scaling"]["fitted_on"].endswith("'s val (42 images)")
     assert sum(row["images"] for row in metrics["reliability"]) == 70
+    run = read(whole / "run.json")
+    assert run["statistics"] == STATISTICS and run["hardware"]["precision"]
     trained = read(whole.parent / "a" / "metrics.json")
     assert trained["accuracy"] == metrics["accuracy"]
     assert trained["confidence_intervals"] == metrics["confidence_intervals"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import sys
 from pathlib import Path
@@ -22,7 +21,7 @@ from fer.model.checkpoint import Checkpoint, load_checkpoint
 from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
 from fer.tasks import export as exporting
-from fer.tasks.export import DESCRIPTION, export, images_to_compare, output_path
+from fer.tasks.export import export, images_to_compare, output_path
 from tests.conftest import ROOT, run_program, to_png, write_file
 
 RNG = np.random.default_rng(0)
@@ -90,28 +89,6 @@ def check_description(found: dict[str, str], channels: int) -> None:
     assert json.loads(found["fer"])["model"]["options"]["widths"] == [8, 8]
 
 
-def test_torchscript_runs_without_this_program(tmp_path: Path) -> None:
-    checkpoint = make_checkpoint(tmp_path / "a.ckpt")
-    path = tmp_path / "a.pt"
-    export(checkpoint, "torchscript", path, pictures(5, 1))
-    images = pictures(3, 1)
-    np.save(tmp_path / "images.npy", images.transpose(0, 3, 1, 2))
-    program = (
-        "import sys, json, numpy as np, torch\n"
-        f"files = {{{DESCRIPTION!r}: ''}}\n"
-        "module = torch.jit.load('a.pt', _extra_files=files)\n"
-        "np.save('found.npy', module(torch.from_numpy(np.load('images.npy'))).numpy())\n"
-        "norm = 'batch_norm' in str(module.inlined_graph)\n"
-        f"print(json.dumps([json.loads(files[{DESCRIPTION!r}]), 'fer' in sys.modules, norm]))\n"
-    )
-    done = run_program("-W", "ignore", "-c", program, cwd=tmp_path)
-    description, imported, norm = json.loads(done.stdout)
-    assert not imported and not norm
-    check_description(description, 1)
-    found = np.load(tmp_path / "found.npy")
-    np.testing.assert_allclose(found, predict(checkpoint.network, images), atol=1e-5)
-
-
 def test_a_safetensors_file_is_the_same_checkpoint(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "a.ckpt")
     path = tmp_path / "a.safetensors"
@@ -174,12 +151,10 @@ def test_the_package_knows_its_network_by_the_name_that_the_command_gives_it() -
     assert (ROOT / "fer" / "pretrained" / "fer2013.safetensors") == checkpoints.PRETRAINED_FILE
 
 
-@pytest.mark.parametrize("form", ["onnx", "torchscript"])
 def test_a_file_that_says_something_else_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if form == "onnx":
-        pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxruntime")
     checkpoint = make_checkpoint(tmp_path / "a.ckpt")
     whole = exporting.Whole
 
@@ -190,8 +165,8 @@ def test_a_file_that_says_something_else_is_not_written(
         return network
 
     monkeypatch.setattr(exporting, "Whole", slightly_wrong)
-    with pytest.raises(ExportError, match=f"{form}: expected the probabilities of the network"):
-        export(checkpoint, form, tmp_path / "out", pictures(5, 1))
+    with pytest.raises(ExportError, match="onnx: expected the probabilities of the network"):
+        export(checkpoint, "onnx", tmp_path / "out", pictures(5, 1))
     assert not (tmp_path / "out").exists()
 
 
@@ -209,14 +184,14 @@ def test_it_is_compared_on_the_test_images_of_its_own_dataset(tmp_path: Path) ->
 
 def test_the_output_has_a_fitting_name_and_is_not_the_checkpoint() -> None:
     assert output_path(Path("a/best.ckpt"), "onnx", None) == Path("a/best.onnx")
-    assert output_path(Path("a.ckpt"), "torchscript", "b.pt") == Path("b.pt")
+    assert output_path(Path("a.ckpt"), "safetensors", "b.safetensors") == Path("b.safetensors")
     with pytest.raises(ConfigError, match=r"expected a name that ends in \.onnx .*found 'b\.pt'"):
         output_path(Path("a.ckpt"), "onnx", "b.pt")
     with pytest.raises(ConfigError, match="found the checkpoint itself"):
         output_path(Path("a.safetensors"), "safetensors", None)
 
 
-@pytest.mark.parametrize("form", ["onnx", "torchscript", "safetensors"])
+@pytest.mark.parametrize("form", ["onnx", "safetensors"])
 def test_an_export_replaces_nothing_but_an_earlier_one(tmp_path: Path, form: str) -> None:
     checkpoint = make_checkpoint(tmp_path / "a.ckpt")
     path = tmp_path / f"b{exporting.SUFFIXES[form]}"
@@ -234,14 +209,14 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_command_writes_beside_the_checkpoint_and_says_how_close_it_is(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
     make_checkpoint(tmp_path / "run/best.ckpt")
-    command = ["-m", "fer", "export", "checkpoint=run/best.ckpt", "format=torchscript"]
+    command = ["-m", "fer", "export", "checkpoint=run/best.ckpt", "format=onnx"]
     done = run_program(*command, cwd=tmp_path)
-    assert done.stdout.startswith("run/best.pt: ") and "64 drawn faces" in done.stdout
+    assert done.stdout.startswith("run/best.onnx: ") and "64 drawn faces" in done.stdout
     assert done.stderr == ""  # no warnings of the exporter
-    data = (tmp_path / "run/best.pt").read_bytes()
-    module = torch.jit.load(io.BytesIO(data))
-    assert module(torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8)).shape == (1, 7)
+    session = runtime.InferenceSession(tmp_path / "run/best.onnx")
+    assert session.run(None, {"images": np.zeros((1, 1, SIZE, SIZE), np.uint8)})[0].shape == (1, 7)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]  # no log, no run folder
 
 

@@ -18,10 +18,12 @@ from omegaconf import DictConfig
 
 from fer.core.application import compose
 from fer.core.errors import ConfigError
+from fer.core.files import sha256_of_file, write_json
 from fer.report.study_page import summarise
-from fer.runs.plan import Stage, Study, check_same, expand, make_study
-from fer.tasks.study import count_images, count_passes, run_stages
-from tests.conftest import ROOT, is_held, run_program, tiny_rows, write_zip
+from fer.runs.plan import Preparation, Stage, check_same, expand, make_study
+from fer.runs.records import STATISTICS
+from fer.tasks.study import count_images, count_passes, run_child, run_stages
+from tests.conftest import ROOT, is_held, run_program, run_record, tiny_rows, write_zip
 
 TINY = ["train.model.widths=[4,8,8,8]", "train.model.image_size=32", "train.trainer.max_epochs=2",
         "train.loader.batch_size=7", "train.metrics.resamples=100",
@@ -124,14 +126,13 @@ def test_a_stage_that_fails_leaves_out_what_needs_it_alone(
 ) -> None:
     def stage(name: str, *needs: str, fails: bool = False) -> Stage:
         code = f"open({str(tmp_path / name)!r}, 'w').close(); raise SystemExit({3 * fails})"
-        return Stage(name, ["-c", code], tmp_path / name / "never", needs=needs)
+        return Stage(name, "a", ["-c", code], tmp_path / name / "never", needs)
 
     stages = [
         stage("prepare"), stage("train a", "prepare", fails=True), stage("train b", "prepare"),
         stage("measure a", "train a"), stage("measure b", "train b"),
     ]  # fmt: skip
-    study = Study(tmp_path, ("a", "b"), (0,), (), (), stages, {}, [])
-    failed = run_stages(study)
+    failed = run_stages(stages)
     assert [(one.name, code) for one, code in failed] == [("train a", 3), ("measure a", -1)]
     assert {path.name for path in tmp_path.iterdir()} == {
         "prepare", "train a", "train b", "measure b",
@@ -175,8 +176,8 @@ def test_the_plan_names_every_command(tmp_path: Path) -> None:
     assert command[3:7] == ["dataset=fer2013", "seed=5", "test=false", "model=x"]
     # Before it is prepared, the numbers are those that its authors state.
     study = make_study(configure("a=fer2013", "b=rafdb", f"paths.data={tmp_path}"))
-    assert count_images(study, "fer2013") == {"train": 28_709, "val": 3_589, "test": 3_589}
-    assert sum((count_images(study, "rafdb") or {}).values()) == 15_339
+    assert count_images(study.preparations[0]) == {"train": 28_709, "val": 3_589, "test": 3_589}
+    assert sum((count_images(study.preparations[1]) or {}).values()) == 15_339
 
 
 def test_options_of_the_data_reach_every_stage_and_passes_every_measurement(
@@ -189,11 +190,11 @@ def test_options_of_the_data_reach_every_stage_and_passes_every_measurement(
     )  # fmt: skip
     for stage in study.stages:
         measuring = "evaluate" in stage.command
-        # At home it comes with the checkpoint, as every option of the data.
-        at_home = measuring and not any(item.startswith("dataset=") for item in stage.command)
-        assert ("dataset.blank=drop" in stage.command) != at_home, stage.name
+        # In domain it comes with the checkpoint, as every option of the data.
+        in_domain = measuring and not any(item.startswith("dataset=") for item in stage.command)
+        assert ("dataset.blank=drop" in stage.command) != in_domain, stage.name
         assert ("tta=flip" in stage.command) == measuring, stage.name
-        assert ("robustness.seed=3" in stage.command) == at_home, stage.name
+        assert ("robustness.seed=3" in stage.command) == in_domain, stage.name
     with pytest.raises(ConfigError, match=r"Set it as train\.dataset\.blank=drop"):
         make_study(configure("evaluate.dataset.blank=drop"))
 
@@ -205,8 +206,8 @@ def test_a_study_is_of_like_measurements(place: Path) -> None:
     for one in results["evaluations"]:
         run = json.loads((study / one["folder"] / "run.json").read_text())
         assert one["metrics"]["tta"] == "flip" and run["config"]["dataset"]["blank"] == "drop"
-        home = one["train_dataset"] == one["test_dataset"]
-        assert ("robustness" in one) == home != ("shared" in one)
+        in_domain = one["train_dataset"] == one["test_dataset"]
+        assert ("robustness" in one) == in_domain != ("shared" in one)
         assert one["data"]["fingerprints"] == next(
             row["data"]["fingerprints"] for row in results["trainings"]
             if row["dataset"] == one["test_dataset"]
@@ -230,12 +231,61 @@ def test_a_training_goes_on_with_the_recipe_that_the_study_states(tmp_path: Path
     assert "++dataset.blank=drop" in prepared.command
 
 
+def test_an_evaluation_is_done_with_its_checkpoint_options_and_statistics_alone(
+    tmp_path: Path,
+) -> None:
+    (stage,) = make_study(configure("b=null", f"folder={tmp_path}")).measurements
+    path = stage.training.checkpoint
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    checkpoint = {"path": "x", "seed": 0, "dataset": {"name": "x"}, "sha256": sha256_of_file(path)}
+    record = run_record(checkpoint=checkpoint, statistics=STATISTICS)
+    overrides = [item for item in stage.command if "=" in item]
+
+    def is_done(record: dict[str, Any], overrides: list[str]) -> bool:
+        write_json(stage.folder / "run.json", record)
+        write_json(stage.folder / ".hydra/overrides.yaml", overrides)
+        return stage.done
+
+    assert not is_done(record, overrides)  # without its page
+    stage.done_by.touch()
+    assert is_done(record, overrides)
+    assert not is_done(record, [*overrides, "tta=flip"])
+    assert not is_done(record | {"statistics": STATISTICS - 1}, overrides)
+    del record["statistics"]  # of a version that did not say
+    assert not is_done(record, overrides)
+    record = record | {"checkpoint": checkpoint | {"sha256": "0"}, "statistics": STATISTICS}
+    assert not is_done(record, overrides)
+
+
+def test_a_dataset_with_a_report_of_another_form_is_prepared_again(tmp_path: Path) -> None:
+    stage = Preparation("prepare a", "a", [], tmp_path / "integrity.json")
+    assert not stage.done
+    write_json(stage.done_by, {"fingerprint": "f" * 64})
+    assert not stage.done
+    run_stages([Preparation("prepare a", "a", ["-c", ""], stage.done_by)])
+    assert stage.done_by.is_file()  # nothing of a dataset's folder is removed
+
+
+def test_a_command_runs_where_no_pipe_can_be_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnWindows(subprocess.Popen):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            assert "pass_fds" not in options
+            super().__init__(*arguments, **options)
+
+    code = "import os; raise SystemExit(3 + ('FER_LIFELINE' in os.environ))"
+    assert run_child([sys.executable, "-c", code], os.environ) == 4
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(subprocess, "Popen", OnWindows)
+    assert run_child([sys.executable, "-c", code], os.environ) == 3
+
+
 def test_options_of_the_evaluations_replace_the_studys_own() -> None:
     (found,) = expand(["evaluate.perturbation=blur"])
     assert found.startswith("evaluate=['saliency=standard'") and "stress" not in found
-    settings, maps, steps = count_passes([], stages=5)
+    settings, maps, steps = count_passes([], 5)
     assert (settings, maps, steps) == (0, 0, 0)
-    settings, maps, steps = count_passes(["perturbation=stress", "saliency=standard"], stages=5)
+    settings, maps, steps = count_passes(["perturbation=stress", "saliency=standard"], 5)
     assert settings == 15
     assert maps == (7 * 16 + 21 * 5 + 4 * 2) * (1 + 16 + 16 + 1)
     assert steps == 64 * 16 * 2 * 2 * 5  # two replacements, two ways, five maps
