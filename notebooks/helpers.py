@@ -614,7 +614,7 @@ def cross_table(folder: Path) -> Table:
 
 def belief_table(runs: Mapping[str, Path]) -> Table:
     """Whether each method's saliency maps pass the checks, as ``saliency.json`` has it."""
-    from fer.report.saliency_sections import METHOD_NAMES
+    from fer.report.saliency_figures import METHOD_NAMES
 
     rows = []
     for name, folder in runs.items():

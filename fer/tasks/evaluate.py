@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 from omegaconf import DictConfig, OmegaConf
 
 from fer.core.application import locate, own_folders
@@ -37,8 +38,7 @@ from fer.report.evaluation_sections import (
     robustness_section,
     subgroups_section,
 )
-from fer.report.page import Section
-from fer.report.run_figures import draw_split
+from fer.report.run_figures import split_section
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.ownership import hold
@@ -159,12 +159,11 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         f"{data.dataset_name}'s {cfg.split} split.",
         notes=notes,
         metrics=metrics,
-        figures=draw_split(folder, result),
         provenance={key: value for key, value in run.items() if key != "config"},
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         data=data.prepared.integrity,
         left_out=describe_left_out(data),
-        sections=sections,
+        sections=[split_section(folder, result), *sections],
     )
     print_summary(folder, result, None, notes)
 
@@ -198,7 +197,7 @@ def evaluate_robustness(
     data: EmotionDataModule,
     computing: Computing,
     result: SplitResult,
-) -> Section:
+) -> Markup:
     """Measure the damaged images; writes ``robustness.json`` and ``robustness.csv``."""
     shown = f"{data.dataset_name}, {cfg.split}"
     at_size: dict[int, np.ndarray] = {}
@@ -265,14 +264,15 @@ def evaluate_mistakes(
     computing: Computing,
     result: SplitResult,
     shown: str,
-) -> list[Section]:
+) -> list[Markup]:
     """Galleries of mistakes and, where they are asked for, saliency maps (``saliency.json``)."""
     confusions, confident = error_rows(result, **resolved(cfg.errors))
     if cfg.get("saliency") is None:
         return [errors_section(folder, result, shown, confusions, confident, None, None)]
     from fer.evaluation.attribution import saliency_maps  # captum takes a second to import
     from fer.evaluation.saliency import explain
-    from fer.report.saliency_sections import METHOD_NAMES, saliency_section
+    from fer.report.saliency_figures import METHOD_NAMES
+    from fer.report.saliency_sections import saliency_section
 
     options = resolved(cfg.saliency)
     log.info("Saliency maps: %s", ", ".join(options["methods"]))
@@ -307,8 +307,7 @@ def evaluate_mistakes(
         sigma = result.images.shape[1] / 32
         smooth = [cv2.GaussianBlur(one, (0, 0), sigma) for one in found]
         maps = dict(zip(rows.tolist(), smooth, strict=True))
-    dataset, split = shown.split(", ")
     return [
         errors_section(folder, result, shown, confusions, confident, maps, METHOD_NAMES[method]),
-        *saliency_section(folder, explanation, dataset, split),
+        saliency_section(folder, explanation, shown),
     ]

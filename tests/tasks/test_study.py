@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 
 from fer.core.application import compose
 from fer.core.errors import ConfigError
-from fer.report.study_page import summarise
+from fer.report.study_results import summarise
 from fer.runs.plan import Stage, Study, check_same, expand, make_study
 from fer.tasks.study import count_images, count_passes, run_stages
 from tests.conftest import ROOT, is_held, run_program, tiny_rows, write_zip
