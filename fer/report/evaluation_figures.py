@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,7 +45,6 @@ def reliability_diagram(
     Args:
         series: name → the bins of :func:`fer.evaluation.metrics.reliability` and the calibration
             error (fraction); one panel each.
-        title: whose predictions on what.
     """
     images = sum(row["images"] for row in next(iter(series.values()))[0])
     subtitle = (
@@ -84,7 +84,6 @@ def damage_grid(
     Args:
         images: name of a row, such as ``blur 3`` → its faces, in the order of ``faces``.
         faces: ``(7,)`` int, the emotion of each column.
-        title: of which dataset.
     """
     subtitle = "a face of each emotion, the same in every row"
     columns = [labels.EMOTIONS[emotion] for emotion in faces]
@@ -102,35 +101,30 @@ def robustness_curves(
     Args:
         networks: name → the rows of its ``robustness.json``. With one network its 95 % interval
             is shaded; with several a line each, with bars.
-        title: whose, on what.
-        subtitle: number of images, what the shade is.
     """
     rows = [row for own in networks.values() for row in own]
-    scores = shown_in("robustness")
+    scores, alone = shown_in("robustness"), len(networks) == 1
     with style():
         figure, panels = _severity_panels(rows, list(map(_unit, scores)), 4, 2.5, title, subtitle)
-        for name, axes in panels.items():
-            for score, axis in zip(scores, axes, strict=True):
-                for index, (network, found) in enumerate(networks.items()):
-                    own = [r for r in found if r["perturbation"] == name and score.name in r]
-                    _plot_curve(
-                        axis,
-                        {
-                            row["severity"]: (
-                                row[score.name],
-                                *row["confidence_intervals"][score.name],
-                            )
-                            for row in own
-                        },
-                        score,
-                        index,
-                        network,
-                        shaded=len(networks) == 1,
-                    )
-                if score.format == PERCENT:
-                    axis.set_ylim(0, 100)
-                    axis.yaxis.set_major_locator(MultipleLocator(20))
-        if len(networks) > 1:
+        for (name, axes), score in itertools.product(panels.items(), scores):
+            axis, factor = axes[scores.index(score)], score.format.factor
+            for index, (network, found) in enumerate(networks.items()):
+                points = {
+                    row["severity"]: factor
+                    * np.array([row[score.name], *row["confidence_intervals"][score.name]])
+                    for row in found
+                    if row["perturbation"] == name and score.name in row
+                }
+                _plot_curve(axis, points, SERIES, index, network, shaded=alone)
+                for place, (value, *_) in points.items() if alone else ():
+                    axis.annotate(
+                        f"{value:.{score.format.decimals - 1}f}", (place, value), xytext=(0, 5),
+                        textcoords="offset points", ha="center", size=8,
+                    )  # fmt: skip
+            if score.format == PERCENT:
+                axis.set_ylim(0, 100)
+                axis.yaxis.set_major_locator(MultipleLocator(20))
+        if not alone:
             handles, texts = figure.axes[0].get_legend_handles_labels()
             figure.legend(handles, texts, loc="outside lower center", ncols=min(3, len(networks)))
     return figure
@@ -161,82 +155,61 @@ def _severity_panels(
         max(6.0, 0.9 + size * columns), size * lines * blocks + 0.3, title, subtitle
     )
     grid = figure.subplots(lines * blocks, columns, squeeze=False, sharey="row")
+    for axis in grid.flat:
+        axis.set_xlabel("severity (0: clean)")
+        axis.xaxis.set_major_locator(MultipleLocator(1))
+        axis.grid(True)
+    for line, axis in enumerate(grid[:, 0]):
+        axis.set_ylabel(ylabels[line % lines], parse_math=False)
     panels = {}
-    for position in range(blocks * columns):
+    for position, name in enumerate(names):
         block, column = divmod(position, columns)
-        axes = list(grid[lines * block : lines * (block + 1), column])
-        if position >= len(names):
-            for axis in axes:
-                axis.set_visible(False)
-            continue
-        panels[names[position]] = axes
-        axes[0].set_title(names[position].replace("_", " "))
-        for axis, ylabel in zip(axes, ylabels, strict=True):
-            axis.set_xlabel("severity (0: clean)")
-            axis.xaxis.set_major_locator(MultipleLocator(1))
-            axis.grid(True)
-            if column == 0:
-                axis.set_ylabel(ylabel, parse_math=False)
+        panels[name] = list(grid[lines * block : lines * (block + 1), column])
+        panels[name][0].set_title(name.replace("_", " "))
+    for axis in grid[lines * (blocks - 1) :, len(names) - columns * (blocks - 1) :].flat:
+        axis.set_visible(False)
     return figure, panels
 
 
 def _plot_curve(
     axis: Axes,
-    points: Mapping[int, Sequence[float]],
-    score: Score,
+    points: Mapping[int, Sequence[float] | np.ndarray],
+    colors: Sequence[str],
     index: int,
     label: str,
     *,
     shaded: bool,
 ) -> None:
-    """A line through severity → value, lower and upper bound, in a network's colour."""
+    """A line through severity → value, lower and upper bound, the ``index``-th of its panel."""
     if not points:
         return
-    y, low, high = score.format.factor * np.array(list(points.values())).T
-    look: dict[str, Any] = {
-        "color": SERIES[index % len(SERIES)],
-        "marker": MARKERS[index % len(MARKERS)],
-        "markersize": 4.5,
-        "label": label,
-    }
-    if not shaded:
+    x, (y, low, high) = list(points), np.array(list(points.values())).T
+    color, marker = colors[index % len(colors)], MARKERS[index % len(MARKERS)]
+    look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4.5, "label": label}
+    if shaded:
+        axis.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+        axis.plot(x, y, **look)
+    else:
         # The percentile interval may leave out the estimate itself where it is near a bound.
         errors = np.maximum(0, [y - low, high - y])
-        axis.errorbar(list(points), y, errors, capsize=2, elinewidth=0.8, **look)
-        return
-    axis.fill_between(list(points), low, high, color=look["color"], alpha=0.2, linewidth=0)
-    axis.plot(list(points), y, **look)
-    for place, value in zip(points, y, strict=True):
-        axis.annotate(
-            f"{value:.{score.format.decimals - 1}f}", (place, value), xytext=(0, 5),
-            textcoords="offset points", ha="center", size=8,
-        )  # fmt: skip
+        axis.errorbar(x, y, errors, capsize=2, elinewidth=0.8, **look)
 
 
 def robustness_per_class(rows: Sequence[Mapping[str, Any]], *, title: str, images: int) -> Figure:
-    """Recall of each emotion against severity, a panel for each perturbation.
-
-    Args:
-        rows: of ``robustness.json``.
-        title: whose, on what.
-        images: number of images.
-    """
+    """Recall of each emotion against severity in the rows of ``robustness.json``."""
     subtitle = f"{how_many(images, 'image')} · shaded: 95 % interval"
+    colors = list(EMOTION_COLORS.values())
     with style():
         figure, panels = _severity_panels(rows, ["recall (%)"], 3, 3.3, title, subtitle)
         for name, (axis,) in panels.items():
-            for marker, (emotion, color) in zip(MARKERS, EMOTION_COLORS.items(), strict=True):
+            for index, emotion in enumerate(labels.EMOTIONS):
                 points = {
-                    row["severity"]: (scores["recall"], *scores["recall_interval"])
+                    row["severity"]: 100 * np.array([scores["recall"], *scores["recall_interval"]])
                     for row in rows
                     if row["perturbation"] == name
                     and (scores := row["per_class"][emotion])["recall_interval"] is not None
                 }
-                if not points:
-                    continue
-                y, low, high = 100 * np.array(list(points.values())).T
-                axis.fill_between(list(points), low, high, color=color, alpha=0.12, linewidth=0)
-                axis.plot(list(points), y, marker, ls="-", color=color, ms=4.5, label=emotion)
+                _plot_curve(axis, points, colors, index, emotion, shaded=True)
             axis.set_ylim(-2, 102)
             axis.yaxis.set_major_locator(MultipleLocator(20))
         handles, texts = figure.axes[0].get_legend_handles_labels()
@@ -260,8 +233,6 @@ def mistakes(
     Args:
         result: of the split.
         lines: the rows of the images that each line shows.
-        title: which mistakes.
-        subtitle: what they are of.
         maps: row → ``(S, S)`` saliency of the predicted emotion, at least 0; None for none.
     """
     face, bars, words, gap = 1.05, 1.75, 0.42, 0.2
@@ -326,10 +297,7 @@ def cross_table(
 ) -> Figure:
     """Every network on every dataset, as a coloured table; the darker, the better.
 
-    Args:
-        values: (network, dataset) → a value and its 95 % interval.
-        score: what it is a value of.
-        title: of the figure.
+    ``values`` are a score's: (network, dataset) → a value and its 95 % interval.
     """
     networks = list(dict.fromkeys(network for network, _ in values))
     datasets = list(dict.fromkeys(dataset for _, dataset in values))
@@ -353,11 +321,7 @@ def cross_table(
 
 
 def recall_side_by_side(recalls: Mapping[str, Mapping[str, float | None]]) -> Figure:
-    """Recall of each emotion, one bar for each network and dataset.
-
-    Args:
-        recalls: name of a bar → emotion → recall (fraction); None where it is not defined.
-    """
+    """Recall of each emotion; ``recalls``: name of a bar → emotion → fraction or None."""
     series = {name: [row[e] for e in labels.EMOTIONS] for name, row in recalls.items()}
     subtitle = "share of an emotion's images that is recognised"
     with style():

@@ -33,20 +33,15 @@ DPI = 130
 
 # Okabe & Ito, "Color Universal Design", 2008: told apart with every common colour blindness. Its
 # yellow is too pale on white, so gray takes its place.
-EMOTION_COLORS: dict[str, str] = {
-    "angry": "#D55E00",
-    "disgust": "#009E73",
-    "fear": "#CC79A7",
-    "happy": "#E69F00",
-    "sad": "#0072B2",
-    "surprise": "#56B4E9",
-    "neutral": "#808080",
-}
-SPLIT_COLORS: dict[str, str] = {"train": "#0072B2", "val": "#D55E00", "test": "#009E73"}
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
+BLUE, ORANGE, GREEN, PINK, YELLOW, SKY, GRAY = SERIES
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-"""Colours and signs of several lines, told apart in gray print too."""
-CORRECT, WRONG = "#0072B2", "#C04A00"
+"""Signs of several lines, told apart in gray print too."""
+EMOTION_COLORS = dict(
+    zip(labels.EMOTIONS, (ORANGE, GREEN, PINK, YELLOW, BLUE, SKY, GRAY), strict=True)
+)
+SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
+CORRECT, WRONG = BLUE, "#C04A00"
 
 INK, MUTED, GRID = "#1B1F24", "#5A636E", "#E3E6EA"
 STYLE: dict[str, Any] = {
@@ -272,7 +267,10 @@ def plot_cells(
             axis.text(column, row + 0.24, small, size=8.5, **place)
     axis.set_xticks(range(len(columns)), list(map(plain, columns)))
     axis.set_yticks(range(len(rows)), list(map(plain, rows)))
-    axis.tick_params(length=0, labelsize=10, pad=6)
+    axis.set_xticks(np.arange(-0.5, len(columns)), minor=True)
+    axis.set_yticks(np.arange(-0.5, len(rows)), minor=True)
+    axis.grid(which="minor", color="white", linewidth=1.5)
+    axis.tick_params(which="both", length=0, labelsize=10, pad=6)
     axis.spines[:].set_visible(False)
     return image
 

@@ -51,78 +51,58 @@ MANY_POINTS = 60  # more than this and markers would merge into a thick line
 SCORE_COLORS = {"precision": "#B9C6D6", "recall": "#7590AE", "F1": "#1F3A5F"}
 
 
-# --- sections of a page ------------------------------------------------------------------------
-
-
-def split_section(folder: Path, result: SplitResult) -> Markup:
-    """Confusion matrix, scores per emotion and a grid of predictions of one split."""
-    plot_split(folder, result)
-    return _section(folder, result, result)
+# --- the section -------------------------------------------------------------------------------
 
 
 def run_section(
     folder: Path,
-    counts: Mapping[str, Mapping[str, int]],
     results: Sequence[SplitResult],
-    rows: Sequence[Mapping[str, float]],
-    best_epoch: int | None,
+    history: Sequence[Mapping[str, Any]] = (),
+    best_epoch: int | None = None,
+    counts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Markup:
-    """Figures of a training run: of the last of ``results``, with predictions of the first.
+    """Write the figures of a run and show those of its last split, with predictions of the first.
 
     Args:
         folder: of the run.
-        counts: images of each split and emotion.
-        results: of val, and of test where it was measured.
-        rows: of ``history.csv``.
+        results: of val, and of test where it was measured; of an evaluation one.
+        history: the rows of ``history.csv``; none without a training.
         best_epoch: the one that is marked.
+        counts: images of each split and emotion, of a training.
     """
-    place = folder / "figures"
-    save(training_curves(rows, best_epoch), place / "curves.png")
-    title = f"Class balance of {results[0].metrics['dataset']}"
-    save(class_balance(counts, title=title), place / "class_balance.png")
+    plots = {"curves": training_curves(history, best_epoch)} if history else {}
+    if counts is not None:
+        title = f"Class balance of {results[0].metrics['dataset']}"
+        plots["class_balance"] = class_balance(counts, title=title)
     for result in results:
-        plot_split(folder, result)
-    return _section(folder, results[-1], results[0], trained=True)
-
-
-def _section(
-    folder: Path, result: SplitResult, pictured: SplitResult, trained: bool = False
-) -> Markup:
+        dataset, split = result.metrics["dataset"], result.metrics["split"]
+        matrix, shown = np.array(result.metrics["confusion_matrix"]), f"{dataset}, {split}"
+        plots |= {
+            f"confusion_matrix_{split}": confusion_matrix(
+                matrix, title=f"Confusion matrix: {shown}"
+            ),
+            f"per_class_{split}": per_class(
+                result.metrics["per_class"], title=f"Per emotion: {shown}"
+            ),
+            f"predictions_{split}": prediction_grid(result, title=f"Predictions: {shown}"),
+        }
     return render(
         "run_figures.html.j2",
-        place=folder / "figures",
-        trained=trained,
-        metrics=result.metrics,
-        pictured=pictured.metrics,
-        grid=len(pick_grid(pictured)),
+        files={name: save(one, folder / "figures" / f"{name}.png") for name, one in plots.items()},
+        metrics=results[-1].metrics,
+        pictured=results[0].metrics,
+        grid=len(pick_grid(results[0])),
     )
-
-
-def plot_split(folder: Path, result: SplitResult) -> None:
-    """Write the figures of one split into ``folder/figures``."""
-    dataset, split = result.metrics["dataset"], result.metrics["split"]
-    shown = f"{dataset}, {split}"
-    for name, figure in {
-        "confusion_matrix": confusion_matrix(
-            np.array(result.metrics["confusion_matrix"]), title=f"Confusion matrix: {shown}"
-        ),
-        "per_class": per_class(result.metrics["per_class"], title=f"Per emotion: {shown}"),
-        "predictions": prediction_grid(result, title=f"Predictions: {shown}"),
-    }.items():
-        save(figure, folder / "figures" / f"{name}_{split}.png")
 
 
 # --- training ----------------------------------------------------------------------------------
 
 
 def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> Figure:
-    """Loss, accuracy, macro-F1 and learning rate over the epochs.
+    """Loss, accuracy, macro-F1 and learning rate over the epochs, from ``history.csv``.
 
-    Args:
-        history: the rows of ``history.csv``, one per epoch from 0. A value that is absent, None or
-            NaN is left out, and the line goes on to the next one (validation may run every few
-            epochs only).
-        best_epoch: the epoch of the checkpoint that is kept; marked in every panel.
+    A value that is absent, None or NaN is left out, and the line goes on to the next one
+    (validation may run every few epochs only).
     """
     epochs = [row["epoch"] for row in history]
     parts = [how_many(len(history), "epoch")]
@@ -199,9 +179,7 @@ def _plot_curves(
 def confusion_matrix(counts: np.ndarray, *, title: str) -> Figure:
     """Percent of each true emotion's images by predicted emotion, with the counts.
 
-    Args:
-        counts: ``(7, 7)`` int, rows true, columns predicted, in the schema's order.
-        title: whose predictions on what; the number of images is added below it.
+    ``counts``: ``(7, 7)`` int, rows true, columns predicted, in the schema's order.
     """
     support, total = counts.sum(axis=1), int(counts.sum())
     shares = np.full(counts.shape, np.nan)
@@ -236,13 +214,7 @@ def confusion_matrix(counts: np.ndarray, *, title: str) -> Figure:
 
 
 def per_class(scores: Mapping[str, Mapping[str, Any]], *, title: str) -> Figure:
-    """Precision, recall and F1 of each emotion.
-
-    Args:
-        scores: ``per_class`` of ``metrics.json``. The recall of an emotion without images is not
-            defined.
-        title: whose predictions on what; the number of images is added below it.
-    """
+    """Precision, recall and F1 of each emotion, from ``per_class`` of ``metrics.json``."""
     rows = [scores[emotion] for emotion in labels.EMOTIONS]
     series = {name: [row[name.lower()] for row in rows] for name in SCORE_COLORS}
     series["recall"] = [row["recall"] if row["support"] else None for row in rows]

@@ -70,7 +70,8 @@ def write_run_report(
             "per_class": _per_class(splits),
             "data": None if data is None else dataset_section(data, left_out),
             "sections": sections,
-            "history": _history(history),
+            "history": _history_table(history) if history else None,
+            "best": _best_row(history),
             "config_yaml": config_yaml,
             "provenance": tree(provenance),
         },
@@ -116,16 +117,18 @@ def _per_class(splits: Mapping[str, Mapping[str, Any]]) -> Table:
     )
 
 
-def _history(history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _history_table(history: Sequence[Mapping[str, Any]]) -> Table:
     columns = list(dict.fromkeys(key for row in history for key in row))
+    headings = [HEADINGS.get(one, one.replace("_", " ").capitalize()) for one in columns]
+    rows = [[_history_cell(column, row.get(column)) for column in columns] for row in history]
+    return Table("epochs", headings, rows, sortable=True)
+
+
+def _best_row(history: Sequence[Mapping[str, Any]]) -> int | None:
+    """The epoch of the checkpoint that is kept: the first with the highest macro-F1 on val."""
     scores = [to_number(row.get("val_macro_f1")) for row in history]
     known = [score for score in scores if score is not None]
-    return {
-        "columns": [HEADINGS.get(one, one.replace("_", " ").capitalize()) for one in columns],
-        "rows": [[_history_cell(column, row.get(column)) for column in columns] for row in history],
-        # The checkpoint that is kept: the first with the highest validation macro-F1.
-        "best": scores.index(max(known)) if known else None,
-    }
+    return scores.index(max(known)) if known else None
 
 
 def _history_cell(column: str, value: object) -> Cell:

@@ -169,10 +169,7 @@ def _overlay(face: np.ndarray, values: np.ndarray | None, top: float) -> np.ndar
 def region_bars(report: Mapping[str, Any], images: int, *, title: str) -> Figure:
     """The share of saliency in each region by method, with the region's share of the area.
 
-    Args:
-        report: ``regions.standard`` or ``regions.drawn`` of the summary.
-        images: how many.
-        title: of which network on what; the number of images is added below it.
+    ``report`` is ``regions.standard`` or ``regions.drawn`` of the summary.
     """
     areas = report["area"]
     shares = {
@@ -183,12 +180,7 @@ def region_bars(report: Mapping[str, Any], images: int, *, title: str) -> Figure
 
 
 def expressive_bars(report: Mapping[str, Any], *, title: str) -> Figure:
-    """The share of saliency in the regions that make each expression, with their area.
-
-    Args:
-        report: ``regions.standard`` or ``regions.drawn`` of the summary.
-        title: of which network on what; the number of images is added below it.
-    """
+    """The share of saliency in the regions that make each expression, with their area."""
     entries = report["expressive"]
     names = ["\n".join([emotion, *entry["regions"]]) for emotion, entry in entries.items()]
     areas = [entry["area"] for entry in entries.values()]
@@ -234,11 +226,7 @@ def _bars(
 def faithfulness_curves(found: Mapping[str, Any], *, title: str) -> Figure:
     """Probability of the explained emotion while pixels are deleted and inserted.
 
-    A row for each replacement of deleted pixels.
-
-    Args:
-        found: ``faithfulness`` of the summary.
-        title: of which network on what; the number of images is added below it.
+    A row for each replacement of deleted pixels; ``found`` is ``faithfulness`` of the summary.
     """
     subtitle = (
         f"{how_many(found['images'], 'correctly recognised image')} · dashed: random order of the "
@@ -277,9 +265,7 @@ def _plot_probabilities(axis: Axes, own: Mapping[str, Any], kind: str) -> None:
 def sanity_curves(found: Mapping[str, Any], *, title: str) -> Figure:
     """Rank correlation with the trained network's maps while weights become random.
 
-    Args:
-        found: ``sanity`` of the summary.
-        title: of which network on what; the number of images is added below it.
+    ``found`` is ``sanity`` of the summary.
     """
     stages = found["stages"]
     subtitle = (

@@ -56,27 +56,9 @@ def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Mark
     regions = []
     for kind, (suffix, words) in REGIONS.items():
         report = summary["regions"][kind]
-        if report is None:
-            continue
-        plots[f"regions_{suffix}"] = figures.region_bars(
-            report, len(explanation.target), title=f"Saliency by region of the face: {shown}"
-        )
-        if report["expressive"]:
-            plots[f"expressive_{suffix}"] = figures.expressive_bars(
-                report, title=f"Saliency in the regions that make an expression: {shown}"
-            )
-        regions.append(
-            {
-                "suffix": suffix,
-                "words": words,
-                "table": region_table(report, suffix),
-                "expressive": expressive_table(report, suffix) if report["expressive"] else None,
-                "images": sum(entry["images"] for entry in report["expressive"].values()),
-                "above": {
-                    METHOD_NAMES[method]: _above(report, method) for method in report["methods"]
-                },
-            }
-        )
+        if report is not None:
+            regions.append(_describe_regions(report, suffix, words))
+            plots |= _plot_regions(report, suffix, len(explanation.target), shown)
     files = {
         name: save(figure, folder / "figures" / f"saliency_{name}.png")
         for name, figure in plots.items()
@@ -94,6 +76,35 @@ def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Mark
         better={kind: _better(summary["faithfulness"], kind) for kind in KINDS},
         outlasting=outlasting(summary["sanity"]),
     )
+
+
+def _plot_regions(
+    report: Mapping[str, Any], suffix: str, images: int, shown: str
+) -> dict[str, Figure]:
+    title = f"Saliency by region of the face: {shown}"
+    plots = {f"regions_{suffix}": figures.region_bars(report, images, title=title)}
+    if report["expressive"]:
+        title = f"Saliency in the regions that make an expression: {shown}"
+        plots[f"expressive_{suffix}"] = figures.expressive_bars(report, title=title)
+    return plots
+
+
+def _describe_regions(report: Mapping[str, Any], suffix: str, words: str) -> dict[str, Any]:
+    entries = report["expressive"].values()
+    ratios = {
+        METHOD_NAMES[method]: [entry["methods"][method]["ratio"] for entry in entries]
+        for method in report["methods"]
+    }
+    return {
+        "suffix": suffix,
+        "words": words,
+        "table": region_table(report, suffix),
+        "expressive": expressive_table(report, suffix) if entries else None,
+        "images": sum(entry["images"] for entry in entries),
+        # For how many emotions a method has more saliency there than an even map would.
+        "above": {name: sum((ratio or 0) > 1 for ratio in own) for name, own in ratios.items()},
+        "emotions": len(entries),
+    }
 
 
 def confusion_table(entries: list[dict[str, Any]]) -> Table:
@@ -146,12 +157,6 @@ def expressive_table(report: Mapping[str, Any], suffix: str) -> Table:
     names = [_upper(METHOD_NAMES[method]) for method in report["methods"]]
     columns = ["Emotion", "Regions", "Images", "Area", *names]
     return Table(f"saliency-expressive-{suffix}", columns, rows)
-
-
-def _above(report: Mapping[str, Any], method: str) -> str:
-    """For how many emotions a method has more saliency there than an even map would."""
-    ratios = [entry["methods"][method]["ratio"] for entry in report["expressive"].values()]
-    return f"{sum(ratio is not None and ratio > 1 for ratio in ratios)} of {len(ratios)}"
 
 
 def saliency_checks_table(summary: Mapping[str, Any]) -> Table:

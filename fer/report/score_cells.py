@@ -19,20 +19,16 @@ LEAKS = {"leaks": "exactly", "near_leaks": "exactly or nearly"}
 """Measurements without copies of earlier splits' images, and which copies those are."""
 
 
-def score_cell(row: Mapping[str, Any], score: Score) -> Cell:
+def score_cell(row: Mapping[str, Any], score: Score, form: Format | None = None) -> Cell:
     """The score of a mapping such as ``metrics.json``, with its interval."""
-    return _cell(row, score, score.format)
+    value, form = row.get(score.name), form or score.format
+    bounds = (row.get("confidence_intervals") or {}).get(score.name)
+    return Cell(form.text(value), to_number(value), form.interval(bounds))
 
 
 def share_cell(row: Mapping[str, Any], score: Score) -> Cell:
     """What is left of a score, as a share of it, with its interval."""
-    return _cell(row, score, PERCENT)
-
-
-def _cell(row: Mapping[str, Any], score: Score, form: Format) -> Cell:
-    value = row.get(score.name)
-    bounds = (row.get("confidence_intervals") or {}).get(score.name)
-    return Cell(form.text(value), to_number(value), form.interval(bounds))
+    return score_cell(row, score, PERCENT)
 
 
 def change_cell(value: float, bounds: tuple[float, float], score: Score) -> Cell:

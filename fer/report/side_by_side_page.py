@@ -18,10 +18,14 @@ from fer.report.figures import SERIES, save
 from fer.report.page import Cell, Table, count_cell, percent_cell, write_page
 from fer.report.run_figures import confusion_matrix
 from fer.report.score_cells import change_cell, score_cell
-from fer.runs.side_by_side import Collection, unlike
+from fer.runs.side_by_side import Collection, Job, unlike
 
 MOST_MATRICES = 9
 """With more jobs than these, their own pages have the confusion matrices."""
+
+
+Row = tuple[Job, str, str, Mapping[str, Any]]
+"""An evaluation, its network's name, what it is measured on, and its row of cross_dataset.csv."""
 
 
 def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
@@ -31,8 +35,11 @@ def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
         folder: of the sweep.
         collection: its evaluations and what they say together.
     """
-    jobs = collection.jobs
-    labelled = list(zip(_labels(collection), collection.rows, strict=True))
+    jobs, place = collection.jobs, folder / "figures"
+    rows: list[Row] = list(
+        zip(jobs, collection.names, collection.places, collection.rows, strict=True)
+    )
+    lost = [row for row in rows if row[3].get("drop_accuracy") is not None]
     return write_page(
         folder / "report.html",
         "side_by_side.html.j2",
@@ -41,37 +48,36 @@ def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
             "networks": len({job.network for job in jobs}),
             "sets": len({job.data for job in jobs}),
             "notes": list(dict.fromkeys(note for job in jobs for note in job.run["notes"])),
-            "cross": _cross_table(collection),
-            "cross_figures": _plot_cross(folder, collection),
-            "recall": _plot_recall(folder, collection),
-            "images": {label: row["samples"] for label, row in labelled},
-            "losses": [(label, row) for label, row in labelled if _is_lost(row)],
-            "priors": _prior_table(labelled),
+            "images": {_label(row): row[0].metrics["samples"] for row in rows},
+            "cross": _cross_table(rows),
+            "cross_figures": _plot_cross(place, rows),
+            "recall": _plot_recall(place, rows),
+            "losses": [(_label(row), row[3]) for row in lost],
+            "priors": _prior_table(lost),
             "comparisons": _comparison_table(collection.comparisons),
-            "unlike": _differences(collection),
-            "robustness": _plot_robustness(folder, collection),
-            "matrices": _plot_matrices(folder, collection),
+            "unlike": _differences(jobs),
+            "robustness": _plot_robustness(place, rows),
+            "matrices": _plot_matrices(place, rows),
         },
     )
 
 
-def _labels(collection: Collection) -> list[str]:
-    """Of each job: its network, and what it is measured on."""
-    return list(map("{} → {}".format, collection.names, collection.places))
+def _label(row: Row) -> str:
+    """The network, and what it is measured on."""
+    _, name, place, _ = row
+    return f"{name} → {place}"
 
 
-def _cross_table(collection: Collection) -> Table:
+def _cross_table(rows: Sequence[Row]) -> Table:
     scores = shown_in("comparisons")
-    rows = [
+    cells = [
         [
-            Cell(label, link=f"{quote(job.folder.name)}/report.html"),
-            *(score_cell(job.metrics, score) for score in scores),
-            *(_lost(row, score) for score in scores),
-            count_cell(row["samples"]),
+            Cell(_label(row), link=f"{quote(row[0].folder.name)}/report.html"),
+            *(score_cell(row[0].metrics, score) for score in scores),
+            *(_lost(row[3], score) for score in scores),
+            count_cell(row[0].metrics["samples"]),
         ]
-        for job, label, row in zip(
-            collection.jobs, _labels(collection), collection.rows, strict=True
-        )
+        for row in rows
     ]
     columns = [
         "Network → measured on",
@@ -79,7 +85,7 @@ def _cross_table(collection: Collection) -> Table:
         *(f"{score.title} {'lost' if score.higher_is_better else 'gained'}" for score in scores),
         "Images",
     ]
-    return Table("cross", columns, rows, sortable=True)
+    return Table("cross", columns, cells, sortable=True)
 
 
 def _lost(row: Mapping[str, Any], score: Score) -> Cell:
@@ -91,43 +97,36 @@ def _lost(row: Mapping[str, Any], score: Score) -> Cell:
     return Cell(score.format.digits(worse).replace("-", "−"), worse)
 
 
-def _plot_cross(folder: Path, collection: Collection) -> dict[str, Path]:
+def _plot_cross(place: Path, rows: Sequence[Row]) -> dict[str, Path]:
     """A table of each score as a figure, by the score's name in words."""
     found = {}
     for score in shown_in("comparisons"):
         measured = {
-            (name, place): (
+            (name, shown): (
                 job.metrics[score.name],
                 job.metrics["confidence_intervals"][score.name],
             )
-            for job, name, place in zip(
-                collection.jobs, collection.names, collection.places, strict=True
-            )
+            for job, name, shown, _ in rows
             if score.name in job.metrics
         }
         if measured:
             title = f"Every network on every dataset: {score.heading}"
             figure = figures.cross_table(measured, score=score, title=title)
-            found[score.heading] = save(figure, folder / "figures" / f"cross_{score.name}.png")
+            found[score.heading] = save(figure, place / f"cross_{score.name}.png")
     return found
 
 
-def _plot_recall(folder: Path, collection: Collection) -> Path | None:
-    if len(collection.jobs) > len(SERIES):  # each has a colour of its own
+def _plot_recall(place: Path, rows: Sequence[Row]) -> Path | None:
+    if len(rows) > len(SERIES):  # each has a colour of its own
         return None
     recalls = {
-        label: {emotion: row[f"recall_{emotion}"] for emotion in labels.EMOTIONS}
-        for label, row in zip(_labels(collection), collection.rows, strict=True)
+        _label(row): {emotion: row[3][f"recall_{emotion}"] for emotion in labels.EMOTIONS}
+        for row in rows
     }
-    return save(figures.recall_side_by_side(recalls), folder / "figures" / "recall.png")
+    return save(figures.recall_side_by_side(recalls), place / "recall.png")
 
 
-def _is_lost(row: Mapping[str, Any]) -> bool:
-    """Whether the network was measured on its own dataset too."""
-    return row.get("drop_accuracy") is not None
-
-
-def _prior_table(labelled: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+def _prior_table(lost: Sequence[Row]) -> Table:
     columns = {
         "accuracy_source_priors": "Emotions as frequent as in its own",
         "accuracy_adjusted": "Accuracy, adjusted",
@@ -135,23 +134,22 @@ def _prior_table(labelled: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     }
     rows = [
         [
-            Cell(label),
-            percent_cell(row["accuracy"] + row["drop_accuracy"]),
-            percent_cell(row["accuracy"]),
-            *(percent_cell(row[column]) for column in columns),
+            Cell(_label(row)),
+            percent_cell(row[3]["accuracy"] + row[3]["drop_accuracy"]),
+            percent_cell(row[3]["accuracy"]),
+            *(percent_cell(row[3][column]) for column in columns),
         ]
-        for label, row in labelled
-        if _is_lost(row)
+        for row in lost
     ]
     headings = ["Accuracy on its own dataset", "Accuracy here", *columns.values()]
     return Table("priors", ["Network → measured on", *headings], rows, sortable=True)
 
 
-def _differences(collection: Collection) -> list[str]:
+def _differences(jobs: Sequence[Job]) -> list[str]:
     """In what measurements differ whose networks could be compared otherwise."""
     found = {
         words
-        for one, other in itertools.combinations(collection.jobs, 2)
+        for one, other in itertools.combinations(jobs, 2)
         if one.network != other.network and one.place == other.place
         for words in unlike(one, other)
     }
@@ -178,39 +176,25 @@ def _comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> Table:
     return Table("comparison", headings, rows, sortable=True)
 
 
-def _plot_robustness(folder: Path, collection: Collection) -> list[tuple[str, int, Path]]:
+def _plot_robustness(place: Path, rows: Sequence[Row]) -> list[tuple[str, int, Path]]:
     """For each set of images its name, its size and the curves of all networks on it."""
     entries = []
-    for index, shown in enumerate(dict.fromkeys(collection.places)):
-        own = {
-            name: job.robustness
-            for job, name, place in zip(
-                collection.jobs, collection.names, collection.places, strict=True
-            )
-            if place == shown and job.robustness
-        }
+    for index, shown in enumerate(dict.fromkeys(row[2] for row in rows)):
+        own = {name: job.robustness for job, name, on, _ in rows if on == shown and job.robustness}
         if own:
             samples = next(iter(own.values()))[0]["samples"]
-            figure = figures.robustness_curves(
-                own,
-                title=f"Robustness: {shown}",
-                subtitle=f"{how_many(samples, 'image')} · bars: 95 % interval",
-            )
-            path = save(figure, folder / "figures" / f"robustness_{index}.png")
-            entries.append((shown, samples, path))
+            subtitle = f"{how_many(samples, 'image')} · bars: 95 % interval"
+            title = f"Robustness: {shown}"
+            figure = figures.robustness_curves(own, title=title, subtitle=subtitle)
+            entries.append((shown, samples, save(figure, place / f"robustness_{index}.png")))
     return entries
 
 
-def _plot_matrices(folder: Path, collection: Collection) -> dict[str, Path]:
+def _plot_matrices(place: Path, rows: Sequence[Row]) -> dict[str, Path]:
     """The confusion matrix of each evaluation; none of many."""
-    if len(collection.jobs) > MOST_MATRICES:
-        return {}
-    return {
-        label: save(
-            confusion_matrix(
-                np.array(job.metrics["confusion_matrix"]), title=f"Confusion matrix: {label}"
-            ),
-            folder / "figures" / f"confusion_matrix_{job.folder.name}.png",
-        )
-        for job, label in zip(collection.jobs, _labels(collection), strict=True)
-    }
+    found = {}
+    for row in rows if len(rows) <= MOST_MATRICES else ():
+        matrix = np.array(row[0].metrics["confusion_matrix"])
+        figure = confusion_matrix(matrix, title=f"Confusion matrix: {_label(row)}")
+        found[_label(row)] = save(figure, place / f"confusion_matrix_{row[0].folder.name}.png")
+    return found

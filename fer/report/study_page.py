@@ -25,28 +25,27 @@ from fer.runs.state import disparities
 
 
 def write_study(study: Study, parameters: int) -> Path:
-    """Write ``study.json`` and ``report.html``, the page last.
+    """Write ``study.json`` and, last, the page.
 
     Args:
         study: of which every stage is complete.
         parameters: of its network.
-
-    Returns:
-        The page.
 
     Raises:
         DataError: a file of a run cannot be read.
     """
     results = gather(study, parameters)
     write_json(study.folder / RESULTS, results)
-    # Each network on its own dataset.
+    summary = {(row["train_dataset"], row["test_dataset"]): row for row in results["summary"]}
+    # Each network on its own dataset, a seed each.
     own = {name: of_direction(results["evaluations"], name, name) for name in study.datasets}
     metrics = {name: [one["metrics"] for one in found] for name, found in own.items()}
-    summary = {(row["train_dataset"], row["test_dataset"]): row for row in results["summary"]}
     areas = {
         f"{name}: ": [one.get("robustness", {}).get("relative_area", {}) for one in found]
         for name, found in metrics.items()
     }
+    unlike = describe_unlike(results["evaluations"])
+    notes = [note for found in own.values() for one in found for note in one["notes"]]
     return write_page(
         study.page,
         "study.html.j2",
@@ -54,15 +53,7 @@ def write_study(study: Study, parameters: int) -> Path:
             "title": "One compact CNN, one recipe: " + " and ".join(study.datasets),
             "results": results,
             "seed": study.seeds[0],
-            "notes": [
-                *describe_unlike(results["evaluations"]),
-                *disparities(results["trainings"]),
-                *dict.fromkeys(
-                    note for found in own.values() for e in found for note in e["notes"]
-                ),
-            ],
-            "folder": study.folder,
-            "across": study.folder / "evaluate" / "figures",
+            "notes": [*unlike, *disparities(results["trainings"]), *dict.fromkeys(notes)],
             "homes": [
                 {
                     "name": name,
@@ -70,10 +61,16 @@ def write_study(study: Study, parameters: int) -> Path:
                     "most_frequent": most_frequent(found[0]),
                     "leak_free": leak_free_means(found),
                     "figures": study.folder / own[name][0]["folder"] / "figures",
-                    "curves": study.folder / _training(results, name) / "figures" / "curves.png",
+                    "curves": _curves(study, name),
                 }
                 for name, found in metrics.items()
             ],
+            "away": [
+                _describe_transfer(results, summary, *pair)
+                for pair in summary
+                if len(set(pair)) > 1
+            ],
+            "across": study.folder / "evaluate" / "figures",
             "short": score_table(
                 "short",
                 "Dataset",
@@ -88,16 +85,6 @@ def write_study(study: Study, parameters: int) -> Path:
                 shown_in("comparisons"),
                 spread_cell,
             ),
-            "away": [
-                {
-                    "trained_on": here,
-                    "measured_on": there,
-                    "lost": summary[here, here]["accuracy"]["mean"] - row["accuracy"]["mean"],
-                    **_shared(results, here, there),
-                }
-                for (here, there), row in summary.items()
-                if here != there
-            ],
             "emotions": emotion_table("emotions", {f"{n}: ": own for n, own in metrics.items()}),
             "trainings": _training_table(results),
             "robustness": area_table("robustness", areas),
@@ -106,9 +93,29 @@ def write_study(study: Study, parameters: int) -> Path:
     )
 
 
-def _training(results: Mapping[str, Any], name: str) -> str:
-    """The folder of a dataset's first training."""
-    return str(next(one["folder"] for one in results["trainings"] if one["dataset"] == name))
+def _curves(study: Study, name: str) -> Path:
+    """The curves of a dataset's first training."""
+    folder = study.trainings[name, study.seeds[0]].folder
+    assert folder is not None
+    return folder / "figures" / "curves.png"
+
+
+def _describe_transfer(
+    results: Mapping[str, Any], summary: Mapping[tuple[str, str], Any], here: str, there: str
+) -> dict[str, Any]:
+    """What is lost from one dataset to another, and the images that they share."""
+    shared = [one["shared"] for one in of_direction(results["evaluations"], here, there)]
+    exact, near = shared[0]["exact"], shared[0]["exact_or_near"]
+    without = [one["without"] for one in shared]
+    home, away = summary[here, here]["accuracy"], summary[here, there]["accuracy"]
+    return {
+        "trained_on": here,
+        "measured_on": there,
+        "lost": home["mean"] - away["mean"],
+        "exact": exact,
+        "near": None if near is None else near - exact,
+        "without": mean(one["accuracy"] for one in without) if all(without) else None,
+    }
 
 
 def spread_cell(row: Mapping[str, Any], score: Score) -> Cell:
@@ -120,18 +127,6 @@ def spread_cell(row: Mapping[str, Any], score: Score) -> Cell:
     if found["sd"] is not None:
         spread = f"± {form.digits(found['sd'])} (seeds)"
     return Cell(form.text(found["mean"]), found["mean"], spread)
-
-
-def _shared(results: Mapping[str, Any], here: str, there: str) -> dict[str, Any]:
-    """What one direction's test images share with what the network learned from."""
-    shared = [one["shared"] for one in of_direction(results["evaluations"], here, there)]
-    exact, near = shared[0]["exact"], shared[0]["exact_or_near"]
-    without = [one["without"] for one in shared]
-    return {
-        "exact": exact,
-        "near": None if near is None else near - exact,
-        "without": mean(one["accuracy"] for one in without) if all(without) else None,
-    }
 
 
 def _training_table(results: Mapping[str, Any]) -> Table:

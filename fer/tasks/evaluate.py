@@ -38,7 +38,7 @@ from fer.report.evaluation_sections import (
     robustness_section,
     subgroups_section,
 )
-from fer.report.run_figures import split_section
+from fer.report.run_figures import run_section
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.ownership import hold
@@ -163,7 +163,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         data=data.prepared.integrity,
         left_out=describe_left_out(data),
-        sections=[split_section(folder, result), *sections],
+        sections=[run_section(folder, [result]), *sections],
     )
     print_summary(folder, result, None, notes)
 

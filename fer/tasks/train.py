@@ -295,7 +295,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     }
     write_json(folder / "run.json", record)
     counts = data.prepared.integrity["counts"]
-    figures = run_section(folder, counts, results, history.rows, history.best_epoch)
+    figures = run_section(folder, results, history.rows, history.best_epoch, counts)
     log_results(run.loggers, hyper_parameters(cfg), results)
     write_run_report(
         folder / FINISHED,

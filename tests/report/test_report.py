@@ -595,7 +595,7 @@ def test_report_lists_the_epochs_and_marks_the_best(tmp_path: Path) -> None:
     assert rows[1][-1] == "2,331"
     marked = [a.get("class") for t, a in page.tags if t == "tr" and a.get("class")]
     assert marked == ["best"]
-    assert source[source.index('<tr class="best">') :].split("</td>")[0].endswith(">1")
+    assert source[source.index('<tr class="best">') :].split("</th>")[0].endswith(">1")
     assert "Epochs (3)" in page.text
 
 
