@@ -11,7 +11,6 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from fer.core import labels
 from fer.core.words import how_many, percent
@@ -21,13 +20,13 @@ from fer.evaluation.robustness import Robustness
 from fer.evaluation.scores import shown_in
 from fer.report import evaluation_figures as figures
 from fer.report.figures import save
-from fer.report.page import Cell, Table, percent_cell, render
+from fer.report.page import Cell, Section, Table, percent_cell, render
 from fer.report.score_cells import change_cell, score_cell, score_table, share_cell
 
 IMAGES_A_LINE = 4
 
 
-def calibration_section(folder: Path, result: SplitResult, shown: str) -> Markup:
+def calibration_section(folder: Path, result: SplitResult, shown: str) -> Section:
     """Confidence against accuracy, and what temperature scaling makes of it."""
     metrics = result.metrics
     series = {"as it is": (metrics["reliability"], metrics["expected_calibration_error"])}
@@ -45,7 +44,7 @@ def calibration_section(folder: Path, result: SplitResult, shown: str) -> Markup
     )
 
 
-def subgroups_section(subgroups: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Markup:
+def subgroups_section(subgroups: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section:
     """Scores of the images that share an attribute."""
     tables = [
         score_table(
@@ -66,7 +65,7 @@ def robustness_section(
     examples: Mapping[str, Sequence[np.ndarray]],
     faces: np.ndarray,
     shown: str,
-) -> Markup:
+) -> Section:
     """What damage does to the scores.
 
     Args:
@@ -201,7 +200,7 @@ def errors_section(
     confident: np.ndarray,
     maps: Mapping[int, np.ndarray] | None,
     method: str | None,
-) -> Markup:
+) -> Section:
     """Galleries of mistakes.
 
     Args:

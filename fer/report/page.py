@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2.environment import TemplateModule
 
 from fer.core.errors import DataError
 from fer.core.files import write_text
@@ -71,19 +71,23 @@ def percent_cell(value: object, detail: str | None = None) -> Cell:
     return Cell(percent(value), to_number(value), detail)
 
 
+Section = TemplateModule
+"""A part of a page: HTML that a template has made and escaped."""
+
+
 def write_page(path: Path, template: str, content: Mapping[str, Any]) -> Path:
     """Render a template of this package into the file ``path``, atomically."""
     # A file name that is not UTF-8 reaches us with surrogates, which UTF-8 cannot write.
-    return write_text(path, plain(render(template, **content)))
+    return write_text(path, plain(str(render(template, **content))))
 
 
-def render(template: str, **content: Any) -> Markup:
-    """HTML from a template of this package: a whole page, or sections of one.
+def render(template: str, **content: Any) -> Section:
+    """A whole page, or a part of one, from a template of this package.
 
     Raises:
         DataError: a figure cannot be read or is not a PNG file.
     """
-    return Markup(environment().get_template(template).render(content))
+    return environment().get_template(template).make_module(content)
 
 
 def fragment(name: str, content: Any) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -35,7 +34,7 @@ from fer.report.figures import (
     say,
     style,
 )
-from fer.report.page import render
+from fer.report.page import Section, render
 
 GRID = 32
 """Images in the grid of predictions."""
@@ -60,7 +59,7 @@ def run_section(
     history: Sequence[Mapping[str, Any]] = (),
     best_epoch: int | None = None,
     counts: Mapping[str, Mapping[str, int]] | None = None,
-) -> Markup:
+) -> Section:
     """Write the figures of a run and show those of its last split, with predictions of the first.
 
     Args:

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from fer.core.words import ABSENT, to_number, whole
 from fer.evaluation.scores import SCORES, shown_in
 from fer.report.dataset_page import dataset_section
-from fer.report.page import Cell, Table, count_cell, percent_cell, tree, write_page
+from fer.report.page import Cell, Section, Table, count_cell, percent_cell, tree, write_page
 from fer.report.score_cells import emotion_table, leak_free, score_cell
 
 HEADINGS = {
@@ -31,7 +29,7 @@ def write_run_report(
     subtitle: str,
     notes: Sequence[str],
     metrics: Mapping[str, Any],
-    sections: Sequence[Markup],
+    sections: Sequence[Section],
     provenance: Mapping[str, Any],
     config_yaml: str,
     history: Sequence[Mapping[str, Any]] = (),

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from fer.core.words import ABSENT
 from fer.evaluation.explanation import REPLACEMENTS, Explanation
 from fer.report import saliency_figures as figures
 from fer.report.figures import save
-from fer.report.page import Cell, Table, count_cell, percent_cell, render
+from fer.report.page import Cell, Section, Table, count_cell, percent_cell, render
 from fer.report.saliency_figures import KINDS, METHOD_NAMES
 
 VERDICTS = {"better": "yes", "worse": "no, worse", "not better": "no", None: "too few images"}
@@ -29,7 +28,7 @@ REGIONS = {
 """Where the regions of the face are from → ending of names, and the words for it."""
 
 
-def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Markup:
+def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Section:
     """Write every figure into ``folder/figures/saliency_*.png`` and put the sections together.
 
     Args:

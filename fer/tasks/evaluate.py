@@ -11,7 +11,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from markupsafe import Markup
 from omegaconf import DictConfig, OmegaConf
 
 from fer.core.application import locate, own_folders
@@ -38,6 +37,7 @@ from fer.report.evaluation_sections import (
     robustness_section,
     subgroups_section,
 )
+from fer.report.page import Section
 from fer.report.run_figures import run_section
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
@@ -197,7 +197,7 @@ def evaluate_robustness(
     data: EmotionDataModule,
     computing: Computing,
     result: SplitResult,
-) -> Markup:
+) -> Section:
     """Measure the damaged images; writes ``robustness.json`` and ``robustness.csv``."""
     shown = f"{data.dataset_name}, {cfg.split}"
     at_size: dict[int, np.ndarray] = {}
@@ -264,7 +264,7 @@ def evaluate_mistakes(
     computing: Computing,
     result: SplitResult,
     shown: str,
-) -> list[Markup]:
+) -> list[Section]:
     """Galleries of mistakes and, where they are asked for, saliency maps (``saliency.json``)."""
     confusions, confident = error_rows(result, **resolved(cfg.errors))
     if cfg.get("saliency") is None:

@@ -573,7 +573,7 @@ def test_input_that_does_not_fit_is_refused() -> None:
 def test_sections_have_figures_and_say_what_the_numbers_say(
     explanation: Explanation, tmp_path: Path
 ) -> None:
-    page = Page(pages.saliency_section(tmp_path, explanation, "faces, val"))
+    page = Page(str(pages.saliency_section(tmp_path, explanation, "faces, val")))
     files = sorted(path.name for path in (tmp_path / "figures").iterdir())
     assert files == [
         f"saliency_{name}.png"

@@ -310,7 +310,7 @@ def test_a_table_of_groups_shows_it() -> None:
     register_top2()
     groups = ["a" if index % 2 else "b" for index in range(N)]
     found = measure_subgroups(*guess(0), {"side": groups}, resamples=100)
-    header, first, _ = Page(subgroups_section(found)).tables["group-side"]
+    header, first, _ = Page(str(subgroups_section(found))).tables["group-side"]
     cell = first[header.index("Top-2 accuracy")]
     assert cell == percent_and_interval(found["side"]["a"], "top2")
 
