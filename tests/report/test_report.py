@@ -311,8 +311,8 @@ def test_prediction_grid_marks_right_and_wrong_by_sign_and_color(
 
 def test_the_font_has_every_sign_that_figures_use() -> None:
     glyphs = FT2Font(findfont("DejaVu Sans")).get_charmap()
-    source = Path(figures.__file__).read_text(encoding="utf-8")
-    assert all(ord(sign) in glyphs for sign in {*source} - {"\n"})
+    for path in Path(figures.__file__).parent.glob("*figure*.py"):
+        assert all(ord(sign) in glyphs for sign in {*path.read_text("utf-8")} - {"\n"}), path
 
 
 def test_long_and_odd_titles_are_written_as_they_are_and_fit() -> None:
