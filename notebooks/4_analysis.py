@@ -48,7 +48,6 @@
 from pathlib import Path
 
 from helpers import (
-    belief_table,
     checkpoint_option,
     cross_table,
     damage_table,
@@ -58,6 +57,7 @@ from helpers import (
     read_notes,
     run,
     run_table,
+    saliency_checks_table,
     score_table,
     setting,
     show,
@@ -254,7 +254,7 @@ show(
 
 # %% slideshow={"slide_type": "-"}
 show(
-    belief_table(home),
+    saliency_checks_table(home),
     caption="Deletion and insertion: whether the probability follows the map's order of pixels "
     "better than a random order, both when deleted pixels become the image's mean gray and when "
     "they become black. Last column: rank correlation with the map of the same "

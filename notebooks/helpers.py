@@ -615,9 +615,9 @@ def cross_table(folder: Path) -> Table:
     return Table("cross", ["Trained on", "Measured on", *measured, "Images"], rows)
 
 
-def belief_table(runs: Mapping[str, Path]) -> Table:
+def saliency_checks_table(runs: Mapping[str, Path]) -> Table:
     """Whether each method's saliency maps pass the checks, as ``saliency.json`` has it."""
-    from fer.report.saliency_sections import METHOD_NAMES
+    from fer.report.saliency_figures import METHOD_NAMES
 
     rows = []
     for name, folder in runs.items():
@@ -634,7 +634,7 @@ def belief_table(runs: Mapping[str, Path]) -> Table:
         "Insertion: than a random map",
         "Like the map of a random network",
     ]
-    return table("belief", columns, rows)
+    return table("saliency-checks", columns, rows)
 
 
 # --- words -------------------------------------------------------------------------------------

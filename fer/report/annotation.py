@@ -1,4 +1,4 @@
-"""Pictures with what was recognised drawn onto them."""
+"""Pictures with what was recognised written onto them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLOURS = {
 def annotate(image: np.ndarray, faces: Sequence[Prediction]) -> np.ndarray:
     """A copy of a picture with box, emotion and percentage of each face.
 
-    Where a prediction has no box, it stands in a strip above the picture.
+    A prediction without a box is written into a strip above the picture.
 
     Args:
         image: ``(H, W)`` or ``(H, W, 3)`` uint8.
@@ -39,7 +39,6 @@ def annotate(image: np.ndarray, faces: Sequence[Prediction]) -> np.ndarray:
     if scale > 1:
         size = (picture.width * scale, picture.height * scale)
         picture = picture.resize(size, Image.Resampling.BICUBIC)
-    unit = max(picture.size) / 50
     captions = [face for face in faces if face.box is None]
     if captions:
         font = fitting_font(max(map(label, captions), key=len), picture.width, picture.width / 18)
@@ -47,34 +46,24 @@ def annotate(image: np.ndarray, faces: Sequence[Prediction]) -> np.ndarray:
         strip = Image.new("RGB", (picture.width, picture.height + line * len(captions)))
         strip.paste(picture, (0, line * len(captions)))
         for row, face in enumerate(captions):
-            write(strip, label(face), (0, row * line), strip.width, line, font, face.emotion)
+            write(strip, face, (0, row * line), strip.width, line, font)
         return np.asarray(strip)
+    unit = max(picture.size) / 50
     draw = ImageDraw.Draw(picture)
-    thickness = max(2, round(unit / 6))
-    for face in faces:
-        assert face.box is not None
-        x, y, width, height = (side * scale for side in face.box)
-        draw.rectangle(
-            (x, y, x + width - 1, y + height - 1), outline=COLOURS[face.emotion], width=thickness
-        )
+    boxes = [(face, [side * scale for side in face.box]) for face in faces if face.box is not None]
+    for face, (x, y, width, height) in boxes:
+        corners = (x, y, x + width - 1, y + height - 1)
+        draw.rectangle(corners, outline=COLOURS[face.emotion], width=max(2, round(unit / 6)))
     # Labels last: no box crosses one out.
-    for face in faces:
-        assert face.box is not None
-        x, y, width, height = (side * scale for side in face.box)
-        text = label(face)
+    for face, (x, y, width, height) in boxes:
         # As wide as its box where that is large enough to be read, at most.
-        font = fitting_font(text, picture.width, max(unit, min(width / 9, 2 * unit)))
+        font = fitting_font(label(face), picture.width, max(unit, min(width / 9, 2 * unit)))
         line = round(font.size * 1.4)
-        wide = round(font.getlength(text) + font.size * 0.6)
+        wide = round(font.getlength(label(face)) + font.size * 0.6)
         left = min(x, max(0, picture.width - wide))
         # Above the box; where there is no room, below it; else inside.
-        if y >= line:
-            top = y - line
-        elif y + height + line <= picture.height:
-            top = y + height
-        else:
-            top = y
-        write(picture, text, (left, top), wide, line, font, face.emotion)
+        below = y + height if y + height + line <= picture.height else y
+        write(picture, face, (left, y - line if y >= line else below), wide, line, font)
     return np.asarray(picture)
 
 
@@ -97,18 +86,16 @@ def fitting_font(text: str, width: float, size: float) -> ImageFont.FreeTypeFont
 
 def write(
     picture: Image.Image,
-    text: str,
+    face: Prediction,
     corner: tuple[int, int],
     width: int,
     height: int,
     font: ImageFont.FreeTypeFont,
-    emotion: str,
 ) -> None:
-    """Write on a ground of the emotion's colour, in black or white, whichever stands out."""
-    colour = COLOURS[emotion]
-    red, green, blue = colour
+    """Write a face's label on its emotion's colour, in black or white, whichever stands out."""
+    red, green, blue = COLOURS[face.emotion]
     ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else "white"
     draw = ImageDraw.Draw(picture)
     x, y = corner
-    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
-    draw.text((x + font.size * 0.3, y + height / 2), text, fill=ink, font=font, anchor="lm")
+    draw.rectangle((x, y, x + width - 1, y + height - 1), fill=COLOURS[face.emotion])
+    draw.text((x + font.size * 0.3, y + height / 2), label(face), fill=ink, font=font, anchor="lm")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator
 
 from fer.core import labels
 from fer.core.words import PERCENT, how_many, percent, plain
+from fer.evaluation.metrics import SplitResult
 from fer.evaluation.scores import Score, shown_in
 from fer.report.figures import (
     CORRECT,
@@ -21,15 +23,18 @@ from fer.report.figures import (
     GRID,
     INK,
     MARGIN,
+    MARKERS,
     MUTED,
+    SERIES,
     WRONG,
+    canvas,
     new_figure,
+    picture_grid,
+    plot_bars,
+    plot_cells,
+    plot_image,
     style,
 )
-
-SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-"""Colours and signs of several networks, told apart in gray print too."""
 
 
 def reliability_diagram(
@@ -40,7 +45,6 @@ def reliability_diagram(
     Args:
         series: name → the bins of :func:`fer.evaluation.metrics.reliability` and the calibration
             error (fraction); one panel each.
-        title: whose predictions on what.
     """
     images = sum(row["images"] for row in next(iter(series.values()))[0])
     subtitle = (
@@ -80,43 +84,13 @@ def damage_grid(
     Args:
         images: name of a row, such as ``blur 3`` → its faces, in the order of ``faces``.
         faces: ``(7,)`` int, the emotion of each column.
-        title: of which dataset.
     """
-    rows, columns = len(images), len(faces)
-    face, label = 0.92, 1.75
-    with style():
-        width = label + columns * (face + 0.06) + 2 * MARGIN
-        body = rows * (face + 0.06) + 0.4
-        figure = new_figure(
-            width, body, title, "a face of each emotion, the same in every row", constrained=False
-        )
-        axis = figure.add_axes((0, 0, 1, body / figure.get_figheight()))
-        for column, emotion in enumerate(faces):
-            x = MARGIN + label + column * (face + 0.06)
-            axis.text(
-                x + face / 2, 0.2, labels.EMOTIONS[emotion], ha="center", va="center", size=10
-            )
-        for row, (name, pictures) in enumerate(images.items()):
-            y = 0.36 + row * (face + 0.06)
-            axis.text(MARGIN, y + face / 2, plain(name), va="center", size=9.5)
-            for column, picture in enumerate(pictures):
-                x = MARGIN + label + column * (face + 0.06)
-                show(axis, picture, x, y, face)
-        axis.set(xlim=(0, width), ylim=(body, 0), aspect="auto")
-        axis.set_axis_off()
-    return figure
+    subtitle = "a face of each emotion, the same in every row"
+    columns = [labels.EMOTIONS[emotion] for emotion in faces]
+    return picture_grid(images, columns, title=title, subtitle=subtitle)
 
 
-def show(axis: Axes, image: np.ndarray, x: float, y: float, side: float) -> None:
-    """Draw an image ``(S, S, C)`` or ``(S, S)`` uint8 into a square of an axes in inches."""
-    axis.imshow(
-        image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image,
-        cmap="gray",
-        vmin=0,
-        vmax=255,
-        extent=(x, x + side, y + side, y),
-        interpolation="nearest",
-    )
+# --- robustness --------------------------------------------------------------------------------
 
 
 def robustness_curves(
@@ -127,192 +101,173 @@ def robustness_curves(
     Args:
         networks: name → the rows of its ``robustness.json``. With one network its 95 % interval
             is shaded; with several a line each, with bars.
-        title: whose, on what.
-        subtitle: number of images, what the shade is.
     """
-    names = list(dict.fromkeys(row["perturbation"] for rows in networks.values() for row in rows))
-    columns = min(4, len(names))
-    blocks = math.ceil(len(names) / columns)
-    scores = shown_in("robustness")
-    lines = len(scores) * blocks
+    rows = [row for own in networks.values() for row in own]
+    scores, alone = shown_in("robustness"), len(networks) == 1
     with style():
-        figure = new_figure(max(6.0, 0.9 + 2.55 * columns), 2.45 * lines + 0.3, title, subtitle)
-        axes = figure.subplots(lines, columns, squeeze=False, sharey="row")
-        for position, name in enumerate(names):
-            for offset, score in enumerate(scores):
-                axis = axes[len(scores) * (position // columns) + offset, position % columns]
-                for index, (network, rows) in enumerate(networks.items()):
-                    own = [r for r in rows if r["perturbation"] == name and score.name in r]
-                    if own:
-                        _curve(axis, own, score, index, network, shaded=len(networks) == 1)
-                if offset == 0:
-                    axis.set_title(name.replace("_", " "))
-                axis.set_xlabel("severity (0: clean)")
-                if position % columns == 0:
-                    unit = f" ({score.format.unit.strip()})" if score.format.unit else ""
-                    axis.set_ylabel(f"{score.heading}{unit}", parse_math=False)
-                axis.xaxis.set_major_locator(MultipleLocator(1))
-                if score.format == PERCENT:
-                    axis.set_ylim(0, 100)
-                    axis.yaxis.set_major_locator(MultipleLocator(20))
-                axis.grid(True)
-        for spare in range(len(names), blocks * columns):
-            for offset in range(len(scores)):
-                axes[len(scores) * (spare // columns) + offset, spare % columns].set_visible(False)
-        if len(networks) > 1:
-            handles, texts = axes[0, 0].get_legend_handles_labels()
+        figure, panels = _severity_panels(rows, list(map(_unit, scores)), 4, 2.5, title, subtitle)
+        for (name, axes), score in itertools.product(panels.items(), scores):
+            axis, factor = axes[scores.index(score)], score.format.factor
+            for index, (network, found) in enumerate(networks.items()):
+                points = {
+                    row["severity"]: factor
+                    * np.array([row[score.name], *row["confidence_intervals"][score.name]])
+                    for row in found
+                    if row["perturbation"] == name and score.name in row
+                }
+                _plot_curve(axis, points, SERIES, index, network, shaded=alone)
+                for place, (value, *_) in points.items() if alone else ():
+                    axis.annotate(
+                        f"{value:.{score.format.decimals - 1}f}", (place, value), xytext=(0, 5),
+                        textcoords="offset points", ha="center", size=8,
+                    )  # fmt: skip
+            if score.format == PERCENT:
+                axis.set_ylim(0, 100)
+                axis.yaxis.set_major_locator(MultipleLocator(20))
+        if not alone:
+            handles, texts = figure.axes[0].get_legend_handles_labels()
             figure.legend(handles, texts, loc="outside lower center", ncols=min(3, len(networks)))
     return figure
 
 
-def _curve(
-    axis: Axes,
+def _unit(score: Score) -> str:
+    """The score's name with its unit, for an axis."""
+    return f"{score.heading} ({score.format.unit.strip()})" if score.format.unit else score.heading
+
+
+def _severity_panels(
     rows: Sequence[Mapping[str, Any]],
-    score: Score,
+    ylabels: Sequence[str],
+    most: int,
+    size: float,
+    title: str,
+    subtitle: str,
+) -> tuple[Figure, dict[str, list[Axes]]]:
+    """Panels of values against severity, ``most`` perturbations beside each other.
+
+    Returns:
+        The figure, and each perturbation's panels, one below the other for each of ``ylabels``.
+    """
+    names = list(dict.fromkeys(row["perturbation"] for row in rows))
+    columns, lines = min(most, len(names)), len(ylabels)
+    blocks = math.ceil(len(names) / columns)
+    figure = new_figure(
+        max(6.0, 0.9 + size * columns), size * lines * blocks + 0.3, title, subtitle
+    )
+    grid = figure.subplots(lines * blocks, columns, squeeze=False, sharey="row")
+    for axis in grid.flat:
+        axis.set_xlabel("severity (0: clean)")
+        axis.xaxis.set_major_locator(MultipleLocator(1))
+        axis.grid(True)
+    for line, axis in enumerate(grid[:, 0]):
+        axis.set_ylabel(ylabels[line % lines], parse_math=False)
+    panels = {}
+    for position, name in enumerate(names):
+        block, column = divmod(position, columns)
+        panels[name] = list(grid[lines * block : lines * (block + 1), column])
+        panels[name][0].set_title(name.replace("_", " "))
+    for axis in grid[lines * (blocks - 1) :, len(names) - columns * (blocks - 1) :].flat:
+        axis.set_visible(False)
+    return figure, panels
+
+
+def _plot_curve(
+    axis: Axes,
+    points: Mapping[int, Sequence[float] | np.ndarray],
+    colors: Sequence[str],
     index: int,
-    network: str,
+    label: str,
     *,
     shaded: bool,
 ) -> None:
-    x = [row["severity"] for row in rows]
-    factor = score.format.factor
-    y = factor * np.array([row[score.name] for row in rows])
-    low, high = factor * np.array([row["confidence_intervals"][score.name] for row in rows]).T
-    color, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
+    """A line through severity → value, lower and upper bound, the ``index``-th of its panel."""
+    if not points:
+        return
+    x, (y, low, high) = list(points), np.array(list(points.values())).T
+    color, marker = colors[index % len(colors)], MARKERS[index % len(MARKERS)]
+    look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4.5, "label": label}
     if shaded:
-        axis.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
-        axis.plot(x, y, color=color, marker=marker, markersize=4.5, label=network)
-        for place, value in zip(x, y, strict=True):
-            axis.annotate(
-                f"{value:.{score.format.decimals - 1}f}", (place, value), xytext=(0, 5),
-                textcoords="offset points", ha="center", size=8,
-            )  # fmt: skip
+        axis.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+        axis.plot(x, y, **look)
     else:
         # The percentile interval may leave out the estimate itself where it is near a bound.
         errors = np.maximum(0, [y - low, high - y])
-        axis.errorbar(
-            x, y, errors, color=color, marker=marker, markersize=4.5, capsize=2, elinewidth=0.8,
-            label=network,
-        )  # fmt: skip
+        axis.errorbar(x, y, errors, capsize=2, elinewidth=0.8, **look)
 
 
 def robustness_per_class(rows: Sequence[Mapping[str, Any]], *, title: str, images: int) -> Figure:
-    """Recall of each emotion against severity, a panel for each perturbation.
-
-    Args:
-        rows: of ``robustness.json``.
-        title: whose, on what.
-        images: number of images.
-    """
-    names = list(dict.fromkeys(row["perturbation"] for row in rows))
-    columns = min(3, len(names))
-    blocks = math.ceil(len(names) / columns)
+    """Recall of each emotion against severity in the rows of ``robustness.json``."""
+    subtitle = f"{how_many(images, 'image')} · shaded: 95 % interval"
+    colors = list(EMOTION_COLORS.values())
     with style():
-        figure = new_figure(
-            max(6.0, 0.9 + 3.3 * columns),
-            3.3 * blocks + 0.4,
-            title,
-            f"{how_many(images, 'image')} · shaded: 95 % interval",
-        )
-        axes = figure.subplots(blocks, columns, squeeze=False, sharey=True)
-        for axis, name in zip(axes.flat, names, strict=False):
-            own = [row for row in rows if row["perturbation"] == name]
+        figure, panels = _severity_panels(rows, ["recall (%)"], 3, 3.3, title, subtitle)
+        for name, (axis,) in panels.items():
             for index, emotion in enumerate(labels.EMOTIONS):
-                points = [
-                    (row["severity"], scores["recall"], scores["recall_interval"])
-                    for row in own
-                    if (scores := row["per_class"][emotion])["recall_interval"] is not None
-                ]
-                if not points:
-                    continue
-                x, y, bounds = zip(*points, strict=True)
-                low, high = 100 * np.array(bounds).T
-                color = EMOTION_COLORS[emotion]
-                axis.fill_between(x, low, high, color=color, alpha=0.12, linewidth=0)
-                axis.plot(
-                    x, 100 * np.array(y), color=color, marker=MARKERS[index], markersize=4.5,
-                    label=emotion,
-                )  # fmt: skip
-            axis.set_title(name.replace("_", " "))
-            axis.set(ylim=(-2, 102), xlabel="severity (0: clean)")
-            axis.xaxis.set_major_locator(MultipleLocator(1))
+                points = {
+                    row["severity"]: 100 * np.array([scores["recall"], *scores["recall_interval"]])
+                    for row in rows
+                    if row["perturbation"] == name
+                    and (scores := row["per_class"][emotion])["recall_interval"] is not None
+                }
+                _plot_curve(axis, points, colors, index, emotion, shaded=True)
+            axis.set_ylim(-2, 102)
             axis.yaxis.set_major_locator(MultipleLocator(20))
-            axis.grid(True)
-        for axis in axes[:, 0]:
-            axis.set_ylabel("recall (%)")
-        for axis in axes.flat[len(names) :]:
-            axis.set_visible(False)
-        handles, texts = axes[0, 0].get_legend_handles_labels()
+        handles, texts = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, texts, loc="outside lower center", ncols=7)
     return figure
 
 
+# --- mistakes ----------------------------------------------------------------------------------
+
+
 def mistakes(
-    images: np.ndarray,
-    target: np.ndarray,
-    probabilities: np.ndarray,
-    ids: Sequence[str],
+    result: SplitResult,
+    lines: Sequence[np.ndarray],
     *,
     title: str,
     subtitle: str,
-    lines: Sequence[int],
-    maps: np.ndarray | None = None,
+    maps: Mapping[int, np.ndarray] | None,
 ) -> Figure:
     """Wrongly predicted faces, each with its probabilities and, if there are any, its saliency.
 
     Args:
-        images: ``(N, S, S, C)`` uint8.
-        target: ``(N,)`` int.
-        probabilities: ``(N, 7)``.
-        ids: of the images.
-        title: which mistakes.
-        subtitle: what they are of.
-        lines: how many of the faces each line holds, N in all.
-        maps: ``(N, S, S)`` saliency of the predicted emotion, at least 0; None draws none.
+        result: of the split.
+        lines: the rows of the images that each line shows.
+        maps: row → ``(S, S)`` saliency of the predicted emotion, at least 0; None for none.
     """
-    n = len(images)
-    places = [(line, column) for line, size in enumerate(lines) for column in range(size)]
     face, bars, words, gap = 1.05, 1.75, 0.42, 0.2
-    pictures = 2 if maps is not None else 1
-    step_x = pictures * (face + 0.06) + bars + gap
-    step_y = face + words + gap
+    pictures = face + 0.06 if maps is None else 2 * (face + 0.06)
+    step_x, step_y = pictures + bars + gap, face + words + gap
     with style():
-        width = max(5.6, max(lines) * step_x + 2 * MARGIN)
-        body = len(lines) * step_y + 0.05
-        figure = new_figure(width, body, title, subtitle, constrained=False)
-        axis = figure.add_axes((0, 0, 1, body / figure.get_figheight()))
-        for index in range(n):
-            line, column = places[index]
-            x, y = MARGIN + column * step_x, line * step_y
-            predicted = int(probabilities[index].argmax())
-            true = labels.EMOTIONS[target[index]]
-            axis.text(x, y + 0.1, plain(ids[index]), size=7.5, color=MUTED, va="center")
-            axis.text(
-                x, y + 0.29, f"{true} → {labels.EMOTIONS[predicted]}", size=9, weight="bold",
-                color=WRONG, va="center",
-            )  # fmt: skip
-            top = y + words
-            show(axis, images[index], x, top, face)
-            if maps is not None:
-                heat = maps[index] / max(float(np.quantile(maps[index], 0.99)), 1e-12)
-                axis.imshow(
-                    np.clip(heat, 0, 1), cmap="magma", vmin=0, vmax=1, interpolation="nearest",
-                    extent=(x + face + 0.06, x + 2 * face + 0.06, top + face, top),
+        width = max(5.6, max(map(len, lines)) * step_x + 2 * MARGIN)
+        figure, axis = canvas(width, len(lines) * step_y + 0.05, title, subtitle)
+        for line, rows in enumerate(lines):
+            for column, row in enumerate(rows.tolist()):
+                x, y = MARGIN + column * step_x, line * step_y
+                true, predicted = (labels.EMOTIONS[i[row]] for i in (result.target, result.preds))
+                axis.text(x, y + 0.1, plain(result.ids[row]), size=7.5, color=MUTED, va="center")
+                axis.text(
+                    x, y + 0.29, f"{true} → {predicted}", size=9, weight="bold", color=WRONG,
+                    va="center",
                 )  # fmt: skip
-            _probability_bars(
-                axis, probabilities[index], int(target[index]), predicted,
-                x + pictures * (face + 0.06) + 0.55, top, bars - 0.92, face,
-            )  # fmt: skip
-        axis.set(xlim=(0, width), ylim=(body, 0), aspect="auto")
-        axis.set_axis_off()
+                top = y + words
+                plot_image(axis, result.images[row], x, top, face)
+                if maps is not None:
+                    heat = maps[row] / max(float(np.quantile(maps[row], 0.99)), 1e-12)
+                    colors = matplotlib.colormaps["magma"](np.clip(heat, 0, 1))
+                    plot_image(axis, colors[..., :3], x + face + 0.06, top, face)
+                _plot_probabilities(
+                    axis, result.probabilities[row], true, predicted, x + pictures + 0.55, top,
+                    bars - 0.92, face,
+                )  # fmt: skip
     return figure
 
 
-def _probability_bars(
+def _plot_probabilities(
     axis: Axes,
     probabilities: np.ndarray,
-    true: int,
-    predicted: int,
+    true: str,
+    predicted: str,
     x: float,
     y: float,
     width: float,
@@ -320,106 +275,59 @@ def _probability_bars(
 ) -> None:
     step = height / labels.NUM_CLASSES
     for index, emotion in enumerate(labels.EMOTIONS):
-        middle = y + (index + 0.5) * step
-        color = CORRECT if index == true else WRONG if index == predicted else MUTED
+        middle, p = y + (index + 0.5) * step, float(probabilities[index])
+        color = CORRECT if emotion == true else WRONG if emotion == predicted else MUTED
+        marked = emotion in (true, predicted)
+        axis.barh(middle, width, 0.6 * step, left=x, color=GRID)
+        axis.barh(middle, width * p, 0.6 * step, left=x, color=color)
         axis.text(
             x - 0.04, middle, emotion, ha="right", va="center", size=6.5, color=color,
-            weight="bold" if index in (true, predicted) else "normal",
+            weight="bold" if marked else "normal",
         )  # fmt: skip
-        axis.add_patch(Rectangle((x, middle - 0.3 * step), width, 0.6 * step, color=GRID, lw=0))
-        axis.add_patch(
-            Rectangle(
-                (x, middle - 0.3 * step),
-                width * float(probabilities[index]),
-                0.6 * step,
-                color=color,
-                lw=0,
-            )
-        )
-        if index in (true, predicted):
-            axis.text(
-                x + width + 0.04,
-                middle,
-                f"{100 * probabilities[index]:.0f} %",
-                va="center",
-                size=6.5,
-                color=color,
-            )
+        if marked:
+            text = f"{100 * p:.0f} %"
+            axis.text(x + width + 0.04, middle, text, va="center", size=6.5, color=color)
+
+
+# --- several networks --------------------------------------------------------------------------
 
 
 def cross_table(
-    values: Mapping[tuple[str, str], tuple[float, Sequence[float]]],
-    *,
-    score: Score,
-    title: str,
-    subtitle: str,
+    values: Mapping[tuple[str, str], tuple[float, Sequence[float]]], *, score: Score, title: str
 ) -> Figure:
     """Every network on every dataset, as a coloured table; the darker, the better.
 
-    Args:
-        values: (network, dataset) → a value and its 95 % interval.
-        score: what it is a value of.
-        title: of the figure.
-        subtitle: what is seen.
+    ``values`` are a score's: (network, dataset) → a value and its 95 % interval.
     """
     networks = list(dict.fromkeys(network for network, _ in values))
     datasets = list(dict.fromkeys(dataset for _, dataset in values))
+    found = [value for value, _ in values.values()]
+    span = (0, 1) if score.format == PERCENT else (min(found), max(found))
+    shades = np.full((len(networks), len(datasets)), np.nan)
+    texts = {}
+    for (network, dataset), (value, bounds) in values.items():
+        cell = networks.index(network), datasets.index(dataset)
+        shades[cell] = np.interp(value, span, (0, 1) if score.higher_is_better else (1, 0))
+        texts[cell] = score.format.text(value), score.format.interval(bounds) or ""
+    subtitle = "a row for each network, named after what it was trained on; small: 95 % interval"
     with style():
-        figure = new_figure(
-            max(5.6, 2.6 + 1.9 * len(datasets)), 0.9 + 0.95 * len(networks), title, subtitle
-        )
+        size = max(5.6, 2.6 + 1.9 * len(datasets)), 0.9 + 0.95 * len(networks)
+        figure = new_figure(*size, title, subtitle)
         axis = figure.subplots()
-        found = [value for value, _ in values.values()]
-        span = (0, 1) if score.format == PERCENT else (min(found), max(found))
-        shades = np.full((len(networks), len(datasets)), np.nan)
-        for (network, dataset), (value, bounds) in values.items():
-            x, y = datasets.index(dataset), networks.index(network)
-            shades[y, x] = np.interp(value, span, (0, 1) if score.higher_is_better else (1, 0))
-            color = "white" if shades[y, x] > 0.55 else INK
-            text, detail = score.format.text(value), score.format.interval(bounds) or ""
-            axis.text(x, y - 0.1, text, ha="center", va="center", size=13, color=color)
-            axis.text(x, y + 0.26, detail, ha="center", va="center", size=8.5, color=color)
-        axis.imshow(np.ma.masked_invalid(shades), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axis.set_xticks(range(len(datasets)), list(map(plain, datasets)))
-        axis.set_yticks(range(len(networks)), list(map(plain, networks)))
+        plot_cells(axis, shades, texts, networks, datasets, (0, 1))
         axis.set_xlabel(f"measured on ({score.heading})", labelpad=8, parse_math=False)
         axis.set_ylabel("network")
-        axis.tick_params(length=0, labelsize=10)
-        axis.spines[:].set_visible(False)
     return figure
 
 
-def recall_side_by_side(
-    recalls: Mapping[str, Mapping[str, float | None]], *, title: str, subtitle: str
-) -> Figure:
-    """Recall of each emotion, one bar for each network and dataset.
-
-    Args:
-        recalls: name of a bar → emotion → recall (fraction); None where it is not defined.
-        title: of the figure.
-        subtitle: what is seen.
-    """
+def recall_side_by_side(recalls: Mapping[str, Mapping[str, float | None]]) -> Figure:
+    """Recall of each emotion; ``recalls``: name of a bar → emotion → fraction or None."""
+    series = {name: [row[e] for e in labels.EMOTIONS] for name, row in recalls.items()}
+    subtitle = "share of an emotion's images that is recognised"
     with style():
-        figure = new_figure(9.0, 4.2, title, subtitle)
+        figure = new_figure(9.0, 4.2, "Recall of each emotion", subtitle)
         axis = figure.subplots()
-        width = 0.84 / len(recalls)
-        for index, (name, row) in enumerate(recalls.items()):
-            for position, emotion in enumerate(labels.EMOTIONS):
-                value = row[emotion]
-                x = position - 0.42 + (index + 0.5) * width
-                axis.bar(
-                    x, 0 if value is None else 100 * value, width * 0.92,
-                    color=SERIES[index % len(SERIES)], label=name if position == 0 else None,
-                )  # fmt: skip
-                if len(recalls) <= 4:
-                    axis.annotate(
-                        "–" if value is None else f"{100 * value:.0f}",
-                        (x, 0 if value is None else 100 * value),
-                        xytext=(0, 2), textcoords="offset points", ha="center", size=8,
-                    )  # fmt: skip
-        axis.set_xticks(range(labels.NUM_CLASSES), labels.EMOTIONS)
-        axis.tick_params(axis="x", length=0, labelsize=10)
+        plot_bars(axis, series, SERIES, labels.EMOTIONS, numbers=len(series) <= 4)
         axis.set(ylim=(0, 105), ylabel="recall (%)", xlabel="true emotion")
-        axis.grid(axis="y")
         figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.environment import TemplateModule
 
 from fer.core.errors import DataError
 from fer.core.files import write_text
-from fer.core.words import ABSENT, plain
+from fer.core.words import ABSENT, PERCENT, how_many, percent, plain, to_number, whole
+from fer.evaluation.scores import shown_in
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -58,22 +61,33 @@ class Table:
     sortable: bool = False
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of a page with a heading of its own: text, tables, figures, in this order."""
+def count_cell(value: object) -> Cell:
+    """A whole number, and a dash for what is absent."""
+    return Cell(whole(value), to_number(value))
 
-    title: str
-    text: Sequence[str] = ()
-    """Paragraphs."""
-    tables: Sequence[tuple[Table, str]] = ()
-    """Each with what stands below it in small print; empty for nothing."""
-    figures: Sequence[FigureEntry] = ()
+
+def percent_cell(value: object, detail: str | None = None) -> Cell:
+    """A fraction in percent, and a dash for what is absent."""
+    return Cell(percent(value), to_number(value), detail)
+
+
+Section = TemplateModule
+"""A part of a page: HTML that a template has made and escaped."""
 
 
 def write_page(path: Path, template: str, content: Mapping[str, Any]) -> Path:
     """Render a template of this package into the file ``path``, atomically."""
     # A file name that is not UTF-8 reaches us with surrogates, which UTF-8 cannot write.
-    return write_text(path, plain(_environment().get_template(template).render(content)))
+    return write_text(path, plain(str(render(template, **content))))
+
+
+def render(template: str, **content: Any) -> Section:
+    """A whole page, or a part of one, from a template of this package.
+
+    Raises:
+        DataError: a figure cannot be read or is not a PNG file.
+    """
+    return environment().get_template(template).make_module(content)
 
 
 def fragment(name: str, content: Any) -> str:
@@ -81,20 +95,39 @@ def fragment(name: str, content: Any) -> str:
 
     Args:
         name: of the macro, such as ``table``, ``verdict`` or ``findings``.
-        content: what it draws.
+        content: what it shows.
     """
-    macros: Any = _environment().get_template("macros.html.j2").module
+    macros: Any = environment().get_template("macros.html.j2").module
     return plain(str(getattr(macros, name)(content)))
 
 
-def _environment() -> Environment:
-    return Environment(
+@functools.cache
+def environment(autoescape: bool = True) -> Environment:
+    """The templates of this package, with what they may call.
+
+    Args:
+        autoescape: as HTML; for every template, where Jinja's default looks at a name's ending.
+    """
+    found = Environment(
         loader=PackageLoader("fer.report", "templates"),
-        autoescape=True,  # for every template: the default looks at a name's ending
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters |= {"percent": percent, "interval": PERCENT.interval}
+    found.filters |= {"points": _points, "change": PERCENT.change}
+    found.globals |= {"how_many": how_many, "read_png": read_png, "shown_in": shown_in}
+    return found
+
+
+def _points(fraction: float) -> str:
+    """A difference of fractions in percentage points.
+
+    >>> _points(-0.0123)
+    '−1.2'
+    """
+    return f"{100 * fraction:.1f}".replace("-", "−")
 
 
 def embed(
@@ -110,32 +143,26 @@ def embed(
     Raises:
         DataError: the file cannot be read or is not a PNG file.
     """
-    try:
-        content = figure.path.read_bytes()
-    except OSError as error:
-        raise DataError(f"report: expected a figure at {figure.path}, found: {error}.") from error
-    if not content.startswith(PNG_SIGNATURE) or len(content) < 24:
-        raise DataError(f"report: expected a PNG file, found something else at {figure.path}.")
-    # Width and height open the first chunk, IHDR: https://www.w3.org/TR/png-3/#11IHDR
-    width, height = struct.unpack(">II", content[16:24])
-    return {
-        "title": figure.title,
-        "caption": figure.caption,
-        "link": link,
-        "files": files,
-        "uri": "data:image/png;base64," + base64.b64encode(content).decode("ascii"),
-        "width": width,
-        "height": height,
-    }
+    words = {"title": figure.title, "caption": figure.caption, "link": link, "files": files}
+    return {**read_png(figure.path), **words}
 
 
-def embed_section(section: Section) -> dict[str, Any]:
-    """A section as the templates draw it.
+def read_png(path: Path) -> dict[str, Any]:
+    """A figure's content as a URI, with its width and height in pixels.
 
     Raises:
-        DataError: a figure cannot be read or is not a PNG file.
+        DataError: the file cannot be read or is not a PNG file.
     """
-    return {**vars(section), "figures": [embed(entry) for entry in section.figures]}
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"report: expected a figure at {path}, found: {error}.") from error
+    if not content.startswith(PNG_SIGNATURE) or len(content) < 24:
+        raise DataError(f"report: expected a PNG file, found something else at {path}.")
+    # Width and height open the first chunk, IHDR: https://www.w3.org/TR/png-3/#11IHDR
+    width, height = struct.unpack(">II", content[16:24])
+    uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return {"uri": uri, "width": width, "height": height}
 
 
 def tree(value: object) -> dict[str, Any]:

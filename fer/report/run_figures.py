@@ -1,62 +1,235 @@
-"""The figures of a run: curves, confusion matrix, scores of each emotion, predictions."""
+"""Figures of a run: training curves, confusion matrix, scores of each emotion, predictions."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 from fer.core import labels
+from fer.core.words import how_many, percent, to_number
 from fer.evaluation.metrics import SplitResult
-from fer.report import figures
-from fer.report.page import FigureEntry
+from fer.report.figures import (
+    CORRECT,
+    INK,
+    MARGIN,
+    MUTED,
+    SPLIT_COLORS,
+    WRONG,
+    canvas,
+    class_balance,
+    new_figure,
+    plot_bars,
+    plot_cells,
+    plot_image,
+    save,
+    say,
+    style,
+)
+from fer.report.page import Section, render
 
 GRID = 32
 """Images in the grid of predictions."""
+PANELS = (
+    ("loss", "loss", 1.0, ("train_loss", "val_loss")),
+    ("accuracy", "accuracy (%)", 100.0, ("train_accuracy", "val_accuracy")),
+    ("macro-F1", "macro-F1 (%)", 100.0, ("train_macro_f1", "val_macro_f1")),
+    ("learning rate", "learning rate", 1.0, ("learning_rate",)),
+)
+"""Of the training curves: title, label, factor and columns of ``history.csv``."""
+MANY_POINTS = 60  # more than this and markers would merge into a thick line
+# One hue from light to dark, so that the three also differ in gray print.
+SCORE_COLORS = {"precision": "#B9C6D6", "recall": "#7590AE", "F1": "#1F3A5F"}
 
 
-def draw_split(folder: Path, result: SplitResult) -> list[FigureEntry]:
-    """Figures of one split: confusion matrix, per class, a grid of predictions."""
-    place = folder / "figures"
-    dataset, split = result.metrics["dataset"], result.metrics["split"]
-    shown = f"{dataset}, {split}"
-    images = f"{len(result.target):,} {split} images of {dataset}"
-    matrix = np.array(result.metrics["confusion_matrix"])
-    grid = pick_grid(result)
-    return [
-        FigureEntry(
-            figures.save(
-                figures.confusion_matrix(matrix, title=f"Confusion matrix: {shown}"),
-                place / f"confusion_matrix_{split}.png",
+# --- the section -------------------------------------------------------------------------------
+
+
+def run_section(
+    folder: Path,
+    results: Sequence[SplitResult],
+    history: Sequence[Mapping[str, Any]] = (),
+    best_epoch: int | None = None,
+    counts: Mapping[str, Mapping[str, int]] | None = None,
+) -> Section:
+    """Write the figures of a run and show those of its last split, with predictions of the first.
+
+    Args:
+        folder: of the run.
+        results: of val, and of test where it was measured; of an evaluation one.
+        history: the rows of ``history.csv``; none without a training.
+        best_epoch: the one that is marked.
+        counts: images of each split and emotion, of a training.
+    """
+    plots = {"curves": training_curves(history, best_epoch)} if history else {}
+    if counts is not None:
+        title = f"Class balance of {results[0].metrics['dataset']}"
+        plots["class_balance"] = class_balance(counts, title=title)
+    for result in results:
+        dataset, split = result.metrics["dataset"], result.metrics["split"]
+        matrix, shown = np.array(result.metrics["confusion_matrix"]), f"{dataset}, {split}"
+        plots |= {
+            f"confusion_matrix_{split}": confusion_matrix(
+                matrix, title=f"Confusion matrix: {shown}"
             ),
-            f"Confusion matrix ({split})",
-            f"{images}. Each row is a true emotion; large: percent of the row, small: images.",
-        ),
-        FigureEntry(
-            figures.save(
-                figures.per_class(result.metrics["per_class"], title=f"Per emotion: {shown}"),
-                place / f"per_class_{split}.png",
+            f"per_class_{split}": per_class(
+                result.metrics["per_class"], title=f"Per emotion: {shown}"
             ),
-            f"Precision, recall and F1 of each emotion ({split})",
-            f"{images}. The number of images of each emotion stands below its name.",
-        ),
-        FigureEntry(
-            figures.save(
-                figures.prediction_grid(
-                    result.images[grid],
-                    result.target[grid],
-                    result.preds[grid],
-                    result.probabilities.max(axis=1)[grid],
-                    title=f"Predictions: {shown}",
-                ),
-                place / f"predictions_{split}.png",
-            ),
-            f"Images with their predictions ({split})",
-            f"{len(grid)} of the {images}, the same number of each emotion as far as they reach, "
-            "picked by a fixed seed. Percent is the network's confidence.",
-        ),
+            f"predictions_{split}": prediction_grid(result, title=f"Predictions: {shown}"),
+        }
+    return render(
+        "run_figures.html.j2",
+        files={name: save(one, folder / "figures" / f"{name}.png") for name, one in plots.items()},
+        metrics=results[-1].metrics,
+        pictured=results[0].metrics,
+        grid=len(pick_grid(results[0])),
+    )
+
+
+# --- training ----------------------------------------------------------------------------------
+
+
+def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> Figure:
+    """Loss, accuracy, macro-F1 and learning rate over the epochs, from ``history.csv``.
+
+    A value that is absent, None or NaN is left out, and the line goes on to the next one
+    (validation may run every few epochs only).
+    """
+    epochs = [row["epoch"] for row in history]
+    parts = [how_many(len(history), "epoch")]
+    if best_epoch is not None:
+        scores = [row.get("val_macro_f1") for row in history if row["epoch"] == best_epoch]
+        known = [score for score in scores if to_number(score) is not None]
+        reached = f", validation macro-F1 {percent(known[0])}" if known else ""
+        parts.append(f"best epoch {best_epoch}{reached} (dotted line)")
+    with style():
+        figure = new_figure(9.0, 5.9, "Training curves", " · ".join(parts))
+        axes = figure.subplots(2, 2)
+        axes[1, 0].sharey(axes[0, 1])  # accuracy and macro-F1 can then be compared by height
+        room = max(0.5, 0.02 * (max(epochs) - min(epochs)))
+        for axis, (name, ylabel, unit, keys) in zip(axes.flat, PANELS, strict=True):
+            _plot_curves(axis, history, keys, unit, best_epoch)
+            axis.set(title=name, xlabel="epoch (the first is 0)", ylabel=ylabel)
+            axis.set_xlim(min(epochs) - room, max(epochs) + room)
+            axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+            axis.grid(True)
+        rate = axes[1, 1]
+        rate.set_ylim(bottom=0)
+        rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        handles = [
+            Line2D([], [], color=SPLIT_COLORS[split], label=name, **_line(split, len(history)))
+            for split, name in (("train", "train"), ("val", "validation"))
+        ]
+        if best_epoch is not None:
+            label = f"best epoch {best_epoch}"
+            handles.append(Line2D([], [], color=INK, lw=1, linestyle=":", label=label))
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def _line(split: str, points: int) -> dict[str, Any]:
+    """How a line through so many points looks, in a panel and in the legend."""
+    return {
+        # A second difference beside the hue, for gray print.
+        "linestyle": "--" if split == "train" else "-",
+        "linewidth": 1.8,
+        "marker": "o" if points <= MANY_POINTS else "",
+        "markersize": 6 if points == 1 else 3.5,
+    }
+
+
+def _plot_curves(
+    axis: Axes,
+    history: Sequence[Mapping[str, Any]],
+    keys: Sequence[str],
+    unit: float,
+    best_epoch: int | None,
+) -> None:
+    for key in keys:
+        found = [(row["epoch"], to_number(row.get(key))) for row in history]
+        points = {epoch: unit * value for epoch, value in found if value is not None}
+        if not points:
+            continue
+        split = key.split("_")[0]
+        color = SPLIT_COLORS.get(split, MUTED)
+        axis.plot(
+            list(points), list(points.values()), color=color, label=key, **_line(split, len(points))
+        )
+        if split == "val" and best_epoch is not None and best_epoch in points:
+            axis.plot(best_epoch, points[best_epoch], "o", ms=9, mfc="none", mec=INK, zorder=4)
+    if not axis.lines:
+        say(axis, "not recorded")
+        axis.tick_params(axis="y", left=False, labelleft=False)
+    if best_epoch is not None:
+        axis.axvline(best_epoch, color=INK, linewidth=1, linestyle=":", zorder=1)
+
+
+# --- predictions -------------------------------------------------------------------------------
+
+
+def confusion_matrix(counts: np.ndarray, *, title: str) -> Figure:
+    """Percent of each true emotion's images by predicted emotion, with the counts.
+
+    ``counts``: ``(7, 7)`` int, rows true, columns predicted, in the schema's order.
+    """
+    support, total = counts.sum(axis=1), int(counts.sum())
+    shares = np.full(counts.shape, np.nan)
+    np.divide(counts, support[:, None], out=shares, where=support[:, None] > 0)
+    texts = {
+        (row, column): (percent(shares[row, column]), f"{counts[row, column]:,}")
+        for row, column in np.ndindex(*counts.shape)
+        if support[row]
+    }
+    correct = f" · {percent(np.trace(counts) / total)} correct" if total else ""
+    subtitle = (
+        f"{how_many(total, 'image')}{correct} · big: percent of the row's images, "
+        "small: number of images"
+    )
+    predicted, true = (
+        [f"{emotion}\n({n:,})" for emotion, n in zip(labels.EMOTIONS, numbers, strict=True)]
+        for numbers in (counts.sum(axis=0), support)
+    )
+    with style():
+        figure = new_figure(8.6, 7.7, title, subtitle)
+        axis = figure.subplots()
+        plot_cells(axis, 100 * shares, texts, true, predicted, (0, 100))
+        for index, images in enumerate(support):
+            if images:
+                corner = (index - 0.5, index - 0.5)
+                axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=INK, lw=1.5))
+            else:
+                axis.text(3, index, "no images", ha="center", va="center", color=MUTED)
+        axis.set_xlabel("predicted emotion (number of images)", labelpad=8)
+        axis.set_ylabel("true emotion (number of images)", labelpad=8)
+    return figure
+
+
+def per_class(scores: Mapping[str, Mapping[str, Any]], *, title: str) -> Figure:
+    """Precision, recall and F1 of each emotion, from ``per_class`` of ``metrics.json``."""
+    rows = [scores[emotion] for emotion in labels.EMOTIONS]
+    series = {name: [row[name.lower()] for row in rows] for name in SCORE_COLORS}
+    series["recall"] = [row["recall"] if row["support"] else None for row in rows]
+    groups = [
+        f"{emotion}\n{how_many(row['support'], 'image')}"
+        for emotion, row in zip(labels.EMOTIONS, rows, strict=True)
     ]
+    images = how_many(sum(row["support"] for row in rows), "image")
+    with style():
+        figure = new_figure(9.0, 4.2, title, f"{images} · scores in percent")
+        axis = figure.subplots()
+        plot_bars(axis, series, list(SCORE_COLORS.values()), groups)
+        axis.set(ylim=(0, 105), ylabel="score (%)", xlabel="true emotion (support)")
+        axis.yaxis.set_major_locator(MultipleLocator(20))
+        figure.legend(loc="outside lower center", ncols=3)
+    return figure
 
 
 def pick_grid(result: SplitResult) -> np.ndarray:
@@ -71,40 +244,34 @@ def pick_grid(result: SplitResult) -> np.ndarray:
     return np.array(order[:GRID], dtype=np.int64)
 
 
-def draw_run(
-    folder: Path,
-    counts: Mapping[str, Mapping[str, int]],
-    results: Sequence[SplitResult],
-    rows: Sequence[Mapping[str, float]],
-    best_epoch: int | None,
-) -> list[FigureEntry]:
-    """Figures of a training run: those of the last of ``results``, and predictions on val.
+def prediction_grid(result: SplitResult, *, title: str) -> Figure:
+    """Some images with their true emotion, the predicted one and its probability.
 
-    Args:
-        folder: of the run.
-        counts: images of each split and emotion.
-        results: of val, and of test where it was measured.
-        rows: of ``history.csv``.
-        best_epoch: the one that is marked.
+    A prediction is marked as correct or wrong by a sign (✓, ✗) and by a colour.
     """
-    place = folder / "figures"
-    curves = figures.training_curves(rows, best_epoch)
-    balance = figures.class_balance(
-        counts, title=f"Class balance of {results[0].metrics['dataset']}"
+    grid = pick_grid(result)
+    n, hits = len(grid), int((result.target == result.preds)[grid].sum())
+    columns = min(8, n)
+    side, gap, words = 1.06, 0.14, 0.44
+    subtitle = (
+        f"{how_many(n, 'image')} · ✓ blue: {hits:,} correct · ✗ orange: {n - hits:,} wrong · "
+        "percent: confidence"
     )
-    by_split = [draw_split(folder, result) for result in results]
-    return [
-        FigureEntry(
-            figures.save(curves, place / "curves.png"),
-            "Training curves",
-            "Training values are measured on augmented images with dropout, as they go by; "
-            "validation values after each epoch. The best epoch is marked.",
-        ),
-        *by_split[-1][:2],
-        by_split[0][2],
-        FigureEntry(
-            figures.save(balance, place / "class_balance.png"),
-            "Class balance",
-            "Images per emotion in each split, and their share of the split.",
-        ),
-    ]
+    with style():
+        width = max(5.6, columns * (side + gap) - gap + 2 * MARGIN)
+        body = math.ceil(n / columns) * (side + words + gap)
+        figure, axis = canvas(width, body, title, subtitle)
+        for position, index in enumerate(grid):
+            x = MARGIN + position % columns * (side + gap)
+            y = position // columns * (side + words + gap)
+            true, predicted = result.target[index], result.preds[index]
+            sign, color = ("✓", CORRECT) if true == predicted else ("✗", WRONG)
+            plot_image(axis, result.images[index], x, y, side)
+            axis.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=color, lw=2.5))
+            axis.text(x, y + side + 0.06, f"true: {labels.EMOTIONS[true]}", va="top", size=8.5)
+            confidence = 100 * result.probabilities[index].max()
+            axis.text(
+                x, y + side + 0.24, f"{sign} {labels.EMOTIONS[predicted]} {confidence:.0f} %",
+                va="top", size=8.5, color=color, weight="bold",
+            )  # fmt: skip
+    return figure

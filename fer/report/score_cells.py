@@ -1,29 +1,34 @@
-"""Table cells of scores: a number with its interval, and a dash where a file has it not."""
+"""Tables of scores, the same on every page: a number with its interval, a dash for none."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
-from fer.core.words import PERCENT, Format, to_number
+import numpy as np
+
+from fer.core import labels
+from fer.core.words import ABSENT, PERCENT, Format, to_number
 from fer.evaluation.scores import Score
-from fer.report.page import Cell
+from fer.report.page import Cell, Table, count_cell, percent_cell
+
+EMOTION_SCORES = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
+LEAKS = {"leaks": "exactly", "near_leaks": "exactly or nearly"}
+"""Measurements without copies of earlier splits' images, and which copies those are."""
 
 
-def score_cell(row: Mapping[str, Any], score: Score) -> Cell:
+def score_cell(row: Mapping[str, Any], score: Score, form: Format | None = None) -> Cell:
     """The score of a mapping such as ``metrics.json``, with its interval."""
-    return _cell(row, score, score.format)
+    value, form = row.get(score.name), form or score.format
+    bounds = (row.get("confidence_intervals") or {}).get(score.name)
+    return Cell(form.text(value), to_number(value), form.interval(bounds))
 
 
 def share_cell(row: Mapping[str, Any], score: Score) -> Cell:
     """What is left of a score, as a share of it, with its interval."""
-    return _cell(row, score, PERCENT)
-
-
-def _cell(row: Mapping[str, Any], score: Score, form: Format) -> Cell:
-    value = row.get(score.name)
-    bounds = (row.get("confidence_intervals") or {}).get(score.name)
-    return Cell(form.text(value), to_number(value), form.interval(bounds))
+    return score_cell(row, score, PERCENT)
 
 
 def change_cell(value: float, bounds: tuple[float, float], score: Score) -> Cell:
@@ -32,3 +37,125 @@ def change_cell(value: float, bounds: tuple[float, float], score: Score) -> Cell
     decimals = score.format.decimals
     detail = f"{low:+.{decimals}f} to {high:+.{decimals}f}"
     return Cell(score.format.change(value), score.format.factor * value, detail)
+
+
+def score_table(
+    id: str,
+    heading: str,
+    rows: Sequence[tuple[Cell, Mapping[str, Any]]],
+    scores: Sequence[Score],
+    cell: Callable[[Mapping[str, Any], Score], Cell] = score_cell,
+) -> Table:
+    """Scores side by side, with the number of images.
+
+    Args:
+        id: of the table.
+        heading: of the first column.
+        rows: each row's name, and the mapping with its scores and ``samples``.
+        scores: the columns.
+        cell: makes the cell of a score.
+    """
+    return Table(
+        id,
+        [heading, *(score.title for score in scores), "Images"],
+        [
+            [name, *(cell(row, score) for score in scores), count_cell(row["samples"])]
+            for name, row in rows
+        ],
+        sortable=True,
+    )
+
+
+@dataclass(frozen=True)
+class EmotionScores:
+    """How well one emotion is recognised, by one network or on average over several."""
+
+    emotion: str
+    scores: dict[str, float | None]
+    """Those of :data:`EMOTION_SCORES`; None where they are not defined."""
+    support: int
+    """Its images."""
+    taken_for: str | None
+    """The emotion that it is most often mistaken for."""
+    share: float | None
+    """Of its images that are."""
+
+
+def emotion_scores(metrics: Sequence[Mapping[str, Any]]) -> list[EmotionScores]:
+    """Each emotion's scores, the mean of those in several ``metrics.json``."""
+    found = []
+    for index, emotion in enumerate(labels.EMOTIONS):
+        rows = [one["per_class"][emotion] for one in metrics]
+        support = rows[0]["support"]
+        scores = {name: average([row[name] for row in rows]) for name in EMOTION_SCORES}
+        if not support:
+            scores |= {"recall": None, "f1": None}
+        confused = np.sum([one["confusion_matrix"][index] for one in metrics], axis=0).tolist()
+        total, confused[index] = sum(confused), 0
+        most = max(confused)
+        taken_for = labels.EMOTIONS[confused.index(most)] if most else None
+        share = most / total if most else None
+        found.append(EmotionScores(emotion, scores, support, taken_for, share))
+    return found
+
+
+def average(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are known."""
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
+
+
+def emotion_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """Precision, recall and F1 of each emotion, and what it is mistaken for.
+
+    Args:
+        id: of the table.
+        groups: name before the emotion's → the ``metrics.json`` that are averaged.
+    """
+    rows: list[list[Cell]] = []
+    for group, metrics in groups.items():
+        for row in emotion_scores(metrics):
+            taken = f"{row.taken_for} ({PERCENT.text(row.share)})" if row.taken_for else ABSENT
+            rows.append(
+                [
+                    Cell(f"{group}{row.emotion}", len(rows)),  # sorts in the schema's order
+                    *map(percent_cell, row.scores.values()),
+                    count_cell(row.support),
+                    Cell(taken, row.share),
+                ]
+            )
+    columns = ["Emotion", *EMOTION_SCORES.values(), "Images", "Most often taken for"]
+    return Table(id, columns, rows, sortable=True)
+
+
+def leak_free(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The scores without copies of earlier splits' images, as far as there are some.
+
+    Returns:
+        Which copies are left out, in words → the scores and ``samples``.
+    """
+    found, before = {}, metrics["samples"]
+    for name, words in LEAKS.items():
+        clean = metrics.get(f"without_{name}")
+        if clean and clean["samples"] < before:
+            found[words], before = clean, clean["samples"]
+    return found
+
+
+def leak_free_means(metrics: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """:func:`leak_free` over the seeds of one network: ``left_out`` (images) and mean scores."""
+    found = [leak_free(one) for one in metrics]
+    return {
+        words: {
+            "left_out": metrics[0]["samples"] - first["samples"],
+            **{name: mean(one[words][name] for one in found) for name in ("accuracy", "macro_f1")},
+        }
+        for words, first in found[0].items()
+        if all(words in one for one in found)
+    }
+
+
+def most_frequent(metrics: Mapping[str, Any]) -> float:
+    """Accuracy of naming the most frequent emotion always."""
+    supports = [scores["support"] for scores in metrics["per_class"].values()]
+    return float(max(supports) / sum(supports))

@@ -12,6 +12,7 @@ from rich.table import Table
 from fer.core.words import ABSENT, how_many, percent
 from fer.evaluation.metrics import SplitResult
 from fer.evaluation.scores import SCORES, shown_in
+from fer.report.score_cells import leak_free
 from fer.runs.sweep import Job, best_jobs, measured_scores, short_names, shorten
 
 
@@ -40,18 +41,14 @@ def print_summary(
         table.add_row(*cells)
     console = Console()
     console.print(table)
-    before = len(result.target)
-    for name, words in (("leaks", "exactly"), ("near_leaks", "exactly or nearly")):
-        clean = result.metrics.get(f"without_{name}")
-        if clean and clean["samples"] < before:
-            before = clean["samples"]
-            console.print(
-                f"Without {how_many(len(result.target) - clean['samples'], 'image')} that stand "
-                f"again, {words}, in an earlier split: accuracy {percent(clean['accuracy'])}, "
-                f"macro-F1 {percent(clean['macro_f1'])}",
-                markup=False,
-                highlight=False,
-            )
+    for words, clean in leak_free(result.metrics).items():
+        copies = how_many(len(result.target) - clean["samples"], "image")
+        console.print(
+            f"Without {copies} duplicated {words} in an earlier split: accuracy "
+            f"{percent(clean['accuracy'])}, macro-F1 {percent(clean['macro_f1'])}",
+            markup=False,
+            highlight=False,
+        )
     for note in notes:
         console.print(f"Note: {note}", markup=False)
     robustness = result.metrics.get("robustness")

@@ -45,7 +45,7 @@ def write_card(study: Path, output: Path) -> Path:
     """
     from fer.core.files import is_ours, read_json, write_text
     from fer.report.model_card import render_card
-    from fer.report.study_page import RESULTS
+    from fer.report.study_results import RESULTS
 
     path = study / RESULTS if study.is_dir() else study
     if not path.is_file():

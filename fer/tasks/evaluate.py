@@ -39,7 +39,7 @@ from fer.report.evaluation_sections import (
     subgroups_section,
 )
 from fer.report.page import Section
-from fer.report.run_figures import draw_split
+from fer.report.run_figures import run_section
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.ownership import hold
@@ -131,12 +131,11 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         f"{data.dataset_name}'s {cfg.split} split.",
         notes=notes,
         metrics=result.metrics,
-        figures=draw_split(folder, result),
         provenance={key: value for key, value in run.items() if key != "config"},
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         data=data.prepared.integrity,
         left_out=describe_left_out(data),
-        sections=sections,
+        sections=[run_section(folder, [result]), *sections],
     )
     print_summary(folder, result, None, notes)
 
@@ -309,7 +308,8 @@ def evaluate_mistakes(measured: Measured) -> list[Section]:
         return [errors_section(folder, result, shown, confusions, confident, None, None)]
     from fer.evaluation.attribution import saliency_maps  # captum takes a second to import
     from fer.evaluation.saliency import explain, map_options
-    from fer.report.saliency_sections import METHOD_NAMES, saliency_section
+    from fer.report.saliency_figures import METHOD_NAMES
+    from fer.report.saliency_sections import saliency_section
 
     options = resolved(cfg.saliency)
     log.info("Saliency maps: %s", ", ".join(options["methods"]))
@@ -334,8 +334,7 @@ def evaluate_mistakes(measured: Measured) -> list[Section]:
         sigma = result.images.shape[1] / 32
         smooth = [cv2.GaussianBlur(one, (0, 0), sigma) for one in found]
         maps = dict(zip(rows.tolist(), smooth, strict=True))
-    dataset, split = shown.split(", ")
     return [
         errors_section(folder, result, shown, confusions, confident, maps, METHOD_NAMES[method]),
-        *saliency_section(folder, explanation, dataset, split),
+        saliency_section(folder, explanation, shown),
     ]

@@ -10,8 +10,8 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 
 from fer.evaluation.metrics import SplitResult
 from fer.evaluation.scores import shown_in
-from fer.report import figures
-from fer.report.run_figures import pick_grid
+from fer.report import run_figures as figures
+from fer.report.figures import to_image
 
 
 def log_results(
@@ -51,17 +51,9 @@ def draw_images(results: Sequence[SplitResult]) -> dict[str, np.ndarray]:
         matrix = figures.confusion_matrix(
             np.array(result.metrics["confusion_matrix"]), title=f"Confusion matrix ({split})"
         )
-        images[f"confusion_matrix/{split}"] = figures.to_image(matrix)
-    val = results[0]
-    grid = pick_grid(val)
-    sample = figures.prediction_grid(
-        val.images[grid],
-        val.target[grid],
-        val.preds[grid],
-        val.probabilities.max(axis=1)[grid],
-        title="Validation images",
-    )
-    images["predictions/val"] = figures.to_image(sample)
+        images[f"confusion_matrix/{split}"] = to_image(matrix)
+    sample = figures.prediction_grid(results[0], title="Validation images")
+    images["predictions/val"] = to_image(sample)
     return images
 
 

@@ -42,7 +42,7 @@ from fer.model.callbacks import (
 from fer.model.checkpoint import CutOff, load_checkpoint, read_progress
 from fer.model.mixing import Mixing
 from fer.model.module import EmotionModule, make_loss
-from fer.report.run_figures import draw_run
+from fer.report.run_figures import run_section
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.ownership import hold
@@ -302,7 +302,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     }
     write_json(folder / "run.json", record)
     counts = data.prepared.integrity["counts"]
-    drawn = draw_run(folder, counts, results, history.rows, history.best_epoch)
+    figures = run_section(folder, results, history.rows, history.best_epoch, counts)
     log_results(run.loggers, hyper_parameters(cfg), results)
     write_run_report(
         folder / FINISHED,
@@ -311,7 +311,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
         f"the {len(result.target):,} {result.metrics['split']} images.",
         notes=notes,
         metrics=result.metrics,
-        figures=drawn,
+        sections=[figures],
         provenance={key: value for key, value in record.items() if key != "config"},
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         history=history.rows,

@@ -72,7 +72,7 @@ def finish_sweep(
         CommandError: a job has failed, or did not finish.
     """
     # matplotlib takes a second to import: when there is something to plot.
-    from fer.report.sweep_figure import draw_sweep
+    from fer.report.sweep_figure import plot_sweep
     from fer.report.terminal import print_jobs
 
     jobs = [sweep.read_job(folder, job) for job in planned]
@@ -82,7 +82,7 @@ def finish_sweep(
     if best:
         sweep.write_best(folder / "best.yaml", best, notes)
     if len(best) == 1:
-        draw_sweep(folder, jobs, keys)
+        plot_sweep(folder, jobs, keys)
     else:  # the figure would compare scores on different images
         (folder / "figures" / "sweep.png").unlink(missing_ok=True)
     print_jobs(folder, jobs, keys, notes)

@@ -40,7 +40,7 @@ from fer.model.checkpoint import load_checkpoint
 from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
 from fer.report.dataset_page import write_dataset_report
-from fer.report.page import Section
+from fer.report.evaluation_sections import subgroups_section
 from fer.report.run_page import write_run_report
 from fer.runs.resume import expand
 from fer.tasks.command import evaluated_dataset
@@ -619,8 +619,8 @@ def test_names_cannot_bring_html_into_the_page_of_a_run_or_an_evaluation(tmp_pat
     metrics = measure_split(EVIL, EVIL, target, even, np.zeros(7, bool), resamples=100, seed=0)
     write_run_report(
         tmp_path / "report.html", title=EVIL, subtitle=EVIL, notes=[EVIL], metrics=metrics,
-        figures=[], provenance={EVIL: {EVIL: EVIL}}, config_yaml=EVIL, left_out=[EVIL],
-        sections=[Section(EVIL, [EVIL])],
+        provenance={EVIL: {EVIL: EVIL}}, config_yaml=EVIL, left_out=[EVIL],
+        sections=[subgroups_section({EVIL: {EVIL: metrics}})],
     )  # fmt: skip
     check_page(tmp_path / "report.html")
 

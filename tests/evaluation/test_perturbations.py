@@ -18,7 +18,8 @@ from fer.core.application import config_folder
 from fer.core.errors import ConfigError
 from fer.evaluation import perturbations as p
 from fer.evaluation.robustness import Robustness, _beside_published, columns, measure_robustness
-from fer.report.evaluation_sections import _published_words, _settings_table
+from fer.report.evaluation_sections import settings_table
+from fer.report.page import fragment
 from fer.tasks.evaluate import fit_input
 from fer.tasks.notes import notes_on_published
 
@@ -230,7 +231,7 @@ def test_a_row_says_its_size_and_a_reference_stands_beside_its_own_number_of_ima
     assert {row["image_size"] for row in found.rows} == {48, 64}
     assert {row["image_size"] for row in found.table()} == {48, 64}
     assert set(found.table()[0]) <= set(columns())
-    assert _settings_table(found.rows).columns[1] == "Damaged at"
+    assert settings_table(found.rows).columns[1] == "Damaged at"
     assert not any("reference_accuracy" in row for row in found.rows)
     assert "beside_published" not in found.summary
     few = {"fer2013": {"images": 30, "accuracy": 0.5}}
@@ -262,10 +263,9 @@ def test_a_network_is_compared_by_the_harder_size_of_each_setting() -> None:
     np.testing.assert_allclose(found["interval"], [0.485, 0.675])
     at_size = {size: row["accuracy"] for size, row in found["at_size"].items()}
     assert at_size == pytest.approx({"48": 0.6, "64": 0.63})
-    (words,) = _published_words(found)
+    words = fragment("published", found)
     assert "58.0 % (48.5–67.5 %), 8.0 points above the 50.0 % that was published" in words
     assert "60.0 % (50.5–69.5 %) at 48 × 48, 63.0 % (53.5–72.5 %) at 64 × 64" in words
-    assert _published_words(None) == []
 
 
 @pytest.mark.parametrize("severities", [[0], [6], [1, 9], [True], []])

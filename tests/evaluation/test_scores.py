@@ -35,7 +35,8 @@ from fer.evaluation.scores import (
 from fer.report.evaluation_figures import cross_table, robustness_curves
 from fer.report.evaluation_sections import subgroups_section
 from fer.report.side_by_side_page import write_side_by_side_page
-from fer.report.study_page import summarise, write_study
+from fer.report.study_page import write_study
+from fer.report.study_results import summarise
 from fer.report.terminal import print_jobs, print_summary
 from fer.runs.plan import Measurement, Preparation, Study, Training
 from fer.runs.side_by_side import collect, cross_columns
@@ -309,9 +310,9 @@ def test_a_table_of_groups_shows_it() -> None:
     register_top2()
     groups = ["a" if index % 2 else "b" for index in range(N)]
     found = measure_subgroups(*guess(0), {"side": groups}, resamples=100)
-    ((table, _),) = subgroups_section(found).tables
-    cell = table.rows[0][table.columns.index("Top-2 accuracy")]
-    assert f"{cell.text} | {cell.detail}" == percent_and_interval(found["side"]["a"], "top2")
+    header, first, _ = Page(str(subgroups_section(found))).tables["group-side"]
+    cell = first[header.index("Top-2 accuracy")]
+    assert cell == percent_and_interval(found["side"]["a"], "top2")
 
 
 def test_the_terminal_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -464,7 +465,7 @@ def test_less_of_an_error_is_better(tmp_path: Path) -> None:
     assert float(rows[1]["drop_brier"]) == pytest.approx(-gained)  # the table has home minus here
     for name, best in (("brier", 0.2), ("accuracy", 0.9)):
         values = {("n", "a"): (0.2, [0.1, 0.3]), ("n", "b"): (0.9, [0.8, 1.0])}
-        figure = cross_table(values, score=SCORES[name], title="t", subtitle="s")
+        figure = cross_table(values, score=SCORES[name], title="t")
         ((low, high),) = np.asarray(figure.axes[0].images[0].get_array())
         assert (low > high) == (best == 0.2)
         texts = [text.get_text() for text in figure.axes[0].texts]
@@ -659,7 +660,7 @@ def test_damage_that_is_older_than_the_metric_leaves_it_out(tmp_path: Path) -> N
     figure = robustness_curves({"n": rows}, title="t", subtitle="s")
     assert [len(axis.lines) for axis in figure.axes] == [1, 1, 0]
     (header, first, *_) = Page(write_study(study, 1).read_text()).tables["robustness"]
-    assert header == ["Damage", "Accuracy kept", "Macro-F1 kept", "Top-2 accuracy kept"]
+    assert header == ["Perturbation", "Accuracy left", "Macro-F1 left", "Top-2 accuracy left"]
     assert first[0] == "a: shift" and first[1].endswith(" %") and first[3] == "–"
     folder = study.measurements[0].folder
     assert notebook.damage_table({"a": folder}).rows[0][-1].text == "–"

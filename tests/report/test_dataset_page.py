@@ -583,7 +583,7 @@ def write_run(folder: Path, **changes: Any) -> str:
         subtitle="s",
         notes=[],
         metrics=make_metrics(),
-        figures=[],
+        sections=[],
         provenance={"seed": 1},
         config_yaml="seed: 1",
         **changes,

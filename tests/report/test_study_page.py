@@ -29,7 +29,7 @@ def test_images_that_two_datasets_share_are_counted_and_left_out(tmp_path: Path)
     assert shared["b", "a"] == {"exact": 0, "exact_or_near": 0, "without": None}
     accuracy = 100 * shared["a", "b"]["without"]["accuracy"]
     assert (
-        "Of b&#39;s test images 1 stand again in a&#39;s train or val, exactly, and 1 more nearly; "
+        "Of b's test images 1 are duplicated in a's train or val exactly, and 1 more nearly; "
         f"without them its accuracy is {accuracy:.1f} %." in page
     )
 

@@ -447,7 +447,7 @@ def test_values_of_an_interval_have_a_figure(count: int, keys: int, tmp_path: Pa
         for n, job in enumerate(made_up(**values))
     ]  # fmt: skip
     names = ["lr", "dropout", "w"][:keys]
-    path = drawing.draw_sweep(tmp_path, jobs, names)
+    path = drawing.plot_sweep(tmp_path, jobs, names)
     assert path is not None and path.stat().st_size > 0
 
 

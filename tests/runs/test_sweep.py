@@ -310,7 +310,7 @@ def test_every_grid_has_a_figure(grid: dict[str, list[Any]], tmp_path: Path) -> 
     jobs = made_up(**grid)
     keys = sweep.swept_keys(job.values for job in jobs)
     assert keys == list(grid)
-    path = drawing.draw_sweep(tmp_path, jobs, keys)
+    path = drawing.plot_sweep(tmp_path, jobs, keys)
     assert path is not None and path.stat().st_size > 0
 
 

@@ -37,8 +37,8 @@ from tests.kills import history
 TINY = ["model.widths=[4,8]", "model.image_size=16", "trainer.max_epochs=2", "loader.batch_size=7",
         "metrics.resamples=100", "trainer.progress_bar=false", "logger=none",
         "trainer.accelerator=cpu", "augmentation=none"]  # fmt: skip
-QUICK = "fer.tasks.train.draw_run"
-"""Figures take most of the time of such a run; only some of the tests draw them."""
+QUICK = "fer.tasks.train.run_section"
+"""Figures take most of the time of such a run; only some of the tests make them."""
 
 
 def train_here(folder: Path, raw: Path, *overrides: str, explain: bool = False) -> Any:
@@ -72,7 +72,7 @@ def read(path: Path) -> Any:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(QUICK, lambda *_: [])
+    monkeypatch.setattr(QUICK, lambda *_: "")
 
 
 # --- data ------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from fer.core.application import compose
 from fer.core.errors import ConfigError
 from fer.core.files import sha256_of_file, write_json
-from fer.report.study_page import summarise
+from fer.report.study_results import summarise
 from fer.runs.plan import Preparation, Stage, check_same, expand, make_study
 from fer.runs.records import STATISTICS
 from fer.tasks.study import count_images, count_passes, run_child, run_stages
