@@ -15,7 +15,7 @@ from PIL import Image
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
-from fer.data import conversion
+from fer.data import adoption, conversion
 from fer.data import prepared as prepared_module
 from fer.data.audit.integrity import leaked, summarise
 from fer.data.datamodule import FER2013DataModule
@@ -121,7 +121,7 @@ def test_an_error_in_a_worker_process_arrives_with_its_message(
 
 
 def test_a_folder_prepared_elsewhere_is_loaded_and_left_alone(
-    tmp_path: Path, rows: list[Row]
+    tmp_path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "fer2013"
     splits = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
@@ -135,6 +135,7 @@ def test_a_folder_prepared_elsewhere_is_loaded_and_left_alone(
     assert {name: state_of(folder)[name] for name in before} == before
     pixels = {prepared.read(index).tobytes() for index in range(len(rows))}
     assert pixels == {image.tobytes() for _, _, image in rows}
+    monkeypatch.delattr(adoption, "look_at")  # what was found is remembered
     again = prepare("fer2013", folder, FER2013Reader())
     assert again.entries == prepared.entries
 
