@@ -15,7 +15,7 @@ from fer.core import labels
 from fer.core.errors import DataError
 from fer.data.audit.appearance import LOOKS, measure
 from fer.data.audit.integrity import count_classes, inspect
-from fer.data.audit.reference import Reference, cells_of, load_reference, match
+from fer.data.audit.reference import Reference, cells_of, load_reference, match, pair_alike
 from fer.data.audit.splits_compared import between_splits
 from fer.data.audit.verdict import ALTERED, REFERENCE, UNKNOWN, Verdict, judge
 from fer.data.manifest import Entry, pixel_hash
@@ -313,10 +313,22 @@ def test_own_images_are_not_accused_but_splits_that_differ_are_reported(two_spli
 
 
 def test_each_image_is_matched_once_and_where_it_belongs() -> None:
-    copy = original()
-    found = match(copy.entries, copy.looks, reference())
-    assert sorted(found.rows.tolist()) == list(range(len(copy.images)))
-    np.testing.assert_array_equal(reference().cells[found.rows], cells_of(copy.entries))
+    for step in (1, -1):  # whichever copy of a picture comes first
+        copy = original()
+        copy = Copy(copy.images[::step], copy.splits[::step], copy.emotions[::step])
+        found = match(copy.entries, copy.looks, reference())
+        assert sorted(found.rows.tolist()) == list(range(len(copy.images)))
+        np.testing.assert_array_equal(reference().cells[found.rows], cells_of(copy.entries))
+
+
+def test_hashes_are_paired_one_to_one_the_closest_first() -> None:
+    right = np.random.default_rng(0).integers(0, 256, (40, 16), dtype=np.uint8)
+    near = right ^ np.packbits(np.arange(128) < 2)  # each has a rival at two bits
+    pairs = [np.stack(part) for part in pair_alike(np.concatenate([near, right]), right, 16)]
+    left, found, bits = np.concatenate(pairs, axis=1)
+    np.testing.assert_array_equal(np.sort(left), np.arange(40, 80))
+    np.testing.assert_array_equal(left - 40, found)
+    assert not bits.any()
 
 
 def test_encoded_copies_are_matched_where_they_belong() -> None:
