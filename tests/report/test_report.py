@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,19 @@ def test_prediction_grid_marks_right_and_wrong_by_sign_and_color(
     assert gray.shape == ((24, 24, 3) if channels == (3,) else (24, 24))
     if channels != (3,):  # a dark picture must stay dark: no stretching to its own range
         assert axis.images[0].get_clim() == (0, 255)
+
+
+def test_a_run_shows_its_last_split_and_predictions_on_the_first(tmp_path: Path) -> None:
+    results = [replace(make_result(9), metrics=make_metrics(split)) for split in ("val", "test")]
+    section = run_figures.run_section(tmp_path, results, make_history(2), 1, {"val": {"happy": 1}})
+    assert [a["alt"] for tag, a in Page(str(section)).tags if tag == "img"] == [
+        "Training curves",
+        "Confusion matrix (test)",
+        "Precision, recall and F1 of each emotion (test)",
+        "Images with their predictions (val)",
+        "Class balance",
+    ]
+    assert len(list((tmp_path / "figures").iterdir())) == 8  # those of val, too
 
 
 def test_the_font_has_every_sign_that_figures_use() -> None:

@@ -11,6 +11,7 @@ import pytest
 from fer.core.files import read_json, write_json
 from fer.data.manifest import read_manifest, write_manifest
 from fer.evaluation.metrics import measure_scores
+from fer.report.evaluation_sections import area_table
 from fer.report.study_page import write_study
 from tests.evaluation.test_scores import guess, list_entries, make_study
 
@@ -73,6 +74,12 @@ def test_trainings_of_different_code_are_said_to_be(tmp_path: Path) -> None:
     write_json(path, read_json(path) | commit)
     page = write_study(study, 1).read_text()
     assert "The runs do not share code (1 at cccccccc, 1)" in page
+
+
+def test_what_damage_leaves_is_averaged_over_seeds() -> None:
+    scores = [{"accuracy": 0.8, "macro_f1": 0.5}, {"accuracy": 0.9, "macro_f1": 0.7}]
+    table = area_table("areas", {"a: ": [{"low_light": one} for one in scores]})
+    assert [cell.text for cell in table.rows[0]] == ["a: low light", "85.0 %", "60.0 %"]
 
 
 def test_a_manifest_keeps_its_hashes(tmp_path: Path) -> None:

@@ -457,6 +457,7 @@ def test_many_numbers_stand_on_a_scale_and_words_side_by_side() -> None:
     assert scale.height("0.0001") == pytest.approx(0.5)
     scale = drawing.Scale({str(n / 10) for n in range(11)})
     assert scale.is_numeric and not scale.is_log and scale.height("0.5") == pytest.approx(0.5)
+    assert not drawing.Scale({str(n) for n in range(1, 12)}).is_log
     scale = drawing.Scale({"focal", "weighted", "10", "2"})
     assert [scale.place(value) for value in ("2", "10", "focal", "weighted")] == [0, 1, 2, 3]
     assert scale.marks == ["2", "10", "focal", "weighted"]
