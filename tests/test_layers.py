@@ -7,7 +7,10 @@ That imports run downwards, with no circle, lazy ones among them, is import-lint
 from __future__ import annotations
 
 import ast
+import importlib
 import json
+import operator
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -65,6 +68,15 @@ def loaded_with(names: list[str]) -> set[str]:
 def test_no_two_modules_have_one_name() -> None:
     names = Counter(name.rpartition(".")[2] for name in MODULES)
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_the_way_of_an_image_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^\| \d+ \| `([\w.]+)` in `(fer/[\w/]+\.py)`", text, re.M)
+    assert len(steps) == 12
+    for name, path in steps:
+        found = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+        assert callable(operator.attrgetter(name)(found))
 
 
 def test_the_package_offers_what_it_names() -> None:
