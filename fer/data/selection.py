@@ -36,13 +36,12 @@ def select(
     Returns:
         ``(N,)`` bool, and for each reason the number of images of each split that it concerns
         (an image may have two).
-
     """
     entries = prepared.entries
     reasons: dict[str, set[str]] = {}
     if leaks != "keep":
         held_out = {entry.sha256 for entry in entries if entry.split != "train"}
-        reasons["they stand again in val or test"] = {
+        reasons["they are duplicated in val or test"] = {
             entry.id for entry in entries if entry.split == "train" and entry.sha256 in held_out
         }
     if blank != "keep":
