@@ -18,7 +18,7 @@ from fer.core.errors import ConfigError
 from fer.data.dataset import Batch, Draw, EmotionDataset
 
 Operation = Callable[[torch.Tensor], torch.Tensor]
-"""From images ``(N, C, H, W)`` float 0–1 to such images."""
+"""Maps images ``(N, C, H, W)`` float 0–1 to such images."""
 
 
 class DeviceDataset(EmotionDataset):

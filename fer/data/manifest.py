@@ -34,7 +34,7 @@ class Entry:
     """As the dataset's annotators judged it, in words; empty where they did not."""
     race: str = ""
     age: str = ""
-    """In years, such as ``20-39``."""
+    """A range of years, such as ``20-39``."""
     phash: str = ""
     """Perceptual hash, 32 hex digits; empty where the picture has no content."""
 

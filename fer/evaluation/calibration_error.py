@@ -16,7 +16,7 @@ STEPS = 12
 
 
 def bins_of(confidence: np.ndarray) -> np.ndarray:
-    """Which of 15 bins of equal width, open below, each confidence ``(N,)`` falls into."""
+    """The index of the bin of each confidence ``(N,)``: 15 of equal width, open below."""
     return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 

@@ -70,7 +70,7 @@ def compare_paired(
 
 
 def one_sided(target: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[int, int]:
-    """How many images only the first, and only the second, of two networks gets right."""
+    """Count the images that only the first, and only the second, of two networks gets right."""
     right = [found.argmax(axis=1) == target for found in (first, second)]
     return int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
 
@@ -107,7 +107,7 @@ def exact_p_value(first: int, second: int) -> float:
 def prior_shift(
     target: np.ndarray, probabilities: np.ndarray, home: np.ndarray, priors: np.ndarray | None
 ) -> dict[str, float | None]:
-    """How much of a result comes from how frequent the emotions are.
+    """Measure how much of a result comes from the frequencies of the emotions.
 
     Args:
         target: ``(N,)`` int64, of the dataset that is measured.
@@ -118,7 +118,7 @@ def prior_shift(
 
     Returns:
         ``accuracy_source_priors``: accuracy if the emotions were as frequent as in domain, which is
-        their recall weighted by home's shares; None if one that home has does not occur here.
+        their recall weighted by home's shares; None if an emotion of home does not occur here.
         ``accuracy_adjusted`` and ``macro_f1_adjusted``: with probabilities divided by the priors
         and multiplied by this dataset's shares, which are taken as known (Saerens, Latinne &
         Decaestecker, Neural Computation 14(1), 2002, equation 2.4). An emotion whose prior is 0

@@ -21,7 +21,7 @@ from fer.core.errors import ConfigError
 Box = tuple[int, int, int, int]
 """x and y of the upper left corner, width and height, in pixels."""
 Detector = Callable[[np.ndarray], list[Box]]
-"""From an image ``(H, W)`` or ``(H, W, 3)`` uint8 to the boxes of its faces."""
+"""Finds the boxes of the faces in an image ``(H, W)`` or ``(H, W, 3)`` uint8."""
 
 WINDOW = 24
 """Side of the smallest face that the cascade knows, in pixels."""
@@ -43,7 +43,7 @@ class Prediction:
     probabilities: dict[str, float]
     """Every emotion's, in the order of :data:`fer.core.labels.EMOTIONS`."""
     box: Box | None = None
-    """Where the face is in its picture, without the margin; None where the picture is the face."""
+    """The box of the face in its picture, without the margin; None if the picture is the face."""
 
     @property
     def confidence(self) -> float:

@@ -54,12 +54,12 @@ def accuracy_interval(matrix: np.ndarray) -> list[float]:
 
 
 def balanced_accuracy_interval(matrix: np.ndarray) -> list[float]:
-    """Of the mean recall of a confusion matrix ``(7, 7)``: see :func:`mean_interval`."""
+    """The interval of the mean recall of a confusion matrix ``(7, 7)``, by :func:`mean_interval`."""
     return mean_interval(matrix, matrix.sum(axis=1), lambda recall: recall, np.eye(len(matrix)))
 
 
 def macro_f1_interval(matrix: np.ndarray) -> list[float]:
-    """Of the macro-F1 of a confusion matrix ``(7, 7)``: see :func:`mean_interval`.
+    """The interval of the macro-F1 of a confusion matrix ``(7, 7)``, by :func:`mean_interval`.
 
     The F1 of a class is 2 J / (1 + J), where J is a plain proportion: its hits among the images
     that are of it or taken for it. A mistake counts in two classes, which correlates their F1; how
@@ -119,7 +119,7 @@ def mean_interval(
 
 
 def accuracy_difference_interval(only_first: int, only_second: int, n: int) -> list[float]:
-    """Of the accuracy that the second of two networks has more than the first, on ``n`` images.
+    """The interval of the difference of two networks' accuracies, second less first, on ``n`` images.
 
     Bonett & Price, "Adjusted Wald confidence interval for a difference of binomial proportions
     based on paired data", Journal of Educational and Behavioral Statistics 37(4), 2012. A bootstrap

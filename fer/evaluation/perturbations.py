@@ -266,7 +266,7 @@ class Setting:
 
     perturbation: str
     severity: int
-    """From 1, the weakest."""
+    """1 is the weakest."""
     parameters: dict[str, Any]
     function: Function
     image_size: int | None = None

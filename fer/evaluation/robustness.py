@@ -23,11 +23,11 @@ from fer.evaluation.scores import (
 )
 
 TABLE = "robustness"
-"""Where a score must stand to be measured here."""
+"""Scores with this entry in the registry are measured here."""
 
 
 def columns() -> tuple[str, ...]:
-    """Of ``robustness.csv``."""
+    """The columns of ``robustness.csv``."""
     return (
         *("perturbation", "severity", "parameters", "image_size", "samples"),
         *(f"{name}{end}" for name in with_changes() for end in ("", "_low", "_high")),
@@ -42,7 +42,7 @@ def with_changes() -> list[str]:
 
 @dataclass(frozen=True)
 class Robustness:
-    """What perturbations do to a network."""
+    """The scores of a network on damaged images."""
 
     rows: list[dict[str, Any]]
     """The content of ``robustness.json``: for each perturbation the clean images (severity 0),

@@ -66,7 +66,7 @@ class Score:
     heading: str
     """Name within a sentence, such as macro-F1."""
     meaning: str
-    """What it is, in a few words."""
+    """Its meaning in a few words."""
     function: Function
     higher_is_better: bool = True
     format: Format = PERCENT

@@ -329,9 +329,9 @@ class CutOff:
     """Finished epochs."""
     steps: int
     stopped: bool
-    """Whether early stopping had ended it, or a search."""
+    """True if early stopping or a search had ended it."""
     pruned: bool
-    """Whether a search had ended it."""
+    """True if a search had ended it."""
     threads: int | None
     """Threads that it computed with: another number rounds differently."""
     rows: list[dict[str, float]]

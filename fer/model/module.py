@@ -123,7 +123,7 @@ class EmotionModule(LightningModule):
         """A schedule that advances with the epochs; the others are Lightning's to step."""
         self.progress: dict[str, Any] | None = None
         self.begun = False
-        """Whether a step was taken; what fails before it is what was restored."""
+        """True once a step was taken; an error before that comes from what was restored."""
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

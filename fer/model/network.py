@@ -247,7 +247,7 @@ class NormalisedNetwork(nn.Module):
             )
         self.network = network
         self.is_normalised = False
-        """Whether mean and standard deviation have been set."""
+        """True once mean and standard deviation have been set."""
         self.register_buffer("mean", torch.zeros(self.in_channels))
         self.register_buffer("std", torch.ones(self.in_channels))
 

@@ -45,7 +45,7 @@ class Picture:
     """A figure of the page, and which images it shows."""
 
     name: str
-    """Of the file below ``figures/``, without its suffix."""
+    """Name of the file below ``figures/``, without its suffix."""
     figure: Figure
     title: str
     caption: str

@@ -66,7 +66,7 @@ def robustness_section(
     faces: np.ndarray,
     shown: str,
 ) -> Section:
-    """What damage does to the scores.
+    """The section on damaged images.
 
     Args:
         folder: of the run.

@@ -314,7 +314,7 @@ def plot_bars(
 
 
 def class_balance(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Figure:
-    """How many images of each emotion every split has, and which share of the split they are.
+    """Plot the number of images of each emotion in every split, and their share of it.
 
     Args:
         counts: ``{split: {emotion: images}}``; an emotion that is not named has none.

@@ -83,7 +83,7 @@ def inert(value: Any, key: str = "") -> Any:
 
 
 def describe(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template needs."""
+    """The content of the template."""
     names = list(results["datasets"])
     own = {name: of_direction(results["evaluations"], name, name) for name in names}
     metrics = {name: [one["metrics"] for one in found] for name, found in own.items()}
@@ -133,7 +133,7 @@ def class_name(target: object) -> str:
 
 
 def preferred(results: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Of a dataset's trainings the one with the highest validation macro-F1: the one to pass on."""
+    """The training of a dataset with the highest validation macro-F1: the one to pass on."""
     own = [one for one in results["trainings"] if one["dataset"] == name]
     return max(own, key=lambda one: one["validation"]["macro_f1"])
 

@@ -29,7 +29,7 @@ class FigureEntry:
     """A PNG file; its content goes into the report."""
     title: str
     caption: str
-    """What is seen, on how many images, and what to look for."""
+    """Says what is shown, on how many images, and what to look for."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Cell:
     detail: str | None = None
     """A second line, in small print."""
     code: str | None = None
-    """What one could type, on a line of its own."""
+    """A command to type, on a line of its own."""
     words: bool = False
     """Aligned to the left and wrapped, where a number is not."""
     link: str | None = None
-    """Where a click leads: a URL relative to the page."""
+    """A URL relative to the page."""
     marked: bool = False
     """Differs from what it should be. The text must say so too: colour alone does not reach all."""
 

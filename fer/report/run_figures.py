@@ -44,7 +44,7 @@ PANELS = (
     ("macro-F1", "macro-F1 (%)", 100.0, ("train_macro_f1", "val_macro_f1")),
     ("learning rate", "learning rate", 1.0, ("learning_rate",)),
 )
-"""Of the training curves: title, label, factor and columns of ``history.csv``."""
+"""The panels of the training curves: title, label, factor, columns of ``history.csv``."""
 MANY_POINTS = 60  # more than this and markers would merge into a thick line
 # One hue from light to dark, so that the three also differ in gray print.
 SCORE_COLORS = {"precision": "#B9C6D6", "recall": "#7590AE", "F1": "#1F3A5F"}
@@ -136,7 +136,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
 
 
 def _line(split: str, points: int) -> dict[str, Any]:
-    """How a line through so many points looks, in a panel and in the legend."""
+    """The style of a line through so many points, in a panel and in the legend."""
     return {
         # A second difference beside the hue, for gray print.
         "linestyle": "--" if split == "train" else "-",

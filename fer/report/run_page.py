@@ -17,9 +17,9 @@ HEADINGS = {
     "val_macro_f1": "Val macro-F1",
     "images_per_second": "Images/s",
 }
-"""Of columns of ``history.csv`` whose name is not its words."""
+"""Headings of columns of ``history.csv`` that are not their names."""
 FORMATS = {"seconds": ",.1f", "learning_rate": ".3g"}
-"""Of its columns that are neither scores nor losses nor counts."""
+"""Formats of its columns that are neither scores nor losses nor counts."""
 
 
 def write_run_report(

@@ -40,12 +40,12 @@ LOOKS: dict[str, dict[str, Any]] = {
     method: {"color": color, "marker": marker, "label": METHOD_NAMES[method]}
     for method, color, marker in zip(METHOD_NAMES, SERIES, MARKERS, strict=False)
 }
-"""Of each method's line."""
+"""The style of each method's line."""
 HEAT = matplotlib.colormaps["YlOrRd"]
 BRIGHTEST = 99.0
 """Percentile of the values that has the darkest red: single pixels would leave all others pale."""
 KINDS = {"deletion": ("deletion to", "lower"), "insertion": ("insertion into", "higher")}
-"""Of each test: its name before that of a replacement, and which area is better."""
+"""Each test's name, put before that of a replacement, and which area is better."""
 
 
 # --- maps --------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ REGIONS = {
     "standard": ("boxes", "regions in fixed boxes"),
     "drawn": ("drawn", "regions as drawn"),
 }
-"""Where the regions of the face are from → ending of names, and the words for it."""
+"""Source of the regions of the face → ending of names, and the words for it."""
 
 
 def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Section:
@@ -159,7 +159,7 @@ def expressive_table(report: Mapping[str, Any], suffix: str) -> Table:
 
 
 def saliency_checks_table(summary: Mapping[str, Any]) -> Table:
-    """Whether each method's maps can be believed: areas under the curves, verdicts, correlation."""
+    """The checks of each method's maps: areas under the curves, verdicts, correlation."""
     found, sanity = summary["faithfulness"], summary["sanity"]
     tests = [(kind, name) for kind in KINDS for name in found["replacements"]]
     rows = []

@@ -27,7 +27,7 @@ def score_cell(row: Mapping[str, Any], score: Score, form: Format | None = None)
 
 
 def share_cell(row: Mapping[str, Any], score: Score) -> Cell:
-    """What is left of a score, as a share of it, with its interval."""
+    """The share of a score that is left, with its interval."""
     return score_cell(row, score, PERCENT)
 
 
@@ -78,7 +78,7 @@ class EmotionScores:
     taken_for: str | None
     """The emotion that it is most often mistaken for."""
     share: float | None
-    """Of its images that are."""
+    """The number of its images."""
 
 
 def emotion_scores(metrics: Sequence[Mapping[str, Any]]) -> list[EmotionScores]:

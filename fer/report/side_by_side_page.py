@@ -22,7 +22,7 @@ from fer.runs.side_by_side import Collection, Evaluation, unlike
 from fer.runs.state import FINISHED
 
 MOST_MATRICES = 9
-"""With more jobs than these, their own pages have the confusion matrices."""
+"""The confusion matrices of more jobs than these are on their own pages alone."""
 
 
 Row = tuple[Evaluation, str, str, Mapping[str, Any]]
@@ -90,7 +90,7 @@ def _cross_table(rows: Sequence[Row]) -> Table:
 
 
 def _lost(row: Mapping[str, Any], score: Score) -> Cell:
-    """How much worse than on the network's own dataset."""
+    """The loss against the network's own dataset."""
     value = row.get(f"drop_{score.name}")
     if value is None:
         return Cell(ABSENT)
@@ -147,7 +147,7 @@ def _prior_table(lost: Sequence[Row]) -> Table:
 
 
 def _differences(jobs: Sequence[Evaluation]) -> list[str]:
-    """In what measurements differ whose networks could be compared otherwise."""
+    """Describe what keeps measurements from being compared."""
     found = {
         words
         for one, other in itertools.combinations(jobs, 2)

@@ -102,7 +102,7 @@ def _curves(study: Study, name: str) -> Path:
 def _describe_transfer(
     results: Mapping[str, Any], summary: Mapping[tuple[str, str], Any], here: str, there: str
 ) -> dict[str, Any]:
-    """What is lost from one dataset to another, and the images that they share."""
+    """The loss from one dataset to another, and the images that they share."""
     shared = [one["shared"] for one in of_direction(results["evaluations"], here, there)]
     exact, near = shared[0]["exact"], shared[0]["exact_or_near"]
     without = [one["without"] for one in shared]

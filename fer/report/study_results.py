@@ -35,7 +35,7 @@ RECORDED = (
 
 
 def gather(study: Study, parameters: int) -> dict[str, Any]:
-    """What the runs of a study found, as plain values.
+    """Collect the results of a study's runs, as plain values.
 
     Args:
         study: of which every stage is complete.
@@ -149,7 +149,7 @@ def find_shared(job: Evaluation, home: Sequence[Entry], abroad: Sequence[Entry])
 
 
 def describe_unlike(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """In what measurements that stand side by side differ beside network and dataset."""
+    """Describe how measurements differ in more than network and dataset."""
     ways = [{"tta": str(o["metrics"].get("tta")), "precision": o["precision"]} for o in evaluations]
     notes = [f"Not every score here is measured alike: {key} differs." for key in differing(ways)]
     for name in dict.fromkeys(one["test_dataset"] for one in evaluations):
@@ -169,7 +169,7 @@ def describe_unlike(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
 def describe_data(
     integrity: Mapping[str, Any], trainings: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """What a card says of a dataset: counts, verdict, and known faults as numbers."""
+    """The facts of a dataset for a card: counts, verdict, and known faults as numbers."""
     drawn = next(row["drawn"] for row in trainings if row["dataset"] == integrity["dataset"])
     return {
         **{

@@ -65,14 +65,14 @@ def _ordered(values: set[str]) -> list[str]:
 
 
 def _is_sparse(jobs: Sequence[Job], first: str, second: str) -> bool:
-    """Whether a heat map would be mostly empty."""
+    """True if a heat map would be mostly empty."""
     pairs = {(job.values[first], job.values[second]) for job in jobs}
     rows, columns = ({pair[side] for pair in pairs} for side in (0, 1))
     return 2 * len(pairs) < len(rows) * len(columns)
 
 
 class Scale:
-    """Where the values of a key are on an axis.
+    """Place the values of a key on an axis.
 
     Many numbers are where they belong, on a logarithmic axis if they are above 0 and the largest is
     30 times the smallest; words and few numbers are one beside the other, at 0, 1, 2, …

@@ -29,7 +29,7 @@ class State(enum.Enum):
     PRUNED = "pruned"
     """Ended early by its search."""
     FAILED = "failed"
-    """In a sweep, with an error that is recorded."""
+    """A job of a sweep that ended with a recorded error."""
     UNFINISHED = "unfinished"
     """Cut off, with a checkpoint to go on from."""
     MISSING = "missing"

@@ -10,7 +10,7 @@ from pathlib import Path
 from fer.core.errors import DataError, FerError
 
 MARK = "written by `python -m fer card` from the results of"
-"""In every card."""
+"""A line of every card, by which its files are known."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

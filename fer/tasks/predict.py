@@ -25,7 +25,7 @@ COLUMNS = (
     *(f"p_{emotion}" for emotion in labels.EMOTIONS),
 )  # fmt: skip
 MARK = "annotated by fer predict"
-"""In the bytes of every annotated copy."""
+"""Marks every annotated copy, in its bytes."""
 
 
 @dataclass(frozen=True)

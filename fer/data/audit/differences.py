@@ -23,7 +23,7 @@ from fer.data.readers.base import SPLITS, Finding
 SHARE, FEW = 0.01, 3
 """Smallest share and number of images whose difference is named."""
 RECOGNISED = 0.3
-"""With fewer of a split's changed images in the reference, they say little about the others."""
+"""Fewer changed images of a split than these say little about its others."""
 STRAY, LOST = 0.002, 0.1
 """Shares of the changed images that may be mistaken for other pictures: of images that were only
 encoded anew, and of processed ones."""
@@ -198,7 +198,7 @@ def pixel_findings(
     matching: Matching,
     resized: bool,
 ) -> list[Finding]:
-    """What was done to the pixels of one split, by :data:`FORMS` and :data:`MEASURES`."""
+    """Describe the changes to the pixels of one split, by :data:`FORMS` and :data:`MEASURES`."""
     inside = np.array([entry.split == split for entry in entries])
     changed = inside & ~matching.identical & has_content(looks)
     chosen = np.flatnonzero(changed & (matching.rows >= 0))

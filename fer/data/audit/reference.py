@@ -55,7 +55,7 @@ class Reference:
 
     @property
     def arrays(self) -> dict[str, Any]:
-        """What a reference file holds."""
+        """The content of a reference file."""
         stored = {name: self.looks[name].astype(kind) for name, kind in STORED.items()}
         return {"cells": self.cells, "checksums": self.checksums, **stored}
 
@@ -106,7 +106,7 @@ def load_reference(name: str) -> Reference | None:
 
 @dataclass(frozen=True)
 class Matching:
-    """Which image of the reference copy each image of a copy is."""
+    """The image of the reference that each image of a copy is."""
 
     rows: np.ndarray
     """``(N,)`` int64: the row of the reference, -1 for none. No row is given twice."""
@@ -178,7 +178,7 @@ def official_splits(entries: Sequence[Entry], looks: np.ndarray, reference: Refe
 
 
 def groupings(cells: np.ndarray) -> tuple[np.ndarray, ...]:
-    """What has to agree, ever less: split and emotion, the emotion, the split, nothing."""
+    """What has to agree, loosened step by step: split and emotion, emotion, split, nothing."""
     c = labels.NUM_CLASSES
     return cells, cells % c, cells // c, np.zeros_like(cells)
 

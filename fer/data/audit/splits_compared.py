@@ -28,9 +28,9 @@ class SplitDifference(TypedDict):
     measure: str
     """Sharpness and contrast (natural logarithms), or brightness (gray levels)."""
     difference: float
-    """Of the medians, the second split less the first."""
+    """Difference of the medians, second split less first."""
     z: float
-    """In standard errors."""
+    """Its size in standard errors."""
 
 
 def places(entries: Sequence[Entry], *, held_out: bool) -> list[str]:
@@ -84,7 +84,7 @@ def compare_splits(
 
 
 def squared_error_of_median(values: np.ndarray) -> float:
-    """Of a sample's median, from its median absolute deviation, as for a normal distribution."""
+    """The standard error of a median, from the median absolute deviation of a normal sample."""
     deviation = 1.4826 * float(np.median(np.abs(values - np.median(values))))
     return (1.2533 * deviation) ** 2 / len(values)
 

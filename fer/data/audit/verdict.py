@@ -24,19 +24,19 @@ Counts = Mapping[str, Mapping[str, int]]
 
 REFERENCE, ALTERED, UNKNOWN = "reference copy", "altered copy", "unknown"
 RECOGNISED = 0.3
-"""With a smaller share of its images in the reference, this is another dataset."""
+"""A copy with a smaller share of its images in the reference is another dataset."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a copy is."""
+    """The verdict on a copy."""
 
     verdict: str
     """``reference copy``, ``altered copy`` or ``unknown``."""
     text: str
     findings: list[Finding] = field(default_factory=list)
     compared: dict[str, int] | None = None
-    """How many images are what in the reference; None where there is none."""
+    """Counts of images by what they are in the reference; None without one."""
 
 
 def judge(
@@ -157,7 +157,7 @@ def count_cells(entries: Sequence[Entry], official_counts: Counts) -> dict[str, 
 def count_matches(
     entries: Sequence[Entry], reference: Reference, matching: Matching
 ) -> dict[str, int]:
-    """How many images are what in the reference copy."""
+    """Count images by what they are in the reference copy."""
     found, c = matching.rows >= 0, labels.NUM_CLASSES
     own, cells = reference.cells[matching.rows[found]], cells_of(entries)[found]
     return {

@@ -31,7 +31,7 @@ SIDES = (MIRROR, np.array([1.0, 1.0]))
 """Factors that take the right side of a face to the left one and to itself."""
 SUBPIXEL_BITS = 4
 HEAD_DEPTH = 0.9
-"""From the axis that the head turns about to the point between the eyes, in face units."""
+"""Distance of the point between the eyes from the axis of the head, in face units."""
 HAIR_OUTER = np.array(
     [
         *[(-1.05, 0.1), (-1.09, -0.4), (-0.98, -0.9), (-0.55, -1.3), (0, -1.43)],
@@ -442,7 +442,7 @@ def box(pixels: np.ndarray, size: int) -> tuple[int, int, int, int]:
 
 
 def finish(image: np.ndarray, style: Style, rng: np.random.Generator) -> np.ndarray:
-    """From the canvas to the image: shrink it, light it, blur it, add grain."""
+    """Turn the canvas into the image: shrink it, light it, blur it, add grain."""
     if not style.colour:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     size = style.size

@@ -82,7 +82,7 @@ class RawDataset:
 
     source: Source
     form: str
-    """In words, what was found: ``"image archive (zip)"``, ``"table (fer2013.csv)"``, …"""
+    """The form of the copy in words: ``"image archive (zip)"``, ``"table (fer2013.csv)"``, …"""
     records: list[Record]
     official_protocol: bool = False
     """True if train, val and test are the ones that the dataset's authors defined."""

@@ -21,7 +21,7 @@ from fer.data.readers.sources import FolderSource, Record
 
 ALIGNED_SIDE = 100
 EYES = (34 + 38j, 66 + 38j)
-"""Where aligned eyes lie in the 100 x 100 pixels, as x + y·i.
+"""Places of aligned eyes in the 100 x 100 pixels, as x + y·i.
 
 A chin lies about 1.8 eye distances below the eyes: 32 pixels between the eyes leave the picture
 from the hairline to the chin, so that brows and an open mouth are in it.

@@ -47,14 +47,14 @@ class Record:
     split: str
     """``train``, ``val`` or ``test``."""
     source: str
-    """Where it came from, for people: a file of the copy, or a table and its row."""
+    """Its origin in words: a file of the copy, or a table and its row."""
     location: str | tuple[Any, ...]
-    """Where it came from, for :meth:`Source.read`: a member or file, or what its source needs."""
+    """Its origin for :meth:`Source.read`: a member or file, or what its source needs."""
     gender: str = ""
     """As the dataset's annotators judged it, in words; empty where they did not."""
     race: str = ""
     age: str = ""
-    """In years, such as ``20-39``."""
+    """A range of years, such as ``20-39``."""
 
 
 class Source(Protocol):
