@@ -54,7 +54,7 @@ def accuracy_interval(matrix: np.ndarray) -> list[float]:
 
 
 def balanced_accuracy_interval(matrix: np.ndarray) -> list[float]:
-    """The interval of the mean recall of a confusion matrix ``(7, 7)``, by :func:`mean_interval`."""
+    """The interval of a confusion matrix's mean recall: see :func:`mean_interval`."""
     return mean_interval(matrix, matrix.sum(axis=1), lambda recall: recall, np.eye(len(matrix)))
 
 
@@ -119,7 +119,7 @@ def mean_interval(
 
 
 def accuracy_difference_interval(only_first: int, only_second: int, n: int) -> list[float]:
-    """The interval of the difference of two networks' accuracies, second less first, on ``n`` images.
+    """The interval of a difference of two accuracies, second less first, on ``n`` images.
 
     Bonett & Price, "Adjusted Wald confidence interval for a difference of binomial proportions
     based on paired data", Journal of Educational and Behavioral Statistics 37(4), 2012. A bootstrap
