@@ -690,7 +690,7 @@ def findings(runs: Mapping[str, Path], cross: Path | None = None) -> list[str]:
         )
         sentences += [
             f"On {row['test_dataset']} its accuracy is {percent(row['accuracy'])}, "
-            f"{signed(-100 * float(row['drop_accuracy']))} points from that in domain."
+            f"{signed(-100 * float(row['drop_accuracy']))} points from that on its own dataset."
             for row in abroad
             if row["train_dataset"] == name
         ]

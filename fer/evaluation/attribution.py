@@ -107,7 +107,7 @@ def attributions(
                 found = nn.functional.interpolate(coarse, x.shape[2:], mode="bilinear")
             else:
                 found = Saliency(network).attribute(x, y, abs=False)
-            np.add.at(total, own, found.detach().sum(dim=1).double().cpu().numpy())
+            np.add.at(total, own, found.detach().sum(dim=1).cpu().double().numpy())
     return (total / copies).astype(np.float32)[:count]
 
 

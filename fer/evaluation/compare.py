@@ -117,8 +117,9 @@ def prior_shift(
             that is not known.
 
     Returns:
-        ``accuracy_source_priors``: accuracy if the emotions were as frequent as in domain, which is
-        their recall weighted by home's shares; None if an emotion of home does not occur here.
+        ``accuracy_source_priors``: accuracy if the emotions were as frequent as in the network's
+        own dataset: their recall weighted by its shares; None if one of its emotions does not
+        occur here.
         ``accuracy_adjusted`` and ``macro_f1_adjusted``: with probabilities divided by the priors
         and multiplied by this dataset's shares, which are taken as known (Saerens, Latinne &
         Decaestecker, Neural Computation 14(1), 2002, equation 2.4). An emotion whose prior is 0

@@ -10,6 +10,7 @@ import numpy as np
 
 from fer.core import labels
 from fer.core.errors import DataError
+from fer.core.options import check_value, whole
 from fer.evaluation.calibration_error import BINS, bins_of
 from fer.evaluation.intervals import percentile
 from fer.evaluation.scores import (
@@ -113,8 +114,10 @@ def measure_scores(
         seed: seed of these sets.
 
     Raises:
+        ConfigError: there are too few resamples.
         DataError: there is no image, a probability is not finite, or a metric gives no number.
     """
+    check_value("metrics.resamples", resamples, whole(100))
     if len(target) == 0:
         raise DataError("expected at least one image to measure, found none.")
     if not np.isfinite(probabilities).all():

@@ -265,7 +265,7 @@ def check_seeds(cfg: DictConfig) -> list[int]:
     Raises:
         ConfigError: they are not different whole numbers from 0.
     """
-    seeds = list(cfg.seeds) if OmegaConf.is_list(cfg.seeds) else []
+    seeds: Any = OmegaConf.to_container(cfg.seeds) if OmegaConf.is_list(cfg.seeds) else []
     accept = SEED[1]
     if not (seeds and all(map(accept, seeds)) and len(set(seeds)) == len(seeds)):
         raise ConfigError(

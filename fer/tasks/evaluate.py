@@ -102,8 +102,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     notes = notes_on_measured(measured, settings)
     for note in notes:
         log.warning(note)
-    sections = [calibration_section(folder, result, measured.shown)]
-    sections += measure_more(measured)
+    sections = measure_more(measured)
+    sections.insert(0, calibration_section(folder, result, measured.shown))
     write_predictions(folder / "predictions.csv", result.ids, result.target, result.probabilities)
     if settings:
         sections.append(evaluate_robustness(measured, settings))

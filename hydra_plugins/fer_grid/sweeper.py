@@ -27,7 +27,7 @@ class GridSweeper(BasicSweeper):
         """Launch the jobs and collect their results.
 
         Raises:
-            CommandError: the folder holds another sweep, or jobs have failed.
+            CommandError: the folder of a job holds a run, or jobs have failed.
         """
         from fer.core.application import CommandError
         from fer.core.errors import FerError
@@ -40,6 +40,9 @@ class GridSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*values, *arguments])
         (found,) = self.split_arguments(overrides, max_batch_size=None)
+        if not found:
+            given = " ".join([*values, *arguments])
+            raise CommandError(f"Error: expected values to sweep, found none in {given}.")
         jobs = sweep.leave_test_alone([list(job) for job in found])
         folder = Path(self.config.hydra.sweep.dir)
         self.validate_batch_is_legal(jobs)

@@ -53,8 +53,8 @@ class OptunaSweeper(Sweeper):
         """Search, launching the jobs, and collect their results.
 
         Raises:
-            CommandError: Optuna is not installed, the options cannot work, the folder holds
-                another sweep, or jobs have failed.
+            CommandError: Optuna is not installed, the options cannot work, the folder of a
+                job holds a run, or jobs have failed.
         """
         from fer.core.application import CommandError
         from fer.core.errors import FerError

@@ -83,7 +83,8 @@ def test_near_duplicates_of_earlier_splits_are_leaks_too(tmp_path: Path, rows: l
 def test_leaks_can_be_dropped_from_train(tmp_path: Path, rows: list[Row]) -> None:
     data = module(tmp_path, rows, leaks="drop_from_train")
     assert sizes(data) == {"train": 28, "val": 14, "test": 16}
-    assert data.left_out == {"they are duplicated in val or test": {"train": 1, "val": 0, "test": 0}}
+    why = "they are duplicated in val or test"
+    assert data.left_out == {why: {"train": 1, "val": 0, "test": 0}}
     assert data.leaked("test").sum() == 0  # nothing of the test was learned
 
 

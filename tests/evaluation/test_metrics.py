@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn import metrics as sk
 
 from fer.core import labels
-from fer.core.errors import DataError
+from fer.core.errors import ConfigError, DataError
 from fer.evaluation.calibration_error import bins_of, calibration_error
 from fer.evaluation.intervals import (
     balanced_accuracy_interval,
@@ -219,3 +219,10 @@ def test_diverged_weights_are_named() -> None:
     probabilities[4] = np.nan
     with pytest.raises(DataError, match=r"finite probabilities.*image 4.*learning rate"):
         measure(target, probabilities)
+
+
+@pytest.mark.parametrize("resamples", [10, 0, -1])
+def test_too_few_resamples_are_refused(resamples: int) -> None:
+    target, probabilities = simulate(10, 0.5, np.random.default_rng(1))
+    with pytest.raises(ConfigError, match="from 100"):
+        measure(target, probabilities, resamples=resamples)

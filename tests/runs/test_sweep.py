@@ -373,6 +373,12 @@ def test_a_run_records_which_images_it_was_validated_on(
     assert ("best_on_each" in (tmp_path / "sweep/best.yaml").read_text()) == (sets == 2)
 
 
+def test_a_sweep_over_nothing_is_refused(tmp_path: Path) -> None:
+    done = run_program("train.py", "-m", "seed=range(0,0)", cwd=tmp_path, check=False)
+    assert done.returncode == 1 and "expected values to sweep, found none" in done.stderr
+    assert not list(tmp_path.rglob("jobs.json"))
+
+
 def test_the_preset_is_a_sweep_without_being_asked(tmp_path: Path) -> None:
     done = run_program("train.py", "sweep=lr_dropout", "nope=1", cwd=tmp_path, check=False)
     assert done.returncode != 0 and "nope" in done.stderr

@@ -113,6 +113,7 @@ def test_its_numbers_agree_with_each_other(whole: Path) -> None:
     ids = {row["id"] for row in read_table(whole.parent / "data/synthetic_a/manifest.csv")}
     assert {row["id"] for row in predictions} <= ids
     assert metrics["temperature_scaling"]["fitted_on"].endswith("'s val (42 images)")
+    assert "Dividing the logits by" in (whole / "report.html").read_text(encoding="utf-8")
     assert sum(row["images"] for row in metrics["reliability"]) == 70
     run = read(whole / "run.json")
     assert run["statistics"] == STATISTICS and run["hardware"]["precision"]
