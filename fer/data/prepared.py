@@ -21,7 +21,7 @@ from fer.data.manifest import Entry, fingerprint, read_manifest
 from fer.data.readers.base import SPLITS
 from fer.data.readers.sources import describe_files, sha256_of_files
 
-FORMAT = 3
+FORMAT = 4
 """Version of ``integrity.json``; what was prepared in another one is prepared again."""
 PARTS = (*SPLITS, "integrity.json", "manifest.csv")
 """Parts of a prepared folder, in the order in which they are moved into place."""

@@ -25,7 +25,7 @@ def check_selection(leaks: str, blank: str, conflicts: str, accept_altered: bool
 def select(
     prepared: Prepared, *, leaks: str, blank: str, conflicts: str
 ) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
-    """Choose the images that are used.
+    """Choose the images that are used, by options that :func:`check_selection` accepts.
 
     Args:
         prepared: the dataset.

@@ -18,6 +18,7 @@ from fer.core import labels
 from fer.core.errors import ConfigError
 from fer.data.datamodule import EmotionDataModule, FER2013DataModule, RAFDBDataModule
 from fer.data.drawn.synthetic import generate
+from fer.data.prepared import FORMAT
 from fer.data.readers.base import FolderSource, RawDataset, Reader, Record, is_image, list_files
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.tasks.assembly import make_data, make_model
@@ -372,7 +373,7 @@ def test_the_origin_of_prepared_data_is_what_it_was(tmp_path: Path) -> None:
             },
             "generator": {"name": "synthetic_a", "train": 14, "val": 7, "test": 7, "seed": 0},
             "undecodable": "error",
-            "format": 3,
+            "format": FORMAT,
         },
         {
             "reader": {
@@ -385,7 +386,7 @@ def test_the_origin_of_prepared_data_is_what_it_was(tmp_path: Path) -> None:
             },
             "generator": None,
             "undecodable": "error",
-            "format": 3,
+            "format": FORMAT,
         },
     ]
 

@@ -46,30 +46,26 @@ class Measure:
     lower: str | None
     higher: str | None
 
-    def judge(self, change: np.ndarray) -> tuple[str, np.ndarray] | None:
-        """Name the difference of images from their originals.
+    def judge(self, change: np.ndarray) -> list[tuple[int, str, np.ndarray]]:
+        """Name the differences of images from their originals.
 
         Args:
             change: ``(N,)``, one number per image.
 
         Returns:
-            A text, and ``(N,)`` bool for the images it is about; None if there is nothing to name.
+            For each direction that is named: its sign, a text, and ``(N,)`` bool for its images.
         """
         if self.lower is None or self.higher is None:
             change = np.clip(change, None if self.lower else 0, None if self.higher else 0)
-        middle = np.median(change)
-        if abs(middle) > self.slight:
-            mask = np.sign(middle) * change > self.slight
-        else:
-            mask = np.abs(change) > self.clear
-            if mask.mean() < SHARE:
-                return None
-        if mask.sum() < FEW:
-            return None
-        typical = float(np.median(change[mask]))
-        text = self.lower if typical < 0 else self.higher
-        assert text is not None
-        return text.format(ratio=as_ratio(typical), levels=f"{abs(typical):.0f}"), mask
+        limit = self.slight if abs(np.median(change)) > self.slight else self.clear
+        found = []
+        for sign, text in ((-1, self.lower), (1, self.higher)):
+            mask = sign * change > limit
+            if text is not None and mask.sum() >= max(FEW, SHARE * len(change)):
+                typical = float(np.median(change[mask]))
+                words = text.format(ratio=as_ratio(typical), levels=f"{abs(typical):.0f}")
+                found.append((sign, words, mask))
+        return found
 
 
 MEASURES = {
@@ -98,7 +94,7 @@ MEASURES = {
     ),
 }
 """``brightness`` in gray levels, ``shapes`` in bits of the hash, the others as natural logarithms
-of a ratio. Where a kind is named already, it is not named again."""
+of a ratio. A kind is named once in each direction."""
 FORMS = {
     "mirrored": "mirrored: left and right are exchanged",
     "inverted": "inverted: dark is bright and bright is dark",
@@ -206,21 +202,21 @@ def pixel_findings(
         return []
     changes = compare(looks, reference, matching, chosen)
     traces = [
-        (words, mask)
+        (1, words, mask)
         for form, words in FORMS.items()
         if (mask := matching.changed[form][chosen]).sum() >= max(FEW, SHARE * len(chosen))
     ]
     names = ROBUST if resized or MEASURES["shapes"].judge(changes["shapes"]) else tuple(MEASURES)
-    traces += [trace for name in names if (trace := MEASURES[name].judge(changes[name]))]
-    found: dict[str, Finding] = {}
-    for words, mask in traces:
+    traces += [trace for name in names for trace in MEASURES[name].judge(changes[name])]
+    found: dict[tuple[str, int], Finding] = {}
+    for sign, words, mask in traces:
         kind, what = words.split(": ")
         emotions = {entries[index].emotion for index in chosen[mask].tolist()}
         # Where one emotion alone is concerned, that is what a reader needs to know.
         emotion = emotions.pop() if len(emotions) == 1 else None
         who = some(int(mask.sum()), int(inside.sum())) + (f" (all {emotion})" if emotion else "")
         text = f"{split}: {who} differ from their originals ({kind}): {what}."
-        found.setdefault(kind, Finding(kind, text, split, emotion, int(mask.sum())))
+        found.setdefault((kind, sign), Finding(kind, text, split, emotion, int(mask.sum())))
     return list(found.values())
 
 
@@ -229,7 +225,7 @@ def exchanged(entries: Sequence[Entry], reference: Reference, matching: Matching
     rows, c = np.maximum(matching.rows, 0), labels.NUM_CLASSES
     cells, own = cells_of(entries), reference.cells[rows]
     # A match is certain if the pixels or nearly all bits of the hash are equal, and the reference
-    # has the picture only once.
+    # has the picture only once. Of others, so many do not err in the same way.
     _, place, times = np.unique(reference.checksums, return_inverse=True, return_counts=True)
     found = matching.rows >= 0
     once = found & (times[place][rows] == 1)
@@ -244,7 +240,11 @@ def exchanged(entries: Sequence[Entry], reference: Reference, matching: Matching
         ("relabelled", "emotion", labels.EMOTIONS, "called", cells % c, own % c, ""),
     ):
         differs = found & (now != then)
-        if (differs & once & matching.identical).any() or (differs & close).sum() > FEW_CLOSE:
+        if (
+            (differs & once & matching.identical).any()
+            or (differs & close).sum() > FEW_CLOSE
+            or (differs & once).sum() > STRAY * len(entries)
+        ):
             counts = Counter(zip(then[differs].tolist(), now[differs].tolist(), strict=True))
             routes = sorted(counts, key=lambda pair: (-counts[pair], pair))[:6]
             shown = "; ".join(

@@ -141,8 +141,10 @@ def read_table(
     return [row if row.split else replace(row, split=split) for row in rows]
 
 
-def read_rows(path: Path, data: bytes, person: str | None = None) -> Iterator[Item]:
-    """The rows of a table of labels; empty ones are left out.
+def read_rows(
+    path: Path, data: bytes, person: str | None = None, known: Sequence[str] = COLUMNS
+) -> Iterator[Item]:
+    """The rows of a table of labels; empty ones, and columns that are not ``known``, are left out.
 
     Raises:
         DataError: a column is missing or there twice, or a row is malformed.
@@ -154,7 +156,7 @@ def read_rows(path: Path, data: bytes, person: str | None = None) -> Iterator[It
             f"by commas, semicolons or tabs, found {shown(first_line(data)[1].strip())[:80]!r}. "
             "Name them so in the first line, and save the table as UTF-8."
         )
-    columns = {name: name for name in COLUMNS if name in names}
+    columns = {name: name for name in known if name in names}
     if person is not None and person.lower() in names:
         columns["person"] = person.lower()
     for name, column in columns.items():
@@ -164,6 +166,8 @@ def read_rows(path: Path, data: bytes, person: str | None = None) -> Iterator[It
                 "Rename or remove one of them."
             )
     for number, cells in rows:
+        if not any(cells):
+            continue
         values = {name: cells[names.index(column)] for name, column in columns.items()}
         item = Item(**values, table=path, row=number)
         if not item.image or not item.label:
@@ -224,7 +228,7 @@ def first_line(data: bytes) -> tuple[int, str]:
 def read_csv(
     path: Path, data: bytes, header: int, delimiter: str, width: int
 ) -> Iterator[tuple[int, list[str]]]:
-    """Number and cells of each row below the line ``header``; empty ones are left out."""
+    """Number and cells of each row below the line ``header``."""
     lines = decoded(data)
     for _ in range(header):
         next(lines)
@@ -246,8 +250,7 @@ def read_csv(
                 f"found {len(cells)}. Correct the row; a cell that holds {delimiter!r} needs "
                 "quotes around it."
             )
-        if any(cells):
-            yield number, cells
+        yield number, cells
 
 
 class NotJSON(DataError):
@@ -275,4 +278,9 @@ def read_json_lines(path: Path, data: bytes) -> Iterator[list[str]]:
         if not columns:
             columns = list(row)
             yield columns
-        yield ["" if cell is None else str(cell).strip() for cell in cells]
+        yield ["" if cell is None else storable(str(cell).strip()) for cell in cells]
+
+
+def storable(text: str) -> str:
+    """Replace lone surrogates, which JSON allows, by bytes that can be written and read again."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape")

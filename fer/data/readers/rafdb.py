@@ -73,8 +73,8 @@ class RAFDBReader(HoldOut):
             original photographs; ``auto``: aligned where ``Image/aligned`` exists, else original.
         margin: how far the square that is cut out of an original reaches beyond the bounding box
             on each side, as a share (0–1) of the box's larger side. Unused with ``align_eyes``.
-        align_eyes: turn, scale and move originals so that the eyes lie at :data:`EYES`, instead
-            of cutting out the bounding box.
+        align_eyes: turn, scale and move originals so that the eyes lie where those of aligned
+            images do, instead of cutting out the bounding box.
         codes_from: the number that the labels begin with: 1, or 0 in copies that count from there,
             in the same order.
 
@@ -450,7 +450,8 @@ def check_table(
     """
     advice = "Correct or remove the row, or obtain the copy again."
     rows: dict[str, Item] = {}
-    for row in read_rows(path, FolderSource(path.parent).read_bytes(path.name)):
+    data = FolderSource(path.parent).read_bytes(path.name)
+    for row in read_rows(path, data, known=("image", "label")):
         emotion = emotion_of(row.label, row.where, advice, codes)
         name = mirror_id(row.image)
         record = records.get(name)

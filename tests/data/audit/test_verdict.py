@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -199,6 +200,22 @@ def test_images_moved_to_another_split_are_named() -> None:
     assert kinds(verdict) == {"re-split"}
     assert "3 of train are in val" in verdict.findings[0].text
     assert verdict.compared is not None and verdict.compared["moved"] == 3
+
+
+def test_images_moved_to_another_split_are_named_in_a_processed_copy_too() -> None:
+    copy = original()
+    images = [cv2.GaussianBlur(image, (0, 0), 3.0) for image in copy.images]
+    splits = list(copy.splits)
+    splits[20:50] = ["val"] * 30
+    assert {"smoothed", "re-split"} <= kinds(judged(replace(copy, images=images, splits=splits)))
+
+
+def test_both_directions_are_named() -> None:
+    darker, brighter = tone(1.0, -12), tone(1.0, 12)
+    images = [(darker if index % 3 else brighter)(x) for index, x in enumerate(original().images)]
+    texts = [finding.text for finding in judged(replace(original(), images=images)).findings]
+    for split, word in itertools.product(SPLITS, ("darker", "brighter")):
+        assert any(text.startswith(split) and word in text for text in texts)
 
 
 def test_exchanged_labels_are_named() -> None:

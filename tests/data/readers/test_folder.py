@@ -999,6 +999,11 @@ def test_hugging_faces_json_lines_are_a_table(tmp_path: Path) -> None:
     assert Counter(record.split for record in dataset.records) == dict.fromkeys(SPLITS, 21)
     alone = read(tmp_path / "raw/train/metadata.jsonl")
     assert Counter(record.emotion for record in alone.records) == dict.fromkeys(labels.EMOTIONS, 3)
+    lines[0] = lines[0].replace('"note": "a, b"', '"gender": "\\ud800"')
+    (tmp_path / "raw/test/metadata.jsonl").write_text("\n".join([*lines, "{}", '{"label": null}']))
+    again = read(tmp_path / "raw/test/metadata.jsonl")
+    assert len(again.records) == 21
+    assert any(record.gender.encode("utf-8", "surrogateescape") for record in again.records)
     for text in ('{"file_name": "x.png"', "[1]", '{"file_name": 1}\n{'):
         (tmp_path / "raw/train/metadata.jsonl").write_text(text)
         with pytest.raises(

@@ -785,6 +785,9 @@ def test_how_a_table_was_saved_does_not_matter(tmp_path: Path) -> None:
     numbered[0] = ",Image,Label"
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join([*numbered, ""]).encode())
     assert listed(raw).records == before
+    more = ["image,label,split,age,age", *(f"{line},fold1,20,30" for line in lines[1:])]
+    path.write_text("\n".join(more) + "\n")
+    assert listed(raw).records == before
 
 
 @pytest.mark.parametrize(
