@@ -242,7 +242,7 @@ class NormalisedNetwork(nn.Module):
             raise ConfigError(f"model.in_channels: expected 1 or 3, found {self.in_channels}.")
         if not 1 <= self.image_size <= 1024:
             raise ConfigError(
-                "model.image_size: expected a whole number from 1 to 1024, found "
+                "model.image_size: expected a whole number from 1 to 1,024, found "
                 f"{self.image_size}. Set it: model.image_size=VALUE"
             )
         self.network = network

@@ -235,7 +235,7 @@ STRANGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         ),
         "repeats a few numbers",
     ),
-    "a huge input": (model(image_size=10**9), "from 1 to 1024"),
+    "a huge input": (model(image_size=10**9), "from 1 to 1,024"),
     "widths in words": (
         options(widths="wide"),
         "channels per block",
