@@ -129,7 +129,7 @@ def _plot_recall(place: Path, rows: Sequence[Row]) -> Path | None:
 
 def _prior_table(lost: Sequence[Row]) -> Table:
     columns = {
-        "accuracy_source_priors": "Emotions as frequent as in its own",
+        "accuracy_source_priors": "Emotions as frequent as in its own dataset",
         "accuracy_adjusted": "Accuracy, adjusted",
         "macro_f1_adjusted": "Macro-F1, adjusted",
     }

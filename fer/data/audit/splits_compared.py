@@ -84,7 +84,7 @@ def compare_splits(
 
 
 def squared_error_of_median(values: np.ndarray) -> float:
-    """The standard error of a median, from the median absolute deviation of a normal sample."""
+    """The square of a median's standard error, from the median absolute deviation if normal."""
     deviation = 1.4826 * float(np.median(np.abs(values - np.median(values))))
     return (1.2533 * deviation) ** 2 / len(values)
 
