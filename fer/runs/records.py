@@ -9,7 +9,7 @@ from fer.core import labels
 from fer.core.files import read_json
 from fer.evaluation.scores import SCORES
 
-STATISTICS = 1
+STATISTICS = 2
 """Version of an evaluation's numbers, kept in its ``run.json``. Raise it with any change of a
 number or a key for the same predictions: evaluations of another version are measured again."""
 BOUNDS = [float, float]

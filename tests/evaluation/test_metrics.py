@@ -114,16 +114,16 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(n: int, recall: fl
     truth = {"accuracy": recall, "balanced_accuracy": recall}
     for shares in (np.full(7, 1 / 7), FER2013):
         for name, found in covered(n, truth, shares, recall, 0.0).items():
-            assert 0.90 <= found <= 0.99, (name, found)
+            assert 0.90 <= found <= (0.99 if n > 20 else 1), (name, found)
 
 
 def test_percentiles_of_few_images_lie_far_enough_out() -> None:
     rng = np.random.default_rng(0)
     covered = []
-    for sample in rng.standard_normal((1000, 10)):
-        low, high = percentile(rng.choice(sample, (500, 10)).mean(axis=1), 10)
+    for sample in rng.standard_normal((1000, 20)):
+        low, high = percentile(rng.choice(sample, (500, 20)).mean(axis=1), 20)
         covered.append(low <= 0 <= high)
-    assert 0.93 <= np.mean(covered) <= 0.97  # plain percentiles: 0.89
+    assert 0.95 <= np.mean(covered) <= 0.99  # plain percentiles: 0.92
 
 
 INTERVALS = {macro_f1: macro_f1_interval, balanced_accuracy: balanced_accuracy_interval}

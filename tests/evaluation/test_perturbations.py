@@ -17,7 +17,13 @@ from hypothesis import strategies as st
 from fer.core.application import config_folder
 from fer.core.errors import ConfigError
 from fer.evaluation import perturbations as p
-from fer.evaluation.robustness import Robustness, _beside_published, columns, measure_robustness
+from fer.evaluation.robustness import (
+    Robustness,
+    _beside_published,
+    _mean_interval,
+    columns,
+    measure_robustness,
+)
 from fer.report.evaluation_sections import settings_table
 from fer.report.page import fragment
 from fer.tasks.evaluate import fit_input
@@ -245,12 +251,26 @@ def test_a_row_says_its_size_and_a_reference_stands_beside_its_own_number_of_ima
     assert notes_on_published(settings_of("published"), "another", 30) == []
 
 
+def test_the_interval_of_a_mean_is_narrower_the_less_its_settings_agree() -> None:
+    rows = [
+        {"perturbation": name, "severity": 1, "accuracy": 0.5,
+         "confidence_intervals": {"accuracy": [0.4, 0.7]}}
+        for name in ("blur", "noise")
+    ]  # fmt: skip
+    one, other, flat = np.array([1.0, 2, 3, 4]), np.array([1.0, -1, -1, 1]), np.ones(4)
+    for second, share in ((one, 1.0), (other, 0.5**0.5), (flat, 1.0), (-one, 0.0)):
+        draws = {("blur", 1): {"accuracy": one}, ("noise", 1): {"accuracy": second}}
+        found = _mean_interval(rows, draws, "accuracy")
+        np.testing.assert_allclose(found, [0.5 - share * 0.1, 0.5 + share * 0.2], atol=1e-9)
+
+
 def test_a_network_is_compared_by_the_harder_size_of_each_setting() -> None:
     accuracies = {("noise", 48): 0.5, ("noise_at_64", 64): 0.6,
                   ("blur", 48): 0.7, ("blur_at_64", 64): 0.66}  # fmt: skip
     rows = [
         {"perturbation": name, "severity": 1, "image_size": size, "accuracy": accuracy,
-         "samples": 10**6, "reference_accuracy": 0.5}
+         "confidence_intervals": {"accuracy": [accuracy - 0.095, accuracy + 0.095]},
+         "reference_accuracy": 0.5}
         for (name, size), accuracy in accuracies.items()
     ]  # fmt: skip
     draws = {
@@ -260,7 +280,7 @@ def test_a_network_is_compared_by_the_harder_size_of_each_setting() -> None:
     found = _beside_published(rows, draws)
     assert found["settings"] == 2
     assert found["accuracy"] == pytest.approx(0.58)
-    np.testing.assert_allclose(found["interval"], [0.485, 0.675], rtol=1e-4)
+    np.testing.assert_allclose(found["interval"], [0.485, 0.675], rtol=1e-9)
     at_size = {size: row["accuracy"] for size, row in found["at_size"].items()}
     assert at_size == pytest.approx({"48": 0.6, "64": 0.63})
     words = fragment("published", found)
