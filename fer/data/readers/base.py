@@ -10,7 +10,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -271,12 +271,56 @@ def split_of(name: str) -> str:
     return SPLIT_NAMES.get(name.strip().lower(), "")
 
 
-def unknown_classes(counts: Mapping[str, int]) -> dict[str, int]:
-    """Entries of ``excluded`` for images of a class that is none of the seven emotions."""
-    return {
-        f"their class {name!r} is not one of the seven emotions": counts[name]
-        for name in sorted(counts)
-    }
+def emotion_or_none(name: str, synonyms: labels.Synonyms | None = None) -> str | None:
+    """The schema's name for a class; None if it is none of the seven emotions."""
+    try:
+        return labels.canonical(name, synonyms)
+    except DataError:
+        return None
+
+
+def map_classes(
+    raw: Path | str,
+    placed: Iterable[tuple[str, str]],
+    meaning: Callable[[str], str | None],
+    *,
+    drop_unknown: bool,
+    expected: str = f"the classes {EMOTION_NAMES} or synonyms of them",
+    remedy: Callable[[Sequence[str]], str] = lambda _: "correct their names",
+) -> tuple[dict[str, str], dict[str, int]]:
+    """The emotion of each class that is one, and entries of ``excluded`` for the others.
+
+    Args:
+        raw: the copy.
+        placed: class and place of each image.
+        meaning: the emotion of a class, or None.
+        drop_unknown: leave out images of other classes.
+        expected: which classes, in words.
+        remedy: what else can be done about classes that are none, in words.
+
+    Raises:
+        DataError: a class is no emotion and may not be left out.
+    """
+    emotions: dict[str, str] = {}
+    unknown: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for name, place in placed:
+        emotion = emotions.get(name) or meaning(name)
+        if emotion:
+            emotions[name] = emotion
+        else:
+            title = shown(labels.normalise(name))
+            unknown[title] += 1
+            first.setdefault(title, place)
+    names = sorted(unknown)
+    if names and not drop_unknown:
+        found = ", ".join(f"{name!r} ({unknown[name]:,} images)" for name in names)
+        raise DataError(
+            f"{raw}: expected {expected}, found {found}; the first: {shown(first[names[0]])}. "
+            f"Leave such images out (dataset.drop_unknown=true), or {remedy(names)}"
+        )
+    why = "their class {!r} is not one of the seven emotions"
+    return emotions, {why.format(name): unknown[name] for name in names}
 
 
 def persons_across(persons: Mapping[str, str], splits: Mapping[str, str]) -> list[Finding]:

@@ -16,10 +16,10 @@ stratified and seeded; each image is ranked by its path, so that every machine c
 
 from __future__ import annotations
 
-import itertools
+import functools
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -34,9 +34,10 @@ from fer.data.readers.base import (
     HoldOut,
     RawDataset,
     Record,
+    emotion_or_none,
+    map_classes,
     persons_across,
     split_of,
-    unknown_classes,
 )
 from fer.data.readers.label_tables import TABLES, Item, check_unread, find_tables, read_table
 from fer.data.readers.names import composed, is_image, make_ids, shown, warn_of
@@ -120,13 +121,16 @@ class FolderReader(HoldOut):
         """List the data at ``raw``, whichever form it has."""
         source, listing = self._open(raw)
         raw = source.path if raw.is_dir() else raw  # the one archive in a folder
-        emotions, unknown = self._map_classes(raw, Counter(item.label for item in listing.items))
+        emotions, unknown = map_classes(
+            raw,
+            ((item.label, item.image) for item in listing.items),
+            functools.partial(self._emotion, raw),
+            drop_unknown=self.drop_unknown,
+            remedy=lambda names: f"say which emotion a name means: {ask_for_meaning(names)}",
+        )
         items: Sequence[Item] = sorted(
             (item for item in listing.items if item.label in emotions), key=lambda item: item.key
         )
-        for one, two in itertools.pairwise(items):
-            if one.key == two.key:  # no hold-out can rank them
-                raise doubled(raw, two.image)
         emotion_of = {item.key: emotions[item.label] for item in items}
         persons = self._persons(raw, items)
         items, warnings = self._split(raw, items, emotion_of, persons)
@@ -149,7 +153,7 @@ class FolderReader(HoldOut):
             listing.form + (" (zip)" if isinstance(source, ZipSource) else ""),
             records,
             warnings=[*warnings, *warn_of(listing.ignored, "files are not images")],
-            excluded={**unknown_classes(unknown), **listing.excluded},
+            excluded={**unknown, **listing.excluded},
             findings=persons_across(persons, {item.key: item.split for item in items}),
         )
 
@@ -169,6 +173,13 @@ class FolderReader(HoldOut):
                 f"{raw}: expected a folder, a .zip or a table .csv, found a file ending in "
                 f"{raw.suffix!r}.\n{HOW_TO_OBTAIN}"
             )
+        same = Counter(composed(name) for name in names if is_image(name))
+        twice = [name for name in names if same[composed(name)] > 1]
+        if twice:  # no hold-out can rank them
+            raise DataError(
+                f"{source.path}: expected each file once, found two whose names differ only in how "
+                f"accents are stored: {shown(twice[0])!r}. Rename or remove one of them."
+            )
         root = self._root(names)
         tables = tables or find_tables(source, names, root)
         if tables:
@@ -176,44 +187,20 @@ class FolderReader(HoldOut):
         check_unread(source, names)
         return source, self._list_folders(source.path, names, root)
 
-    def _emotion(self, name: str) -> str:
-        """The schema's name for a class; empty if it is none of the seven emotions."""
-        try:
-            return labels.canonical(name, self.synonyms)
-        except DataError:
-            return ""
-
-    def _map_classes(
-        self, raw: Path, counts: Mapping[str, int]
-    ) -> tuple[dict[str, str], Counter[str]]:
-        """The emotion of each class that is one, and the images of each class that is none.
+    def _emotion(self, raw: Path, name: str) -> str | None:
+        """The schema's name for a class; None if it is none of the seven emotions.
 
         Raises:
-            DataError: a class is a number, or is no emotion and may not be left out.
+            DataError: it is a number, which may mean anything.
         """
-        emotions: dict[str, str] = {}
-        unknown: Counter[str] = Counter()
-        for label, count in counts.items():
-            emotion = self._emotion(label)
-            if emotion:
-                emotions[label] = emotion
-            elif NUMBER.fullmatch(label.strip()):
-                raise DataError(
-                    f"{raw}: expected the names of emotions, found the class {label.strip()!r} "
-                    f"({count:,} images). Numbers mean different emotions in different datasets: "
-                    "use names, or say what each of yours means, such as "
-                    "'dataset.synonyms={1: surprise, 2: fear}'"
-                )
-            else:
-                unknown[shown(labels.normalise(label))] += count
-        if unknown and not self.drop_unknown:
-            found = ", ".join(f"{name!r} ({unknown[name]:,} images)" for name in sorted(unknown))
+        emotion = emotion_or_none(name, self.synonyms)
+        if emotion is None and NUMBER.fullmatch(name.strip()):
             raise DataError(
-                f"{raw}: expected the classes {', '.join(labels.EMOTIONS)} or synonyms of them, "
-                f"found {found}. Leave such images out (dataset.drop_unknown=true), or say which "
-                f"emotion a name means: {ask_for_meaning(sorted(unknown))}"
+                f"{raw}: expected the names of emotions, found the class {name.strip()!r}. Numbers "
+                "mean different emotions in different datasets: use names, or say what each of "
+                "yours means, such as 'dataset.synonyms={1: surprise, 2: fear}'"
             )
-        return emotions, unknown
+        return emotion
 
     def _persons(self, raw: Path, items: Sequence[Item]) -> dict[str, str]:
         """The person on each image, by the image's key; empty without ``person``.
@@ -252,57 +239,49 @@ class FolderReader(HoldOut):
         if not missing or not pool:  # no pool: such as test/ alone, to measure on
             return items, []
         least = 1 + len(missing)
-        counts = Counter(emotion_of[key] for key in pool)
-        few = [name for name in labels.EMOTIONS if 0 < counts[name] < least]
-        if few:
-            raise DataError(
-                f"{raw}: expected at least {least} training images of each emotion to hold "
-                f"{' and '.join(missing)} out of, found "
-                f"{', '.join(f'{counts[name]} of {name!r}' for name in few)}. Add images, or make "
-                "the splits yourself: train/, val/ and test/, or a column split in the table."
-            )
         made: dict[str, str] = {}
+        rest = pool
         shares = {"test": self.test_fraction, "val": self.val_fraction}
         for number, split in enumerate(missing, start=1):
-            rest = [key for key in pool if key not in made]
             if persons:
                 own = {key: persons[key] for key in rest}
                 chosen = self.choose_persons(own, emotion_of, shares[split])
             else:
                 chosen = self.choose(rest, emotion_of, shares[split], leave=least - number)
-            if not chosen:
-                raise DataError(
-                    f"{raw}: expected enough persons to hold {split} out of train with every "
-                    f"emotion left there, found {len(set(own.values()))}. Add images of "
-                    "others, or leave out dataset.person."
-                )
             made.update(dict.fromkeys(chosen, split))
-        items = [replace(item, split=made.get(item.key, item.split or "train")) for item in items]
-        return items, [self._describe_hold_out(missing, shares, bool(persons))]
-
-    def _describe_hold_out(
-        self, missing: Sequence[str], shares: Mapping[str, float], by_person: bool
-    ) -> str:
-        """A sentence about how missing splits were made."""
-        parts = " and then ".join(
-            f"{shares[split]:.0%} of {'train' if split == missing[0] else 'the rest'} as {split}"
-            for split in missing
-        )
-        how, about, rest = (
-            ("person by person", "about ", ".")
-            if by_person
-            else (
-                "class by class",
-                "",
-                ", and pictures of one person may be on both sides (dataset.person=… says who is "
-                "shown).",
+            rest = [key for key in pool if key not in made]
+        left = {emotion_of[key] for key in rest}
+        counts = Counter(emotion_of[key] for key in pool)
+        short = [
+            f"{counts[name]} of {name!r}"
+            for name in labels.EMOTIONS
+            if name in counts.keys() - left
+        ]
+        if short or not set(missing) <= set(made.values()):
+            found = ", ".join(short) or f"{len(set(persons.values()))} persons"
+            raise DataError(
+                f"{raw}: expected at least {least} training images of each emotion, with "
+                f"dataset.person of as many persons, to hold {' and '.join(missing)} out of, found "
+                f"{found}. Add images, or make the splits yourself: train/, val/ and test/, or a "
+                "column split in the table."
             )
+        items = [replace(item, split=made.get(item.key, item.split or "train")) for item in items]
+        parts = " and then ".join(
+            f"{shares[split]:.0%} of {'the rest' if number else 'train'} as {split}"
+            for number, split in enumerate(missing)
         )
-        return (
-            f"There is no {' and no '.join(missing)} split: held out at random, {how}, "
-            f"{'are' if missing[1:] else 'is'} {about}{parts} (seed {self.split_seed}). This is "
-            f"not an official protocol{rest}"
-        )
+        how, note = "person by person, about", ""
+        if not persons:
+            how = "class by class,"
+            note = ": pictures of one person may be on both sides (dataset.person=… says who it is)"
+        return items, [
+            f"There is no {' and no '.join(missing)} split: held out at random, {how} {parts} "
+            f"(seed {self.split_seed}). This is not an official protocol{note}."
+        ]
+
+    def _is_class(self, name: str) -> bool:
+        """True for the name of an emotion, and for a number, which may be one."""
+        return bool(emotion_or_none(name, self.synonyms) or NUMBER.fullmatch(name))
 
     # --- class folders -----------------------------------------------------------------------
 
@@ -312,7 +291,7 @@ class FolderReader(HoldOut):
         root = ""
         while True:
             tops = folders_below(root, images)
-            if len(tops) != 1 or split_of(*tops) or self._emotion(*tops):
+            if len(tops) != 1 or any(split_of(name) or self._is_class(name) for name in tops):
                 return root
             root += f"{next(iter(tops))}/"
 
@@ -321,9 +300,7 @@ class FolderReader(HoldOut):
         images = [name for name in names if is_image(name)]
         tops = folders_below(root, images)
         with_splits = any(map(split_of, tops))
-        if not with_splits and not any(
-            self._emotion(name) or NUMBER.fullmatch(name) for name in tops
-        ):
+        if not with_splits and not any(map(self._is_class, tops)):
             found = ", ".join(repr(shown(name)) for name in sorted(tops)[:5]) or "none"
             raise DataError(
                 f"{raw}: expected train/<class>/<image> or <class>/<image> with classes named "
@@ -367,12 +344,9 @@ class FolderReader(HoldOut):
         if len(places) == 1 and split_of(base.name):
             base = base.parent
         prefix = "" if base == PurePosixPath() else f"{base}/"
-        files: dict[str, str] = {}
-        for name in names:
-            if not name.startswith(prefix):
-                continue
-            if files.setdefault(composed(name[len(prefix) :]), name) != name:
-                raise doubled(source.path, name)
+        files = {
+            composed(name.removeprefix(prefix)): name for name in names if name.startswith(prefix)
+        }
         first: dict[str, Item] = {}
         missing = []
         repeated = 0
@@ -381,11 +355,12 @@ class FolderReader(HoldOut):
             for row in read_table(source, table, self.person, alone=len(tables) == 1):
                 key = find_file(row, folder, files)
                 if key in first:
-                    self._compare(first[key], row)
+                    check_same(first[key], row, self._meaning)
                     repeated += 1
                     continue
                 first[key] = row
-                if key not in files and (self._emotion(row.label) or not self.drop_unknown):
+                is_dropped = self.drop_unknown and not emotion_or_none(row.label, self.synonyms)
+                if key not in files and not is_dropped:
                     missing.append(row)
         if missing:
             row = missing[0]
@@ -409,24 +384,19 @@ class FolderReader(HoldOut):
             [name for name in others if not is_image(name)],
         )
 
-    def _compare(self, one: Item, two: Item) -> None:
-        """Refuse two rows that say different things of one image."""
-        for what, a, b in (
-            ("label", self._meaning(one), self._meaning(two)),
-            ("split", one.split, two.split),
-        ):
-            if a != b:
-                where = f"{one.table}: rows {one.row} and {two.row}"
-                if one.table != two.table:
-                    where = f"{one.where}, and {two.where}"
-                raise DataError(
-                    f"{where}: expected one {what} for {shown(two.image)!r}, found "
-                    f"{shown(a)!r} and {shown(b)!r}. Correct or remove one of the rows."
-                )
-
     def _meaning(self, row: Item) -> str:
         """The emotion of a row, or its class as it stands."""
-        return self._emotion(row.label) or labels.normalise(row.label)
+        return emotion_or_none(row.label, self.synonyms) or labels.normalise(row.label)
+
+
+def check_same(one: Item, two: Item, meaning: Callable[[Item], str]) -> None:
+    """Refuse two rows that say different things of one image."""
+    a, b = (f"{meaning(row)!r} {row.split}".strip() for row in (one, two))
+    if a != b:
+        raise DataError(
+            f"{two.where}: expected what {one.where} says of {shown(two.image)!r}, {shown(a)}, "
+            f"found {shown(b)}. Correct or remove one of the rows."
+        )
 
 
 def is_pattern(text: str) -> bool:
@@ -458,14 +428,6 @@ def folders_below(root: str, images: Sequence[str]) -> Counter[str]:
     """The folders in ``root`` that hold images, and how many each."""
     below = [name[len(root) :] for name in images if name.startswith(root)]
     return Counter(name.split("/")[0] for name in below if "/" in name)
-
-
-def doubled(folder: Path, name: str) -> DataError:
-    """The error for two files with one name."""
-    return DataError(
-        f"{folder}: expected each file once, found two whose names differ only in how accents "
-        f"are stored: {shown(name)!r}. Rename or remove one of them."
-    )
 
 
 def find_file(row: Item, folder: PurePosixPath, files: Mapping[str, str]) -> str:

@@ -68,11 +68,8 @@ def find_tables(source: FolderSource | ZipSource, names: Sequence[str], root: st
         near = place in (around, *around.parents)
         of_split = place.parent == around and split_of(place.name)
         if name.lower().endswith(TABLES) and (near or of_split):
-            try:
-                columns, _ = open_table(source.path / name, source.read_bytes(name, HEADER_BYTES))
-            except NotJSON:
-                continue
-            if columns:
+            start = source.read_bytes(name, HEADER_BYTES)
+            if open_table(source.path / name, start)[0]:
                 found.setdefault(place if near else around / "<split>", []).append(name)
     if not found:
         return ()
@@ -102,19 +99,13 @@ def check_unread(source: FolderSource | ZipSource, names: Sequence[str]) -> None
     for name in names:
         if "/" in name or not name.lower().endswith((".csv", ".tsv", ".txt")):
             continue
-        start = source.read_bytes(name, 4096)
-        text = start.decode("utf-8", "replace").replace("\r", "\n")
-        cells = {cell.strip(" \"'") for cell in re.split(r"[\n,;|\t]", text)}
-        if b"\0" in start or cells & images:
-            found = (
-                "text in UTF-16, or none"
-                if b"\0" in start
-                else "images, but no first line that names the columns image and label"
-            )
+        start = source.read_bytes(name, 4096).decode("utf-8", "replace")
+        if "\0" in start or not images.isdisjoint(re.split(r"[ \"']*[\r\n,;|\t][ \"']*", start)):
             raise DataError(
                 f"{source.path / name}: expected a table *.csv as UTF-8 text with the columns "
                 "image and label (and split), separated by commas, semicolons or tabs, found "
-                f"{found}. Correct it, or move it elsewhere: the class folders then count alone."
+                "another encoding, or no first line that names the columns. Correct it, or move "
+                "it elsewhere: the class folders then count alone."
             )
 
 
@@ -170,31 +161,28 @@ def read_rows(
             continue
         values = {name: cells[names.index(column)] for name, column in columns.items()}
         item = Item(**values, table=path, row=number)
-        if not item.image or not item.label:
+        split = split_of(item.split)
+        if not item.image or not item.label or bool(item.split) != bool(split):
+            found = ", ".join(map(repr, map(shown, (item.image, item.label, item.split))))
             raise DataError(
-                f"{item.where}: expected an image and a label, found {shown(item.image)!r} and "
-                f"{shown(item.label)!r}. Fill in the row, or remove it."
+                f"{item.where}: expected an image, a label and as split train, val, test or none, "
+                f"found {found}. Correct or remove the row."
             )
-        if item.split and not split_of(item.split):
-            raise DataError(
-                f"{item.where}: expected a split of train, val or test, found "
-                f"{shown(item.split)!r}. Correct or remove the row."
-            )
-        yield replace(item, split=split_of(item.split))
+        yield replace(item, split=split)
 
 
 def open_table(path: Path, data: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The columns of a table of labels, in lower case, and the numbers and cells of its rows.
 
     Without columns it is another table.
-
-    Raises:
-        NotJSON: the first of some JSON lines is not a mapping.
     """
     if path.suffix.lower() == ".jsonl":
-        rows = read_json_lines(path, data)
-        columns = label_columns(next(rows, []))
-        return columns, enumerate(rows, start=2)
+        first = next(filter(bytes.strip, data.splitlines()), b"")
+        try:
+            cells = list(json.loads(first).keys())
+        except (ValueError, AttributeError, RecursionError):
+            cells = []
+        return label_columns(cells), read_json_lines(path, data, cells)
     number, line = first_line(data)
     for delimiter in DELIMITERS:
         try:
@@ -253,32 +241,22 @@ def read_csv(
         yield number, cells
 
 
-class NotJSON(DataError):
-    """A line that should be a JSON mapping is not."""
-
-
-def read_json_lines(path: Path, data: bytes) -> Iterator[list[str]]:
-    """The columns of JSON lines, which are those of the first, and the cells of each.
-
-    Raises:
-        NotJSON: a line is not a mapping.
-    """
-    columns: list[str] = []
-    lines = [line for line in data.splitlines() if line.strip()]
-    for number, line in enumerate(lines, start=1):
+def read_json_lines(
+    path: Path, data: bytes, columns: Sequence[str]
+) -> Iterator[tuple[int, list[str]]]:
+    """Number and cells of each of some JSON lines."""
+    lines = enumerate(data.splitlines(), start=1)
+    for number, line in ((number, line) for number, line in lines if line.strip()):
         try:
             row = json.loads(line)
-            cells = [row.get(column) for column in columns or row]
-        except (ValueError, AttributeError, TypeError, RecursionError) as error:
-            raise NotJSON(
+            cells = [row.get(column) for column in columns]
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise DataError(
                 f"{path}: line {number}: expected a JSON mapping such as "
                 f'{{"file_name": "1.png", "label": "happy"}}, found: {shown(str(error))}. '
                 "Correct the line."
             ) from error
-        if not columns:
-            columns = list(row)
-            yield columns
-        yield ["" if cell is None else storable(str(cell).strip()) for cell in cells]
+        yield number, ["" if cell is None else storable(str(cell).strip()) for cell in cells]
 
 
 def storable(text: str) -> str:
