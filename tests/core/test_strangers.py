@@ -451,7 +451,7 @@ def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path: Path, rows: li
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         for number in range(3):
             archive.writestr(f"train/happy/bomb{number}.bmp", bytes(30 * 2**20))
-    refused(tmp_path, path, r"would fill the disk: .* bytes that unpack to 94,\d{3},\d{3}")
+    refused(tmp_path, path, r"would fill the disk: .* members that unpack to 94,\d{3},\d{3}")
 
 
 def test_a_member_that_is_too_large_is_refused(

@@ -101,11 +101,10 @@ class RawDataset:
 
 
 class Reader(ABC):
-    """Lists the raw data of a dataset. A dataset of your own is a class that extends this.
+    """Lists the raw data of a dataset: extend it for one of your own, and write :meth:`list`.
 
-    :meth:`list` alone has to be written. Options are attributes of the names that the constructor
-    gives them, as in a dataclass: they decide whether what was prepared before still holds, and
-    travel in checkpoints. What is no option has a name that begins with ``_``.
+    Options are attributes, as in a dataclass: they decide whether what was prepared before still
+    holds, and travel in checkpoints. What is no option has a name that begins with ``_``.
 
     >>> @dataclass(frozen=True)
     ... class MyReader(Reader):
@@ -148,8 +147,7 @@ class Reader(ABC):
         """
 
     def options(self) -> dict[str, Any]:
-        """The reader's options as plain values, without those of :data:`LATER` that are at their
-        default.
+        """The reader's options as plain values, without :data:`LATER` ones at their default.
 
         Raises:
             ConfigError: an option is something else.
@@ -378,9 +376,7 @@ def check_records(reader: str, records: Sequence[Record]) -> None:
 def check_classes(raw: Path | str, placed: Sequence[tuple[str, str]]) -> None:
     """Refuse to train on a copy in which a split is missing, or train lacks an emotion.
 
-    A network cannot learn what it never sees. In val and test an empty emotion is allowed: scores
-    are defined without it, and results say so. To measure takes the measured split alone.
-
+    In val and test an empty emotion is allowed: scores are defined without it, and results say so.
     ``placed`` are split and emotion of each image.
 
     Raises:

@@ -40,8 +40,7 @@ from fer.data.readers.sources import (
     UNREADABLE,
     FolderSource,
     ZipSource,
-    fills_the_disk,
-    most_bytes,
+    check_growth,
     open_copy,
     with_slashes,
 )
@@ -318,15 +317,11 @@ def find_in_tar(path: Path) -> str:
     Raises:
         DataError: there is none, the archive is damaged, or it would fill the memory.
     """
-    most = most_bytes(path)
     names = []
     try:
         with tarfile.open(path) as archive:
             for member in archive:
-                if member.size > most:
-                    raise fills_the_disk(
-                        path, f"{member.name!r} of {member.size:,} bytes (at most {most:,})"
-                    )
+                check_growth(path, member.size)
                 if member.isfile() and PurePosixPath(member.name).name in TABLES:
                     return member.name
                 names.append(member.name)

@@ -280,9 +280,9 @@ def test_a_gray_photograph_is_read_as_colour(originals: Path) -> None:
 @pytest.mark.parametrize(
     ("box", "message"),
     [
-        ("90 10 120 40", r"expected a box in the picture of 80 x 60 pixels, found one outside"),
-        ("20 -40 50 0", r"outside it: 20 -40 50 0"),
-        ("-1e6 10 50 40", r"expected a box of at most 7,071 pixels"),
+        ("90 10 120 40", r"expected a box in the picture of 80 x 60 pixels, .*found 90 10 120 40"),
+        ("20 -40 50 0", r"found 20 -40 50 0"),
+        ("-1e6 10 50 40", r"expected a box .* at most 7,071 pixels"),
     ],
 )
 def test_a_box_that_does_not_fit_its_picture_is_named(
@@ -314,7 +314,7 @@ def test_a_box_outside_can_be_left_out_on_request(tmp_path: Path) -> None:
     write_file(raw / BOXES / f"{FIRST}_boundingbox.txt", b"900 900 910 910")
     prepared = prepare_rafdb(tmp_path / "d", raw, undecodable="drop")
     assert len(prepared.entries) == 69
-    assert "outside" in prepared.integrity["undecodable"][0]["error"]
+    assert "expected a box in the picture" in prepared.integrity["undecodable"][0]["error"]
 
 
 def test_a_changed_box_makes_a_new_preparation(tmp_path: Path) -> None:
