@@ -34,10 +34,8 @@ in another split or emotion than its own."""
 
 @dataclass(frozen=True)
 class Measure:
-    """A limit for one measured difference, and how it is named.
-
-    Both texts begin with the kind of the finding. A direction without a text is not named.
-    """
+    """A limit for one measured difference, and texts that begin with the finding's kind; None for
+    a direction that is not named."""
 
     slight: float
     """Named where the median image differs by more than this."""
@@ -47,14 +45,7 @@ class Measure:
     higher: str | None
 
     def judge(self, change: np.ndarray) -> list[tuple[int, str, np.ndarray]]:
-        """Name the differences of images from their originals.
-
-        Args:
-            change: ``(N,)``, one number per image.
-
-        Returns:
-            For each direction that is named: its sign, a text, and ``(N,)`` bool for its images.
-        """
+        """Sign, text and ``(N,)`` bool of images for each direction of a ``change`` ``(N,)``."""
         if self.lower is None or self.higher is None:
             change = np.clip(change, None if self.lower else 0, None if self.higher else 0)
         limit = self.slight if abs(np.median(change)) > self.slight else self.clear
@@ -63,35 +54,21 @@ class Measure:
             mask = sign * change > limit
             if text is not None and mask.sum() >= max(FEW, SHARE * len(change)):
                 typical = float(np.median(change[mask]))
-                words = text.format(ratio=as_ratio(typical), levels=f"{abs(typical):.0f}")
+                words = text.format(ratio=as_ratio(typical), levels=f"{abs(typical):.0f} levels")
                 found.append((sign, words, mask))
         return found
 
 
 MEASURES = {
-    "detail": Measure(
-        0.03, 0.10, "smoothed: details are {ratio}", "sharpened: details are {ratio}"
-    ),
-    "finest": Measure(
-        0.20, np.inf, "smoothed: the finest structures are {ratio}, as by strong compression", None
-    ),
-    "grain": Measure(
-        0.40, np.inf, "smoothed: grain in flat parts is {ratio}", "noise: grain is {ratio}"
-    ),
-    "contrast": Measure(0.03, 0.15, *2 * ("contrast: coarse structures are {ratio}",)),
+    "detail": Measure(0.03, 0.10, "smoothed: details {ratio}", "sharpened: details {ratio}"),
+    "finest": Measure(0.20, np.inf, "smoothed: finest structures {ratio}", None),
+    "grain": Measure(0.40, np.inf, "smoothed: grain {ratio}", "noise: grain {ratio}"),
+    "contrast": Measure(0.03, 0.15, *2 * ("contrast: coarse structures {ratio}",)),
     "brightness": Measure(
-        2.0,
-        12.0,
-        "brightness: darker by {levels} of 255 gray levels",
-        "brightness: brighter by {levels} of 255 gray levels",
+        2.0, 12.0, "brightness: darker by {levels}", "brightness: brighter by {levels}"
     ),
     "levels": Measure(0.7, np.inf, "posterised: at most half of the gray levels are left", None),
-    "shapes": Measure(
-        10.5,
-        np.inf,
-        None,
-        "layout: shapes were shifted, turned, cropped, covered or strongly filtered",
-    ),
+    "shapes": Measure(10.5, np.inf, None, "layout: shifted, turned, cropped, covered or filtered"),
 }
 """``brightness`` in gray levels, ``shapes`` in bits of the hash, the others as natural logarithms
 of a ratio. A kind is named once in each direction."""
@@ -162,15 +139,13 @@ def find_resized(
 ) -> dict[str, Finding]:
     """The splits whose images have another size than the authors'."""
     found: dict[str, Finding] = {}
-    if expected_size is None:
-        return found
-    for split in SPLITS:
+    for split in SPLITS if expected_size else ():
         sizes = looks["size"][splits == split]
         other = (sizes != expected_size).any(axis=1)
         if not other.any():
             continue
         width, height = np.median(sizes[other], axis=0).astype(int)
-        kind = "upscaled" if width * height > expected_size**2 else "downscaled"
+        kind = "upscaled" if width * height > (expected_size or 0) ** 2 else "downscaled"
         found[split] = Finding(
             kind,
             f"{split}: {some(other.sum(), len(other))} are not {expected_size} x {expected_size} "
@@ -267,13 +242,8 @@ def missing_and_added(
     """Images without a counterpart, on either side.
 
     Where a split and emotion lack as many images of the reference as they have of their own, these
-    took their place: they are no longer recognisable. The rest is missing or was added.
-
-    Args:
-        entries: the images.
-        reference: the reference copy.
-        matching: of the images to the reference.
-        processed: splits whose pixels were altered: a few images become unrecognisable by that.
+    took their place: they are no longer recognisable. The rest is missing or was added. In splits
+    that were ``processed``, a few images become unrecognisable by that.
     """
     cells, found = cells_of(entries), matching.rows >= 0
     taken = np.isin(np.arange(len(reference.cells)), matching.rows)
@@ -282,8 +252,7 @@ def missing_and_added(
     missing, added = lost - replaced, extra - replaced
     sizes = count_by_cell(cells).sum(axis=1).tolist()
     changed = count_by_cell(cells[~matching.identical])
-    rates = [[LOST if split in processed else STRAY] for split in SPLITS]
-    mistaken = np.array(rates) * changed
+    mistaken = np.array([[LOST if split in processed else STRAY] for split in SPLITS]) * changed
     in_all = (LOST if processed else STRAY) * changed.sum()
     in_a_class = np.maximum(mistaken, STRAY * changed.sum())
 
@@ -303,30 +272,17 @@ def missing_and_added(
         where = ", ".join(f"{count:,} of {split}" for split, count in by_split if count)
         text = f"Missing: images of the reference copy that are not there: {missing.sum():,} "
         findings.append(Finding("missing", f"{text}({where}).", images=int(missing.sum())))
-    if is_named(added):
-        findings += [
-            added_finding(split, counts, matching.copied[~found & (cells // len(counts) == row)])
-            for row, (split, counts) in enumerate(zip(SPLITS, added.tolist(), strict=True))
-            if sum(counts)
-        ]
+    for number in np.flatnonzero(added.any(axis=1)).tolist() if is_named(added) else ():
+        filled = {name: int(n) for name, n in zip(labels.EMOTIONS, added[number], strict=True) if n}
+        where = ", ".join(f"{n:,} {name}" for name, n in filled.items())
+        copied = matching.copied[~found & (cells // labels.NUM_CLASSES == number)].mean()
+        text = (
+            f"{SPLITS[number]}: {added[number].sum():,} images more than in the reference copy "
+            f"({where}): the classes were filled up with augmented or other files, {100 * copied:.0f} % of "
+            "them copies or mirror images of known pictures."
+        )
+        emotion = next(iter(filled)) if len(filled) == 1 else None
+        findings.append(
+            Finding("augmented", text, SPLITS[number], emotion, int(added[number].sum()))
+        )
     return findings
-
-
-def added_finding(split: str, counts: Sequence[int], copied: np.ndarray) -> Finding:
-    """Images that come on top of those of the reference copy.
-
-    Args:
-        split: where.
-        counts: how many of each emotion.
-        copied: ``(N,)`` bool for the split's images without a counterpart: copies or mirror images.
-    """
-    filled = {name: n for name, n in zip(labels.EMOTIONS, counts, strict=True) if n}
-    where = ", ".join(f"{n:,} {name}" for name, n in filled.items())
-    text = (
-        f"{split}: {sum(counts):,} images more than in the reference copy ({where}): the classes "
-        "were filled up with augmented or other files, "
-        f"{f'{copied.mean():.0%}'.replace('%', ' %')} of them copies or mirror images of known "
-        "pictures."
-    )
-    emotion = next(iter(filled)) if len(filled) == 1 else None
-    return Finding("augmented", text, split, emotion, sum(counts))

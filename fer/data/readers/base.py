@@ -6,6 +6,7 @@ has which label, and a :class:`Source`, which a worker process can unpickle, to 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from abc import ABC, abstractmethod
@@ -13,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
@@ -60,6 +61,7 @@ SPLIT_NAMES: dict[str, str] = {
 EMOTION_NAMES = ", ".join(labels.EMOTIONS)
 LATER = "later"
 """Marks a field of a reader that was added later: what was prepared without it stays valid."""
+Labelled = TypeVar("Labelled", bound=Record)
 SHARE = number("a share between 0 and 1", lambda value: 0 < value < 1)
 
 
@@ -277,20 +279,20 @@ def emotion_or_none(name: str, synonyms: labels.Synonyms | None = None) -> str |
         return None
 
 
-def map_classes(
-    raw: Path | str,
-    placed: Iterable[tuple[str, str]],
+def name_emotions(
+    raw: Path,
+    records: Iterable[Labelled],
     meaning: Callable[[str], str | None],
     *,
     drop_unknown: bool,
     expected: str = f"the classes {EMOTION_NAMES} or synonyms of them",
     remedy: Callable[[Sequence[str]], str] = lambda _: "correct their names",
-) -> tuple[dict[str, str], dict[str, int]]:
-    """The emotion of each class that is one, and entries of ``excluded`` for the others.
+) -> tuple[list[Labelled], dict[str, int]]:
+    """Records with the schema's emotion for the copy's own class, and entries of ``excluded``.
 
     Args:
         raw: the copy.
-        placed: class and place of each image.
+        records: of all images, with the copy's class as emotion.
         meaning: the emotion of a class, or None.
         drop_unknown: leave out images of other classes.
         expected: which classes, in words.
@@ -299,26 +301,25 @@ def map_classes(
     Raises:
         DataError: a class is no emotion and may not be left out.
     """
-    emotions: dict[str, str] = {}
-    unknown: Counter[str] = Counter()
-    first: dict[str, str] = {}
-    for name, place in placed:
-        emotion = emotions.get(name) or meaning(name)
+    meaning = functools.cache(meaning)
+    named: list[Labelled] = []
+    unknown: dict[str, list[Record]] = {}
+    for record in records:
+        emotion = meaning(record.emotion)
         if emotion:
-            emotions[name] = emotion
+            named.append(replace(record, emotion=emotion))
         else:
-            title = shown(labels.normalise(name))
-            unknown[title] += 1
-            first.setdefault(title, place)
+            unknown.setdefault(shown(labels.normalise(record.emotion)), []).append(record)
     names = sorted(unknown)
     if names and not drop_unknown:
-        found = ", ".join(f"{name!r} ({unknown[name]:,} images)" for name in names)
+        found = ", ".join(f"{name!r} ({len(unknown[name]):,} images)" for name in names)
         raise DataError(
-            f"{raw}: expected {expected}, found {found}; the first: {shown(first[names[0]])}. "
-            f"Leave such images out (dataset.drop_unknown=true), or {remedy(names)}"
+            f"{raw}: expected {expected}, found {found}; the first: "
+            f"{shown(unknown[names[0]][0].source)}. Leave such images out "
+            f"(dataset.drop_unknown=true), or {remedy(names)}"
         )
     why = "their class {!r} is not one of the seven emotions"
-    return emotions, {why.format(name): unknown[name] for name in names}
+    return named, {why.format(name): len(unknown[name]) for name in names}
 
 
 def persons_across(persons: Mapping[str, str], splits: Mapping[str, str]) -> list[Finding]:

@@ -14,10 +14,10 @@ import itertools
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple
+from typing import IO
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from fer.data.readers.base import (
     RawDataset,
     Record,
     emotion_or_none,
-    map_classes,
+    name_emotions,
     split_of,
 )
 from fer.data.readers.names import is_hidden, is_image, make_ids, warn_of
@@ -50,11 +50,6 @@ PIXELS = SIDE * SIDE
 TABLE_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The table's codes 0–6, as its authors define them."""
 USAGE_SPLIT = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
-USAGES_IN_FOLDER = {
-    "train": ("Training",),
-    "val": ("PublicTest",),
-    "test": ("PublicTest", "PrivateTest"),  # the usual archive has both in one folder
-}
 GRAY_LEVELS = {str(level): level for level in range(256)}
 """Every way to write a pixel. A dictionary is stricter than int(), which takes "+5" and "1_0"."""
 TABLES = ("fer2013.csv", "icml_face_data.csv")
@@ -161,14 +156,17 @@ class FER2013Reader(HoldOut):
         raw = source.path
         parts = {name: name.split("/") for name in names if is_image(name)}
         placed = {name: own for name, own in parts.items() if len(own) > 2 and split_of(own[-3])}
-        emotions, excluded = map_classes(
+        records, excluded = name_emotions(
             raw,
-            ((own[-2], name) for name, own in placed.items()),
+            (
+                Record("", own[-2], split_of(usage_of(name) or own[-3]), name, name)
+                for name, own in placed.items()
+            ),
             emotion_or_none,
             drop_unknown=self.drop_unknown,
         )
-        images = {name: own for name, own in placed.items() if own[-2] in emotions}
-        roots = sorted({"/".join(own[:-3]) or "." for own in images.values()})
+        images = [record.source for record in records]
+        roots = sorted({"/".join(placed[name][:-3]) or "." for name in images})
         if len(roots) != 1:
             found = f"{len(names):,} files, none at such a place" + f": {names[:1]}" * bool(names)
             if roots:
@@ -178,17 +176,14 @@ class FER2013Reader(HoldOut):
                 f"and test/<emotion>/<file>.jpg, found {found}. Check that it was downloaded "
                 "completely, or pass the folder of one copy: dataset.raw=PATH"
             )
-        ids = make_ids(list(images), [emotions[own[-2]] for own in images.values()])
-        records: Sequence[Record] = [
-            Record(one, emotions[own[-2]], split_of(usage_of(name) or own[-3]), name, name)
-            for one, (name, own) in zip(ids, images.items(), strict=True)
-        ]
-        records, warnings = self._split(records)
+        ids = make_ids(images, [record.emotion for record in records])
+        records = [replace(one, id=name) for one, name in zip(records, ids, strict=True)]
+        listed, warnings = self._split(records)
         ignored = [name for name in names if name not in placed]
         return RawDataset(
             source,
             "image folder" if raw.is_dir() else "image archive (zip)",
-            list(records),
+            list(listed),
             official_protocol=not warnings,
             warnings=[
                 *warn_of(ignored, "files are not images below <split>/<emotion>/"),
@@ -196,7 +191,7 @@ class FER2013Reader(HoldOut):
             ],
             excluded=excluded,
             expected_size=SIDE,
-            findings=list(self._find_changes(images)),
+            findings=find_renamed_images(images),
         )
 
     def _split(self, records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[str]]:
@@ -218,53 +213,21 @@ class FER2013Reader(HoldOut):
             "the official splits; the verdict says whether it did."
         ]
 
-    def _find_changes(self, images: Mapping[str, Sequence[str]]) -> Sequence[Finding]:
-        """Differences from the reference copy that the files' names and places show."""
-        if not any(map(usage_of, images)):
-            text = (
-                "The files were renamed: their names do not say the usage (Training, PublicTest, "
-                "PrivateTest) that decides the official split."
-            )
-            return [Finding("renamed", text, images=len(images))]
-        misplaced = [
-            name
-            for name, parts in images.items()
-            if usage_of(name) not in ("", *USAGES_IN_FOLDER[split_of(parts[-3])])
-        ]
-        if misplaced and self.splits == "given":
-            text = (
-                f"Re-split: {len(misplaced):,} files are in a folder of another split than the "
-                f"usage in their names says, such as {misplaced[0]}. The names decide here."
-            )
-            return [Finding("re-split", text, images=len(misplaced))]
-        return []
-
     def _list_table(self, source: TableSource) -> RawDataset:
         """Records of ``fer2013.csv`` or ``icml_face_data.csv``. Pixels are left for later."""
         table = source.path / source.member
         try:
             with source.open() as file:
-                rows = list(read_rows(table, file))
+                rows = list(read_rows(table, source.name, file))
         except UNREADABLE as error:
             raise damaged(source.path, error) from error
-        emotions, excluded = map_classes(
+        records, excluded = name_emotions(
             table,
-            ((row.code, f"row {row.number}") for row in rows),
+            rows,
             dict(zip("0123456", TABLE_EMOTIONS, strict=True)).get,
             drop_unknown=self.drop_unknown,
             expected="emotions from 0 to 6",
         )
-        records = [
-            Record(
-                f"{row.usage}_{row.number:05d}",
-                emotions[row.code],
-                USAGE_SPLIT[row.usage],
-                f"{source.name} row {row.number}",
-                (row.pixel_column, row.offset, row.length),
-            )
-            for row in rows
-            if row.code in emotions
-        ]
         if not records:
             raise DataError(
                 f"{table}: expected a row for each image, found the header alone. Download it "
@@ -285,6 +248,17 @@ def usage_of(name: str) -> str:
     """The usage that a file's name says; empty if it says none."""
     found = USAGE_IN_NAME.match(PurePosixPath(name).name)
     return found[1] if found else ""
+
+
+def find_renamed_images(images: Sequence[str]) -> list[Finding]:
+    """A finding if no name of an image says its usage."""
+    if any(map(usage_of, images)):
+        return []
+    text = (
+        "The files were renamed: their names do not say the usage (Training, PublicTest, "
+        "PrivateTest) that decides the official split."
+    )
+    return [Finding("renamed", text, images=len(images))]
 
 
 def find_renamed(files: Sequence[Path]) -> Path | None:
@@ -388,21 +362,10 @@ class TableSource:
         return sha256_of_file(self.path)
 
 
-class Row(NamedTuple):
-    """A row of a table, without its pixels."""
+def read_rows(path: Path, table: str, file: IO[bytes]) -> Iterator[Record]:
+    """The rows of an open ``table`` that are not empty, with their codes as emotions.
 
-    number: int
-    """Counts lines from 1, the header."""
-    code: str
-    usage: str
-    pixel_column: int
-    offset: int
-    length: int
-    """In bytes, as ``offset`` is: it keeps the read of one row bounded."""
-
-
-def read_rows(path: Path, file: IO[bytes]) -> Iterator[Row]:
-    """The rows of an open table that are not empty.
+    Locations are the column of the pixels, and the row's offset and length in bytes.
 
     Raises:
         DataError: a column is missing, or a row is malformed.
@@ -432,7 +395,13 @@ def read_rows(path: Path, file: IO[bytes]) -> Iterator[Row]:
                 f"PrivateTest, found {len(cells)} and {usage[:40]!r}. Correct or remove the row, "
                 "or download the table again."
             )
-        yield Row(number, cells[emotion_at], usage, pixels_at, offset, len(line))
+        yield Record(
+            f"{usage}_{number:05d}",
+            cells[emotion_at],
+            USAGE_SPLIT[usage],
+            f"{table} row {number}",
+            (pixels_at, offset, len(line)),
+        )
 
 
 def parse_row(line: bytes, where: str) -> list[str]:

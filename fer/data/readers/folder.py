@@ -35,7 +35,7 @@ from fer.data.readers.base import (
     RawDataset,
     Record,
     emotion_or_none,
-    map_classes,
+    name_emotions,
     persons_across,
     split_of,
 )
@@ -121,32 +121,23 @@ class FolderReader(HoldOut):
         """List the data at ``raw``, whichever form it has."""
         source, listing = self._open(raw)
         raw = source.path if raw.is_dir() else raw  # the one archive in a folder
-        emotions, unknown = map_classes(
+        items, unknown = name_emotions(
             raw,
-            ((item.label, item.image) for item in listing.items),
+            listing.items,
             functools.partial(self._emotion, raw),
             drop_unknown=self.drop_unknown,
             remedy=lambda names: f"say which emotion a name means: {ask_for_meaning(names)}",
         )
-        items: Sequence[Item] = sorted(
-            (item for item in listing.items if item.label in emotions), key=lambda item: item.key
-        )
-        emotion_of = {item.key: emotions[item.label] for item in items}
+        items.sort(key=lambda item: item.key)
         persons = self._persons(raw, items)
-        items, warnings = self._split(raw, items, emotion_of, persons)
-        ids = make_ids([item.key for item in items], [emotion_of[item.key] for item in items])
+        placed, warnings = self._split(raw, items, persons)
+        ids = make_ids([item.key for item in placed], [item.emotion for item in placed])
         records = [
             Record(
-                name,
-                emotion_of[item.key],
-                item.split,
-                item.image,
-                item.image,
-                item.gender,
-                item.race,
-                item.age,
+                *(name, item.emotion, item.split, item.source, item.location),
+                *(item.gender, item.race, item.age),
             )
-            for name, item in zip(ids, items, strict=True)
+            for name, item in zip(ids, placed, strict=True)
         ]
         return RawDataset(
             source,
@@ -154,7 +145,7 @@ class FolderReader(HoldOut):
             records,
             warnings=[*warnings, *warn_of(listing.ignored, "files are not images")],
             excluded={**unknown, **listing.excluded},
-            findings=persons_across(persons, {item.key: item.split for item in items}),
+            findings=persons_across(persons, {item.key: item.split for item in placed}),
         )
 
     def _open(self, raw: Path) -> tuple[FolderSource | ZipSource, Listing]:
@@ -187,13 +178,17 @@ class FolderReader(HoldOut):
         check_unread(source, names)
         return source, self._list_folders(source.path, names, root)
 
+    def _known(self, name: str) -> str | None:
+        """The schema's name for a class; None if it is none of the seven emotions."""
+        return emotion_or_none(name, self.synonyms)
+
     def _emotion(self, raw: Path, name: str) -> str | None:
-        """The schema's name for a class; None if it is none of the seven emotions.
+        """The same, where numbers, which may mean anything, are refused.
 
         Raises:
-            DataError: it is a number, which may mean anything.
+            DataError: it is a number.
         """
-        emotion = emotion_or_none(name, self.synonyms)
+        emotion = self._known(name)
         if emotion is None and NUMBER.fullmatch(name.strip()):
             raise DataError(
                 f"{raw}: expected the names of emotions, found the class {name.strip()!r}. Numbers "
@@ -225,7 +220,6 @@ class FolderReader(HoldOut):
         self,
         raw: Path,
         items: Sequence[Item],
-        emotion_of: Mapping[str, str],
         persons: Mapping[str, str],
     ) -> tuple[Sequence[Item], Sequence[str]]:
         """The items, each with a split, and a warning if a missing split was made.
@@ -238,6 +232,7 @@ class FolderReader(HoldOut):
         pool = [item.key for item in items if item.split in ("", "train")]
         if not missing or not pool:  # no pool: such as test/ alone, to measure on
             return items, []
+        emotion_of = {item.key: item.emotion for item in items}
         least = 1 + len(missing)
         made: dict[str, str] = {}
         rest = pool
@@ -281,7 +276,7 @@ class FolderReader(HoldOut):
 
     def _is_class(self, name: str) -> bool:
         """True for the name of an emotion, and for a number, which may be one."""
-        return bool(emotion_or_none(name, self.synonyms) or NUMBER.fullmatch(name))
+        return bool(self._known(name) or NUMBER.fullmatch(name))
 
     # --- class folders -----------------------------------------------------------------------
 
@@ -324,7 +319,7 @@ class FolderReader(HoldOut):
             if len(parts) > depth:
                 split = split_of(parts[0]) if with_splits else ""
                 key = composed("/".join(parts))
-                items.append(Item(name, parts[depth - 1], split, key=key))
+                items.append(Item("", parts[depth - 1], split, name, name, key=key))
         return Listing(
             "class folders in split folders" if with_splits else "class folders",
             items,
@@ -359,19 +354,22 @@ class FolderReader(HoldOut):
                     repeated += 1
                     continue
                 first[key] = row
-                is_dropped = self.drop_unknown and not emotion_or_none(row.label, self.synonyms)
+                is_dropped = self.drop_unknown and not self._known(row.emotion)
                 if key not in files and not is_dropped:
                     missing.append(row)
         if missing:
             row = missing[0]
             raise DataError(
-                f"{row.where}: expected the image {shown(str(row.table.parent / row.image))}, "
+                f"{row.where}: expected the image {shown(str(row.table.parent / row.source))}, "
                 f"found no such file ({len(missing):,} such rows; hidden files do not count, and "
                 "case does). Correct the paths, which are relative to the table's folder, or "
                 "remove the rows."
             )
-        items = [replace(row, image=files.get(key, key), key=key) for key, row in first.items()]
-        used = {item.image for item in items}.union(tables)
+        items = [
+            replace(row, source=files.get(key, key), location=files.get(key, key), key=key)
+            for key, row in first.items()
+        ]
+        used = {item.source for item in items}.union(tables)
         others = [name for name in names if name not in used]
         shown_tables = ", ".join(table[len(prefix) :] for table in tables)
         return Listing(
@@ -386,7 +384,7 @@ class FolderReader(HoldOut):
 
     def _meaning(self, row: Item) -> str:
         """The emotion of a row, or its class as it stands."""
-        return emotion_or_none(row.label, self.synonyms) or labels.normalise(row.label)
+        return self._known(row.emotion) or labels.normalise(row.emotion)
 
 
 def check_same(one: Item, two: Item, meaning: Callable[[Item], str]) -> None:
@@ -394,7 +392,7 @@ def check_same(one: Item, two: Item, meaning: Callable[[Item], str]) -> None:
     a, b = (f"{meaning(row)!r} {row.split}".strip() for row in (one, two))
     if a != b:
         raise DataError(
-            f"{two.where}: expected what {one.where} says of {shown(two.image)!r}, {shown(a)}, "
+            f"{two.where}: expected what {one.where} says of {shown(two.source)!r}, {shown(a)}, "
             f"found {shown(b)}. Correct or remove one of the rows."
         )
 
@@ -436,13 +434,13 @@ def find_file(row: Item, folder: PurePosixPath, files: Mapping[str, str]) -> str
     Raises:
         DataError: the path leaves the table's folder.
     """
-    if is_outside(row.image):
+    if is_outside(row.source):
         raise DataError(
             f"{row.where}: expected an image below the table's folder, found "
-            f"{shown(row.image)!r}. Write its path relative to the table, without '..', and move "
+            f"{shown(row.source)!r}. Write its path relative to the table, without '..', and move "
             "or link the images there."
         )
-    key = composed(str(folder / row.image))
-    if key not in files and "\\" in row.image:  # a table that was written on Windows
-        key = composed(str(folder / row.image.replace("\\", "/")))
+    key = composed(str(folder / row.source))
+    if key not in files and "\\" in row.source:  # a table that was written on Windows
+        key = composed(str(folder / row.source.replace("\\", "/")))
     return key

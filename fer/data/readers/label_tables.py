@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from fer.core.errors import DataError
 from fer.data.readers.base import split_of
 from fer.data.readers.names import is_image, shown
-from fer.data.readers.sources import FolderSource, ZipSource
+from fer.data.readers.sources import FolderSource, Record, ZipSource
 
 COLUMNS = ("image", "label", "split", "gender", "race", "age")
 """Columns of a table of labels; others are not read."""
@@ -24,18 +24,12 @@ HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Item:
-    """One labelled image, as the copy describes it."""
+class Item(Record):
+    """One labelled image, as the copy describes it.
 
-    image: str
-    """Member or file below the copy's folder; in a row of a table, as it is written."""
-    label: str
-    """Its class, as written."""
-    split: str = ""
-    """``train``, ``val`` or ``test``; empty where the copy does not say."""
-    gender: str = ""
-    race: str = ""
-    age: str = ""
+    Its emotion is the class as written; its split is empty where the copy does not say.
+    """
+
     person: str = ""
     """The person shown, from a table's column; empty where it does not say."""
     key: str = ""
@@ -160,15 +154,15 @@ def read_rows(
         if not any(cells):
             continue
         values = {name: cells[names.index(column)] for name, column in columns.items()}
-        item = Item(**values, table=path, row=number)
-        split = split_of(item.split)
-        if not item.image or not item.label or bool(item.split) != bool(split):
-            found = ", ".join(map(repr, map(shown, (item.image, item.label, item.split))))
+        image, label, split = (values.pop(name, "") for name in ("image", "label", "split"))
+        item = Item("", label, split_of(split), image, image, **values, table=path, row=number)
+        if not image or not label or bool(split) != bool(item.split):
+            found = ", ".join(map(repr, map(shown, (image, label, split))))
             raise DataError(
                 f"{item.where}: expected an image, a label and as split train, val, test or none, "
                 f"found {found}. Correct or remove the row."
             )
-        yield replace(item, split=split)
+        yield item
 
 
 def open_table(path: Path, data: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:

@@ -334,6 +334,7 @@ def list_mirror(root: Path, codes: Mapping[str, str] = CODES) -> RawDataset:
     base = root / MIRROR if has_halves(root / MIRROR) else root
     tables = {f"{split}_labels.csv": split for split in OFFICIAL_COUNTS}
     images: dict[str, Label] = {}
+    placed: dict[str, set[tuple[str, str]]] = {split: set() for split in OFFICIAL_COUNTS}
     misplaced, others = 0, []
     for name in list_files(base):
         split, *parts = name.split("/")
@@ -343,24 +344,21 @@ def list_mirror(root: Path, codes: Mapping[str, str] = CODES) -> RawDataset:
             misplaced += 1
         else:
             code, file = parts
-            images[name] = read_label(str(base / name), file, code, codes, (split,))
-    labels = by_id(images.values())
-    records = []
-    for name, label in images.items():
-        below = (base / name).relative_to(root).as_posix()
-        records.append(Record(label.id, label.emotion, label.split, below, below))
+            below = (base / name).relative_to(root).as_posix()
+            images[below] = read_label(str(base / name), file, code, codes, (split,))
+            placed[split].add((PurePosixPath(file).stem, code))
+    by_id(images.values())
     checked = []
     for place in dict.fromkeys((root, base)):
         for file, split in tables.items():
             if (place / file).exists():
-                own = {name: label for name, label in labels.items() if label.split == split}
-                check_table(place / file, split, own, codes)
+                check_table(place / file, placed[split])
                 checked.append((place / file).relative_to(root).as_posix())
     return RawDataset(
         FolderSource(root, "RGB"),
         "mirror's tree, aligned images"
         + (f", labels as in {' and '.join(checked)}" if checked else ""),
-        records,
+        [Record(one.id, one.emotion, one.split, name, name) for name, one in images.items()],
         official_protocol=True,
         warnings=warn_of(others, f"files below {base} are not images"),
         excluded={"they lie outside DATASET/train/<1..7>/ and DATASET/test/<1..7>/": misplaced},
@@ -368,28 +366,23 @@ def list_mirror(root: Path, codes: Mapping[str, str] = CODES) -> RawDataset:
     )
 
 
-def check_table(
-    path: Path, split: str, labels: Mapping[str, Label], codes: Mapping[str, str]
-) -> None:
-    """Refuse a table of labels (``image,label``) that does not say what the folders do.
-
-    ``labels`` are those of the split's images by id.
+def check_table(path: Path, placed: Collection[tuple[str, str]]) -> None:
+    """Refuse a table (``image,label``) that does not say what the folders do: stem and label of
+    each image.
 
     Raises:
         DataError: the table is malformed or disagrees.
     """
     data = FolderSource(path.parent).read_bytes(path.name)
-    rows = by_id(
-        read_label(row.where, PurePosixPath(row.image).name, row.label, codes, (split,))
-        for row in read_rows(path, data, known=("image", "label"))
-    )
-    for name in {**rows, **labels}:
-        row, label = rows.get(name), labels.get(name)
-        if row is None or label is None or row.emotion != label.emotion:
-            raise DataError(
-                f"{path if row is None else row.where}: expected the same images and labels as in "
-                f"the folders, found {row.emotion if row else 'no row'!r} for "
-                f"{(row or label).stem[:200]!r}"  # type: ignore[union-attr]
-                f", which is {label.emotion if label else 'missing'!r} there. Obtain the copy "
-                "again, or move the table elsewhere: the folders then count alone."
-            )
+    rows = read_rows(path, data, known=("image", "label"))
+    listed = {(PurePosixPath(row.source).stem, row.emotion) for row in rows}
+    odd = [(pair, "table") for pair in listed.difference(placed)]
+    odd += [(pair, "folders") for pair in set(placed) - listed]
+    if odd:
+        (stem, code), where = min(odd)
+        raise DataError(
+            f"{path}: expected the images and labels of the folders, found {shown(stem)[:200]!r} "
+            f"with the label {shown(code)[:40]!r} in the {where} alone (the first of {len(odd):,} "
+            "differences). Obtain the copy again, or move the table elsewhere: the "
+            "folders then count alone."
+        )
