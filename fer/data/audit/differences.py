@@ -278,8 +278,8 @@ def missing_and_added(
         copied = matching.copied[~found & (cells // labels.NUM_CLASSES == number)].mean()
         text = (
             f"{SPLITS[number]}: {added[number].sum():,} images more than in the reference copy "
-            f"({where}): the classes were filled up with augmented or other files, {100 * copied:.0f} % of "
-            "them copies or mirror images of known pictures."
+            f"({where}): the classes were filled up with augmented or other files, "
+            f"{100 * copied:.0f} % of them copies or mirror images of known pictures."
         )
         emotion = next(iter(filled)) if len(filled) == 1 else None
         findings.append(

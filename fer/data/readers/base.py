@@ -187,18 +187,12 @@ def to_plain(name: str, value: object) -> Any:
 
 @dataclass(frozen=True)
 class HoldOut(Reader):
-    """A reader that holds val out of train: stratified, seeded, the same on every machine.
-
-    Args:
-        val_fraction: share of each class that is held out, at least one image of each.
-        split_seed: another seed gives another hold-out.
-
-    Raises:
-        ConfigError: the share would leave train or val empty, or the seed is none.
-    """
+    """A reader that holds val out of train: stratified, seeded, the same on every machine."""
 
     val_fraction: float = 0.1
+    """Share of each class that is held out, at least one image of each."""
     split_seed: int = 0
+    """Another seed gives another hold-out."""
 
     def __post_init__(self) -> None:
         check_value("dataset.reader.val_fraction", self.val_fraction, SHARE)

@@ -39,7 +39,6 @@ from fer.data.readers.names import is_hidden, is_image, make_ids, warn_of
 from fer.data.readers.sources import (
     UNREADABLE,
     FolderSource,
-    ZipSource,
     check_growth,
     open_copy,
     with_slashes,
@@ -151,7 +150,7 @@ class FER2013Reader(HoldOut):
         dataset.restore_splits = self.splits == "official"
         return dataset
 
-    def _list_images(self, source: FolderSource | ZipSource, names: Sequence[str]) -> RawDataset:
+    def _list_images(self, source: FolderSource, names: Sequence[str]) -> RawDataset:
         """Records of ``.../<train|test|…>/<emotion>/<file>`` names."""
         raw = source.path
         parts = {name: name.split("/") for name in names if is_image(name)}

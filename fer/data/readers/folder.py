@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -148,7 +148,7 @@ class FolderReader(HoldOut):
             findings=persons_across(persons, {item.key: item.split for item in placed}),
         )
 
-    def _open(self, raw: Path) -> tuple[FolderSource | ZipSource, Listing]:
+    def _open(self, raw: Path) -> tuple[FolderSource, Listing]:
         """The source at ``raw``, and its images by whichever form it has."""
         tables: Sequence[str] = ()
         if raw.is_file() and raw.suffix.lower() in TABLES:
@@ -245,13 +245,9 @@ class FolderReader(HoldOut):
                 chosen = self.choose(rest, emotion_of, shares[split], leave=least - number)
             made.update(dict.fromkeys(chosen, split))
             rest = [key for key in pool if key not in made]
-        left = {emotion_of[key] for key in rest}
         counts = Counter(emotion_of[key] for key in pool)
-        short = [
-            f"{counts[name]} of {name!r}"
-            for name in labels.EMOTIONS
-            if name in counts.keys() - left
-        ]
+        emptied = counts.keys() - {emotion_of[key] for key in rest}
+        short = [f"{counts[name]} of {name!r}" for name in labels.EMOTIONS if name in emptied]
         if short or not set(missing) <= set(made.values()):
             found = ", ".join(short) or f"{len(set(persons.values()))} persons"
             raise DataError(
@@ -295,22 +291,16 @@ class FolderReader(HoldOut):
         images = [name for name in names if is_image(name)]
         tops = folders_below(root, images)
         with_splits = any(map(split_of, tops))
-        if not with_splits and not any(map(self._is_class, tops)):
-            found = ", ".join(repr(shown(name)) for name in sorted(tops)[:5]) or "none"
+        others = sorted(name for name in tops if not split_of(name))
+        if others if with_splits else not any(map(self._is_class, tops)):
+            found = ", ".join(repr(shown(name)) for name in others[:5]) or "none"
             raise DataError(
-                f"{raw}: expected train/<class>/<image> or <class>/<image> with classes named "
-                f"{', '.join(labels.EMOTIONS)}, or, in a folder, one table *.csv with the columns "
-                f"image and label; found {len(names):,} files, {len(images):,} of them images, "
-                f"and the folders {found}. Rename the folders, or say what their names mean"
-                + (f": {ask_for_meaning(sorted(tops))}" if tops else ".")
-            )
-        strangers = {name: count for name, count in tops.items() if not split_of(name)}
-        if with_splits and strangers:
-            name = min(strangers)
-            raise DataError(
-                f"{raw}: expected only folders of splits beside "
-                f"{shown(next(filter(split_of, sorted(tops))))!r}, found {shown(name)!r} with "
-                f"{strangers[name]:,} images. Name it train, val or test, or move it elsewhere."
+                f"{raw}: expected train/<class>/<image>, in folders of splits alone, or "
+                f"<class>/<image>, with classes named {', '.join(labels.EMOTIONS)}, or, in a "
+                "folder, one table *.csv with the columns image and label; found "
+                f"{len(names):,} files, {len(images):,} of them images, and the folders {found}. "
+                "Rename the folders, move them elsewhere, or say what their names mean"
+                + (f": {ask_for_meaning(others)}" if others else ".")
             )
         depth = 2 if with_splits else 1
         items = []
@@ -330,7 +320,7 @@ class FolderReader(HoldOut):
     # --- tables ------------------------------------------------------------------------------
 
     def _list_tables(
-        self, source: FolderSource | ZipSource, tables: Sequence[str], names: Sequence[str]
+        self, source: FolderSource, tables: Sequence[str], names: Sequence[str]
     ) -> Listing:
         """Items of the rows of one table, or of one for each split."""
         # One lies beside its images; several lie together, or each in the folder of its split.
@@ -350,7 +340,7 @@ class FolderReader(HoldOut):
             for row in read_table(source, table, self.person, alone=len(tables) == 1):
                 key = find_file(row, folder, files)
                 if key in first:
-                    check_same(first[key], row, self._meaning)
+                    self._check_same(first[key], row)
                     repeated += 1
                     continue
                 first[key] = row
@@ -382,19 +372,16 @@ class FolderReader(HoldOut):
             [name for name in others if not is_image(name)],
         )
 
-    def _meaning(self, row: Item) -> str:
-        """The emotion of a row, or its class as it stands."""
-        return self._known(row.emotion) or labels.normalise(row.emotion)
-
-
-def check_same(one: Item, two: Item, meaning: Callable[[Item], str]) -> None:
-    """Refuse two rows that say different things of one image."""
-    a, b = (f"{meaning(row)!r} {row.split}".strip() for row in (one, two))
-    if a != b:
-        raise DataError(
-            f"{two.where}: expected what {one.where} says of {shown(two.source)!r}, {shown(a)}, "
-            f"found {shown(b)}. Correct or remove one of the rows."
-        )
+    def _check_same(self, *rows: Item) -> None:
+        """Refuse two rows that say different things of one image."""
+        classes = [self._known(row.emotion) or labels.normalise(row.emotion) for row in rows]
+        one, two = (f"{name!r} {row.split}" for name, row in zip(classes, rows, strict=True))
+        if one != two:
+            raise DataError(
+                f"{rows[1].where}: expected what {rows[0].where} says of "
+                f"{shown(rows[1].source)!r}, {shown(one).strip()}, found {shown(two).strip()}. "
+                "Correct or remove one of the rows."
+            )
 
 
 def is_pattern(text: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from fer.core.errors import DataError
 from fer.data.readers.base import split_of
 from fer.data.readers.names import is_image, shown
-from fer.data.readers.sources import FolderSource, Record, ZipSource
+from fer.data.readers.sources import FolderSource, Record
 
 COLUMNS = ("image", "label", "split", "gender", "race", "age")
 """Columns of a table of labels; others are not read."""
@@ -43,14 +43,9 @@ class Item(Record):
         return f"{self.table}: row {self.row}"
 
 
-def find_tables(source: FolderSource | ZipSource, names: Sequence[str], root: str) -> Sequence[str]:
-    """The table of labels, or those of the splits, if there are any.
-
-    They are looked for in the outermost folder first, then in those around all images, then in
-    the folders of the splits. Tables with other columns, such as a list of landmarks beside class
-    folders, do not count.
-
-    ``root`` is the folder around all images.
+def find_tables(source: FolderSource, names: Sequence[str], root: str) -> Sequence[str]:
+    """The table of labels, or those of the splits, if there are any: in the outermost folder, else
+    in those around all images (the last is ``root``), else in the folders of the splits.
 
     Raises:
         DataError: there is more than one and they are not of splits, or one cannot be read.
@@ -84,11 +79,9 @@ def split_of_table(name: str) -> str:
     return split_of(path.parent.name) or (words.pop() if len(words) == 1 else "")
 
 
-def check_unread(source: FolderSource | ZipSource, names: Sequence[str]) -> None:
-    """Refuse a copy with a table that names its images, but is not one that can be read.
-
-    The class folders beside it would count instead, without a word to whoever wrote the table.
-    """
+def check_unread(source: FolderSource, names: Sequence[str]) -> None:
+    """Refuse a copy with a table that names its images, but is not one that can be read: the class
+    folders beside it would count instead."""
     images = {part for name in names if is_image(name) for part in (name, PurePosixPath(name).name)}
     for name in names:
         if "/" in name or not name.lower().endswith((".csv", ".tsv", ".txt")):
@@ -104,7 +97,7 @@ def check_unread(source: FolderSource | ZipSource, names: Sequence[str]) -> None
 
 
 def read_table(
-    source: FolderSource | ZipSource, name: str, person: str | None, *, alone: bool
+    source: FolderSource, name: str, person: str | None, *, alone: bool
 ) -> Sequence[Item]:
     """The rows of a table of labels, each with a split or none.
 

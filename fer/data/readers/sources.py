@@ -104,21 +104,14 @@ class FolderSource:
 
 
 @dataclass
-class ZipSource:
+class ZipSource(FolderSource):
     """Images in a zip archive, read in place: nothing is ever extracted."""
 
-    path: Path
-    mode: str | None = None
-    """See :class:`FolderSource`."""
     _archive: zipfile.ZipFile | None = field(default=None, repr=False, compare=False)
     _members: dict[str, zipfile.ZipInfo] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
         return {"path": self.path, "mode": self.mode, "_archive": None, "_members": {}}
-
-    def read(self, record: Record) -> np.ndarray:
-        name = str(record.location)
-        return decode(self.read_bytes(name), f"{self.path}: {name}", self.mode)
 
     def read_bytes(self, name: str, size: int = -1) -> bytes:
         """The first ``size`` bytes of a member of :func:`list_zip`, or all of it."""
@@ -138,12 +131,8 @@ class ZipSource:
         return sha256_of_file(self.path)
 
 
-def open_copy(raw: Path, mode: str | None = None) -> tuple[FolderSource | ZipSource, list[str]]:
-    """The source of a folder or zip archive, and its files.
-
-    Raises:
-        DataError: as of :func:`list_files` and :func:`list_zip`.
-    """
+def open_copy(raw: Path, mode: str | None = None) -> tuple[FolderSource, list[str]]:
+    """The source of a folder or zip archive, and its files."""
     if raw.is_dir():
         return FolderSource(raw, mode), list_files(raw)
     return ZipSource(raw, mode), list_zip(raw)
@@ -161,9 +150,8 @@ def unreadable(path: Path, error: OSError) -> DataError:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Files below ``folder``, as sorted posix paths relative to it. Hidden entries are left out.
-
-    Symbolic links are followed: on a cluster a class folder often is one.
+    """Files below ``folder``, as sorted posix paths relative to it, but for hidden ones. Symbolic
+    links are followed: on a cluster a class folder often is one.
 
     Raises:
         DataError: a folder cannot be read, a link leads back to a folder above it, or something is
