@@ -1,23 +1,21 @@
 """How the images of a copy differ from the reference: in their pixels, sizes, splits and emotions.
 
-The limits were set on FER2013. JPEG at quality 50 changes the details and the contrast of the
-median image by less than 1 %, its brightness by 0.1 gray levels and its finest structures by 10 %.
-A Gaussian blur of 0.4 pixels weakens details by 4 %, noise of 5 gray levels adds 80 % of grain.
-tests/data/readers/test_real_data.py repeats such measurements on the real archive.
+The limits were set on FER2013, where JPEG at quality 50 changes the details of the median image by
+less than 1 % and its finest structures by 10 %, and a Gaussian blur of 0.4 pixels the details by
+4 %. tests/data/readers/test_real_data.py repeats such measurements on the real archive.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from fer.core import labels
 from fer.data.audit.appearance import COARSE, DETAIL, FINEST, has_content
-from fer.data.audit.reference import Matching, Reference, cells_of, count_by_cell
-from fer.data.manifest import Entry
+from fer.data.audit.reference import Matching, count_by_cell
 from fer.data.readers.base import SPLITS, Finding
 
 SHARE, FEW = 0.01, 3
@@ -91,11 +89,9 @@ def as_ratio(logarithm: float) -> str:
     return f"{amount} {'weaker' if logarithm < 0 else 'stronger'}"
 
 
-def compare(
-    looks: np.ndarray, reference: Reference, matching: Matching, chosen: np.ndarray
-) -> dict[str, np.ndarray]:
+def compare(matching: Matching, chosen: np.ndarray) -> dict[str, np.ndarray]:
     """The change of each of :data:`MEASURES` in the images ``chosen`` (indices), all matched."""
-    now, then = looks[chosen], reference.looks[matching.rows[chosen]]
+    now, then = matching.looks[chosen], matching.reference.looks[matching.rows[chosen]]
     bands = now["bands"] - then["bands"]
     contrast = bands[:, COARSE]
     detail, finest = bands[:, DETAIL] - contrast, bands[:, FINEST] - contrast
@@ -113,25 +109,15 @@ def compare(
     }
 
 
-def against_reference(
-    entries: Sequence[Entry],
-    looks: np.ndarray,
-    reference: Reference,
-    matching: Matching,
-    expected_size: int | None,
-) -> list[Finding]:
+def against_reference(matching: Matching, expected_size: int | None) -> list[Finding]:
     """Every way in which a recognised copy differs from the reference."""
-    splits = np.array([entry.split for entry in entries])
-    resized = find_resized(splits, looks, expected_size)
+    splits = np.array([entry.split for entry in matching.entries])
+    resized = find_resized(splits, matching.looks, expected_size)
     found = list(resized.values())
     for split in SPLITS:
-        found += pixel_findings(split, entries, looks, reference, matching, split in resized)
+        found += pixel_findings(split, splits == split, matching, split in resized)
     processed = {finding.split for finding in found}
-    return [
-        *found,
-        *exchanged(entries, reference, matching),
-        *missing_and_added(entries, reference, matching, processed),
-    ]
+    return [*found, *exchanged(matching), *missing_and_added(matching, processed)]
 
 
 def find_resized(
@@ -162,20 +148,14 @@ def some(count: int, total: int) -> str:
 
 
 def pixel_findings(
-    split: str,
-    entries: Sequence[Entry],
-    looks: np.ndarray,
-    reference: Reference,
-    matching: Matching,
-    resized: bool,
+    split: str, inside: np.ndarray, matching: Matching, resized: bool
 ) -> list[Finding]:
-    """Describe the changes to the pixels of one split, by :data:`FORMS` and :data:`MEASURES`."""
-    inside = np.array([entry.split == split for entry in entries])
-    changed = inside & ~matching.identical & has_content(looks)
+    """Describe the changes to the pixels of one split, whose images are ``inside`` (bool)."""
+    changed = inside & ~matching.identical & has_content(matching.looks)
     chosen = np.flatnonzero(changed & (matching.rows >= 0))
     if len(chosen) < max(FEW, RECOGNISED * changed.sum()):
         return []
-    changes = compare(looks, reference, matching, chosen)
+    changes = compare(matching, chosen)
     traces = [
         (1, words, mask)
         for form, words in FORMS.items()
@@ -186,7 +166,7 @@ def pixel_findings(
     found: dict[tuple[str, int], Finding] = {}
     for sign, words, mask in traces:
         kind, what = words.split(": ")
-        emotions = {entries[index].emotion for index in chosen[mask].tolist()}
+        emotions = {matching.entries[index].emotion for index in chosen[mask].tolist()}
         # Where one emotion alone is concerned, that is what a reader needs to know.
         emotion = emotions.pop() if len(emotions) == 1 else None
         who = some(int(mask.sum()), int(inside.sum())) + (f" (all {emotion})" if emotion else "")
@@ -195,13 +175,15 @@ def pixel_findings(
     return list(found.values())
 
 
-def exchanged(entries: Sequence[Entry], reference: Reference, matching: Matching) -> list[Finding]:
+def exchanged(matching: Matching) -> list[Finding]:
     """Images in another split, and images with another emotion, than in the reference."""
     rows, c = np.maximum(matching.rows, 0), labels.NUM_CLASSES
-    cells, own = cells_of(entries), reference.cells[rows]
+    cells, own = matching.cells, matching.reference.cells[rows]
     # A match is certain if the pixels or nearly all bits of the hash are equal, and the reference
     # has the picture only once. Of others, so many do not err in the same way.
-    _, place, times = np.unique(reference.checksums, return_inverse=True, return_counts=True)
+    _, place, times = np.unique(
+        matching.reference.checksums, return_inverse=True, return_counts=True
+    )
     found = matching.rows >= 0
     once = found & (times[place][rows] == 1)
     close = once & (matching.distance <= CLOSE_BITS)
@@ -218,7 +200,7 @@ def exchanged(entries: Sequence[Entry], reference: Reference, matching: Matching
         if (
             (differs & once & matching.identical).any()
             or (differs & close).sum() > FEW_CLOSE
-            or (differs & once).sum() > STRAY * len(entries)
+            or (differs & once).sum() > STRAY * len(cells)
         ):
             counts = Counter(zip(then[differs].tolist(), now[differs].tolist(), strict=True))
             routes = sorted(counts, key=lambda pair: (-counts[pair], pair))[:6]
@@ -233,19 +215,14 @@ def exchanged(entries: Sequence[Entry], reference: Reference, matching: Matching
     return findings
 
 
-def missing_and_added(
-    entries: Sequence[Entry],
-    reference: Reference,
-    matching: Matching,
-    processed: Collection[str | None],
-) -> list[Finding]:
+def missing_and_added(matching: Matching, processed: Collection[str | None]) -> list[Finding]:
     """Images without a counterpart, on either side.
 
     Where a split and emotion lack as many images of the reference as they have of their own, these
     took their place: they are no longer recognisable. The rest is missing or was added. In splits
     that were ``processed``, a few images become unrecognisable by that.
     """
-    cells, found = cells_of(entries), matching.rows >= 0
+    cells, found, reference = matching.cells, matching.rows >= 0, matching.reference
     taken = np.isin(np.arange(len(reference.cells)), matching.rows)
     lost, extra = count_by_cell(reference.cells[~taken]), count_by_cell(cells[~found])
     replaced = np.minimum(lost, extra)

@@ -14,7 +14,7 @@ import numpy as np
 
 from fer.core import labels
 from fer.data.audit.differences import against_reference, find_resized
-from fer.data.audit.reference import Matching, Reference, cells_of, match
+from fer.data.audit.reference import Matching, Reference, match
 from fer.data.audit.splits_compared import between_splits
 from fer.data.manifest import Entry
 from fer.data.readers.base import SPLITS, Finding
@@ -68,12 +68,11 @@ def judge(
     if reference is None:
         return judge_by_counts(entries, looks, official_counts, expected_size, known)
     matching = match(entries, looks, reference)
-    compared = count_matches(entries, reference, matching)
+    compared = count_matches(matching)
     images, recognised = len(entries), compared["recognised"]
     findings = list(known)
     if recognised >= RECOGNISED * min(images, len(reference.cells)):
-        found = against_reference(entries, looks, reference, matching, expected_size)
-        return conclude([*found, *known], compared)
+        return conclude([*against_reference(matching, expected_size), *known], compared)
     if has_official_counts(entries, official_counts):
         text = (
             f"{images - recognised:,} of {images:,} images are not recognisable as those of the "
@@ -156,12 +155,11 @@ def has_official_counts(entries: Sequence[Entry], official_counts: Counts) -> bo
     return count_classes(entries, official) == official
 
 
-def count_matches(
-    entries: Sequence[Entry], reference: Reference, matching: Matching
-) -> dict[str, int]:
+def count_matches(matching: Matching) -> dict[str, int]:
     """Count images by what they are in the reference copy."""
     found, c = matching.rows >= 0, labels.NUM_CLASSES
-    own, cells = reference.cells[matching.rows[found]], cells_of(entries)[found]
+    reference, cells = matching.reference, matching.cells[found]
+    own = reference.cells[matching.rows[found]]
     return {
         "identical": int(matching.identical.sum()),
         "recognised": int(found.sum()),
