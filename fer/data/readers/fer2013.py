@@ -14,7 +14,7 @@ import itertools
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -49,6 +49,11 @@ PIXELS = SIDE * SIDE
 TABLE_EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The table's codes 0–6, as its authors define them."""
 USAGE_SPLIT = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+USAGES_IN_FOLDER = {
+    "train": ("Training",),
+    "val": ("PublicTest",),
+    "test": ("PublicTest", "PrivateTest"),  # the usual archive has both in one folder
+}
 GRAY_LEVELS = {str(level): level for level in range(256)}
 """Every way to write a pixel. A dictionary is stricter than int(), which takes "+5" and "1_0"."""
 TABLES = ("fer2013.csv", "icml_face_data.csv")
@@ -115,7 +120,8 @@ class FER2013Reader(HoldOut):
             entries = sorted(place.iterdir())
             files = [path for path in entries if path.is_file()]
             named = [path for path in files if path.name in TABLES]
-            if not named and {"train", "test"} <= {path.name.lower() for path in entries}:
+            folders = {path.name.lower() for path in entries if path.is_dir()}
+            if not named and {"train", "test"} <= folders:
                 return place
             packed = (path for path in files if path.name.lower().endswith((".zip", *TARS)))
             found = next(iter(named), None) or find_renamed(files) or next(packed, None)
@@ -190,8 +196,29 @@ class FER2013Reader(HoldOut):
             ],
             excluded=excluded,
             expected_size=SIDE,
-            findings=find_renamed_images(images),
+            findings=self._find_changes({name: placed[name][-3] for name in images}),
         )
+
+    def _find_changes(self, folders: Mapping[str, str]) -> list[Finding]:
+        """Differences from the reference copy that the names of images and split folders show."""
+        if not any(map(usage_of, folders)):
+            text = (
+                "The files were renamed: their names do not say the usage (Training, PublicTest, "
+                "PrivateTest) that decides the official split."
+            )
+            return [Finding("renamed", text, images=len(folders))]
+        misplaced = [
+            name
+            for name, folder in folders.items()
+            if usage_of(name) not in ("", *USAGES_IN_FOLDER[split_of(folder)])
+        ]
+        if not misplaced or self.splits == "official":
+            return []
+        text = (
+            f"Re-split: {len(misplaced):,} files are in a folder of another split than the usage "
+            f"in their names says, such as {misplaced[0]}. The names decide here."
+        )
+        return [Finding("re-split", text, images=len(misplaced))]
 
     def _split(self, records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[str]]:
         """The records, with val held out where the copy has none, and a warning if some names do
@@ -247,17 +274,6 @@ def usage_of(name: str) -> str:
     """The usage that a file's name says; empty if it says none."""
     found = USAGE_IN_NAME.match(PurePosixPath(name).name)
     return found[1] if found else ""
-
-
-def find_renamed_images(images: Sequence[str]) -> list[Finding]:
-    """A finding if no name of an image says its usage."""
-    if any(map(usage_of, images)):
-        return []
-    text = (
-        "The files were renamed: their names do not say the usage (Training, PublicTest, "
-        "PrivateTest) that decides the official split."
-    )
-    return [Finding("renamed", text, images=len(images))]
 
 
 def find_renamed(files: Sequence[Path]) -> Path | None:
