@@ -196,10 +196,10 @@ class FER2013Reader(HoldOut):
             ],
             excluded=excluded,
             expected_size=SIDE,
-            findings=self._find_changes({name: placed[name][-3] for name in images}),
+            findings=list(self._find_changes({name: placed[name][-3] for name in images})),
         )
 
-    def _find_changes(self, folders: Mapping[str, str]) -> list[Finding]:
+    def _find_changes(self, folders: Mapping[str, str]) -> Sequence[Finding]:
         """Differences from the reference copy that the names of images and split folders show."""
         if not any(map(usage_of, folders)):
             text = (
