@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -34,28 +34,26 @@ def index_files(root: Path, folder: str) -> dict[str, list[str]]:
 
 
 def find_each(
-    files: Mapping[str, Sequence[str]], stems: Sequence[str], ending: str
+    files: Mapping[str, Sequence[str]],
+    folder: Path,
+    ending: str,
+    stems: Sequence[str],
+    otherwise: str = "",
 ) -> dict[str, str]:
-    """The file of each image among ``files``, where there is one: its name ends in ``ending``."""
-    ids = {stem: safe_id(stem + ending) for stem in stems}
-    return {stem: files[name][0] for stem, name in ids.items() if name in files}
-
-
-def check_complete(
-    folder: Path, ending: str, found: Container[str], stems: Sequence[str], otherwise: str
-) -> None:
-    """Refuse a folder that lacks the file of some image.
+    """The file of each image among ``files`` of a folder: its name is the image's and ``ending``.
 
     Raises:
         DataError: one is missing, and ``otherwise`` says what else to do.
     """
-    missing = [stem for stem in stems if stem not in found]
-    if missing:
+    ids = {stem: safe_id(stem + ending) for stem in stems}
+    missing = [stem for stem, name in ids.items() if name not in files]
+    if missing and otherwise:
         raise DataError(
             f"{folder}: expected a file for each image, found no {missing[0]}{ending} "
             f"({len(missing):,} of {len(stems):,} files are missing). Unpack {folder.name}.zip "
             f"there completely, or {otherwise}"
         )
+    return {stem: files[name][0] for stem, name in ids.items() if name in files}
 
 
 def read_numbers(path: Path, what: str, fits: Callable[[list[float]], bool]) -> list[float]:
@@ -83,13 +81,13 @@ def read_boxes(root: Path, folder: str, stems: Sequence[str]) -> dict[str, tuple
     Raises:
         DataError: a file is missing, or holds no box.
     """
-    ending, otherwise = "_boundingbox", "read aligned images: dataset.reader.images=aligned"
+    otherwise = "read aligned images: dataset.reader.images=aligned"
 
     def is_box(numbers: list[float]) -> bool:
         return len(numbers) == 4 and numbers[0] < numbers[2] and numbers[1] < numbers[3]
 
-    files = find_each(index_files(root, folder), stems, ending)
-    check_complete(root / folder, ending, files, stems, otherwise)
+    indexed = index_files(root, folder)
+    files = find_each(indexed, root / folder, "_boundingbox", stems, otherwise)
     return {stem: (file, *read_numbers(root / file, BOX, is_box)) for stem, file in files.items()}
 
 
@@ -116,15 +114,13 @@ def read_notes(
     Raises:
         DataError: a file is missing or malformed, and ``strict``, since the landmarks are needed.
     """
-    ending, otherwise = "_manu_attri", "cut out boxes: dataset.reader.align_eyes=false"
+    otherwise = "cut out boxes: dataset.reader.align_eyes=false" if strict else ""
 
     def are_notes(numbers: list[float]) -> bool:
         codes = zip(ATTRIBUTES.values(), numbers[10:], strict=False)
         return len(numbers) == 13 and all(code in range(len(words)) for words, code in codes)
 
-    files = find_each(index_files(root, folder), stems, ending)
-    if strict:
-        check_complete(root / folder, ending, files, stems, otherwise)
+    files = find_each(index_files(root, folder), root / folder, "_manu_attri", stems, otherwise)
     notes: dict[str, Notes] = {}
     first = ""
     for stem, file in files.items():

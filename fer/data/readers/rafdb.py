@@ -18,7 +18,6 @@ from fer.core import options
 from fer.core.errors import ConfigError, DataError
 from fer.data.readers.annotations import (
     Notes,
-    check_complete,
     find_each,
     index_files,
     read_boxes,
@@ -170,17 +169,16 @@ class RAFDBReader(HoldOut):
         """List the authors' tree below ``root``, with images of one ``kind``."""
         folder, original = FOLDERS[kind], kind == "original"
         labels = read_label_list(root / LIST_FILE, codes)
-        stems = [label.stem for label in labels.values()]
+        stems = [label.stem for label in labels]
         pictures, others = index_images(root, folder)
         ending = "" if original else "_aligned"
-        images = find_each(pictures, stems, ending)
         otherwise = f"remove the line from {LIST_FILE}."
-        check_complete(root / folder, ending, images, stems, otherwise)
+        images = find_each(pictures, root / folder, ending, stems, otherwise)
         notes, warnings = read_notes(root, MANUAL, stems, strict=self.align_eyes)
         cut_out = original and not self.align_eyes
         boxes = read_boxes(root, BOXES, stems) if cut_out else {}
         records = []
-        for label in labels.values():
+        for label in labels:
             image, noted = images[label.stem], notes.get(label.stem, Notes())
             location: str | tuple[str | float, ...] = image
             if cut_out:
@@ -224,7 +222,7 @@ def is_copy(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Label:
-    """What a line of the authors' list, a place in the mirror or a row of its tables says."""
+    """What a line of the authors' list, or a place in the mirror, says of an image."""
 
     where: str
     stem: str
@@ -260,8 +258,8 @@ def read_label(
     return Label(where, stem, codes[code], split)
 
 
-def by_id(labels: Iterable[Label]) -> dict[str, Label]:
-    """Labels by the id of their image.
+def check_unique(labels: Iterable[Label]) -> None:
+    """Refuse two labels of one image.
 
     Raises:
         DataError: two are of one image.
@@ -275,22 +273,22 @@ def by_id(labels: Iterable[Label]) -> dict[str, Label]:
                 f"{label.emotion!r} here, {earlier.emotion!r} in {earlier.where}. Remove one of "
                 "them."
             )
-    return found
 
 
-def read_label_list(path: Path, codes: Mapping[str, str] = CODES) -> dict[str, Label]:
-    """The lines of the authors' label list, by the id of their image.
+def read_label_list(path: Path, codes: Mapping[str, str] = CODES) -> list[Label]:
+    """The lines of the authors' label list.
 
     Raises:
         DataError: a line is malformed or names an image again, or there is none.
     """
     text = read_text(path, "a list of images")
     lines = enumerate((line.split() for line in text.splitlines()), start=1)
-    labels = by_id(
+    labels = [
         read_label(f"{path}: line {number}", words[0], " ".join(words[1:]), codes)
         for number, words in lines
         if words
-    )
+    ]
+    check_unique(labels)
     if not labels:
         raise DataError(
             f"{path}: expected a line for each image, such as 'train_00001.jpg 5', found none. "
@@ -347,7 +345,7 @@ def list_mirror(root: Path, codes: Mapping[str, str] = CODES) -> RawDataset:
             below = (base / name).relative_to(root).as_posix()
             images[below] = read_label(str(base / name), file, code, codes, (split,))
             placed[split].add((PurePosixPath(file).stem, code))
-    by_id(images.values())
+    check_unique(images.values())
     checked = []
     for place in dict.fromkeys((root, base)):
         for file, split in tables.items():
