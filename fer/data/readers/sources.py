@@ -257,7 +257,7 @@ def list_zip(path: Path) -> list[str]:
             ("a member that would be written outside the target folder", is_outside(name)),
             ("a member that is a symbolic link", stat.S_ISLNK(member.external_attr >> 16)),
             ("an encrypted member", member.flag_bits & 0x1),
-            (f"a member of more than {MAX_MEMBER_BYTES:,} bytes", is_large),
+            (f"a member of {member.file_size:,} bytes", is_large),
         ):
             if found:
                 raise DataError(
