@@ -173,7 +173,7 @@ class FER2013Reader(HoldOut):
         images = [record.source for record in records]
         roots = sorted({"/".join(placed[name][:-3]) or "." for name in images})
         if len(roots) != 1:
-            found = f"{len(names):,} files, none at such a place" + f": {names[:1]}" * bool(names)
+            found = f"{len(names):,} files elsewhere, such as {names[0]!r}" if names else "no file"
             if roots:
                 found = f"split folders in {len(roots)} places: {', '.join(roots[:5])}"
             raise DataError(
