@@ -970,7 +970,7 @@ def test_given_splits_with_a_person_on_both_sides_are_reported(tmp_path: Path) -
     ("person", "persons", "message"),
     [
         ("Q\\d", 9, "expected dataset.person to be a column.*none for 126 of 126"),
-        (r"S\d+", 2, "expected enough persons to hold val out of train"),
+        (r"S\d+", 2, r"of as many persons, to hold test and val out of, found 2 persons"),
     ],
 )
 def test_persons_that_cannot_be_told_apart_are_refused(
