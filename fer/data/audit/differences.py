@@ -1,23 +1,21 @@
 """How the images of a copy differ from the reference: in their pixels, sizes, splits and emotions.
 
-The limits were set on FER2013. JPEG at quality 50 changes the details and the contrast of the
-median image by less than 1 %, its brightness by 0.1 gray levels and its finest structures by 10 %.
-A Gaussian blur of 0.4 pixels weakens details by 4 %, noise of 5 gray levels adds 80 % of grain.
-tests/data/readers/test_real_data.py repeats such measurements on the real archive.
+The limits were set on FER2013, where JPEG at quality 50 changes the details of the median image by
+less than 1 % and its finest structures by 10 %, and a Gaussian blur of 0.4 pixels the details by
+4 %. tests/data/readers/test_real_data.py repeats such measurements on the real archive.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 
 from fer.core import labels
 from fer.data.audit.appearance import COARSE, DETAIL, FINEST, has_content
-from fer.data.audit.reference import Matching, Reference, cells_of, count_by_cell
-from fer.data.manifest import Entry
+from fer.data.audit.reference import Matching, count_by_cell
 from fer.data.readers.base import SPLITS, Finding
 
 SHARE, FEW = 0.01, 3
@@ -34,10 +32,8 @@ in another split or emotion than its own."""
 
 @dataclass(frozen=True)
 class Measure:
-    """A limit for one measured difference, and how it is named.
-
-    Both texts begin with the kind of the finding. A direction without a text is not named.
-    """
+    """A limit for one measured difference, and texts that begin with the finding's kind; None for
+    a direction that is not named."""
 
     slight: float
     """Named where the median image differs by more than this."""
@@ -47,14 +43,7 @@ class Measure:
     higher: str | None
 
     def judge(self, change: np.ndarray) -> list[tuple[int, str, np.ndarray]]:
-        """Name the differences of images from their originals.
-
-        Args:
-            change: ``(N,)``, one number per image.
-
-        Returns:
-            For each direction that is named: its sign, a text, and ``(N,)`` bool for its images.
-        """
+        """Sign, text and ``(N,)`` bool of images for each direction of a ``change`` ``(N,)``."""
         if self.lower is None or self.higher is None:
             change = np.clip(change, None if self.lower else 0, None if self.higher else 0)
         limit = self.slight if abs(np.median(change)) > self.slight else self.clear
@@ -63,35 +52,21 @@ class Measure:
             mask = sign * change > limit
             if text is not None and mask.sum() >= max(FEW, SHARE * len(change)):
                 typical = float(np.median(change[mask]))
-                words = text.format(ratio=as_ratio(typical), levels=f"{abs(typical):.0f}")
+                words = text.format(ratio=as_ratio(typical), levels=f"{abs(typical):.0f} levels")
                 found.append((sign, words, mask))
         return found
 
 
 MEASURES = {
-    "detail": Measure(
-        0.03, 0.10, "smoothed: details are {ratio}", "sharpened: details are {ratio}"
-    ),
-    "finest": Measure(
-        0.20, np.inf, "smoothed: the finest structures are {ratio}, as by strong compression", None
-    ),
-    "grain": Measure(
-        0.40, np.inf, "smoothed: grain in flat parts is {ratio}", "noise: grain is {ratio}"
-    ),
-    "contrast": Measure(0.03, 0.15, *2 * ("contrast: coarse structures are {ratio}",)),
+    "detail": Measure(0.03, 0.10, "smoothed: details {ratio}", "sharpened: details {ratio}"),
+    "finest": Measure(0.20, np.inf, "smoothed: finest structures {ratio}", None),
+    "grain": Measure(0.40, np.inf, "smoothed: grain {ratio}", "noise: grain {ratio}"),
+    "contrast": Measure(0.03, 0.15, *2 * ("contrast: coarse structures {ratio}",)),
     "brightness": Measure(
-        2.0,
-        12.0,
-        "brightness: darker by {levels} of 255 gray levels",
-        "brightness: brighter by {levels} of 255 gray levels",
+        2.0, 12.0, "brightness: darker by {levels}", "brightness: brighter by {levels}"
     ),
     "levels": Measure(0.7, np.inf, "posterised: at most half of the gray levels are left", None),
-    "shapes": Measure(
-        10.5,
-        np.inf,
-        None,
-        "layout: shapes were shifted, turned, cropped, covered or strongly filtered",
-    ),
+    "shapes": Measure(10.5, np.inf, None, "layout: shifted, turned, cropped, covered or filtered"),
 }
 """``brightness`` in gray levels, ``shapes`` in bits of the hash, the others as natural logarithms
 of a ratio. A kind is named once in each direction."""
@@ -114,11 +89,9 @@ def as_ratio(logarithm: float) -> str:
     return f"{amount} {'weaker' if logarithm < 0 else 'stronger'}"
 
 
-def compare(
-    looks: np.ndarray, reference: Reference, matching: Matching, chosen: np.ndarray
-) -> dict[str, np.ndarray]:
+def compare(matching: Matching, chosen: np.ndarray) -> dict[str, np.ndarray]:
     """The change of each of :data:`MEASURES` in the images ``chosen`` (indices), all matched."""
-    now, then = looks[chosen], reference.looks[matching.rows[chosen]]
+    now, then = matching.looks[chosen], matching.reference.looks[matching.rows[chosen]]
     bands = now["bands"] - then["bands"]
     contrast = bands[:, COARSE]
     detail, finest = bands[:, DETAIL] - contrast, bands[:, FINEST] - contrast
@@ -136,25 +109,15 @@ def compare(
     }
 
 
-def against_reference(
-    entries: Sequence[Entry],
-    looks: np.ndarray,
-    reference: Reference,
-    matching: Matching,
-    expected_size: int | None,
-) -> list[Finding]:
+def against_reference(matching: Matching, expected_size: int | None) -> list[Finding]:
     """Every way in which a recognised copy differs from the reference."""
-    splits = np.array([entry.split for entry in entries])
-    resized = find_resized(splits, looks, expected_size)
+    splits = np.array([entry.split for entry in matching.entries])
+    resized = find_resized(splits, matching.looks, expected_size)
     found = list(resized.values())
     for split in SPLITS:
-        found += pixel_findings(split, entries, looks, reference, matching, split in resized)
+        found += pixel_findings(split, splits == split, matching, split in resized)
     processed = {finding.split for finding in found}
-    return [
-        *found,
-        *exchanged(entries, reference, matching),
-        *missing_and_added(entries, reference, matching, processed),
-    ]
+    return [*found, *exchanged(matching), *missing_and_added(matching, processed)]
 
 
 def find_resized(
@@ -162,15 +125,13 @@ def find_resized(
 ) -> dict[str, Finding]:
     """The splits whose images have another size than the authors'."""
     found: dict[str, Finding] = {}
-    if expected_size is None:
-        return found
-    for split in SPLITS:
+    for split in SPLITS if expected_size else ():
         sizes = looks["size"][splits == split]
         other = (sizes != expected_size).any(axis=1)
         if not other.any():
             continue
         width, height = np.median(sizes[other], axis=0).astype(int)
-        kind = "upscaled" if width * height > expected_size**2 else "downscaled"
+        kind = "upscaled" if width * height > (expected_size or 0) ** 2 else "downscaled"
         found[split] = Finding(
             kind,
             f"{split}: {some(other.sum(), len(other))} are not {expected_size} x {expected_size} "
@@ -187,20 +148,14 @@ def some(count: int, total: int) -> str:
 
 
 def pixel_findings(
-    split: str,
-    entries: Sequence[Entry],
-    looks: np.ndarray,
-    reference: Reference,
-    matching: Matching,
-    resized: bool,
+    split: str, inside: np.ndarray, matching: Matching, resized: bool
 ) -> list[Finding]:
-    """Describe the changes to the pixels of one split, by :data:`FORMS` and :data:`MEASURES`."""
-    inside = np.array([entry.split == split for entry in entries])
-    changed = inside & ~matching.identical & has_content(looks)
+    """Describe the changes to the pixels of one split, whose images are ``inside`` (bool)."""
+    changed = inside & ~matching.identical & has_content(matching.looks)
     chosen = np.flatnonzero(changed & (matching.rows >= 0))
     if len(chosen) < max(FEW, RECOGNISED * changed.sum()):
         return []
-    changes = compare(looks, reference, matching, chosen)
+    changes = compare(matching, chosen)
     traces = [
         (1, words, mask)
         for form, words in FORMS.items()
@@ -211,7 +166,7 @@ def pixel_findings(
     found: dict[tuple[str, int], Finding] = {}
     for sign, words, mask in traces:
         kind, what = words.split(": ")
-        emotions = {entries[index].emotion for index in chosen[mask].tolist()}
+        emotions = {matching.entries[index].emotion for index in chosen[mask].tolist()}
         # Where one emotion alone is concerned, that is what a reader needs to know.
         emotion = emotions.pop() if len(emotions) == 1 else None
         who = some(int(mask.sum()), int(inside.sum())) + (f" (all {emotion})" if emotion else "")
@@ -220,13 +175,15 @@ def pixel_findings(
     return list(found.values())
 
 
-def exchanged(entries: Sequence[Entry], reference: Reference, matching: Matching) -> list[Finding]:
+def exchanged(matching: Matching) -> list[Finding]:
     """Images in another split, and images with another emotion, than in the reference."""
     rows, c = np.maximum(matching.rows, 0), labels.NUM_CLASSES
-    cells, own = cells_of(entries), reference.cells[rows]
+    cells, own = matching.cells, matching.reference.cells[rows]
     # A match is certain if the pixels or nearly all bits of the hash are equal, and the reference
     # has the picture only once. Of others, so many do not err in the same way.
-    _, place, times = np.unique(reference.checksums, return_inverse=True, return_counts=True)
+    _, place, times = np.unique(
+        matching.reference.checksums, return_inverse=True, return_counts=True
+    )
     found = matching.rows >= 0
     once = found & (times[place][rows] == 1)
     close = once & (matching.distance <= CLOSE_BITS)
@@ -243,7 +200,7 @@ def exchanged(entries: Sequence[Entry], reference: Reference, matching: Matching
         if (
             (differs & once & matching.identical).any()
             or (differs & close).sum() > FEW_CLOSE
-            or (differs & once).sum() > STRAY * len(entries)
+            or (differs & once).sum() > STRAY * len(cells)
         ):
             counts = Counter(zip(then[differs].tolist(), now[differs].tolist(), strict=True))
             routes = sorted(counts, key=lambda pair: (-counts[pair], pair))[:6]
@@ -258,32 +215,21 @@ def exchanged(entries: Sequence[Entry], reference: Reference, matching: Matching
     return findings
 
 
-def missing_and_added(
-    entries: Sequence[Entry],
-    reference: Reference,
-    matching: Matching,
-    processed: Collection[str | None],
-) -> list[Finding]:
+def missing_and_added(matching: Matching, processed: Collection[str | None]) -> list[Finding]:
     """Images without a counterpart, on either side.
 
     Where a split and emotion lack as many images of the reference as they have of their own, these
-    took their place: they are no longer recognisable. The rest is missing or was added.
-
-    Args:
-        entries: the images.
-        reference: the reference copy.
-        matching: of the images to the reference.
-        processed: splits whose pixels were altered: a few images become unrecognisable by that.
+    took their place: they are no longer recognisable. The rest is missing or was added. In splits
+    that were ``processed``, a few images become unrecognisable by that.
     """
-    cells, found = cells_of(entries), matching.rows >= 0
+    cells, found, reference = matching.cells, matching.rows >= 0, matching.reference
     taken = np.isin(np.arange(len(reference.cells)), matching.rows)
     lost, extra = count_by_cell(reference.cells[~taken]), count_by_cell(cells[~found])
     replaced = np.minimum(lost, extra)
     missing, added = lost - replaced, extra - replaced
     sizes = count_by_cell(cells).sum(axis=1).tolist()
     changed = count_by_cell(cells[~matching.identical])
-    rates = [[LOST if split in processed else STRAY] for split in SPLITS]
-    mistaken = np.array(rates) * changed
+    mistaken = np.array([[LOST if split in processed else STRAY] for split in SPLITS]) * changed
     in_all = (LOST if processed else STRAY) * changed.sum()
     in_a_class = np.maximum(mistaken, STRAY * changed.sum())
 
@@ -303,30 +249,17 @@ def missing_and_added(
         where = ", ".join(f"{count:,} of {split}" for split, count in by_split if count)
         text = f"Missing: images of the reference copy that are not there: {missing.sum():,} "
         findings.append(Finding("missing", f"{text}({where}).", images=int(missing.sum())))
-    if is_named(added):
-        findings += [
-            added_finding(split, counts, matching.copied[~found & (cells // len(counts) == row)])
-            for row, (split, counts) in enumerate(zip(SPLITS, added.tolist(), strict=True))
-            if sum(counts)
-        ]
+    for number in np.flatnonzero(added.any(axis=1)).tolist() if is_named(added) else ():
+        filled = {name: int(n) for name, n in zip(labels.EMOTIONS, added[number], strict=True) if n}
+        where = ", ".join(f"{n:,} {name}" for name, n in filled.items())
+        copied = matching.copied[~found & (cells // labels.NUM_CLASSES == number)].mean()
+        text = (
+            f"{SPLITS[number]}: {added[number].sum():,} images more than in the reference copy "
+            f"({where}): the classes were filled up with augmented or other files, "
+            f"{100 * copied:.0f} % of them copies or mirror images of known pictures."
+        )
+        emotion = next(iter(filled)) if len(filled) == 1 else None
+        findings.append(
+            Finding("augmented", text, SPLITS[number], emotion, int(added[number].sum()))
+        )
     return findings
-
-
-def added_finding(split: str, counts: Sequence[int], copied: np.ndarray) -> Finding:
-    """Images that come on top of those of the reference copy.
-
-    Args:
-        split: where.
-        counts: how many of each emotion.
-        copied: ``(N,)`` bool for the split's images without a counterpart: copies or mirror images.
-    """
-    filled = {name: n for name, n in zip(labels.EMOTIONS, counts, strict=True) if n}
-    where = ", ".join(f"{n:,} {name}" for name, n in filled.items())
-    text = (
-        f"{split}: {sum(counts):,} images more than in the reference copy ({where}): the classes "
-        "were filled up with augmented or other files, "
-        f"{f'{copied.mean():.0%}'.replace('%', ' %')} of them copies or mirror images of known "
-        "pictures."
-    )
-    emotion = next(iter(filled)) if len(filled) == 1 else None
-    return Finding("augmented", text, split, emotion, sum(counts))

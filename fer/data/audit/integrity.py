@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,7 @@ from fer.data.audit.appearance import HASH_BITS, HASH_BYTES, hamming, has_conten
 from fer.data.audit.neighbours import group_near
 from fer.data.audit.reference import Reference
 from fer.data.audit.splits_compared import compare_splits
-from fer.data.audit.verdict import ALTERED, Counts, has_official_counts, judge
+from fer.data.audit.verdict import ALTERED, Counts, count_classes, has_official_counts, judge
 from fer.data.manifest import Entry, fingerprint
 from fer.data.readers.base import SPLITS, Finding
 
@@ -27,25 +27,11 @@ LISTED = 200
 """Groups and ids of each kind that ``integrity.json`` names; the numbers count all."""
 
 
-def count_classes(entries: Iterable[Entry]) -> dict[str, dict[str, int]]:
-    """Images per split and emotion, in the schema's order."""
-    counts = Counter((entry.split, entry.emotion) for entry in entries)
-    return {
-        split: {emotion: counts[split, emotion] for emotion in labels.EMOTIONS} for split in SPLITS
-    }
-
-
-def leaked(entries: Sequence[Entry], split: str) -> list[bool]:
-    """Images of ``split`` that are duplicated, pixel for pixel, in an earlier split.
-
-    Earlier than ``test`` are train and val; earlier than ``val`` is train. What a network has
-    seen, or what chose its checkpoint, says little about how it does on new faces.
-    """
-    return exact_leaks(*earlier_and_own(entries, split)).tolist()
-
-
 def earlier_and_own(entries: Sequence[Entry], split: str) -> tuple[list[Entry], list[Entry]]:
-    """The images of the splits before ``split``, and its own."""
+    """The images of the splits before ``split``, and its own.
+
+    What a network has seen, or what chose its checkpoint, says little about new faces.
+    """
     earlier = SPLITS[: SPLITS.index(split)]
     return (
         [entry for entry in entries if entry.split in earlier],
@@ -87,8 +73,8 @@ def count_leaks(entries: Sequence[Entry]) -> dict[str, int]:
     held_out = [entry for entry in entries if entry.split != "train"]
     return {
         "train_in_val_or_test": int(exact_leaks(held_out, train).sum()),
-        "val_in_train": sum(leaked(entries, "val")),
-        "test_in_train_or_val": sum(leaked(entries, "test")),
+        "val_in_train": int(exact_leaks(*earlier_and_own(entries, "val")).sum()),
+        "test_in_train_or_val": int(exact_leaks(*earlier_and_own(entries, "test")).sum()),
     }
 
 
@@ -151,12 +137,8 @@ def find_near_duplicates(entries: Sequence[Entry], looks: np.ndarray) -> dict[st
 
 
 def pool_statistics(looks: np.ndarray) -> dict[str, float]:
-    """Gray levels 0–255 and sharpness of several images.
-
-    Returns:
-        ``mean`` and ``std`` over all pixels; ``contrast``, the median of the images' own standard
-        deviations; ``sharpness``, the median of :func:`~fer.data.audit.appearance.sharpness`.
-    """
+    """Gray levels (0–255) of several images: ``mean`` and ``std`` over all pixels, and the median
+    ``contrast`` (an image's own standard deviation) and ``sharpness``."""
     weights = looks["size"].prod(axis=1).astype(np.float64)
     means, stds = looks["mean"], looks["std"]
     mean = float(np.average(means, weights=weights))
@@ -185,11 +167,8 @@ def inspect(
     reference: Reference | None = None,
     known: Sequence[Finding] = (),
 ) -> dict[str, Any]:
-    """The part of ``integrity.json`` that follows from the images themselves.
-
-    The arguments are those of :func:`~fer.data.audit.verdict.judge`. Where ``official_counts``
-    lack ``val``, their ``train`` is compared with train and val together.
-    """
+    """The part of ``integrity.json`` that follows from the images themselves; see
+    :func:`~fer.data.audit.verdict.judge` for the arguments."""
     judged = judge(
         entries,
         looks,
@@ -199,11 +178,9 @@ def inspect(
         known=known,
     )
     sizes = Counter(f"{width}x{height}" for width, height in looks["size"].tolist())
-    odd_ids = [
-        entry.id
-        for entry, size in zip(entries, looks["size"].tolist(), strict=True)
-        if expected_size is not None and size != [expected_size, expected_size]
-    ]
+    is_odd = (looks["size"] != (expected_size or looks["size"])).any(axis=1)
+    ids = np.array([entry.id for entry in entries], dtype=object)
+    odd_ids = ids[is_odd].tolist()
     groups = group_duplicates(entries)
     has_no_val = official_counts is not None and "val" not in official_counts
     return {
@@ -230,9 +207,7 @@ def inspect(
         "duplicates": {**describe_groups(groups), "conflicts": name_groups(conflicting(groups))},
         "leaks": count_leaks(entries),
         "near_duplicates": find_near_duplicates(entries, looks),
-        "blank": [
-            entry.id for entry, std in zip(entries, looks["std"], strict=True) if std < BLANK_STD
-        ],
+        "blank": ids[looks["std"] < BLANK_STD].tolist(),
         "fingerprint": fingerprint(entries),
     }
 
@@ -242,11 +217,8 @@ def summarise(integrity: Mapping[str, Any]) -> list[str]:
     duplicates, near = integrity["duplicates"], integrity["near_duplicates"]
     matches = integrity["matches_official_counts"]
     counts = {True: ": the official counts", False: ": NOT the official counts", None: ""}[matches]
-    sizes = [
-        f"{split} {sum(integrity['counts'][split].values()):,}"
-        for split in SPLITS
-        if sum(integrity["counts"][split].values())
-    ]
+    totals = {split: sum(integrity["counts"][split].values()) for split in SPLITS}
+    sizes = [f"{split} {total:,}" for split, total in totals.items() if total]
     leaks = integrity["leaks"]
     return [
         f"{integrity['verdict']}: {integrity['verdict_text']}",

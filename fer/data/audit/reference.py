@@ -108,6 +108,12 @@ def load_reference(name: str) -> Reference | None:
 class Matching:
     """The image of the reference that each image of a copy is."""
 
+    entries: Sequence[Entry]
+    looks: np.ndarray
+    """``(N,)`` :data:`~fer.data.audit.appearance.LOOKS` of the entries, as the reference has."""
+    reference: Reference
+    cells: np.ndarray
+    """``(N,)`` uint8 of the entries, see :func:`cells_of`."""
     rows: np.ndarray
     """``(N,)`` int64: the row of the reference, -1 for none. No row is given twice."""
     identical: np.ndarray
@@ -123,9 +129,8 @@ class Matching:
 def match(entries: Sequence[Entry], looks: np.ndarray, reference: Reference) -> Matching:
     """Find each image of a copy in the reference, one to one.
 
-    Equal pixels come first, then equal looks; in both, the image's own split and emotion come
-    before the same emotion or the same split alone, and that before everything else. A picture that
-    is in the reference several times is therefore found where it should be, if it is there.
+    Equal pixels come first, then equal looks; in both, an image's own split and emotion come first,
+    then its emotion or its split alone: a picture that is there twice is found where it should be.
     """
     cells, own = cells_of(entries), reference.cells
     hashes, own_hashes = looks["hashes"], reference.looks["hashes"]
@@ -165,7 +170,7 @@ def match(entries: Sequence[Entry], looks: np.ndarray, reference: Reference) -> 
     for form in ("", "mirrored"):
         nearest, _ = hamming(forms[form][left], own_hashes)
         copied[left] |= nearest <= ELSEWHERE_BITS
-    return Matching(rows, identical, distance, changed, copied)
+    return Matching(entries, looks, reference, cells, rows, identical, distance, changed, copied)
 
 
 def official_splits(entries: Sequence[Entry], looks: np.ndarray, reference: Reference) -> list[str]:

@@ -41,13 +41,7 @@ def places(entries: Sequence[Entry], *, held_out: bool) -> list[str]:
 def compare_splits(
     entries: Sequence[Entry], looks: np.ndarray, *, held_out: bool
 ) -> list[SplitDifference]:
-    """Compare each pair of splits, each emotion with itself.
-
-    Args:
-        entries: the images.
-        looks: how they look.
-        held_out: val was held out of train, so that the two are one.
-    """
+    """Compare each pair of splits, each emotion with itself; see :func:`places`."""
     splits = np.array(places(entries, held_out=held_out))
     emotions = np.array([entry.emotion for entry in entries])
     values = {
@@ -71,14 +65,10 @@ def compare_splits(
             weights = weights / weights.sum()
             difference = float(weights @ differences)
             error = float(np.sqrt(weights**2 @ errors**2))
-            z = difference / error if error > 0 else 0.0
+            z = round(difference / error if error > 0 else 0.0, 1)
+            difference = round(difference, 4)
             rows.append(
-                {
-                    "splits": [one, two],
-                    "measure": measure,
-                    "difference": round(difference, 4),
-                    "z": round(z, 1),
-                }
+                {"splits": [one, two], "measure": measure, "difference": difference, "z": z}
             )
     return rows
 

@@ -7,17 +7,17 @@ the splits of the copy are compared with each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from fer.core import labels
 from fer.data.audit.differences import against_reference, find_resized
-from fer.data.audit.reference import Matching, Reference, cells_of, match
+from fer.data.audit.reference import Matching, Reference, match
 from fer.data.audit.splits_compared import between_splits
 from fer.data.manifest import Entry
-from fer.data.readers.base import Finding
+from fer.data.readers.base import SPLITS, Finding
 
 Counts = Mapping[str, Mapping[str, int]]
 """Images per split and emotion."""
@@ -52,10 +52,10 @@ def judge(
 
     Args:
         entries: its images.
-        looks: how they look, in the same order.
+        looks: ``(N,)``, how they look.
         reference: the reference copy, None where it is not known.
-        official_counts: images per split and emotion that the authors state; without ``val`` where
-            they have none.
+        official_counts: the authors' images per split and emotion; without ``val``, train and val
+            count together.
         expected_size: side of an unaltered copy's images in pixels, None if they may differ.
         known: what the reader found from the names of the files alone.
     """
@@ -68,12 +68,11 @@ def judge(
     if reference is None:
         return judge_by_counts(entries, looks, official_counts, expected_size, known)
     matching = match(entries, looks, reference)
-    compared = count_matches(entries, reference, matching)
+    compared = count_matches(matching)
     images, recognised = len(entries), compared["recognised"]
     findings = list(known)
     if recognised >= RECOGNISED * min(images, len(reference.cells)):
-        found = against_reference(entries, looks, reference, matching, expected_size)
-        return conclude([*found, *known], compared)
+        return conclude([*against_reference(matching, expected_size), *known], compared)
     if has_official_counts(entries, official_counts):
         text = (
             f"{images - recognised:,} of {images:,} images are not recognisable as those of the "
@@ -140,26 +139,27 @@ def alters(findings: Sequence[Finding]) -> bool:
     return any(finding.kind != "renamed" for finding in findings)
 
 
-def has_official_counts(entries: Sequence[Entry], official_counts: Counts) -> bool:
-    """Compare the images per split and emotion with the official ones."""
-    official = {split: dict(row) for split, row in official_counts.items()}
-    return count_cells(entries, official_counts) == official
-
-
-def count_cells(entries: Sequence[Entry], official_counts: Counts) -> dict[str, dict[str, int]]:
-    """Images per official split and emotion; what was held out of train counts as train."""
-    counts = {split: dict.fromkeys(labels.EMOTIONS, 0) for split in official_counts}
+def count_classes(
+    entries: Sequence[Entry], splits: Iterable[str] = SPLITS
+) -> dict[str, dict[str, int]]:
+    """Images per split and emotion; what is in none of ``splits`` was held out of train."""
+    counts = {split: dict.fromkeys(labels.EMOTIONS, 0) for split in splits}
     for entry in entries:
         counts[entry.split if entry.split in counts else "train"][entry.emotion] += 1
     return counts
 
 
-def count_matches(
-    entries: Sequence[Entry], reference: Reference, matching: Matching
-) -> dict[str, int]:
+def has_official_counts(entries: Sequence[Entry], official_counts: Counts) -> bool:
+    """Compare the images per split and emotion with the official ones."""
+    official = {split: dict(row) for split, row in official_counts.items()}
+    return count_classes(entries, official) == official
+
+
+def count_matches(matching: Matching) -> dict[str, int]:
     """Count images by what they are in the reference copy."""
     found, c = matching.rows >= 0, labels.NUM_CLASSES
-    own, cells = reference.cells[matching.rows[found]], cells_of(entries)[found]
+    reference, cells = matching.reference, matching.cells[found]
+    own = reference.cells[matching.rows[found]]
     return {
         "identical": int(matching.identical.sum()),
         "recognised": int(found.sum()),
@@ -172,7 +172,7 @@ def count_matches(
 
 def against_counts(entries: Sequence[Entry], official_counts: Counts) -> list[Finding]:
     """Rebalanced classes and moved images, where the counts leave no doubt which dataset it is."""
-    counts = count_cells(entries, official_counts)
+    counts = count_classes(entries, official_counts)
     surplus = np.array(
         [
             [counts[split][name] - row[name] for name in labels.EMOTIONS]
@@ -180,20 +180,16 @@ def against_counts(entries: Sequence[Entry], official_counts: Counts) -> list[Fi
         ]
     )
     moved = int(abs(surplus).sum()) // 2
-    if not surplus.any():
-        return []
-    if not surplus.sum(axis=0).any():
-        text = (
-            "Re-split: each emotion has its official number of images in all, but at least "
-            f"{moved:,} are in another split. Results are not comparable with published ones."
-        )
-        return [Finding("re-split", text, images=moved)]
-    if not surplus.sum(axis=1).any():
-        text = (
-            f"Relabelled: each split has its official number of images, but at least {moved:,} of "
-            "them have another emotion."
-        )
-        return [Finding("relabelled", text, images=moved)]
+    for axis, kind, same, other in (
+        (0, "re-split", "each emotion", "are in another split: results are not comparable"),
+        (1, "relabelled", "each split", "have another emotion"),
+    ):
+        if moved and not surplus.sum(axis=axis).any():
+            text = (
+                f"{kind.capitalize()}: {same} has its official number of images in all, but at "
+                f"least {moved:,} {other}."
+            )
+            return [Finding(kind, text, images=moved)]
     if 2 * np.count_nonzero(surplus) > surplus.size:
         return []  # too little agrees to say that this is the dataset at all
     findings = []

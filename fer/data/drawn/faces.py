@@ -1,9 +1,4 @@
-"""One drawn face: what :mod:`fer.data.drawn.anatomy` shapes, painted from back to front.
-
-There are two domains with a visible shift between them: ``synthetic_a`` is drawn like FER2013
-(48 x 48 gray), ``synthetic_b`` like RAF-DB (100 x 100 colour). The faces are drawings: scores on
-them say nothing about human faces.
-"""
+"""One drawn face: what :mod:`fer.data.drawn.anatomy` shapes, painted from back to front."""
 
 from __future__ import annotations
 
@@ -14,18 +9,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from fer.core.errors import ConfigError
-from fer.core.labels import EMOTIONS
 from fer.data.drawn import anatomy
 from fer.data.drawn.anatomy import ACROSS, MIRROR, band, curve
-from fer.data.drawn.people import (
-    ACTION_UNITS,
-    Colour,
-    Style,
-    pick,
-    sample_person,
-    sample_units,
-)
+from fer.data.drawn.people import Colour, Style, pick, sample_person, sample_units
 
 SIDES = (MIRROR, np.array([1.0, 1.0]))
 """Factors that take the right side of a face to the left one and to itself."""
@@ -52,7 +38,6 @@ class Face:
 
     image: np.ndarray
     """``(H, W)`` uint8 in a gray style, ``(H, W, 3)`` uint8 RGB in a colour style."""
-    emotion: str
     regions: dict[str, tuple[int, int, int, int]]
     """``brows``, ``eyes``, ``nose``, ``mouth`` → x1, y1, x2, y2 (x2 and y2 exclusive)."""
     landmarks: tuple[tuple[float, float], ...]
@@ -62,25 +47,12 @@ class Face:
 
 
 def draw_face(emotion: str, style: Style, rng: np.random.Generator) -> Face:
-    """Draw one face.
-
-    Args:
-        emotion: a name of :data:`fer.core.labels.EMOTIONS`.
-        style: the domain.
-        rng: decides everything else; the same state draws the same face.
-
-    Raises:
-        ConfigError: the emotion is unknown.
+    """Draw one face of a domain; the same state of ``rng`` draws the same face.
 
     >>> from fer.data.drawn.people import STYLE_A
     >>> draw_face("happy", STYLE_A, np.random.default_rng(0)).image.shape
     (48, 48)
     """
-    if emotion not in ACTION_UNITS:
-        raise ConfigError(
-            f"emotion: expected one of {', '.join(EMOTIONS)}, found {emotion!r}. "
-            "Use fer.core.labels.canonical() to map other spellings."
-        )
     painter = Painter(emotion, style, rng)
     person = painter.person
     painter.paint_background(pick(style.backgrounds, rng))
@@ -93,8 +65,6 @@ def draw_face(emotion: str, style: Style, rng: np.random.Generator) -> Face:
     painter.paint_hair()
     if person.glasses:
         painter.paint_glasses()
-    image = finish(painter.image, style, rng)
-
     points = {
         "brows": brows,
         "eyes": lids,
@@ -106,8 +76,7 @@ def draw_face(emotion: str, style: Style, rng: np.random.Generator) -> Face:
     landmarks = np.stack([*eyes, nose_edge[len(nose_edge) // 2], upper[0], upper[-1]])
     landmarks = (landmarks + 0.5) * scale - 0.5
     return Face(
-        image=image,
-        emotion=emotion,
+        image=finish(painter.image, style, rng),
         regions={name: box(pixels * scale, style.size) for name, pixels in points.items()},
         landmarks=tuple((float(x), float(y)) for x, y in landmarks),
         attributes={
@@ -140,8 +109,6 @@ class Painter:
         )
         self.turn = np.array([math.sin(yaw), -math.sin(pitch)])
         self.centre = middle - HEAD_DEPTH * self.unit * (self.turn @ self.rotation)
-
-    # --- shapes ------------------------------------------------------------------------------
 
     def flat(self, points: np.ndarray) -> np.ndarray:
         """Face units → pixels, for what a turn of the head does not move (outline, hair)."""
@@ -187,8 +154,6 @@ class Painter:
         mask = np.zeros((self.side, self.side), np.uint8)
         self.fill(pixels, (255,) * 3, on=mask)
         return mask
-
-    # --- from back to front ------------------------------------------------------------------
 
     def paint_background(self, kind: str) -> None:
         """Fill the image: a smooth gradient, soft blobs, or a cluttered room."""

@@ -1,7 +1,6 @@
 """The embedded datasets: drawn faces in the raw formats of FER2013 and RAF-DB.
 
-They let everything run with no download. The faces are drawings (see
-:mod:`fer.data.drawn.faces`): scores on them say nothing about human faces.
+They let everything run with no download. Scores on drawings say nothing about human faces.
 """
 
 from __future__ import annotations
@@ -18,10 +17,9 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
-from fer.core.errors import ConfigError
 from fer.core.files import HALF, write_atomic
 from fer.core.labels import EMOTIONS
-from fer.core.options import SEED, check_value, whole
+from fer.core.options import SEED, check_value, one_of, whole
 from fer.core.processes import cpu_count, worker_pool
 from fer.core.progress import Progress
 from fer.data.drawn.faces import draw_face
@@ -57,27 +55,18 @@ def generate(
     number of workers nor the size of a split matters.
 
     Args:
-        name: ``synthetic_a`` writes FER2013's image archive (``folder/archive.zip``),
-            ``synthetic_b`` the tree of RAF-DB's authors (``folder/basic``), in which train and
-            val are both called train.
+        name: ``synthetic_a`` for FER2013's image archive (``folder/archive.zip``), ``synthetic_b``
+            for the tree of RAF-DB's authors (``folder/basic``), where val is part of train.
         folder: where to write.
         train, val, test: images in each split, from seven to :data:`MOST`.
         seed: another seed draws other people.
         workers: processes; None takes every core.
         progress: called now and then.
 
-    Returns:
-        The path of the raw dataset.
-
     Raises:
-        ConfigError: the name is unknown, a split has fewer images than there are emotions or more
-            than :data:`MOST`, or the seed is none.
+        ConfigError: an argument is none of these.
     """
-    if name not in STYLES:
-        raise ConfigError(
-            f"dataset: expected the name of a drawn dataset ({', '.join(STYLES)}), "
-            f"found {name!r}. Choose one of them."
-        )
+    check_value("dataset.generator.name", name, one_of(*STYLES))
     sizes = {"train": train, "val": val, "test": test}
     for split, count in sizes.items():
         check_value(f"dataset.generator.{split}", count, whole(len(EMOTIONS), MOST))
@@ -173,20 +162,15 @@ def write_archive(path: Path, drawn: Iterator[Drawn]) -> Path:
 def write_tree(path: Path, drawn: Iterator[Drawn], train: int) -> Path:
     """RAF-DB's tree as its authors distribute it, without the original photographs.
 
-    Args:
-        path: of the tree; one that is there is replaced.
-        drawn: train, then val, then test.
-        train: number of train images; the numbers of the val images continue theirs.
+    ``train`` is the number of train images: those of the val images continue theirs.
     """
     codes = {emotion: code for code, emotion in rafdb.CODES.items()}
     with tempfile.TemporaryDirectory(
         prefix=f".{path.name}.", suffix=HALF, dir=path.parent, ignore_cleanup_errors=True
     ) as temporary:
         tree, replaced = Path(temporary) / "new", Path(temporary) / "old"
-        aligned, boxes, manual = (
-            tree / part for part in (rafdb.ALIGNED, rafdb.BOXES, rafdb.MANUAL)
-        )
-        label_file = tree / rafdb.LIST_FILE
+        parts = (rafdb.ALIGNED, rafdb.BOXES, rafdb.MANUAL, rafdb.LIST_FILE)
+        aligned, boxes, manual, label_file = (tree / part for part in parts)
         for folder in (aligned, boxes, manual, label_file.parent):
             folder.mkdir(parents=True)
         lines = []

@@ -6,14 +6,15 @@ has which label, and a :class:`Source`, which a worker process can unpickle, to 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
@@ -60,6 +61,7 @@ SPLIT_NAMES: dict[str, str] = {
 EMOTION_NAMES = ", ".join(labels.EMOTIONS)
 LATER = "later"
 """Marks a field of a reader that was added later: what was prepared without it stays valid."""
+Labelled = TypeVar("Labelled", bound=Record)
 SHARE = number("a share between 0 and 1", lambda value: 0 < value < 1)
 
 
@@ -101,11 +103,10 @@ class RawDataset:
 
 
 class Reader(ABC):
-    """Lists the raw data of a dataset. A dataset of your own is a class that extends this.
+    """Lists the raw data of a dataset: extend it for one of your own, and write :meth:`list`.
 
-    :meth:`list` alone has to be written. Options are attributes of the names that the constructor
-    gives them, as in a dataclass: they decide whether what was prepared before still holds, and
-    travel in checkpoints. What is no option has a name that begins with ``_``.
+    Options are attributes, as in a dataclass: they decide whether what was prepared before still
+    holds, and travel in checkpoints. What is no option has a name that begins with ``_``.
 
     >>> @dataclass(frozen=True)
     ... class MyReader(Reader):
@@ -148,8 +149,7 @@ class Reader(ABC):
         """
 
     def options(self) -> dict[str, Any]:
-        """The reader's options as plain values, without those of :data:`LATER` that are at their
-        default.
+        """The reader's options as plain values, without :data:`LATER` ones at their default.
 
         Raises:
             ConfigError: an option is something else.
@@ -187,18 +187,12 @@ def to_plain(name: str, value: object) -> Any:
 
 @dataclass(frozen=True)
 class HoldOut(Reader):
-    """A reader that holds val out of train: stratified, seeded, the same on every machine.
-
-    Args:
-        val_fraction: share of each class that is held out, at least one image of each.
-        split_seed: another seed gives another hold-out.
-
-    Raises:
-        ConfigError: the share would leave train or val empty, or the seed is none.
-    """
+    """A reader that holds val out of train: stratified, seeded, the same on every machine."""
 
     val_fraction: float = 0.1
+    """Share of each class that is held out, at least one image of each."""
     split_seed: int = 0
+    """Another seed gives another hold-out."""
 
     def __post_init__(self) -> None:
         check_value("dataset.reader.val_fraction", self.val_fraction, SHARE)
@@ -271,12 +265,55 @@ def split_of(name: str) -> str:
     return SPLIT_NAMES.get(name.strip().lower(), "")
 
 
-def unknown_classes(counts: Mapping[str, int]) -> dict[str, int]:
-    """Entries of ``excluded`` for images of a class that is none of the seven emotions."""
-    return {
-        f"their class {name!r} is not one of the seven emotions": counts[name]
-        for name in sorted(counts)
-    }
+def emotion_or_none(name: str, synonyms: labels.Synonyms | None = None) -> str | None:
+    """The schema's name for a class; None if it is none of the seven emotions."""
+    try:
+        return labels.canonical(name, synonyms)
+    except DataError:
+        return None
+
+
+def name_emotions(
+    raw: Path,
+    records: Iterable[Labelled],
+    meaning: Callable[[str], str | None],
+    *,
+    drop_unknown: bool,
+    expected: str = f"the classes {EMOTION_NAMES} or synonyms of them",
+    remedy: Callable[[Sequence[str]], str] = lambda _: "correct their names",
+) -> tuple[list[Labelled], dict[str, int]]:
+    """Records with the schema's emotion for the copy's own class, and entries of ``excluded``.
+
+    Args:
+        raw: the copy.
+        records: of all images, with the copy's class as emotion.
+        meaning: the emotion of a class, or None.
+        drop_unknown: leave out images of other classes.
+        expected: which classes, in words.
+        remedy: what else can be done about classes that are none, in words.
+
+    Raises:
+        DataError: a class is no emotion and may not be left out.
+    """
+    meaning = functools.cache(meaning)
+    named: list[Labelled] = []
+    unknown: dict[str, list[Record]] = {}
+    for record in records:
+        emotion = meaning(record.emotion)
+        if emotion:
+            named.append(replace(record, emotion=emotion))
+        else:
+            unknown.setdefault(shown(labels.normalise(record.emotion)), []).append(record)
+    names = sorted(unknown)
+    if names and not drop_unknown:
+        found = ", ".join(f"{name!r} ({len(unknown[name]):,} images)" for name in names)
+        raise DataError(
+            f"{raw}: expected {expected}, found {found}; the first: "
+            f"{shown(unknown[names[0]][0].source)}. Leave such images out "
+            f"(dataset.drop_unknown=true), or {remedy(names)}"
+        )
+    why = "their class {!r} is not one of the seven emotions"
+    return named, {why.format(name): len(unknown[name]) for name in names}
 
 
 def persons_across(persons: Mapping[str, str], splits: Mapping[str, str]) -> list[Finding]:
@@ -334,9 +371,7 @@ def check_records(reader: str, records: Sequence[Record]) -> None:
 def check_classes(raw: Path | str, placed: Sequence[tuple[str, str]]) -> None:
     """Refuse to train on a copy in which a split is missing, or train lacks an emotion.
 
-    A network cannot learn what it never sees. In val and test an empty emotion is allowed: scores
-    are defined without it, and results say so. To measure takes the measured split alone.
-
+    In val and test an empty emotion is allowed: scores are defined without it, and results say so.
     ``placed`` are split and emotion of each image.
 
     Raises:

@@ -10,12 +10,12 @@ PrivateTest is test.
 from __future__ import annotations
 
 import csv
+import itertools
 import re
 import tarfile
 import zipfile
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -31,16 +31,15 @@ from fer.data.readers.base import (
     HoldOut,
     RawDataset,
     Record,
+    emotion_or_none,
+    name_emotions,
     split_of,
-    unknown_classes,
 )
 from fer.data.readers.names import is_hidden, is_image, make_ids, warn_of
 from fer.data.readers.sources import (
     UNREADABLE,
     FolderSource,
-    ZipSource,
-    fills_the_disk,
-    most_bytes,
+    check_growth,
     open_copy,
     with_slashes,
 )
@@ -118,14 +117,14 @@ class FER2013Reader(HoldOut):
         if not folder.is_dir():
             return None
         for place in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
-            for name in TABLES:
-                if (place / name).is_file():
-                    return place / name
             entries = sorted(place.iterdir())
-            if {"train", "test"} <= {path.name.lower() for path in entries if path.is_dir()}:
+            files = [path for path in entries if path.is_file()]
+            named = [path for path in files if path.name in TABLES]
+            folders = {path.name.lower() for path in entries if path.is_dir()}
+            if not named and {"train", "test"} <= folders:
                 return place
-            packed = (path for path in entries if path.name.lower().endswith((".zip", *TARS)))
-            found = find_renamed(place) or next(filter(Path.is_file, packed), None)
+            packed = (path for path in files if path.name.lower().endswith((".zip", *TARS)))
+            found = next(iter(named), None) or find_renamed(files) or next(packed, None)
             if found:
                 return found
         return None
@@ -138,14 +137,14 @@ class FER2013Reader(HoldOut):
                 return self.list(found)
         name = "" if raw.is_dir() else raw.name.lower()
         if name.endswith(".csv"):
-            dataset = self._list_table(TableSource(raw, 0))
+            dataset = self._list_table(TableSource(raw))
         elif name.endswith(TARS):
-            dataset = self._list_table(TableSource(raw, 0, find_in_tar(raw)))
+            dataset = self._list_table(TableSource(raw, find_in_tar(raw)))
         elif raw.is_dir() or name.endswith(".zip"):
             source, names = open_copy(raw, "L")
             tables = [name for name in names if PurePosixPath(name).name in TABLES]
             if tables and raw.is_file() and not any(map(is_image, names)):
-                dataset = self._list_table(TableSource(raw, 0, tables[0]))
+                dataset = self._list_table(TableSource(raw, tables[0]))
             else:
                 dataset = self._list_images(source, names)
         else:
@@ -157,59 +156,69 @@ class FER2013Reader(HoldOut):
         dataset.restore_splits = self.splits == "official"
         return dataset
 
-    def _list_images(self, source: FolderSource | ZipSource, names: Sequence[str]) -> RawDataset:
+    def _list_images(self, source: FolderSource, names: Sequence[str]) -> RawDataset:
         """Records of ``.../<train|test|…>/<emotion>/<file>`` names."""
         raw = source.path
-        emotions: dict[str, str] = {}
-        unknown: Counter[str] = Counter()
-        for name in names:
-            parts = PurePosixPath(name).parts
-            if len(parts) < 3 or not split_of(parts[-3]) or not is_image(name):
-                continue
-            try:
-                emotions[name] = labels.canonical(parts[-2])
-            except DataError as error:
-                if not self.drop_unknown:
-                    raise DataError(
-                        f"{raw}: {name}: {error} To leave such images out: "
-                        "dataset.drop_unknown=true"
-                    ) from error
-                unknown[parts[-2]] += 1
-                emotions[name] = ""
-        ignored = [name for name in names if name not in emotions]
-        placed = [name for name in names if emotions.get(name)]
-        roots = sorted({"/".join(PurePosixPath(name).parts[:-3]) or "." for name in placed})
-        if len(roots) > 1:
+        parts = {name: name.split("/") for name in names if is_image(name)}
+        placed = {name: own for name, own in parts.items() if len(own) > 2 and split_of(own[-3])}
+        records, excluded = name_emotions(
+            raw,
+            (
+                Record("", own[-2], split_of(usage_of(name) or own[-3]), name, name)
+                for name, own in placed.items()
+            ),
+            emotion_or_none,
+            drop_unknown=self.drop_unknown,
+        )
+        images = [record.source for record in records]
+        roots = sorted({"/".join(placed[name][:-3]) or "." for name in images})
+        if len(roots) != 1:
+            found = f"{len(names):,} files elsewhere, such as {names[0]!r}" if names else "no file"
+            if roots:
+                found = f"split folders in {len(roots)} places: {', '.join(roots[:5])}"
             raise DataError(
-                f"{raw}: expected one copy of FER2013, found split folders in {len(roots)} places "
-                f"({roots[0]!r}, {roots[1]!r}). Pass the folder of one of them."
+                f"{raw}: expected one copy of FER2013, with images at train/<emotion>/<file>.jpg "
+                f"and test/<emotion>/<file>.jpg, found {found}. Check that it was downloaded "
+                "completely, or pass the folder of one copy: dataset.raw=PATH"
             )
-        if not placed:
-            raise DataError(
-                f"{raw}: expected images at train/<emotion>/<file>.jpg and "
-                f"test/<emotion>/<file>.jpg, found {len(names)} files, none at such a place"
-                + (f" (the first is {names[0]!r})" if names else "")
-                + ". Check that this is FER2013 and that it was downloaded completely."
-            )
-        ids = make_ids(placed, [emotions[name] for name in placed])
-        records = [
-            Record(one, emotions[name], split_by_name(name), name, name)
-            for one, name in zip(ids, placed, strict=True)
-        ]
-        splits, warning = self._split(records)
+        ids = make_ids(images, [record.emotion for record in records])
+        records = [replace(one, id=name) for one, name in zip(records, ids, strict=True)]
+        listed, warnings = self._split(records)
+        ignored = [name for name in names if name not in placed]
         return RawDataset(
             source,
             "image folder" if raw.is_dir() else "image archive (zip)",
-            list(splits),
-            official_protocol=not warning,
+            list(listed),
+            official_protocol=not warnings,
             warnings=[
                 *warn_of(ignored, "files are not images below <split>/<emotion>/"),
-                *warning,
+                *warnings,
             ],
-            excluded=unknown_classes(unknown),
+            excluded=excluded,
             expected_size=SIDE,
-            findings=list(self._find_changes(placed)),
+            findings=list(self._find_changes({name: placed[name][-3] for name in images})),
         )
+
+    def _find_changes(self, folders: Mapping[str, str]) -> Sequence[Finding]:
+        """Differences from the reference copy that the names of images and split folders show."""
+        if not any(map(usage_of, folders)):
+            text = (
+                "The files were renamed: their names do not say the usage (Training, PublicTest, "
+                "PrivateTest) that decides the official split."
+            )
+            return [Finding("renamed", text, images=len(folders))]
+        misplaced = [
+            name
+            for name, folder in folders.items()
+            if usage_of(name) not in ("", *USAGES_IN_FOLDER[split_of(folder)])
+        ]
+        if not misplaced or self.splits == "official":
+            return []
+        text = (
+            f"Re-split: {len(misplaced):,} files are in a folder of another split than the usage "
+            f"in their names says, such as {misplaced[0]}. The names decide here."
+        )
+        return [Finding("re-split", text, images=len(misplaced))]
 
     def _split(self, records: Sequence[Record]) -> tuple[Sequence[Record], Sequence[str]]:
         """The records, with val held out where the copy has none, and a warning if some names do
@@ -217,61 +226,38 @@ class FER2013Reader(HoldOut):
         without = [record for record in records if not usage_of(record.source)]
         if not without:
             return records, []
-        restores = self.splits == "official"
-        how = "the splits are the copy's own"
-        if restores:
+        how = "their folders decide their split"
+        if self.splits == "official":
             how = "each image that is recognised goes to the split that its authors gave it"
         elif all(record.split != "val" for record in records):
             records = self.hold_out(records)
             how = f"{self.val_fraction:.0%} of train is held out as val (seed {self.split_seed})"
-        elif len(without) < len(records):
-            how = "their folders decide their split"
-        some = "The" if len(without) == len(records) else f"{len(without):,} of the"
         return records, [
-            f"{some} file names carry no usage (Training, PublicTest, PrivateTest), such as "
-            f"{without[0].source}: {how}. "
-            + (
-                "The verdict says whether that restored the official protocol."
-                if restores
-                else "Results are not comparable with the official protocol. To restore the "
-                "official splits: dataset.reader.splits=official"
-            )
+            f"{len(without):,} of {len(records):,} file names carry no usage (Training, "
+            f"PublicTest, PrivateTest), such as {without[0].source}: {how}. Results are not "
+            "comparable with the official protocol unless dataset.reader.splits=official restores "
+            "the official splits; the verdict says whether it did."
         ]
-
-    def _find_changes(self, placed: Sequence[str]) -> Sequence[Finding]:
-        """Differences from the reference copy that the files' names and places show."""
-        usages = {name: usage_of(name) for name in placed}
-        misplaced = [
-            name
-            for name, usage in usages.items()
-            if usage and usage not in USAGES_IN_FOLDER[split_of(PurePosixPath(name).parts[-3])]
-        ]
-        if not any(usages.values()):
-            text = (
-                "The files were renamed: their names do not say the usage (Training, PublicTest, "
-                "PrivateTest) that decides the official split."
-            )
-            return [Finding("renamed", text, images=len(placed))]
-        if misplaced and self.splits == "given":
-            text = (
-                f"Re-split: {len(misplaced):,} files are in a folder of another split than the "
-                f"usage in their names says, such as {misplaced[0]}. The names decide here."
-            )
-            return [Finding("re-split", text, images=len(misplaced))]
-        return []
 
     def _list_table(self, source: TableSource) -> RawDataset:
         """Records of ``fer2013.csv`` or ``icml_face_data.csv``. Pixels are left for later."""
-        unknown: Counter[str] = Counter()
+        table = source.path / source.member
         try:
             with source.open() as file:
-                records = list(self._read_rows(source, file, unknown))
+                rows = list(read_rows(table, source.name, file))
         except UNREADABLE as error:
             raise damaged(source.path, error) from error
+        records, excluded = name_emotions(
+            table,
+            rows,
+            dict(zip("0123456", TABLE_EMOTIONS, strict=True)).get,
+            drop_unknown=self.drop_unknown,
+            expected="emotions from 0 to 6",
+        )
         if not records:
             raise DataError(
-                f"{source.path / source.member}: expected a row for each image, found the header "
-                "alone. Download it again."
+                f"{table}: expected a row for each image, found the header alone. Download it "
+                "again."
             )
         packed = f" in {source.path.name}" if source.member else ""
         return RawDataset(
@@ -279,60 +265,9 @@ class FER2013Reader(HoldOut):
             f"table ({source.name}{packed})",
             records,
             official_protocol=True,
-            excluded=unknown_classes(unknown),
+            excluded=excluded,
             expected_size=SIDE,
         )
-
-    def _read_rows(
-        self, source: TableSource, file: IO[bytes], unknown: Counter[str]
-    ) -> Iterator[Record]:
-        """The records of an open table; counts in ``unknown`` what is left out."""
-        path = source.path / source.member
-        header = [cell.strip().lower() for cell in parse_row(file.readline(), f"{path}: header")]
-        if not set(COLUMNS) <= set(header):
-            raise DataError(
-                f"{path}: expected the columns emotion, pixels and Usage, in any order, found "
-                f"{', '.join(header)[:80] or 'none'}. "
-                + (
-                    "train.csv and test.csv of the challenge lack the splits, and the labels of "
-                    "the test images: take icml_face_data.csv from the same page."
-                    if "pixels" in header
-                    else "This is not fer2013.csv or icml_face_data.csv."
-                )
-            )
-        emotion_at, usage_at, source.pixel_column = map(header.index, COLUMNS)
-        codes = {str(code): emotion for code, emotion in enumerate(TABLE_EMOTIONS)}
-        for row, offset, line in numbered_lines(file):
-            where = f"{path}: row {row}"
-            cells = parse_row(line, where)
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{where}: expected {len(header)} columns, found {len(cells)}. "
-                    "The table is damaged; download it again."
-                )
-            code, usage = cells[emotion_at].strip(), cells[usage_at].strip()
-            if code not in codes and not (self.drop_unknown and code.isdecimal()):
-                raise DataError(
-                    f"{where}: expected an emotion from 0 to 6, found {code[:20]!r}. "
-                    "Correct or remove the row, or download the table again. If the table has an "
-                    "emotion beyond the seven, as CK+ has 7 for contempt, leave it out: "
-                    "dataset.drop_unknown=true"
-                )
-            if usage not in USAGE_SPLIT:
-                raise DataError(
-                    f"{where}: expected a usage of Training, PublicTest or PrivateTest, "
-                    f"found {usage!r}. Correct or remove the row, or download the table again."
-                )
-            if code not in codes:
-                unknown[code] += 1
-                continue
-            yield Record(
-                f"{usage}_{row:05d}",
-                codes[code],
-                USAGE_SPLIT[usage],
-                f"{source.name} row {row}",
-                (offset, len(line)),  # the length keeps the read of one row bounded
-            )
 
 
 def usage_of(name: str) -> str:
@@ -341,21 +276,15 @@ def usage_of(name: str) -> str:
     return found[1] if found else ""
 
 
-def split_by_name(name: str) -> str:
-    """The split of an image: that of its usage, or else that of its folder."""
-    usage = usage_of(name)
-    return USAGE_SPLIT[usage] if usage else split_of(PurePosixPath(name).parts[-3])
-
-
-def find_renamed(folder: Path) -> Path | None:
-    """A table of faces in ``folder``, whatever it is called, a whole one if there is one.
+def find_renamed(files: Sequence[Path]) -> Path | None:
+    """A table of faces among ``files``, whatever it is called, a whole one if there is one.
 
     Raises:
         DataError: there are several whole ones.
     """
     found: dict[Path, set[str]] = {}
-    for path in sorted(folder.glob("*.csv")):
-        if path.is_file() and not is_hidden(path.name):
+    for path in files:
+        if path.suffix == ".csv" and not is_hidden(path.name):
             with path.open("rb") as file:
                 start = file.readline(4096).decode("utf-8-sig", "replace")
             header = {cell.strip().lower() for cell in start.split(",")}
@@ -364,8 +293,8 @@ def find_renamed(folder: Path) -> Path | None:
     whole = [path for path, header in found.items() if set(COLUMNS) <= header]
     if len(whole) > 1:
         raise DataError(
-            f"{folder}: expected one table with the columns emotion, pixels and Usage, found "
-            f"{', '.join(path.name for path in whole)}. Pass the path of one of them: "
+            f"{whole[0].parent}: expected one table with the columns emotion, pixels and Usage, "
+            f"found {', '.join(path.name for path in whole)}. Pass the path of one of them: "
             "dataset.raw=PATH"
         )
     return next(iter([*whole, *found]), None)
@@ -377,15 +306,11 @@ def find_in_tar(path: Path) -> str:
     Raises:
         DataError: there is none, the archive is damaged, or it would fill the memory.
     """
-    most = most_bytes(path)
     names = []
     try:
         with tarfile.open(path) as archive:
             for member in archive:
-                if member.size > most:
-                    raise fills_the_disk(
-                        path, f"{member.name!r} of {member.size:,} bytes (at most {most:,})"
-                    )
+                check_growth(path, member.size)
                 if member.isfile() and PurePosixPath(member.name).name in TABLES:
                     return member.name
                 names.append(member.name)
@@ -411,7 +336,6 @@ class TableSource:
     """Pixels of a FER2013 table, read row by row at their byte offset."""
 
     path: Path
-    pixel_column: int
     member: str = ""
     """The table in an archive; empty where ``path`` is the table itself."""
     _file: IO[bytes] | None = field(default=None, repr=False, compare=False)
@@ -438,7 +362,7 @@ class TableSource:
 
     def read(self, record: Record) -> np.ndarray:
         assert isinstance(record.location, tuple)
-        offset, length = record.location
+        column, offset, length = record.location
         where = f"{self.path}: {record.source.removeprefix(self.name).strip()}"
         try:
             if self._file is None:  # opened once per worker process
@@ -447,10 +371,52 @@ class TableSource:
             line = self._file.read(length)
         except UNREADABLE as error:
             raise damaged(self.path, error) from error
-        return parse_pixels(parse_row(line, where)[self.pixel_column], where)
+        return parse_pixels(parse_row(line, where)[column], where)
 
     def signature(self) -> str:
         return sha256_of_file(self.path)
+
+
+def read_rows(path: Path, table: str, file: IO[bytes]) -> Iterator[Record]:
+    """The rows of an open ``table`` that are not empty, with their codes as emotions.
+
+    Locations are the column of the pixels, and the row's offset and length in bytes.
+
+    Raises:
+        DataError: a column is missing, or a row is malformed.
+    """
+    header = [cell.strip().lower() for cell in parse_row(file.readline(), f"{path}: header")]
+    if not set(COLUMNS) <= set(header):
+        raise DataError(
+            f"{path}: expected the columns emotion, pixels and Usage, in any order, found "
+            f"{', '.join(header)[:80] or 'none'}. This is not fer2013.csv or icml_face_data.csv. "
+            "train.csv and test.csv of the challenge lack the splits, and the labels of the test "
+            "images: take icml_face_data.csv from the same page."
+        )
+    emotion_at, usage_at, pixels_at = map(header.index, COLUMNS)
+    for number in itertools.count(2):
+        offset = file.tell()
+        line = file.readline()
+        if not line:
+            return
+        if not line.strip():
+            continue
+        where = f"{path}: row {number}"
+        cells = [cell.strip() for cell in parse_row(line, where)]
+        usage = cells[usage_at] if len(cells) == len(header) else ""
+        if usage not in USAGE_SPLIT:
+            raise DataError(
+                f"{where}: expected {len(header)} cells, with a usage of Training, PublicTest or "
+                f"PrivateTest, found {len(cells)} and {usage[:40]!r}. Correct or remove the row, "
+                "or download the table again."
+            )
+        yield Record(
+            f"{usage}_{number:05d}",
+            cells[emotion_at],
+            USAGE_SPLIT[usage],
+            f"{table} row {number}",
+            (pixels_at, offset, len(line)),
+        )
 
 
 def parse_row(line: bytes, where: str) -> list[str]:
@@ -467,31 +433,11 @@ def parse_row(line: bytes, where: str) -> list[str]:
 def parse_pixels(text: str, where: str) -> np.ndarray:
     """2,304 numbers 0–255 separated by spaces as a ``(48, 48)`` uint8 image."""
     words = text.split()
-    if len(words) != PIXELS:
+    odd = next((word for word in words if word not in GRAY_LEVELS), None)
+    if len(words) != PIXELS or odd is not None:
         raise DataError(
-            f"{where}: expected {PIXELS:,} pixels (48 x 48), found {len(words):,}. "
-            "The table is damaged; download it again."
+            f"{where}: expected {PIXELS:,} pixels (48 x 48), each a whole number from 0 to 255, "
+            f"found {len(words):,}{f' and {odd[:20]!r}' if odd else ''}. The table is damaged; "
+            "download it again."
         )
-    try:
-        levels = [GRAY_LEVELS[word] for word in words]
-    except KeyError as error:
-        word = error.args[0]
-        raise DataError(
-            f"{where}: expected pixels that are whole numbers from 0 to 255, found {word[:20]!r} "
-            f"at position {words.index(word) + 1} of {PIXELS:,}. The table is damaged; download "
-            "it again."
-        ) from None
-    return np.array(levels, np.uint8).reshape(SIDE, SIDE)
-
-
-def numbered_lines(file: IO[bytes]) -> Iterator[tuple[int, int, bytes]]:
-    """(row, byte offset, line) of each non-empty line after the header; the header is row 1."""
-    row = 1
-    while True:
-        offset = file.tell()
-        line = file.readline()
-        if not line:
-            return
-        row += 1
-        if line.strip():
-            yield row, offset, line
+    return np.array([GRAY_LEVELS[word] for word in words], np.uint8).reshape(SIDE, SIDE)

@@ -16,7 +16,7 @@ stratified and seeded; each image is ranked by its path, so that every machine c
 
 from __future__ import annotations
 
-import itertools
+import functools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,9 +34,10 @@ from fer.data.readers.base import (
     HoldOut,
     RawDataset,
     Record,
+    emotion_or_none,
+    name_emotions,
     persons_across,
     split_of,
-    unknown_classes,
 )
 from fer.data.readers.label_tables import TABLES, Item, check_unread, find_tables, read_table
 from fer.data.readers.names import composed, is_image, make_ids, shown, warn_of
@@ -120,40 +121,34 @@ class FolderReader(HoldOut):
         """List the data at ``raw``, whichever form it has."""
         source, listing = self._open(raw)
         raw = source.path if raw.is_dir() else raw  # the one archive in a folder
-        emotions, unknown = self._map_classes(raw, Counter(item.label for item in listing.items))
-        items: Sequence[Item] = sorted(
-            (item for item in listing.items if item.label in emotions), key=lambda item: item.key
+        items, unknown = name_emotions(
+            raw,
+            listing.items,
+            functools.partial(self._emotion, raw),
+            drop_unknown=self.drop_unknown,
+            remedy=lambda names: f"say which emotion a name means: {ask_for_meaning(names)}",
         )
-        for one, two in itertools.pairwise(items):
-            if one.key == two.key:  # no hold-out can rank them
-                raise doubled(raw, two.image)
-        emotion_of = {item.key: emotions[item.label] for item in items}
+        items.sort(key=lambda item: item.key)
         persons = self._persons(raw, items)
-        items, warnings = self._split(raw, items, emotion_of, persons)
-        ids = make_ids([item.key for item in items], [emotion_of[item.key] for item in items])
+        placed, warnings = self._split(raw, items, persons)
+        ids = make_ids([item.key for item in placed], [item.emotion for item in placed])
         records = [
             Record(
-                name,
-                emotion_of[item.key],
-                item.split,
-                item.image,
-                item.image,
-                item.gender,
-                item.race,
-                item.age,
+                *(name, item.emotion, item.split, item.source, item.location),
+                *(item.gender, item.race, item.age),
             )
-            for name, item in zip(ids, items, strict=True)
+            for name, item in zip(ids, placed, strict=True)
         ]
         return RawDataset(
             source,
             listing.form + (" (zip)" if isinstance(source, ZipSource) else ""),
             records,
             warnings=[*warnings, *warn_of(listing.ignored, "files are not images")],
-            excluded={**unknown_classes(unknown), **listing.excluded},
-            findings=persons_across(persons, {item.key: item.split for item in items}),
+            excluded={**unknown, **listing.excluded},
+            findings=persons_across(persons, {item.key: item.split for item in placed}),
         )
 
-    def _open(self, raw: Path) -> tuple[FolderSource | ZipSource, Listing]:
+    def _open(self, raw: Path) -> tuple[FolderSource, Listing]:
         """The source at ``raw``, and its images by whichever form it has."""
         tables: Sequence[str] = ()
         if raw.is_file() and raw.suffix.lower() in TABLES:
@@ -169,6 +164,13 @@ class FolderReader(HoldOut):
                 f"{raw}: expected a folder, a .zip or a table .csv, found a file ending in "
                 f"{raw.suffix!r}.\n{HOW_TO_OBTAIN}"
             )
+        same = Counter(composed(name) for name in names if is_image(name))
+        twice = [name for name in names if same[composed(name)] > 1]
+        if twice:  # no hold-out can rank them
+            raise DataError(
+                f"{source.path}: expected each file once, found two whose names differ only in how "
+                f"accents are stored: {shown(twice[0])!r}. Rename or remove one of them."
+            )
         root = self._root(names)
         tables = tables or find_tables(source, names, root)
         if tables:
@@ -176,44 +178,24 @@ class FolderReader(HoldOut):
         check_unread(source, names)
         return source, self._list_folders(source.path, names, root)
 
-    def _emotion(self, name: str) -> str:
-        """The schema's name for a class; empty if it is none of the seven emotions."""
-        try:
-            return labels.canonical(name, self.synonyms)
-        except DataError:
-            return ""
+    def _known(self, name: str) -> str | None:
+        """The schema's name for a class; None if it is none of the seven emotions."""
+        return emotion_or_none(name, self.synonyms)
 
-    def _map_classes(
-        self, raw: Path, counts: Mapping[str, int]
-    ) -> tuple[dict[str, str], Counter[str]]:
-        """The emotion of each class that is one, and the images of each class that is none.
+    def _emotion(self, raw: Path, name: str) -> str | None:
+        """The same, where numbers, which may mean anything, are refused.
 
         Raises:
-            DataError: a class is a number, or is no emotion and may not be left out.
+            DataError: it is a number.
         """
-        emotions: dict[str, str] = {}
-        unknown: Counter[str] = Counter()
-        for label, count in counts.items():
-            emotion = self._emotion(label)
-            if emotion:
-                emotions[label] = emotion
-            elif NUMBER.fullmatch(label.strip()):
-                raise DataError(
-                    f"{raw}: expected the names of emotions, found the class {label.strip()!r} "
-                    f"({count:,} images). Numbers mean different emotions in different datasets: "
-                    "use names, or say what each of yours means, such as "
-                    "'dataset.synonyms={1: surprise, 2: fear}'"
-                )
-            else:
-                unknown[shown(labels.normalise(label))] += count
-        if unknown and not self.drop_unknown:
-            found = ", ".join(f"{name!r} ({unknown[name]:,} images)" for name in sorted(unknown))
+        emotion = self._known(name)
+        if emotion is None and NUMBER.fullmatch(name.strip()):
             raise DataError(
-                f"{raw}: expected the classes {', '.join(labels.EMOTIONS)} or synonyms of them, "
-                f"found {found}. Leave such images out (dataset.drop_unknown=true), or say which "
-                f"emotion a name means: {ask_for_meaning(sorted(unknown))}"
+                f"{raw}: expected the names of emotions, found the class {name.strip()!r}. Numbers "
+                "mean different emotions in different datasets: use names, or say what each of "
+                "yours means, such as 'dataset.synonyms={1: surprise, 2: fear}'"
             )
-        return emotions, unknown
+        return emotion
 
     def _persons(self, raw: Path, items: Sequence[Item]) -> dict[str, str]:
         """The person on each image, by the image's key; empty without ``person``.
@@ -238,7 +220,6 @@ class FolderReader(HoldOut):
         self,
         raw: Path,
         items: Sequence[Item],
-        emotion_of: Mapping[str, str],
         persons: Mapping[str, str],
     ) -> tuple[Sequence[Item], Sequence[str]]:
         """The items, each with a split, and a warning if a missing split was made.
@@ -251,58 +232,47 @@ class FolderReader(HoldOut):
         pool = [item.key for item in items if item.split in ("", "train")]
         if not missing or not pool:  # no pool: such as test/ alone, to measure on
             return items, []
+        emotion_of = {item.key: item.emotion for item in items}
         least = 1 + len(missing)
-        counts = Counter(emotion_of[key] for key in pool)
-        few = [name for name in labels.EMOTIONS if 0 < counts[name] < least]
-        if few:
-            raise DataError(
-                f"{raw}: expected at least {least} training images of each emotion to hold "
-                f"{' and '.join(missing)} out of, found "
-                f"{', '.join(f'{counts[name]} of {name!r}' for name in few)}. Add images, or make "
-                "the splits yourself: train/, val/ and test/, or a column split in the table."
-            )
         made: dict[str, str] = {}
+        rest = pool
         shares = {"test": self.test_fraction, "val": self.val_fraction}
         for number, split in enumerate(missing, start=1):
-            rest = [key for key in pool if key not in made]
             if persons:
                 own = {key: persons[key] for key in rest}
                 chosen = self.choose_persons(own, emotion_of, shares[split])
             else:
                 chosen = self.choose(rest, emotion_of, shares[split], leave=least - number)
-            if not chosen:
-                raise DataError(
-                    f"{raw}: expected enough persons to hold {split} out of train with every "
-                    f"emotion left there, found {len(set(own.values()))}. Add images of "
-                    "others, or leave out dataset.person."
-                )
             made.update(dict.fromkeys(chosen, split))
-        items = [replace(item, split=made.get(item.key, item.split or "train")) for item in items]
-        return items, [self._describe_hold_out(missing, shares, bool(persons))]
-
-    def _describe_hold_out(
-        self, missing: Sequence[str], shares: Mapping[str, float], by_person: bool
-    ) -> str:
-        """A sentence about how missing splits were made."""
-        parts = " and then ".join(
-            f"{shares[split]:.0%} of {'train' if split == missing[0] else 'the rest'} as {split}"
-            for split in missing
-        )
-        how, about, rest = (
-            ("person by person", "about ", ".")
-            if by_person
-            else (
-                "class by class",
-                "",
-                ", and pictures of one person may be on both sides (dataset.person=… says who is "
-                "shown).",
+            rest = [key for key in pool if key not in made]
+        counts = Counter(emotion_of[key] for key in pool)
+        emptied = counts.keys() - {emotion_of[key] for key in rest}
+        short = [f"{counts[name]} of {name!r}" for name in labels.EMOTIONS if name in emptied]
+        if short or not set(missing) <= set(made.values()):
+            found = ", ".join(short) or f"{len(set(persons.values()))} persons"
+            raise DataError(
+                f"{raw}: expected at least {least} training images of each emotion, with "
+                f"dataset.person of as many persons, to hold {' and '.join(missing)} out of, found "
+                f"{found}. Add images, or make the splits yourself: train/, val/ and test/, or a "
+                "column split in the table."
             )
+        items = [replace(item, split=made.get(item.key, item.split or "train")) for item in items]
+        parts = " and then ".join(
+            f"{shares[split]:.0%} of {'the rest' if number else 'train'} as {split}"
+            for number, split in enumerate(missing)
         )
-        return (
-            f"There is no {' and no '.join(missing)} split: held out at random, {how}, "
-            f"{'are' if missing[1:] else 'is'} {about}{parts} (seed {self.split_seed}). This is "
-            f"not an official protocol{rest}"
-        )
+        how, note = "person by person, about", ""
+        if not persons:
+            how = "class by class,"
+            note = ": pictures of one person may be on both sides (dataset.person=… says who it is)"
+        return items, [
+            f"There is no {' and no '.join(missing)} split: held out at random, {how} {parts} "
+            f"(seed {self.split_seed}). This is not an official protocol{note}."
+        ]
+
+    def _is_class(self, name: str) -> bool:
+        """True for the name of an emotion, and for a number, which may be one."""
+        return bool(self._known(name) or NUMBER.fullmatch(name))
 
     # --- class folders -----------------------------------------------------------------------
 
@@ -312,7 +282,7 @@ class FolderReader(HoldOut):
         root = ""
         while True:
             tops = folders_below(root, images)
-            if len(tops) != 1 or split_of(*tops) or self._emotion(*tops):
+            if len(tops) != 1 or any(split_of(name) or self._is_class(name) for name in tops):
                 return root
             root += f"{next(iter(tops))}/"
 
@@ -321,24 +291,16 @@ class FolderReader(HoldOut):
         images = [name for name in names if is_image(name)]
         tops = folders_below(root, images)
         with_splits = any(map(split_of, tops))
-        if not with_splits and not any(
-            self._emotion(name) or NUMBER.fullmatch(name) for name in tops
-        ):
-            found = ", ".join(repr(shown(name)) for name in sorted(tops)[:5]) or "none"
+        others = sorted(name for name in tops if not split_of(name))
+        if others if with_splits else not any(map(self._is_class, tops)):
+            found = ", ".join(repr(shown(name)) for name in others[:5]) or "none"
             raise DataError(
-                f"{raw}: expected train/<class>/<image> or <class>/<image> with classes named "
-                f"{', '.join(labels.EMOTIONS)}, or, in a folder, one table *.csv with the columns "
-                f"image and label; found {len(names):,} files, {len(images):,} of them images, "
-                f"and the folders {found}. Rename the folders, or say what their names mean"
-                + (f": {ask_for_meaning(sorted(tops))}" if tops else ".")
-            )
-        strangers = {name: count for name, count in tops.items() if not split_of(name)}
-        if with_splits and strangers:
-            name = min(strangers)
-            raise DataError(
-                f"{raw}: expected only folders of splits beside "
-                f"{shown(next(filter(split_of, sorted(tops))))!r}, found {shown(name)!r} with "
-                f"{strangers[name]:,} images. Name it train, val or test, or move it elsewhere."
+                f"{raw}: expected train/<class>/<image>, in folders of splits alone, or "
+                f"<class>/<image>, with classes named {', '.join(labels.EMOTIONS)}, or, in a "
+                "folder, one table *.csv with the columns image and label; found "
+                f"{len(names):,} files, {len(images):,} of them images, and the folders {found}. "
+                "Rename the folders, move them elsewhere, or say what their names mean"
+                + (f": {ask_for_meaning(others)}" if others else ".")
             )
         depth = 2 if with_splits else 1
         items = []
@@ -347,7 +309,7 @@ class FolderReader(HoldOut):
             if len(parts) > depth:
                 split = split_of(parts[0]) if with_splits else ""
                 key = composed("/".join(parts))
-                items.append(Item(name, parts[depth - 1], split, key=key))
+                items.append(Item("", parts[depth - 1], split, name, name, key=key))
         return Listing(
             "class folders in split folders" if with_splits else "class folders",
             items,
@@ -358,7 +320,7 @@ class FolderReader(HoldOut):
     # --- tables ------------------------------------------------------------------------------
 
     def _list_tables(
-        self, source: FolderSource | ZipSource, tables: Sequence[str], names: Sequence[str]
+        self, source: FolderSource, tables: Sequence[str], names: Sequence[str]
     ) -> Listing:
         """Items of the rows of one table, or of one for each split."""
         # One lies beside its images; several lie together, or each in the folder of its split.
@@ -367,12 +329,9 @@ class FolderReader(HoldOut):
         if len(places) == 1 and split_of(base.name):
             base = base.parent
         prefix = "" if base == PurePosixPath() else f"{base}/"
-        files: dict[str, str] = {}
-        for name in names:
-            if not name.startswith(prefix):
-                continue
-            if files.setdefault(composed(name[len(prefix) :]), name) != name:
-                raise doubled(source.path, name)
+        files = {
+            composed(name.removeprefix(prefix)): name for name in names if name.startswith(prefix)
+        }
         first: dict[str, Item] = {}
         missing = []
         repeated = 0
@@ -381,22 +340,26 @@ class FolderReader(HoldOut):
             for row in read_table(source, table, self.person, alone=len(tables) == 1):
                 key = find_file(row, folder, files)
                 if key in first:
-                    self._compare(first[key], row)
+                    self._check_same(first[key], row)
                     repeated += 1
                     continue
                 first[key] = row
-                if key not in files and (self._emotion(row.label) or not self.drop_unknown):
+                is_dropped = self.drop_unknown and not self._known(row.emotion)
+                if key not in files and not is_dropped:
                     missing.append(row)
         if missing:
             row = missing[0]
             raise DataError(
-                f"{row.where}: expected the image {shown(str(row.table.parent / row.image))}, "
+                f"{row.where}: expected the image {shown(str(row.table.parent / row.source))}, "
                 f"found no such file ({len(missing):,} such rows; hidden files do not count, and "
                 "case does). Correct the paths, which are relative to the table's folder, or "
                 "remove the rows."
             )
-        items = [replace(row, image=files.get(key, key), key=key) for key, row in first.items()]
-        used = {item.image for item in items}.union(tables)
+        items = [
+            replace(row, source=files.get(key, key), location=files.get(key, key), key=key)
+            for key, row in first.items()
+        ]
+        used = {item.source for item in items}.union(tables)
         others = [name for name in names if name not in used]
         shown_tables = ", ".join(table[len(prefix) :] for table in tables)
         return Listing(
@@ -409,24 +372,16 @@ class FolderReader(HoldOut):
             [name for name in others if not is_image(name)],
         )
 
-    def _compare(self, one: Item, two: Item) -> None:
+    def _check_same(self, *rows: Item) -> None:
         """Refuse two rows that say different things of one image."""
-        for what, a, b in (
-            ("label", self._meaning(one), self._meaning(two)),
-            ("split", one.split, two.split),
-        ):
-            if a != b:
-                where = f"{one.table}: rows {one.row} and {two.row}"
-                if one.table != two.table:
-                    where = f"{one.where}, and {two.where}"
-                raise DataError(
-                    f"{where}: expected one {what} for {shown(two.image)!r}, found "
-                    f"{shown(a)!r} and {shown(b)!r}. Correct or remove one of the rows."
-                )
-
-    def _meaning(self, row: Item) -> str:
-        """The emotion of a row, or its class as it stands."""
-        return self._emotion(row.label) or labels.normalise(row.label)
+        classes = [self._known(row.emotion) or labels.normalise(row.emotion) for row in rows]
+        one, two = (f"{name!r} {row.split}" for name, row in zip(classes, rows, strict=True))
+        if one != two:
+            raise DataError(
+                f"{rows[1].where}: expected what {rows[0].where} says of "
+                f"{shown(rows[1].source)!r}, {shown(one).strip()}, found {shown(two).strip()}. "
+                "Correct or remove one of the rows."
+            )
 
 
 def is_pattern(text: str) -> bool:
@@ -460,27 +415,19 @@ def folders_below(root: str, images: Sequence[str]) -> Counter[str]:
     return Counter(name.split("/")[0] for name in below if "/" in name)
 
 
-def doubled(folder: Path, name: str) -> DataError:
-    """The error for two files with one name."""
-    return DataError(
-        f"{folder}: expected each file once, found two whose names differ only in how accents "
-        f"are stored: {shown(name)!r}. Rename or remove one of them."
-    )
-
-
 def find_file(row: Item, folder: PurePosixPath, files: Mapping[str, str]) -> str:
     """The key in ``files`` of a row's image; what it would be where there is no such file.
 
     Raises:
         DataError: the path leaves the table's folder.
     """
-    if is_outside(row.image):
+    if is_outside(row.source):
         raise DataError(
             f"{row.where}: expected an image below the table's folder, found "
-            f"{shown(row.image)!r}. Write its path relative to the table, without '..', and move "
+            f"{shown(row.source)!r}. Write its path relative to the table, without '..', and move "
             "or link the images there."
         )
-    key = composed(str(folder / row.image))
-    if key not in files and "\\" in row.image:  # a table that was written on Windows
-        key = composed(str(folder / row.image.replace("\\", "/")))
+    key = composed(str(folder / row.source))
+    if key not in files and "\\" in row.source:  # a table that was written on Windows
+        key = composed(str(folder / row.source.replace("\\", "/")))
     return key

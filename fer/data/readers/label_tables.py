@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from fer.core.errors import DataError
 from fer.data.readers.base import split_of
 from fer.data.readers.names import is_image, shown
-from fer.data.readers.sources import FolderSource, ZipSource
+from fer.data.readers.sources import FolderSource, Record
 
 COLUMNS = ("image", "label", "split", "gender", "race", "age")
 """Columns of a table of labels; others are not read."""
@@ -24,18 +24,12 @@ HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Item:
-    """One labelled image, as the copy describes it."""
+class Item(Record):
+    """One labelled image, as the copy describes it.
 
-    image: str
-    """Member or file below the copy's folder; in a row of a table, as it is written."""
-    label: str
-    """Its class, as written."""
-    split: str = ""
-    """``train``, ``val`` or ``test``; empty where the copy does not say."""
-    gender: str = ""
-    race: str = ""
-    age: str = ""
+    Its emotion is the class as written; its split is empty where the copy does not say.
+    """
+
     person: str = ""
     """The person shown, from a table's column; empty where it does not say."""
     key: str = ""
@@ -49,14 +43,9 @@ class Item:
         return f"{self.table}: row {self.row}"
 
 
-def find_tables(source: FolderSource | ZipSource, names: Sequence[str], root: str) -> Sequence[str]:
-    """The table of labels, or those of the splits, if there are any.
-
-    They are looked for in the outermost folder first, then in those around all images, then in
-    the folders of the splits. Tables with other columns, such as a list of landmarks beside class
-    folders, do not count.
-
-    ``root`` is the folder around all images.
+def find_tables(source: FolderSource, names: Sequence[str], root: str) -> Sequence[str]:
+    """The table of labels, or those of the splits, if there are any: in the outermost folder, else
+    in those around all images (the last is ``root``), else in the folders of the splits.
 
     Raises:
         DataError: there is more than one and they are not of splits, or one cannot be read.
@@ -68,11 +57,8 @@ def find_tables(source: FolderSource | ZipSource, names: Sequence[str], root: st
         near = place in (around, *around.parents)
         of_split = place.parent == around and split_of(place.name)
         if name.lower().endswith(TABLES) and (near or of_split):
-            try:
-                columns, _ = open_table(source.path / name, source.read_bytes(name, HEADER_BYTES))
-            except NotJSON:
-                continue
-            if columns:
+            start = source.read_bytes(name, HEADER_BYTES)
+            if open_table(source.path / name, start)[0]:
                 found.setdefault(place if near else around / "<split>", []).append(name)
     if not found:
         return ()
@@ -93,33 +79,25 @@ def split_of_table(name: str) -> str:
     return split_of(path.parent.name) or (words.pop() if len(words) == 1 else "")
 
 
-def check_unread(source: FolderSource | ZipSource, names: Sequence[str]) -> None:
-    """Refuse a copy with a table that names its images, but is not one that can be read.
-
-    The class folders beside it would count instead, without a word to whoever wrote the table.
-    """
+def check_unread(source: FolderSource, names: Sequence[str]) -> None:
+    """Refuse a copy with a table that names its images, but is not one that can be read: the class
+    folders beside it would count instead."""
     images = {part for name in names if is_image(name) for part in (name, PurePosixPath(name).name)}
     for name in names:
         if "/" in name or not name.lower().endswith((".csv", ".tsv", ".txt")):
             continue
-        start = source.read_bytes(name, 4096)
-        text = start.decode("utf-8", "replace").replace("\r", "\n")
-        cells = {cell.strip(" \"'") for cell in re.split(r"[\n,;|\t]", text)}
-        if b"\0" in start or cells & images:
-            found = (
-                "text in UTF-16, or none"
-                if b"\0" in start
-                else "images, but no first line that names the columns image and label"
-            )
+        start = source.read_bytes(name, 4096).decode("utf-8", "replace")
+        if "\0" in start or not images.isdisjoint(re.split(r"[ \"']*[\r\n,;|\t][ \"']*", start)):
             raise DataError(
                 f"{source.path / name}: expected a table *.csv as UTF-8 text with the columns "
                 "image and label (and split), separated by commas, semicolons or tabs, found "
-                f"{found}. Correct it, or move it elsewhere: the class folders then count alone."
+                "another encoding, or no first line that names the columns. Correct it, or move "
+                "it elsewhere: the class folders then count alone."
             )
 
 
 def read_table(
-    source: FolderSource | ZipSource, name: str, person: str | None, *, alone: bool
+    source: FolderSource, name: str, person: str | None, *, alone: bool
 ) -> Sequence[Item]:
     """The rows of a table of labels, each with a split or none.
 
@@ -169,32 +147,29 @@ def read_rows(
         if not any(cells):
             continue
         values = {name: cells[names.index(column)] for name, column in columns.items()}
-        item = Item(**values, table=path, row=number)
-        if not item.image or not item.label:
+        image, label, split = (values.pop(name, "") for name in ("image", "label", "split"))
+        item = Item("", label, split_of(split), image, image, **values, table=path, row=number)
+        if not image or not label or bool(split) != bool(item.split):
+            found = ", ".join(map(repr, map(shown, (image, label, split))))
             raise DataError(
-                f"{item.where}: expected an image and a label, found {shown(item.image)!r} and "
-                f"{shown(item.label)!r}. Fill in the row, or remove it."
+                f"{item.where}: expected an image, a label and as split train, val, test or none, "
+                f"found {found}. Correct or remove the row."
             )
-        if item.split and not split_of(item.split):
-            raise DataError(
-                f"{item.where}: expected a split of train, val or test, found "
-                f"{shown(item.split)!r}. Correct or remove the row."
-            )
-        yield replace(item, split=split_of(item.split))
+        yield item
 
 
 def open_table(path: Path, data: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The columns of a table of labels, in lower case, and the numbers and cells of its rows.
 
     Without columns it is another table.
-
-    Raises:
-        NotJSON: the first of some JSON lines is not a mapping.
     """
     if path.suffix.lower() == ".jsonl":
-        rows = read_json_lines(path, data)
-        columns = label_columns(next(rows, []))
-        return columns, enumerate(rows, start=2)
+        first = next(filter(bytes.strip, data.splitlines()), b"")
+        try:
+            cells = list(json.loads(first).keys())
+        except (ValueError, AttributeError, RecursionError):
+            cells = []
+        return label_columns(cells), read_json_lines(path, data, cells)
     number, line = first_line(data)
     for delimiter in DELIMITERS:
         try:
@@ -253,32 +228,22 @@ def read_csv(
         yield number, cells
 
 
-class NotJSON(DataError):
-    """A line that should be a JSON mapping is not."""
-
-
-def read_json_lines(path: Path, data: bytes) -> Iterator[list[str]]:
-    """The columns of JSON lines, which are those of the first, and the cells of each.
-
-    Raises:
-        NotJSON: a line is not a mapping.
-    """
-    columns: list[str] = []
-    lines = [line for line in data.splitlines() if line.strip()]
-    for number, line in enumerate(lines, start=1):
+def read_json_lines(
+    path: Path, data: bytes, columns: Sequence[str]
+) -> Iterator[tuple[int, list[str]]]:
+    """Number and cells of each of some JSON lines."""
+    lines = enumerate(data.splitlines(), start=1)
+    for number, line in ((number, line) for number, line in lines if line.strip()):
         try:
             row = json.loads(line)
-            cells = [row.get(column) for column in columns or row]
-        except (ValueError, AttributeError, TypeError, RecursionError) as error:
-            raise NotJSON(
+            cells = [row.get(column) for column in columns]
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise DataError(
                 f"{path}: line {number}: expected a JSON mapping such as "
                 f'{{"file_name": "1.png", "label": "happy"}}, found: {shown(str(error))}. '
                 "Correct the line."
             ) from error
-        if not columns:
-            columns = list(row)
-            yield columns
-        yield ["" if cell is None else storable(str(cell).strip()) for cell in cells]
+        yield number, ["" if cell is None else storable(str(cell).strip()) for cell in cells]
 
 
 def storable(text: str) -> str:

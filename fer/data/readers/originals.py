@@ -1,8 +1,7 @@
 """Faces cut out of RAF-DB's original photographs, or turned so that their eyes are level.
 
 Coordinates of boxes and landmarks refer to the pixels as the file stores them, x to the right and
-y down; pixel i covers i to i + 1. A photograph whose EXIF orientation says that it is to be turned
-is turned, and its box or landmarks with it.
+y down; pixel i covers i to i + 1.
 """
 
 from __future__ import annotations
@@ -21,11 +20,7 @@ from fer.data.readers.sources import FolderSource, Record
 
 ALIGNED_SIDE = 100
 EYES = (34 + 38j, 66 + 38j)
-"""Places of aligned eyes in the 100 x 100 pixels, as x + y·i.
-
-A chin lies about 1.8 eye distances below the eyes: 32 pixels between the eyes leave the picture
-from the hairline to the chin, so that brows and an open mouth are in it.
-"""
+"""Places of aligned eyes in the 100 x 100 pixels, as x + y·i: brows and chin are in the picture."""
 MAX_OVERSAMPLING = 32
 CORRECT = "Correct the file, or obtain it again."
 TURNS: dict[int, tuple[bool, bool, bool]] = {
@@ -66,12 +61,7 @@ class OriginalSource(FolderSource):
 
 
 def turn(points: np.ndarray, orientation: int, shape: Sequence[int]) -> np.ndarray:
-    """Points of a stored image in the upright one.
-
-    Args:
-        points: ``(N, 2)`` x and y.
-        orientation: EXIF's, 1–8; any other number means upright.
-        shape: height and width of the upright image.
+    """``(N, 2)`` points of a stored image in the upright one, whose height and width are given.
 
     >>> turn(np.array([[1.0, 0.0]]), 6, (4, 3))  # the top of a picture to turn clockwise
     array([[3., 1.]])
@@ -82,11 +72,9 @@ def turn(points: np.ndarray, orientation: int, shape: Sequence[int]) -> np.ndarr
 
 
 def crop_face(image: np.ndarray, corners: np.ndarray, margin: float, where: str) -> np.ndarray:
-    """The square around a face.
+    """The ``(S, S, 3)`` square around a box, with its centre and larger side: no face is distorted.
 
-    It has the box's centre and larger side: a network with a square input then sees the face
-    undistorted. Where it reaches beyond the picture, the picture's border is repeated, which keeps
-    the face's size and place. Pixels are copied, none is interpolated.
+    Beyond the picture its border is repeated, and no pixel is interpolated.
 
     Args:
         image: ``(H, W, 3)`` uint8.
@@ -94,25 +82,19 @@ def crop_face(image: np.ndarray, corners: np.ndarray, margin: float, where: str)
         margin: what is added on each side, as a share of the box's larger side.
         where: the box's file, for the message.
 
-    Returns:
-        ``(S, S, 3)`` uint8, S the side rounded to pixels and at least 1.
-
     Raises:
         DataError: the box lies outside the picture, or is too large to be a face.
     """
     height, width = image.shape[:2]
     low, high = corners.min(axis=0), corners.max(axis=0)
-    if (low >= (width, height)).any() or (high <= 0).any():
+    side = (high - low).max() * (1 + 2 * margin)
+    is_outside = (low >= (width, height)).any() or (high <= 0).any()
+    if is_outside or side > math.sqrt(MAX_PIXELS):
         found = " ".join(f"{number:g}" for number in (*low, *high))
         raise DataError(
-            f"{where}: expected a box in the picture of {width} x {height} pixels, found one "
-            f"outside it: {found}. {CORRECT}"
-        )
-    side = (high - low).max() * (1 + 2 * margin)
-    if side > math.sqrt(MAX_PIXELS):
-        raise DataError(
-            f"{where}: expected a box of at most {math.isqrt(MAX_PIXELS):,} pixels on each side "
-            f"with its margin, found {side:,.0f}. {CORRECT}"
+            f"{where}: expected a box in the picture of {width} x {height} pixels, at most "
+            f"{math.isqrt(MAX_PIXELS):,} pixels on each side with its margin, found {found}. "
+            f"{CORRECT}"
         )
     # Halves are rounded up: round() would place equal boxes differently at odd and even pixels.
     count = max(1, math.floor(side + 0.5))
@@ -123,7 +105,7 @@ def crop_face(image: np.ndarray, corners: np.ndarray, margin: float, where: str)
 
 
 def align_face(image: np.ndarray, landmarks: np.ndarray, where: str) -> np.ndarray:
-    """The face turned, scaled and moved so that its eyes are level, at :data:`EYES`.
+    """The ``(100, 100, 3)`` face turned, scaled and moved so that its eyes are at :data:`EYES`.
 
     Beyond the picture its border is repeated.
 
@@ -132,11 +114,8 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, where: str) -> np.ndarr
         landmarks: ``(5, 2)`` x and y of the eyes, the tip of the nose, the mouth's corners.
         where: the landmarks' file, for the message.
 
-    Returns:
-        ``(100, 100, 3)`` uint8.
-
     Raises:
-        DataError: the eyes lie outside the picture or in one place.
+        DataError: the eyes lie outside the picture or in one place, or the picture is too large.
     """
     height, width = image.shape[:2]
     one, two = (complex(x, y) for x, y in landmarks[:2].tolist())
@@ -167,6 +146,6 @@ def align_face(image: np.ndarray, landmarks: np.ndarray, where: str) -> np.ndarr
     except cv2.error as error:  # sides from 32,767 pixels
         raise DataError(
             f"{where}: expected a picture that OpenCV can turn, found one of {width} x {height} "
-            "pixels. Make the picture smaller, and the landmarks with it."
+            "pixels. Make it smaller, and the landmarks with it."
         ) from error
     return cv2.resize(large, (ALIGNED_SIDE, ALIGNED_SIDE), interpolation=cv2.INTER_AREA)

@@ -10,24 +10,22 @@ validation split: one is held out of train, stratified and seeded, and is the sa
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from fer.core import options
 from fer.core.errors import ConfigError, DataError
 from fer.data.readers.annotations import (
-    among,
-    contents,
+    Notes,
+    find_each,
     index_files,
-    packed,
     read_boxes,
-    read_manual,
+    read_notes,
 )
 from fer.data.readers.base import LATER, HoldOut, RawDataset, Record
-from fer.data.readers.label_tables import Item, read_rows
-from fer.data.readers.names import is_hidden, is_image, safe_id, warn_of
+from fer.data.readers.label_tables import read_rows
+from fer.data.readers.names import is_hidden, is_image, safe_id, shown, warn_of
 from fer.data.readers.originals import ALIGNED_SIDE, OriginalSource
 from fer.data.readers.sources import FolderSource, list_files, read_text
 
@@ -37,8 +35,8 @@ CODES = {str(code): emotion for code, emotion in enumerate(CODED, start=1)}
 LIST_FILE = "EmoLabel/list_patition_label.txt"  # the misspelling is the authors'
 ALIGNED, ORIGINAL = "Image/aligned", "Image/original"
 BOXES, MANUAL = "Annotation/boundingbox", "Annotation/manual"
+FOLDERS = {"aligned": ALIGNED, "original": ORIGINAL}
 MIRROR = "DATASET"
-TABLES = {"train_labels.csv": "train", "test_labels.csv": "test"}
 OFFICIAL_COUNTS: dict[str, dict[str, int]] = {
     split: dict(zip(CODED, counts, strict=True))
     for split, counts in {
@@ -48,15 +46,17 @@ OFFICIAL_COUNTS: dict[str, dict[str, int]] = {
 }
 """Images per official split; ``train`` is what train and val add up to here."""
 
-IMAGES = ("auto", "aligned", "original")
+IMAGES = options.one_of("auto", *FOLDERS)
 MARGIN = options.number("a share of the face's size from 0 to 1", lambda value: 0 <= value <= 1)
 HOW_TO_OBTAIN = """\
 How to obtain RAF-DB: its terms do not allow passing it on. Ask its authors for access at
 http://www.whdeld.cn/RAF/model1.html (academic use), unpack what they send, and pass the folder
 that holds EmoLabel/ and Image/ (or the mirror's DATASET/): dataset.raw=PATH"""
-RENAMED = (
-    "If this is RAF-DB with other file or folder names, read it as plain class folders: "
-    "dataset=folder 'dataset.synonyms={"
+CORRECT = (
+    "Correct or remove it, or obtain the copy again. If its labels begin with 0: "
+    "dataset.reader.codes_from=0. If they go to 11, it is RAF-DB's compound set: pass the basic "
+    "one. If files or folders have other names, read it as class folders: dataset=folder "
+    "'dataset.synonyms={"
     + ", ".join(f"{code}: {emotion}" for code, emotion in CODES.items())
     + "}'"
 )
@@ -79,7 +79,7 @@ class RAFDBReader(HoldOut):
             in the same order.
 
     Raises:
-        ConfigError: a value is unknown or out of range, or aligned images are to be aligned.
+        ConfigError: a value is unknown or out of range.
     """
 
     images: str = "auto"
@@ -94,48 +94,26 @@ class RAFDBReader(HoldOut):
     def __post_init__(self) -> None:
         super().__post_init__()
         for key, value, rule in (
-            ("images", self.images, options.one_of(*IMAGES)),
+            ("images", self.images, IMAGES),
             ("margin", self.margin, MARGIN),
             ("align_eyes", self.align_eyes, options.SWITCH),
             ("codes_from", self.codes_from, options.whole(0, 1)),
         ):
             options.check_value(f"dataset.reader.{key}", value, rule)
-        if self.images == "aligned":
-            self._refuse_aligning("the authors' aligned images")
-
-    def _codes(self) -> dict[str, str]:
-        """The emotion that each of the copy's labels means."""
-        return {str(code): name for code, name in enumerate(CODED, self.codes_from)}
-
-    def _refuse_aligning(self, found: str) -> None:
-        if self.align_eyes:
-            raise ConfigError(
-                "dataset.reader.align_eyes: expected original images to align, found "
-                f"{found}. Set dataset.reader.images=original, which needs {ORIGINAL}/ and "
-                f"{MANUAL}/, or dataset.reader.align_eyes=false"
-            )
 
     def find(self, folder: Path) -> Path | None:
         """The raw data in ``folder`` or one level below.
 
         Raises:
-            DataError: ``folder`` cannot be read, or holds several copies.
+            DataError: ``folder`` holds several copies.
         """
-        if not folder.is_dir():
-            return None
-        try:
-            if is_copy(folder):
-                return folder
-            # The authors' compound set lies beside basic/, in files of the same names.
-            if is_copy(folder / "basic"):
-                return folder / "basic"
-            below = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
-            copies = [path for path in below if is_copy(path)]
-        except OSError as error:
-            raise DataError(
-                f"{error.filename}: expected a folder that can be read, found: "
-                f"{error.strerror}. Check its permissions."
-            ) from error
+        if not folder.is_dir() or is_copy(folder):
+            return folder if folder.is_dir() else None
+        # The authors' compound set lies beside basic/, in files of the same names.
+        if is_copy(folder / "basic"):
+            return folder / "basic"
+        below = sorted(path for path in folder.iterdir() if not is_hidden(path.name))
+        copies = list(filter(is_copy, below))
         if len(copies) > 1:
             raise DataError(
                 f"{folder}: expected one copy of RAF-DB, found {len(copies)}: "
@@ -148,148 +126,184 @@ class RAFDBReader(HoldOut):
         """List the copy at ``raw``, in either layout.
 
         Raises:
-            ConfigError: the copy has no images of the kind that the options ask for.
+            ConfigError: aligned images are to be aligned.
         """
-        if raw.is_file():
-            raise DataError(
-                f"{raw}: expected the unpacked folder of RAF-DB, found a file. Unpack it and pass "
-                "the folder that holds EmoLabel/ and Image/, or DATASET/: dataset.raw=PATH"
-            )
         root = self.find(raw)
-        if root is None and any((raw / split).is_dir() for split in OFFICIAL_COUNTS):
-            root = raw  # DATASET itself, without one of its halves
         if root is None:
+            inside = sorted(path.name for path in raw.iterdir()) if raw.is_dir() else ["a file"]
             raise DataError(
-                f"{raw}: expected RAF-DB: {LIST_FILE} with {ALIGNED}/ or {ORIGINAL}/ beside it, or "
-                f"DATASET/train/<1..7>/ and DATASET/test/<1..7>/. Found {contents(raw)}. Unpack "
-                "what is still packed, and pass the folder that holds one of them: "
-                "dataset.raw=PATH"
+                f"{raw}: expected a folder with RAF-DB: {LIST_FILE} with {ALIGNED}/ or {ORIGINAL}/ "
+                f"beside it, or DATASET/train/<1..7>/ and DATASET/test/<1..7>/. Found "
+                f"{shown(', '.join(inside[:5])) or 'nothing'}. Unpack what is still packed, and "
+                "pass the folder that holds one of them: dataset.raw=PATH"
             )
-        if not (root / LIST_FILE).is_file():
-            if self.images == "original":
-                raise ConfigError(
-                    "dataset.reader.images: expected auto or aligned for the mirror's layout, "
-                    f"found 'original'. {root} holds no original photographs; they come with the "
-                    "authors' own files."
-                )
-            self._refuse_aligning("the mirror's layout, whose images are aligned")
-            dataset = list_mirror(root, self._codes())
-        elif (root / MIRROR).is_dir():
-            raise DataError(
-                f"{root}: expected one copy of RAF-DB, found both layouts: {LIST_FILE} and "
-                f"{MIRROR}/. Move one of them elsewhere, or pass {root / MIRROR}: dataset.raw=PATH"
-            )
+        codes = {str(code): name for code, name in enumerate(CODED, self.codes_from)}
+        if (root / LIST_FILE).is_file():
+            there = [kind for kind, folder in FOLDERS.items() if (root / folder).is_dir()]
+            dataset = self._list_authors(root, self._choose_images(root, there), codes)
         else:
-            dataset = self._list_authors(root)
+            self._choose_images(root, ["aligned"])
+            dataset = list_mirror(root, codes)
         dataset.records = list(self.hold_out(dataset.records))
         return dataset
 
-    def _list_authors(self, root: Path) -> RawDataset:
-        """List the authors' tree below ``root``."""
-        original = self._wants_originals(root)
-        folder, ending = (ORIGINAL, "") if original else (ALIGNED, "_aligned")
-        labelled = read_label_list(root / LIST_FILE, self._codes())
-        stems = [label.stem for label in labelled]
-        images, warnings = index_images(root, folder)
-        missing = [label for label in labelled if safe_id(label.stem + ending) not in images]
-        if missing:
-            first = missing[0]
-            raise DataError(
-                f"{root / LIST_FILE}: line {first.line}: expected the image "
-                f"{root / folder / first.stem}{ending}.jpg, found no such file"
-                f"{among(missing, labelled, 'listed images are missing')}. "
-                f"Unpack {PurePosixPath(folder).name}.zip into {folder}/ completely, or remove "
-                "the line."
+    def _choose_images(self, root: Path, there: Collection[str]) -> str:
+        """The key of :data:`FOLDERS` that is asked for, which is one of those ``there``."""
+        kind = self.images
+        if kind == "auto":
+            kind = "original" if there == ["original"] else "aligned"
+        if kind == "aligned" and self.align_eyes:
+            raise ConfigError(
+                f"dataset.reader.align_eyes: expected original images to align, found that {root} "
+                "is read for its aligned ones. Set dataset.reader.images=original, which needs "
+                f"{ORIGINAL}/ and {MANUAL}/, or dataset.reader.align_eyes=false"
             )
-        manual, some_missing = read_manual(root, MANUAL, stems, strict=self.align_eyes)
+        if kind not in there:
+            raise DataError(
+                f"{root / FOLDERS[kind]}: expected a folder of images, found none. Unpack "
+                f"{kind}.zip there, or take what is there: dataset.reader.images=auto"
+            )
+        return kind
+
+    def _list_authors(self, root: Path, kind: str, codes: Mapping[str, str]) -> RawDataset:
+        """List the authors' tree below ``root``, with images of one ``kind``."""
+        folder, original = FOLDERS[kind], kind == "original"
+        labels = read_label_list(root / LIST_FILE, codes)
+        stems = [label.stem for label in labels]
+        pictures, others = index_images(root, folder)
+        ending = "" if original else "_aligned"
+        otherwise = f"remove the line from {LIST_FILE}."
+        images = find_each(pictures, root / folder, ending, stems, otherwise)
+        notes, warnings = read_notes(root, MANUAL, stems, strict=self.align_eyes)
         cut_out = original and not self.align_eyes
         boxes = read_boxes(root, BOXES, stems) if cut_out else {}
         records = []
-        for label in labelled:
-            image = images[safe_id(label.stem + ending)]
-            file, landmarks, attributes = manual.get(label.stem, ("", (), ("", "", "")))
+        for label in labels:
+            image, noted = images[label.stem], notes.get(label.stem, Notes())
             location: str | tuple[str | float, ...] = image
             if cut_out:
                 location = (image, *boxes[label.stem])
             elif original:
-                location = (image, file, *landmarks)
+                location = (image, noted.file, *noted.landmarks)
             records.append(
-                Record(label.id, label.emotion, label.split, image, location, *attributes)
+                Record(label.id, label.emotion, label.split, image, location, *noted.attributes)
             )
-        margin = self.margin if cut_out else None
         form = "aligned images"
         if original:
             form = "original images with the eyes aligned"
         if cut_out:
             form = f"original images cut out by their boxes (margin {self.margin})"
+        margin = self.margin if cut_out else None
+        unlisted = len(pictures) - len(records)
         return RawDataset(
             OriginalSource(root, "RGB", margin) if original else FolderSource(root, "RGB"),
             f"authors' tree, {form}",
             records,
             official_protocol=True,
-            warnings=[*warnings, *some_missing],
-            excluded={
-                f"{LIST_FILE} has no line for these images of {folder}/": len(images) - len(records)
-            },
+            warnings=[*others, *warnings],
+            excluded={f"{LIST_FILE} has no line for these images of {folder}/": unlisted},
             expected_size=None if cut_out else ALIGNED_SIDE,
         )
 
-    def _wants_originals(self, root: Path) -> bool:
-        """True if the originals below ``root`` are to be read."""
-        aligned, original = (root / ALIGNED).is_dir(), (root / ORIGINAL).is_dir()
-        wanted = self.images == "original" or (self.images == "auto" and original and not aligned)
-        if not wanted:
-            self._refuse_aligning(f"the aligned images of {root / ALIGNED}")
-        if original if wanted else aligned:
-            return wanted
-        here, there = (ORIGINAL, ALIGNED) if wanted else (ALIGNED, ORIGINAL)
-        other = PurePosixPath(there).name
-        raise DataError(
-            f"{root / here}: expected a folder of images, found none"
-            f"{packed(root, here)}. Unpack {PurePosixPath(here).name}.zip there"
-            + (f", or read {there}/: dataset.reader.images={other}" if aligned or original else ".")
-        )
+
+def has_halves(folder: Path) -> bool:
+    """True if ``folder`` is the mirror's DATASET."""
+    return all((folder / split).is_dir() for split in OFFICIAL_COUNTS)
 
 
 def is_copy(folder: Path) -> bool:
     """True if ``folder`` holds RAF-DB in one of its layouts."""
-    return (
-        (folder / LIST_FILE).is_file()
-        or (folder / MIRROR).is_dir()
-        or all((folder / split).is_dir() for split in OFFICIAL_COUNTS)
-    )
+    has_list = (folder / LIST_FILE).is_file()
+    return has_list or has_halves(folder / MIRROR) or has_halves(folder)
 
 
-def emotion_of(code: str, where: str, advice: str, codes: Mapping[str, str]) -> str:
-    """The schema's name of one of ``codes``."""
-    if code not in codes:
-        if code == "0":
-            advice += " If the copy counts its labels from 0: dataset.reader.codes_from=0"
+# --- labels ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Label:
+    """What a line of the authors' list, or a place in the mirror, says of an image."""
+
+    where: str
+    stem: str
+    """Name of the image, without a suffix and as in the authors' list."""
+    emotion: str
+    split: str
+
+    @property
+    def id(self) -> str:
+        return safe_id(self.stem)
+
+
+def read_label(
+    where: str,
+    name: str,
+    code: str,
+    codes: Mapping[str, str],
+    splits: Collection[str] = tuple(OFFICIAL_COUNTS),
+) -> Label:
+    """The label of an image: its split is the beginning of its ``name``, its emotion the ``code``.
+
+    Raises:
+        DataError: one of the two is something else.
+    """
+    stem = PurePosixPath(name).stem.removesuffix("_aligned")
+    split = stem.split("_")[0] if "_" in stem else ""
+    if split not in splits or "/" in name or not is_image(name) or code not in codes:
         raise DataError(
-            f"{where}: expected a label from {min(codes)} to {max(codes)}, found {code[:40]!r}. "
-            f"{advice}"
+            f"{where}: expected the name of an image that starts with "
+            f"{' or '.join(f'{split}_' for split in splits)} and a label from {min(codes)} to "
+            f"{max(codes)}, found {shown(name)[:200]!r} and {shown(code)[:40]!r}. {CORRECT}"
         )
-    return codes[code]
+    return Label(where, stem, codes[code], split)
 
 
-def split_of(name: str, where: str, advice: str) -> str:
-    """``train`` or ``test``, from an image's name."""
-    match = re.match(r"(train|test)_", name)
-    if match is None:
+def check_unique(labels: Iterable[Label]) -> None:
+    """Refuse two labels of one image.
+
+    Raises:
+        DataError: two are of one image.
+    """
+    found: dict[str, Label] = {}
+    for label in labels:
+        earlier = found.setdefault(label.id, label)
+        if earlier is not label:
+            raise DataError(
+                f"{label.where}: expected each image once, found {label.stem[:200]!r} again: "
+                f"{label.emotion!r} here, {earlier.emotion!r} in {earlier.where}. Remove one of "
+                "them."
+            )
+
+
+def read_label_list(path: Path, codes: Mapping[str, str] = CODES) -> list[Label]:
+    """The lines of the authors' label list.
+
+    Raises:
+        DataError: a line is malformed or names an image again, or there is none.
+    """
+    text = read_text(path, "a list of images")
+    lines = enumerate((line.split() for line in text.splitlines()), start=1)
+    labels = [
+        read_label(f"{path}: line {number}", words[0], " ".join(words[1:]), codes)
+        for number, words in lines
+        if words
+    ]
+    check_unique(labels)
+    if not labels:
         raise DataError(
-            f"{where}: expected an image name that starts with train_ or test_, found "
-            f"{name[:200]!r}. {advice}"
+            f"{path}: expected a line for each image, such as 'train_00001.jpg 5', found none. "
+            "Obtain the file again."
         )
-    return match[1]
+    return labels
 
 
-def index_images(root: Path, folder: str) -> tuple[dict[str, str], list[str]]:
+def index_images(root: Path, folder: str) -> tuple[dict[str, list[str]], list[str]]:
     """Images below ``root/folder`` by id, and a warning about files that are not images.
 
     Raises:
-        DataError: there is no image, or two have one name.
+        DataError: two have one name.
     """
-    images: dict[str, str] = {}
+    images: dict[str, list[str]] = {}
     others: list[str] = []
     for name, files in index_files(root, folder).items():
         pictures = list(filter(is_image, files))
@@ -300,70 +314,8 @@ def index_images(root: Path, folder: str) -> tuple[dict[str, str], list[str]]:
                 "Remove one of them."
             )
         if pictures:
-            images[name] = pictures[0]
-    if not images:
-        raise DataError(
-            f"{root / folder}: expected images (JPEG, PNG, …), found {contents(root / folder)}"
-            f"{packed(root, folder)}. Unpack {PurePosixPath(folder).name}.zip there."
-        )
+            images[name] = pictures
     return images, warn_of(others, f"files below {root / folder} are not images")
-
-
-# --- the authors' text files -----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Label:
-    """A line of the label list."""
-
-    line: int
-    id: str
-    stem: str
-    emotion: str
-    split: str
-
-
-def read_label_list(path: Path, codes: Mapping[str, str] = CODES) -> list[Label]:
-    """The lines of the authors' label list.
-
-    Raises:
-        DataError: a line is malformed or names an image again, or there is none.
-    """
-    advice = "Correct or remove the line, or obtain the file again."
-    compound = "RAF-DB's compound set has the labels 1 to 11; pass the basic set: dataset.raw=PATH"
-    labelled: dict[str, Label] = {}
-    for number, line in enumerate(read_text(path, "a list of images").splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
-        where = f"{path}: line {number}"
-        if len(words) != 2:
-            raise DataError(
-                f"{where}: expected an image name and a label, such as 'train_00001.jpg 5', "
-                f"found {line.strip()[:200]!r}. {advice}"
-            )
-        name, code = words
-        if PurePosixPath(name).name != name or not is_image(name):
-            raise DataError(
-                f"{where}: expected the name of an image file, such as 'train_00001.jpg', found "
-                f"{name[:200]!r}. {advice}"
-            )
-        stem = PurePosixPath(name).stem
-        beyond = compound if code in ("8", "9", "10", "11") else advice
-        emotion = emotion_of(code, where, beyond, codes)
-        label = Label(number, safe_id(stem), stem, emotion, split_of(stem, where, advice))
-        earlier = labelled.setdefault(label.id, label)
-        if earlier is not label:
-            raise DataError(
-                f"{where}: expected each image once, found {stem!r} again: {label.emotion!r} here, "
-                f"{earlier.emotion!r} in line {earlier.line}. Remove one of the lines."
-            )
-    if not labelled:
-        raise DataError(
-            f"{path}: expected a line for each image, such as 'train_00001.jpg 5', found none. "
-            "Obtain the file again."
-        )
-    return list(labelled.values())
 
 
 # --- the mirror ------------------------------------------------------------------------------
@@ -377,55 +329,34 @@ def list_mirror(root: Path, codes: Mapping[str, str] = CODES) -> RawDataset:
     Raises:
         DataError: a folder or file is not what its place says, or disagrees with a table.
     """
-    base = root / MIRROR if (root / MIRROR).is_dir() else root
-    absent = [split for split in OFFICIAL_COUNTS if not (base / split).is_dir()]
-    if absent:
-        raise DataError(
-            f"{base}: expected the folders train and test with 1 to 7 in each, found no "
-            f"{' and no '.join(absent)} but {contents(base)}. Unpack the archive completely, and "
-            "pass the folder that holds DATASET/: dataset.raw=PATH"
-        )
-    records: dict[str, Record] = {}
-    misplaced = 0
-    others = []
+    base = root / MIRROR if has_halves(root / MIRROR) else root
+    tables = {f"{split}_labels.csv": split for split in OFFICIAL_COUNTS}
+    images: dict[str, Label] = {}
+    placed: dict[str, set[tuple[str, str]]] = {split: set() for split in OFFICIAL_COUNTS}
+    misplaced, others = 0, []
     for name in list_files(base):
-        parts = PurePosixPath(name).parts
+        split, *parts = name.split("/")
         if not is_image(name):
-            if name not in TABLES:
-                others.append(name)
-            continue
-        if len(parts) != 3 or parts[0] not in OFFICIAL_COUNTS:
+            others += [] if name in tables else [name]
+        elif len(parts) != 2 or split not in OFFICIAL_COUNTS:
             misplaced += 1
-            continue
-        folder, code, file = parts
-        where = str(base / name)
-        emotion = emotion_of(code, f"{base / folder / code}: folder", RENAMED, codes)
-        split = split_of(file, where, RENAMED)
-        if split != folder:
-            raise DataError(
-                f"{where}: expected an image of {folder!r} in this folder, found one of "
-                f"{split!r}. The copy was rearranged; obtain it again."
-            )
-        location = (base / name).relative_to(root).as_posix()
-        record = Record(mirror_id(file), emotion, split, location, location)
-        earlier = records.setdefault(record.id, record)
-        if earlier is not record:
-            raise DataError(
-                f"{root}: expected each image once, found {record.id!r} in two files: "
-                f"{earlier.source!r} and {location!r}. Remove one of them."
-            )
-    tables = []
+        else:
+            code, file = parts
+            below = (base / name).relative_to(root).as_posix()
+            images[below] = read_label(str(base / name), file, code, codes, (split,))
+            placed[split].add((PurePosixPath(file).stem, code))
+    check_unique(images.values())
+    checked = []
     for place in dict.fromkeys((root, base)):
-        for file, split in TABLES.items():
+        for file, split in tables.items():
             if (place / file).exists():
-                placed = {r.id: r for r in records.values() if r.split == split}
-                check_table(place / file, split, placed, codes)
-                tables.append((place / file).relative_to(root).as_posix())
-    labels = f", labels as in {' and '.join(tables)}" if tables else ""
+                check_table(place / file, placed[split])
+                checked.append((place / file).relative_to(root).as_posix())
     return RawDataset(
         FolderSource(root, "RGB"),
-        f"mirror's tree, aligned images{labels}",
-        list(records.values()),
+        "mirror's tree, aligned images"
+        + (f", labels as in {' and '.join(checked)}" if checked else ""),
+        [Record(one.id, one.emotion, one.split, name, name) for name, one in images.items()],
         official_protocol=True,
         warnings=warn_of(others, f"files below {base} are not images"),
         excluded={"they lie outside DATASET/train/<1..7>/ and DATASET/test/<1..7>/": misplaced},
@@ -433,49 +364,23 @@ def list_mirror(root: Path, codes: Mapping[str, str] = CODES) -> RawDataset:
     )
 
 
-def mirror_id(file: str) -> str:
-    """The id of one of the mirror's files: the same as in the authors' tree."""
-    return safe_id(PurePosixPath(file).stem.removesuffix("_aligned"))
-
-
-def check_table(
-    path: Path, split: str, records: Mapping[str, Record], codes: Mapping[str, str]
-) -> None:
-    """Refuse a table of labels (``image,label``) that does not agree with the folders.
-
-    ``records`` are the split's images by id.
+def check_table(path: Path, placed: Collection[tuple[str, str]]) -> None:
+    """Refuse a table (``image,label``) that does not say what the folders do: stem and label of
+    each image.
 
     Raises:
-        DataError: the table is malformed, names another label than the folder, or lacks an image.
+        DataError: the table is malformed or disagrees.
     """
-    advice = "Correct or remove the row, or obtain the copy again."
-    rows: dict[str, Item] = {}
     data = FolderSource(path.parent).read_bytes(path.name)
-    for row in read_rows(path, data, known=("image", "label")):
-        emotion = emotion_of(row.label, row.where, advice, codes)
-        name = mirror_id(row.image)
-        record = records.get(name)
-        if record is None:
-            raise DataError(
-                f"{row.where}: expected an image below {split}/, found no file for "
-                f"{row.image[:200]!r}. {advice}"
-            )
-        earlier = rows.setdefault(name, row)
-        if earlier is not row:
-            raise DataError(
-                f"{row.where}: expected each image once, found {row.image[:200]!r} again, first in "
-                f"row {earlier.row}. {advice}"
-            )
-        if record.emotion != emotion:
-            raise DataError(
-                f"{row.where}: expected {record.emotion!r}, as the folder of {record.source} says, "
-                f"found {emotion!r} (label {row.label}). One of the two is wrong; obtain the copy "
-                "again."
-            )
-    absent = [record for name, record in records.items() if name not in rows]
-    if absent:
+    rows = read_rows(path, data, known=("image", "label"))
+    listed = {(PurePosixPath(row.source).stem, row.emotion) for row in rows}
+    odd = [(pair, "table") for pair in listed.difference(placed)]
+    odd += [(pair, "folders") for pair in set(placed) - listed]
+    if odd:
+        (stem, code), where = min(odd)
         raise DataError(
-            f"{path}: expected a row for each image, found none for {absent[0].source}"
-            f"{among(absent, list(records), 'images have none')}. Obtain the table again, remove "
-            "the image, or move the table elsewhere: the folders then count alone."
+            f"{path}: expected the images and labels of the folders, found {shown(stem)[:200]!r} "
+            f"with the label {shown(code)[:40]!r} in the {where} alone (the first of {len(odd):,} "
+            "differences). Obtain the copy again, or move the table elsewhere: the "
+            "folders then count alone."
         )

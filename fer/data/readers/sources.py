@@ -97,31 +97,21 @@ class FolderSource:
             with (self.path / name).open("rb") as file:
                 return file.read(size)
         except OSError as error:
-            raise DataError(
-                f"{self.path / name}: expected a file that can be read, found: {error.strerror}. "
-                "Check the copy."
-            ) from error
+            raise unreadable(self.path / name, error) from error
 
     def signature(self) -> str:
         return sha256_of_files(describe_files(self.path))
 
 
 @dataclass
-class ZipSource:
+class ZipSource(FolderSource):
     """Images in a zip archive, read in place: nothing is ever extracted."""
 
-    path: Path
-    mode: str | None = None
-    """See :class:`FolderSource`."""
     _archive: zipfile.ZipFile | None = field(default=None, repr=False, compare=False)
     _members: dict[str, zipfile.ZipInfo] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, object]:
         return {"path": self.path, "mode": self.mode, "_archive": None, "_members": {}}
-
-    def read(self, record: Record) -> np.ndarray:
-        name = str(record.location)
-        return decode(self.read_bytes(name), f"{self.path}: {name}", self.mode)
 
     def read_bytes(self, name: str, size: int = -1) -> bytes:
         """The first ``size`` bytes of a member of :func:`list_zip`, or all of it."""
@@ -141,12 +131,8 @@ class ZipSource:
         return sha256_of_file(self.path)
 
 
-def open_copy(raw: Path, mode: str | None = None) -> tuple[FolderSource | ZipSource, list[str]]:
-    """The source of a folder or zip archive, and its files.
-
-    Raises:
-        DataError: as of :func:`list_files` and :func:`list_zip`.
-    """
+def open_copy(raw: Path, mode: str | None = None) -> tuple[FolderSource, list[str]]:
+    """The source of a folder or zip archive, and its files."""
     if raw.is_dir():
         return FolderSource(raw, mode), list_files(raw)
     return ZipSource(raw, mode), list_zip(raw)
@@ -155,10 +141,17 @@ def open_copy(raw: Path, mode: str | None = None) -> tuple[FolderSource | ZipSou
 # --- folders ---------------------------------------------------------------------------------
 
 
-def list_files(folder: Path) -> list[str]:
-    """Files below ``folder``, as sorted posix paths relative to it. Hidden entries are left out.
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The error for a file or folder that cannot be read."""
+    return DataError(
+        f"{path}: expected a file or folder that can be read, found: {error.strerror}. Check its "
+        "permissions and where its links lead, or remove it."
+    )
 
-    Symbolic links are followed: on a cluster a class folder often is one.
+
+def list_files(folder: Path) -> list[str]:
+    """Files below ``folder``, as sorted posix paths relative to it, but for hidden ones. Symbolic
+    links are followed: on a cluster a class folder often is one.
 
     Raises:
         DataError: a folder cannot be read, a link leads back to a folder above it, or something is
@@ -174,10 +167,7 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...], found: list[str]) 
         entries = [entry for entry in os.scandir(folder) if not is_hidden(entry.name)]
         kinds = [(entry, entry.is_dir()) for entry in entries]
     except OSError as error:
-        raise DataError(
-            f"{folder}: expected a folder that can be read, found: {error.strerror}. Check its "
-            "permissions and links."
-        ) from error
+        raise unreadable(folder, error) from error
     for entry, is_folder in kinds:
         if not is_folder:
             # A link to nothing is a file that cannot be read; reading a pipe would never end.
@@ -208,10 +198,7 @@ def describe_files(folder: Path, names: Iterable[str] | None = None) -> list[tup
         try:
             status = (folder / name).stat()
         except OSError as error:
-            raise DataError(
-                f"{folder / name}: expected a file that can be read, found: {error.strerror}. "
-                "Remove it, or correct where the link leads."
-            ) from error
+            raise unreadable(folder / name, error) from error
         described.append((name, status.st_size, status.st_mtime_ns))
     return described
 
@@ -233,9 +220,7 @@ def read_text(path: Path, what: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise DataError(
-            f"{path}: expected {what}, found: {error.strerror}. Check the copy."
-        ) from error
+        raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}: expected {what} as UTF-8 text, found another encoding ({error}). "
@@ -261,54 +246,41 @@ def list_zip(path: Path) -> list[str]:
             f"{path}: expected a zip archive, found a file that is none ({error}). "
             "The download may be incomplete; fetch it again."
         ) from error
-    total, packed = sum(member.file_size for member in members), path.stat().st_size
-    if len(members) > MAX_MEMBERS:
-        raise fills_the_disk(path, f"{len(members):,} members (at most {MAX_MEMBERS:,})")
-    if total > most_bytes(path):
-        raise fills_the_disk(
-            path, f"{packed:,} bytes that unpack to {total:,} (at most {MAX_RATIO} times as many)"
-        )
+    check_growth(path, sum(member.file_size for member in members), len(members))
     seen: set[str] = set()
     for member in members:
         name = with_slashes(member)
-        problem = problem_of(name, member, seen)
-        if problem:
-            raise DataError(
-                f"{path}: expected plain image files, found {problem}: {member.filename!r}. "
-                "Do not use this archive; obtain the dataset from another place."
-            )
+        is_large = member.file_size > MAX_MEMBER_BYTES and not name.endswith(".csv")
+        for problem, found in (
+            ("a member without a name", not name),
+            ("the same member twice", name in seen),
+            ("a member that would be written outside the target folder", is_outside(name)),
+            ("a member that is a symbolic link", stat.S_ISLNK(member.external_attr >> 16)),
+            ("an encrypted member", member.flag_bits & 0x1),
+            (f"a member of {member.file_size:,} bytes", is_large),
+        ):
+            if found:
+                raise DataError(
+                    f"{path}: expected plain image files, found {problem}: {member.filename!r}. "
+                    "Do not use this archive; obtain the dataset from another place."
+                )
         seen.add(name)
     return sorted(name for name in seen if not name.endswith("/") and not is_hidden(name))
 
 
-def problem_of(name: str, member: zipfile.ZipInfo, seen: set[str]) -> str:
-    """The reason why a member is unsafe, in words; empty if it is safe."""
-    if not name:
-        return "a member without a name"
-    if name in seen:
-        return "the same member twice"
-    if is_outside(name):
-        return "a member that would be written outside the target folder"
-    if stat.S_ISLNK(member.external_attr >> 16):
-        return "a member that is a symbolic link"
-    if member.flag_bits & 0x1:
-        return "an encrypted member"
-    if member.file_size > MAX_MEMBER_BYTES and not name.endswith(".csv"):
-        return f"a member of {member.file_size:,} bytes (at most {MAX_MEMBER_BYTES:,})"
-    return ""
+def check_growth(path: Path, total: int, members: int = 1) -> None:
+    """Refuse an archive that would unpack to too many bytes or members.
 
-
-def most_bytes(path: Path) -> int:
-    """Most bytes that an archive may unpack to."""
-    return max(FREE_BYTES, MAX_RATIO * path.stat().st_size)
-
-
-def fills_the_disk(path: Path, found: str) -> DataError:
-    """The error for an archive that would grow beyond all measure."""
-    return DataError(
-        f"{path}: expected an archive of images, found one that would fill the disk: {found}. Do "
-        "not use it; obtain the dataset from another place."
-    )
+    Raises:
+        DataError: it would fill the disk.
+    """
+    most = max(FREE_BYTES, MAX_RATIO * path.stat().st_size)
+    if members > MAX_MEMBERS or total > most:
+        raise DataError(
+            f"{path}: expected an archive of images, found one that would fill the disk: "
+            f"{members:,} members that unpack to {total:,} bytes (at most {MAX_MEMBERS:,} and "
+            f"{most:,}). Do not use it; obtain the dataset from another place."
+        )
 
 
 def with_slashes(member: zipfile.ZipInfo) -> str:

@@ -15,10 +15,10 @@ import pytest
 from fer.core import labels
 from fer.core.errors import DataError
 from fer.data.audit.appearance import LOOKS, measure
-from fer.data.audit.integrity import count_classes, inspect
+from fer.data.audit.integrity import inspect
 from fer.data.audit.reference import Reference, cells_of, load_reference, match, pair_alike
 from fer.data.audit.splits_compared import between_splits
-from fer.data.audit.verdict import ALTERED, REFERENCE, UNKNOWN, Verdict, judge
+from fer.data.audit.verdict import ALTERED, REFERENCE, UNKNOWN, Verdict, count_classes, judge
 from fer.data.manifest import Entry, pixel_hash
 from fer.data.readers.base import SPLITS, Finding
 from tests.conftest import decode, to_jpeg

@@ -146,11 +146,6 @@ def test_aligned_faces_have_their_eyes_in_one_place_and_loose_ones_do_not() -> N
     assert 2 * spread(STYLE_B) < spread(STYLE_A)
 
 
-def test_an_unknown_emotion_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"expected one of angry.*found 'bored'.*Use"):
-        draw_face("bored", STYLE_A, np.random.default_rng(0))
-
-
 # --- action units ----------------------------------------------------------------------------
 
 
@@ -321,7 +316,7 @@ def test_an_image_does_not_depend_on_how_many_others_are_drawn(tree: Path, tmp_p
 @pytest.mark.parametrize(
     ("name", "sizes", "message"),
     [
-        ("synthetic_c", SIZES, r"expected .*synthetic_a, synthetic_b.*found 'synthetic_c'.*Choose"),
+        ("synthetic_c", SIZES, r"expected one of synthetic_a, synthetic_b, found 'synthetic_c'"),
         (
             "synthetic_a",
             {**SIZES, "val": 6},

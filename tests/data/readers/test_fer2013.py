@@ -159,20 +159,16 @@ def test_a_row_with_a_missing_pixel_is_named(tmp_path: Path, rows: list[Row]) ->
     check_refused(tmp_path, path, r"fer2013.csv.*row 4: expected 2,304 pixels.*found 2,303")
 
 
-def test_a_pixel_of_300_is_named(tmp_path: Path, rows: list[Row]) -> None:
-    first = f"0,{rows[0][2].ravel()[0]} "
-    path = broken_table(tmp_path, rows, (2, first, "0,300 "))
-    check_refused(tmp_path, path, r"row 2: .*0 to 255, found '300' at position 1")
-
-
 def test_an_emotion_of_9_is_named(tmp_path: Path, rows: list[Row]) -> None:
     path = broken_table(tmp_path, rows, (3, "0,", "9,"))
-    check_refused(tmp_path, path, r"row 3: expected an emotion from 0 to 6, found '9'")
+    check_refused(
+        tmp_path, path, r"expected emotions from 0 to 6, found '9' .* first: fer2013.csv row 3"
+    )
 
 
 def test_an_unknown_usage_is_named(tmp_path: Path, rows: list[Row]) -> None:
     path = broken_table(tmp_path, rows, (2, "Training", "Secret"))
-    check_refused(tmp_path, path, r"row 2: expected a usage.*found 'Secret'")
+    check_refused(tmp_path, path, r"row 2: expected 3 cells, with a usage.*found 3 and 'Secret'")
 
 
 def test_a_table_without_its_columns_is_refused(tmp_path: Path) -> None:
@@ -201,7 +197,7 @@ def test_a_member_that_leaves_the_target_is_refused(
 def test_two_copies_in_one_are_refused(tmp_path: Path, rows: list[Row]) -> None:
     write_folder(tmp_path / "raw", rows)
     write_folder(tmp_path / "raw" / "backup", rows)
-    check_refused(tmp_path, tmp_path / "raw", r"one copy of FER2013.*'\.', 'backup'")
+    check_refused(tmp_path, tmp_path / "raw", r"one copy of FER2013.*2 places: \., backup")
 
 
 def test_a_member_that_stands_twice_is_refused(tmp_path: Path, rows: list[Row]) -> None:
@@ -223,11 +219,11 @@ def test_a_damaged_member_is_named(tmp_path: Path, rows: list[Row]) -> None:
     check_refused(tmp_path, path, r"readable member 'train/angry/Training_0.png'")
 
 
-@pytest.mark.parametrize("word", ["+5", "1_0", "-1", "1.5", "x", "\u0663", "9" * 5000])
+@pytest.mark.parametrize("word", ["300", "+5", "1_0", "-1", "1.5", "x", "\u0663", "9" * 5000])
 def test_only_plain_numbers_are_pixels(tmp_path: Path, rows: list[Row], word: str) -> None:
     first = f"0,{rows[0][2].ravel()[0]} "
     path = broken_table(tmp_path, rows, (2, first, f"0,{word} "))
-    check_refused(tmp_path, path, r"row 2: .*0 to 255, found .* at position 1")
+    check_refused(tmp_path, path, r"row 2: .*0 to 255, found 2,304 and '.*'")
 
 
 def test_a_table_with_a_header_alone_is_refused(tmp_path: Path) -> None:
@@ -267,7 +263,7 @@ def test_an_eighth_class_is_named(tmp_path: Path, rows: list[Row]) -> None:
     folder = write_folder(tmp_path / "raw", rows)
     (folder / "train" / "contempt").mkdir()
     Image.fromarray(np.zeros((48, 48), np.uint8)).save(folder / "train/contempt/Training_9.png")
-    check_refused(tmp_path, folder, r"Unknown emotion 'contempt'")
+    check_refused(tmp_path, folder, r"found 'contempt' .*the first: train/contempt/Training_9.png")
 
 
 def test_files_without_usage_among_others_keep_their_folders_split_and_are_reported(
@@ -280,7 +276,7 @@ def test_files_without_usage_among_others_keep_their_folders_split_and_are_repor
     assert [entry.split for entry in prepared.entries if entry.id == "17"] == ["train"]
     counts = Counter(entry.split for entry in prepared.entries)
     assert counts == {"train": 29, "val": 14, "test": 14}  # the others as their names say
-    assert "1 of the file names carry no usage" in prepared.integrity["warnings"][0]
+    assert "1 of 57 file names carry no usage" in prepared.integrity["warnings"][0]
     assert prepared.integrity["official_protocol"] is False
 
 
@@ -334,7 +330,7 @@ def test_emotions_beyond_the_seven_are_left_out_where_that_is_asked_for(
 ) -> None:
     path = write_table(tmp_path / "ck.csv", rows)
     path.write_text(path.read_text() + "7," + " ".join(["9"] * 2304) + ",Training\n")
-    check_refused(tmp_path, path, r"row 58: .*found '7'.*dataset.drop_unknown=true")
+    check_refused(tmp_path, path, r"found '7' .*row 58\. .*dataset.drop_unknown=true")
     prepared = prepare_fer(tmp_path / "d", path, drop_unknown=True)
     assert len(prepared.entries) == len(rows)
     assert prepared.integrity["excluded"] == {"their class '7' is not one of the seven emotions": 1}

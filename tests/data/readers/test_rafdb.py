@@ -162,9 +162,6 @@ def test_several_copies_are_not_chosen_from(tmp_path: Path) -> None:
     write_rafdb(tmp_path / "two", mirror=True)
     with pytest.raises(DataError, match=r"expected one copy .*found 2: one, two\. Pass"):
         listed(tmp_path)
-    write_rafdb(tmp_path / "one", mirror=True)
-    with pytest.raises(DataError, match=r"found both layouts.*Move one"):
-        listed(tmp_path / "one")
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -283,9 +280,9 @@ def test_a_gray_photograph_is_read_as_colour(originals: Path) -> None:
 @pytest.mark.parametrize(
     ("box", "message"),
     [
-        ("90 10 120 40", r"expected a box in the picture of 80 x 60 pixels, found one outside"),
-        ("20 -40 50 0", r"outside it: 20 -40 50 0"),
-        ("-1e6 10 50 40", r"expected a box of at most 7,071 pixels"),
+        ("90 10 120 40", r"expected a box in the picture of 80 x 60 pixels, .*found 90 10 120 40"),
+        ("20 -40 50 0", r"found 20 -40 50 0"),
+        ("-1e6 10 50 40", r"expected a box .* at most 7,071 pixels"),
     ],
 )
 def test_a_box_that_does_not_fit_its_picture_is_named(
@@ -296,24 +293,19 @@ def test_a_box_that_does_not_fit_its_picture_is_named(
 
 
 @pytest.mark.parametrize(
-    ("box", "message"),
+    "box",
     [
-        (b"20 10 20 40", r"x1 < x2 and y1 < y2, found an empty one: 20 10 20 40"),
-        (b"50 10 20 40", r"found an empty one"),
-        (b"20 10 nan 40", r"expected coordinates in pixels, found 'nan'"),
-        (b"20 10 inf 40", r"expected coordinates in pixels, found 'inf'"),
-        (b"20 10 x 40", r"expected coordinates in pixels, found 'x'"),
-        (b"20,5 10 50 40", r"expected coordinates in pixels, found '20,5'"),
-        (b"20 10 50", r"expected four numbers \(x1 y1 x2 y2\), found 3"),
-        (b"20 10 50 40 1", r"expected four numbers .*, found 5"),
-        (b"", r"expected four numbers .*, found 0"),
-        (b"\xff\xfe2\x000\x00", r"as UTF-8 text, found another encoding"),
+        *("20 10 20 40", "50 10 20 40", "20 10 nan 40", "20 10 inf 40", "20 10 x 40"),
+        *("20,5 10 50 40", "20 10 50", "20 10 50 40 1", ""),
     ],
 )
-def test_a_file_that_holds_no_box_is_named(tmp_path: Path, box: bytes, message: str) -> None:
+def test_a_file_that_holds_no_box_is_named(tmp_path: Path, box: str) -> None:
     raw = write_rafdb(tmp_path / "raw", 2, original=True)
-    write_file(raw / BOXES / f"{FIRST}_boundingbox.txt", box)
-    with pytest.raises(DataError, match=rf"{FIRST}_boundingbox\.txt: .*{message}"):
+    path = write_file(raw / BOXES / f"{FIRST}_boundingbox.txt", box.encode())
+    with pytest.raises(DataError, match=rf"{path.name}: expected a bounding box .* found '{box}'"):
+        listed(raw)
+    path.write_bytes(b"\xff\xfe2\x000\x00")
+    with pytest.raises(DataError, match=rf"{path.name}: .* as UTF-8 text, found another encoding"):
         listed(raw)
 
 
@@ -322,7 +314,7 @@ def test_a_box_outside_can_be_left_out_on_request(tmp_path: Path) -> None:
     write_file(raw / BOXES / f"{FIRST}_boundingbox.txt", b"900 900 910 910")
     prepared = prepare_rafdb(tmp_path / "d", raw, undecodable="drop")
     assert len(prepared.entries) == 69
-    assert "outside" in prepared.integrity["undecodable"][0]["error"]
+    assert "expected a box in the picture" in prepared.integrity["undecodable"][0]["error"]
 
 
 def test_a_changed_box_makes_a_new_preparation(tmp_path: Path) -> None:
@@ -431,8 +423,11 @@ def test_eyes_that_cannot_be_are_named(originals: Path, eyes: str) -> None:
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
-        (lambda path: path.unlink(), r"found no train_00001_manu_attri\.txt\. Unpack manual\.zip"),
-        (lambda path: path.write_text("1 2\n"), r"expected 13 numbers .*, found 2"),
+        (lambda path: path.unlink(), r"found no train_00001_manu_attri .*Unpack manual\.zip"),
+        (
+            lambda path: path.write_text("1 2\n"),
+            r"expected x and y of five landmarks .*, found '1 2'",
+        ),
     ],
     ids=["missing", "malformed"],
 )
@@ -490,25 +485,19 @@ def test_without_annotations_attributes_are_empty_and_nothing_is_warned_of(
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("1 1 2 1 1 2 1 3 2 3 3 0 0", r"a code from 0 to 2 for gender, found '3'"),
-        ("1 1 2 1 1 2 1 3 2 3 0 3 0", r"a code from 0 to 2 for race, found '3'"),
-        ("1 1 2 1 1 2 1 3 2 3 0 0 5", r"a code from 0 to 4 for age, found '5'"),
-        ("1 1 2 1 1 2 1 3 2 3 0 0", r"expected 13 numbers .*found 12"),
-        ("1 1 2 1 1 2 1 3 2 x 0 0 0", r"expected coordinates in pixels, found 'x'"),
-    ],
+    "codes", ["3 3 0 0", "3 0 3 0", "3 0 0 5", "3 0 0 0.5", "3 0 0", "x 0 0 0"]
 )
-def test_malformed_attributes_are_left_empty_and_reported(
-    tmp_path: Path, content: str, message: str
-) -> None:
+def test_malformed_attributes_are_left_empty_and_reported(tmp_path: Path, codes: str) -> None:
     raw = write_rafdb(tmp_path / "raw", 2, original=True)
+    content = f"1 1 2 1 1 2 1 3 2 {codes}"
     write_file(raw / MANUAL / f"{FIRST}_manu_attri.txt", content.encode())
     dataset = listed(raw)
     (warning,) = dataset.warnings
-    assert warning.startswith("1 of 28 files in Annotation/manual/ were not used")
-    with pytest.raises(AssertionError, match=message):
-        raise AssertionError(warning)
+    assert warning.startswith("1 of 28 images have no file in Annotation/manual/ that can be used")
+    assert (
+        f"a code each for gender (0 to 2), race (0 to 2), age (0 to 4), found '{content}'"
+        in warning
+    )
     empty = [record.id for record in dataset.records if not record.age]
     assert empty == [FIRST]
 
@@ -519,22 +508,22 @@ def test_malformed_attributes_are_left_empty_and_reported(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("train_00099.jpg 3", r"expected the image .*train_00099_aligned.jpg, found no such file"),
         (
             "train_00001.jpg 1",
             r"expected each image once, found 'train_00001' again: 'surprise' here, 'surprise' "
-            r"in line 1",
+            r"in .*line 1",
         ),
-        ("train_00001.jpg 5", r".* again: 'sad' here, 'surprise' in line 1\. Remove one"),
-        ("train_00001.jpg", r"expected an image name and a label"),
-        ("train_00001 copy.jpg 3", r"expected an image name and a label"),
-        ("train_00099.jpg 0", r"expected a label from 1 to 7, found '0'\. Correct"),
-        ("train_00099.jpg 8", r"expected a label from 1 to 7, found '8'\. RAF-DB's compound set"),
-        ("train_00099.jpg happy", r"expected a label from 1 to 7, found 'happy'"),
-        ("train_00099.jpg 1.0", r"expected a label from 1 to 7, found '1\.0'"),
-        ("face_1.jpg 3", r".* starts with train_ or test_, found 'face_1'"),
-        ("../train_00001.jpg 3", r"expected the name of an image file"),
-        ("train_00001 3", r"expected the name of an image file"),
+        ("train_00001.jpg 5", r".* again: 'sad' here, 'surprise' in .*line 1\. Remove one"),
+        ("train_00001.jpg", r"expected the name of an image .* and a label .*jpg' and ''"),
+        ("train_00001 copy.jpg 3", r".* and a label .*found 'train_00001' and 'copy.jpg 3'"),
+        ("train_00099.jpg 0", r".* a label from 1 to 7, found .* '0'\. Correct"),
+        ("train_00099.jpg 8", r".* a label from 1 to 7, found .* '8'\. .*RAF-DB's compound set"),
+        ("train_00099.jpg happy", r".* a label from 1 to 7, found .* 'happy'"),
+        ("train_00099.jpg 1.0", r".* a label from 1 to 7, found .* '1\.0'"),
+        ("face_1.jpg 3", r".* starts with train_ or test_ .*, found 'face_1"),
+        ("train.jpg 3", r".* starts with train_ or test_ .*, found 'train.jpg"),
+        ("../train_00001.jpg 3", r"expected the name of an image"),
+        ("train_00001 3", r"expected the name of an image"),
     ],
 )
 def test_a_wrong_line_of_the_label_list_is_named(tmp_path: Path, line: str, message: str) -> None:
@@ -596,13 +585,19 @@ def remove(raw: Path, folder: str, keep: int) -> None:
 @pytest.mark.parametrize(
     ("form", "folder", "keep", "options", "message"),
     [
-        ("aligned", "Image/aligned", 3, {}, r"25 of 28 listed images are missing.*aligned\.zip"),
-        ("aligned", "Image/aligned", 0, {}, r"found none \(but aligned\.zip beside it\)\. Unpack"),
-        ("original", "Image/original", 3, {}, r"25 of 28 listed images .*Unpack original\.zip"),
-        ("original", BOXES, 3, {}, r"25 of 28 files are missing\) \(but boundingbox\.zip beside"),
+        ("aligned", "Image/aligned", 3, {}, r"25 of 28 files are missing.*aligned\.zip"),
+        ("aligned", "Image/aligned", 0, {}, r"found none\. Unpack aligned\.zip there"),
+        (
+            "original",
+            "Image/original",
+            3,
+            {},
+            r"25 of 28 files .*Unpack original\.zip.* or remove the line",
+        ),
+        ("original", BOXES, 3, {}, r"25 of 28 files are missing\)\. Unpack boundingbox"),
         ("original", BOXES, 0, {}, r"28 of 28 files are missing.*images=aligned"),
         ("original", MANUAL, 3, {"align_eyes": True}, r"25 of 28 files .*align_eyes=false"),
-        ("original", MANUAL, 0, {"align_eyes": True}, r"28 of 28 files .*\(but manual\.zip"),
+        ("original", MANUAL, 0, {"align_eyes": True}, r"28 of 28 files .*manual\.zip"),
         ("aligned", "Image/aligned", 0, {"images": "aligned"}, r"expected a folder of images"),
     ],
 )
@@ -618,8 +613,8 @@ def test_a_copy_that_was_unpacked_in_part_is_refused(
 @pytest.mark.parametrize(
     ("form", "images", "message"),
     [
-        ("original", "aligned", r"Image/aligned: .*found none.*images=original"),
-        ("aligned", "original", r"Image/original: .*found none.*images=aligned"),
+        ("original", "aligned", r"Image/aligned: .*found none.*images=auto"),
+        ("aligned", "original", r"Image/original: .*found none.*images=auto"),
     ],
 )
 def test_images_that_are_not_there_are_not_replaced_by_others(
@@ -633,7 +628,7 @@ def test_images_that_are_not_there_are_not_replaced_by_others(
 def test_an_empty_folder_of_images_is_refused(tmp_path: Path) -> None:
     raw = write_rafdb(tmp_path / "raw", 2, original=True)
     (raw / "Image/aligned").mkdir()
-    with pytest.raises(DataError, match=r"aligned: expected images .*found an empty folder"):
+    with pytest.raises(DataError, match=r"aligned: expected a file for each image.*\(28 of 28"):
         listed(raw)
 
 
@@ -647,10 +642,14 @@ def test_aligned_images_are_taken_where_both_are_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("form", "options", "message"),
     [
-        ("mirror", {"images": "original"}, r"images: expected auto or aligned .*found 'original'"),
-        ("mirror", {"align_eyes": True}, r"align_eyes: expected original images to align.*mirror"),
+        ("mirror", {"images": "original"}, r"expected a folder of images, found none.*images=auto"),
+        ("mirror", {"align_eyes": True}, r"align_eyes: expected original images to align"),
         ("aligned", {"align_eyes": True}, r"align_eyes: expected original images to align"),
-        ("aligned", {"align_eyes": True, "images": "aligned"}, r"found the authors' aligned"),
+        (
+            "aligned",
+            {"align_eyes": True, "images": "aligned"},
+            r"align_eyes: .* read for its aligned",
+        ),
         ("aligned", {"images": "originals"}, r"expected one of auto, aligned, original, found"),
         ("aligned", {"margin": -0.1}, r"margin: expected a share .* from 0 to 1, found -0\.1"),
         ("aligned", {"margin": float("nan")}, r"margin: expected a share .*, found nan"),
@@ -660,7 +659,7 @@ def test_options_that_cannot_be_followed_are_refused(
     tmp_path: Path, form: str, options: dict[str, object], message: str
 ) -> None:
     raw = write_rafdb(tmp_path / "raw", 2, **FORMS[form])
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, DataError), match=message):
         listed(raw, **options)
 
 
@@ -675,7 +674,7 @@ def test_a_folder_that_is_no_rafdb_is_answered_with_both_layouts(tmp_path: Path)
 
 def test_a_file_instead_of_a_folder_is_refused(tmp_path: Path) -> None:
     raw = write_rafdb(tmp_path / "raw", 2)
-    with pytest.raises(DataError, match=r"expected the unpacked folder of RAF-DB, found a file"):
+    with pytest.raises(DataError, match=r"expected a folder with RAF-DB.*Found a file"):
         listed(raw / LIST_FILE)
 
 
@@ -703,18 +702,20 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, form: str) -> Non
 def test_an_image_in_two_class_folders_is_refused(tmp_path: Path) -> None:
     raw = write_rafdb(tmp_path / "raw", mirror=True)
     Image.new("RGB", (20, 20)).save(raw / "DATASET/train/7/train_00001_aligned.jpg")
-    with pytest.raises(DataError, match=r"found 'train_00001' in two .*/1/.*/7/.*Remove one"):
+    with pytest.raises(
+        DataError, match=r"/7/.* found 'train_00001' again: 'neutral' here, 'surprise' in .*/1/"
+    ):
         prepare_rafdb(tmp_path / "d", raw)
 
 
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        ("train/0/train_9_aligned.jpg", r"train/0: folder: expected a label from 1 to 7, found"),
-        ("train/8/train_9_aligned.jpg", r"train/8: folder: expected a label from 1 to 7"),
-        ("test/happy/test_9_aligned.jpg", r"found 'happy'\. .*dataset=folder"),
-        ("train/1/0001.jpg", r"starts with train_ or test_, found '0001\.jpg'\. .*dataset=folder"),
-        ("train/1/test_9_aligned.jpg", r"expected an image of 'train' .*found one of 'test'"),
+        ("train/0/train_9_aligned.jpg", r"a label from 1 to 7, found .* '0'"),
+        ("train/8/train_9_aligned.jpg", r"a label from 1 to 7, found .* '8'"),
+        ("test/happy/test_9_aligned.jpg", r"'happy'\. .*dataset=folder"),
+        ("train/1/0001.jpg", r"starts with train_ .*, found '0001\.jpg' .*dataset=folder"),
+        ("train/1/test_9_aligned.jpg", r"starts with train_ .*, found 'test_9_aligned.jpg'"),
     ],
 )
 def test_an_image_at_a_wrong_place_of_the_mirror_is_named(
@@ -722,15 +723,15 @@ def test_an_image_at_a_wrong_place_of_the_mirror_is_named(
 ) -> None:
     raw = write_rafdb(tmp_path / "raw", 2, mirror=True)
     write_file(raw / "DATASET" / place, to_png(pattern(20, 20)))
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=rf"{place}: expected .*{message}"):
         listed(raw)
 
 
 def test_the_advice_for_renamed_files_is_one_that_hydra_reads() -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    text = rafdb.RENAMED.split("'")[1]
-    value = OverridesParser.create().parse_override(text).value()
+    text = rafdb.CORRECT.split("'dataset")[1].split("'")[0]
+    value = OverridesParser.create().parse_override(f"dataset{text}").value()
     assert isinstance(value, dict)
     assert {str(code): emotion for code, emotion in value.items()} == rafdb.CODES
 
@@ -753,7 +754,7 @@ def test_a_mirror_without_one_of_its_halves_is_refused(
 ) -> None:
     raw = write_rafdb(tmp_path / "raw", 2, mirror=True)
     (raw / "DATASET" / split).rename(tmp_path / "gone")
-    with pytest.raises(DataError, match=rf"expected the folders train and test .*found no {split}"):
+    with pytest.raises(DataError, match=r"expected a folder with RAF-DB.*train/<1..7>/ and"):
         listed(raw / "DATASET" if inside else raw)
 
 
@@ -768,7 +769,7 @@ def test_the_tables_may_be_missing_or_lie_in_the_folder(tmp_path: Path) -> None:
     assert not dataset.warnings
     edit(raw / "DATASET" / "train_labels.csv", lambda text: text.replace(",1", ",2"))
     for place in (raw, raw / "DATASET"):
-        with pytest.raises(DataError, match=r"expected 'surprise'.*found 'fear'"):
+        with pytest.raises(DataError, match=r"found 'train_00001_aligned' .*'1' in the folders"):
             listed(place)
     (raw / "DATASET" / "train_labels.csv").unlink()
     assert listed(raw).form == "mirror's tree, aligned images"
@@ -795,23 +796,25 @@ def test_how_a_table_was_saved_does_not_matter(tmp_path: Path) -> None:
     [
         (
             lambda t: t.replace("train_00001_aligned.jpg,1", "train_00001_aligned.jpg,5"),
-            r"row 2: expected 'surprise', as the folder of .*/1/train_00001_aligned\.jpg says, "
-            r"found 'sad' \(label 5\)",
+            r"expected the images and labels of the folders, found "
+            r"'train_00001_aligned' with the label '1' in the folders alone \(the first of 2 diff",
         ),
-        (lambda t: t + "train_00099_aligned.jpg,1\n", r"row 16: .*no file for 'train_00099"),
-        (lambda t: t + "test_0001_aligned.jpg,1\n", r"row 16: .*no file for 'test_0001"),
-        (lambda t: t + "train_00001_aligned.jpg,1\n", r"row 16: expected each image once.*row 2"),
-        (lambda t: t.replace(",1", ",8"), r"row 2: expected a label from 1 to 7, found '8'"),
-        (lambda t: t.replace(",1", ",0"), r"row 2: expected a label from 1 to 7, found '0'"),
-        (lambda t: t.replace(",1", ","), r"row 2: expected an image and a label, .* and ''"),
+        (lambda t: t + "train_00099_aligned.jpg,1\n", r".*'train_00099_.* in the table alone"),
+        (lambda t: t + "test_0001_aligned.jpg,1\n", r".*'test_0001_.* in the table alone"),
+        (
+            lambda t: t + "train_00001_aligned.jpg,3\n",
+            r".* '3' in the table alone \(the first of 1 ",
+        ),
+        (lambda t: t.replace(",1", ",8"), r".*\(the first of 4 differences"),
+        (lambda t: t.replace(",1", ","), r"row 2: expected an image, a label.*, ''"),
         (lambda t: t.replace(",1", ""), r"row 2: expected 2 cells .*, found 1"),
         (lambda t: t.replace("image,label", "file,emotion"), r".*found 'file,emotion'\. Name them"),
         (lambda t: "", r"expected the columns image and label .*, found ''"),
         (
             lambda t: t.replace("train_00001_aligned.jpg,1\n", ""),
-            r"expected a row for each image, found none for DATASET/train/1/train_00001_aligned",
+            r".* in the folders alone \(the first of 1 ",
         ),
-        (lambda t: "image,label\n", r".*\(14 of 14 images have none\)"),
+        (lambda t: "image,label\n", r".*'train_00001_aligned' .* folders alone .*of 14 diff"),
         (lambda t: t + "x" * 200_000, r"row 16: expected cells separated by ',', found: field"),
     ],
 )
@@ -872,7 +875,7 @@ def test_labels_that_count_from_0_are_read_where_that_is_said(tmp_path: Path, mi
         )
     for folder in sorted(raw.glob("DATASET/*/*")):
         folder.rename(folder.with_name(str(int(folder.name) - 1)))
-    with pytest.raises(DataError, match=r"from 1 to 7, found '0'.*dataset.reader.codes_from=0"):
+    with pytest.raises(DataError, match=r"from 1 to 7, found .* '0'.*dataset.reader.codes_from=0"):
         RAFDBReader().list(raw)
     found = RAFDBReader(codes_from=0).list(raw).records
     assert [(r.id, r.emotion, r.split) for r in found] == plain
