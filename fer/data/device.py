@@ -7,6 +7,7 @@ albumentations transforms. The distribution is the same, the random numbers are 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from fer.data.dataset import (
     identity_collate,
     own_generator,
 )
+
+log = logging.getLogger(__name__)
 
 
 class Images:
@@ -162,6 +165,17 @@ def translate(transform: Any) -> Operation:
                 "loader.on_device=false."
             )
     return functools.partial(OPERATIONS[kind], transform)
+
+
+def are_known(transforms: Sequence[Any]) -> bool:
+    """True if the device has an operation for each transform."""
+    try:
+        for transform in transforms:
+            translate(transform)
+    except ConfigError as error:
+        log.info("Images are augmented on the CPU: %s", error)
+        return False
+    return True
 
 
 def flip(transform: Any, images: Images) -> None:

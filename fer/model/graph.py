@@ -97,8 +97,28 @@ class GraphedSteps:
             self.optimizer.zero_grad(set_to_none=True)  # the graph has gradients of its own
             with torch.cuda.graph(self.graph):
                 self._step()
+            kept.restore()
+            self._check(kept)
         finally:
             kept.restore()
+
+    def _check(self, kept: Kept) -> None:
+        """Refuse a graph whose first step is not like a plain one, but for another dropout."""
+        found = []
+        for step in (self._step, self.graph.replay):
+            self.optimizer.zero_grad(set_to_none=True)
+            self.place.zero_()
+            step()
+            moved = max(float((own - before).abs().max()) for own, before in kept.values)
+            found.append((float(self.losses[0]), moved))
+            kept.restore()
+        (loss, moved), (other, also) = found
+        # Not: the difference is too large. A number that is not finite compares with nothing.
+        if not (abs(loss - other) <= 0.5 * abs(loss) + 0.1 and 0.1 * moved <= also <= 10 * moved):
+            raise RuntimeError(
+                f"a replayed step had the loss {other:.3g} and moved weights by up to {also:.3g}, "
+                f"a plain one {loss:.3g} and {moved:.3g}"
+            )
 
     def _step(self) -> None:
         module, chosen = self.module, self.places == self.place
