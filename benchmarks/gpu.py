@@ -29,8 +29,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import lightning
 import lightning.pytorch as pl
 import torch
+from torch.utils.data import DataLoader
 
 from fer import EmotionModule, SharedCNN
 from fer.core.hardware import find_device
@@ -47,9 +49,11 @@ WAYS = {
     "single": ("+trainer.max_steps=1000000",),
 }
 """Ways to take training steps, and the options of train.py for them."""
-TINY = ("dataset=synthetic_a", "dataset.train=700", "dataset.val=70", "dataset.test=70",
-        "model=shared_cnn_small", "model.widths=[4,8]", "loader.on_device=true", "loader.chunk=4",
-        "metrics.resamples=100")  # fmt: skip
+TINY = (
+    *("dataset=synthetic_a", "dataset.generator.train=700", "dataset.generator.val=70"),
+    *("dataset.generator.test=70", "model=shared_cnn_small", "model.widths=[4,8]"),
+    *("loader.on_device=true", "loader.chunk=4", "metrics.resamples=100"),
+)
 
 
 class Chunks(pl.LightningDataModule):
@@ -71,10 +75,11 @@ class Chunks(pl.LightningDataModule):
         """Optimizer steps."""
         return self.repeats * self.steps
 
-    def train_dataloader(self) -> list[Any]:
+    def train_dataloader(self) -> DataLoader[Any]:
         """Chunks, or their batches."""
-        parts = list(zip(self.images.split(BATCH), self.target.split(BATCH), strict=True))
-        return ([(self.images, self.target)] if self.in_chunks else parts) * self.repeats
+        parts: Any = list(zip(self.images.split(BATCH), self.target.split(BATCH), strict=True))
+        parts = [(self.images, self.target)] if self.in_chunks else parts
+        return DataLoader(parts * self.repeats, batch_size=None)
 
 
 class Losses(pl.Callback):
@@ -192,7 +197,7 @@ def main() -> None:
         "commit": subprocess.run(["git", "-C", str(TRAIN.parent), "rev-parse", "--short", "HEAD"],
                                  capture_output=True, text=True).stdout.strip(),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else device.type,
-        "versions": {"torch": torch.__version__, "lightning": pl.__version__,
+        "versions": {"torch": torch.__version__, "lightning": lightning.__version__,
                      "cuda": torch.version.cuda},
         "options": options,
     }  # fmt: skip
