@@ -59,6 +59,10 @@ NAME: Check = (
     lambda value: isinstance(value, str) and re.fullmatch(r"\w[\w .-]*", value) is not None,
 )
 SWITCH: Check = ("true or false", lambda value: isinstance(value, bool))
+SWITCH_OR_AUTO: Check = (
+    "auto, true or false",
+    lambda value: value == "auto" or isinstance(value, bool),
+)
 GROUP: Check = ("a choice with its options", lambda value: isinstance(value, Mapping))
 PATH: Check = (
     "a path",

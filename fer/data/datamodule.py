@@ -35,6 +35,7 @@ from fer.data.dataset import (
     load_images,
     own_generator,
 )
+from fer.data.device import DeviceDataset, DeviceLoader
 from fer.data.download import downloader
 from fer.data.manifest import ATTRIBUTES, Entry
 from fer.data.preparation import Generator, Preparation
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 
 OPTIONS = ("undecodable", "leaks", "blank", "conflicts", "accept_altered")
 """Options that decide which images a dataset has."""
+CHUNK = 32
+"""Batches that are augmented at once on a device."""
 WORDS = {"val": "validation", "test": "test"}
 
 
@@ -83,6 +86,8 @@ class EmotionDataModule(LightningDataModule):
         eval_batch_size: images per step of validation, test and prediction.
         num_workers: processes that augment; 0 does it in the training process.
         on_device: keep training images there and augment whole batches there; None for the CPU.
+        chunk: batches that are augmented at once on a device, of which :class:`EmotionModule` takes
+            the steps at once; None: 32, or those of an epoch.
         seed: of shuffling and augmentation.
 
     Raises:
@@ -126,6 +131,7 @@ class EmotionDataModule(LightningDataModule):
         eval_batch_size: int = 32,
         num_workers: int = 0,
         on_device: torch.device | None = None,
+        chunk: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -147,6 +153,7 @@ class EmotionDataModule(LightningDataModule):
             ("loader.batch_size", batch_size, whole(1)),
             ("loader.eval_batch_size", eval_batch_size, whole(1)),
             ("loader.num_workers", num_workers, whole(0)),
+            ("loader.chunk", 1 if chunk is None else chunk, whole(1)),
             ("seed", seed, SEED),
         ):
             check_value(key, value, rule)
@@ -163,6 +170,7 @@ class EmotionDataModule(LightningDataModule):
         self.transforms = transforms if isinstance(transforms, str) else list(transforms)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.num_workers, self.on_device, self.seed = num_workers, on_device, seed
+        self.chunk, self.in_chunks = chunk, False
         self.prepared: Prepared
         self.left_out: dict[str, dict[str, int]] = {}
         """Reasons for which images are left out, in words, with the number of each split."""
@@ -216,8 +224,6 @@ class EmotionDataModule(LightningDataModule):
     def _augment(self, transforms: Sequence[Any]) -> None:
         """Training images are augmented from now on, on the device if they are kept there."""
         if self.on_device is not None:
-            from fer.data.device import DeviceDataset
-
             self.datasets["train"] = DeviceDataset(
                 self.datasets["train"], transforms, self.on_device
             )
@@ -269,16 +275,16 @@ class EmotionDataModule(LightningDataModule):
         self.check_accepted()
         dataset = self.datasets["train"]
         rank, processes = self._place()
-        batch_size = min(self.batch_size, len(dataset))
-        # On a device a batch is augmented as a whole as it is.
-        loader = TrainingLoader if self.on_device is None else DataLoader
+        batch_size = self.images_of_step()
         sampler = EpochSampler(len(dataset), self.seed, batch_size, rank, processes)
         if self.trainer is not None:
             # Workers ask for their first rows before Lightning names the epoch, which is not the
             # first in a training that goes on.
             progress: Any = self.trainer.fit_loop.epoch_progress.current
             sampler.set_epoch(progress.processed)
-        return loader(
+        if isinstance(dataset, DeviceDataset):
+            return DeviceLoader(dataset, sampler, batch_size, self._chunk(), self.in_chunks)
+        return TrainingLoader(
             dataset,
             batch_size=batch_size // processes,
             sampler=sampler,
@@ -287,6 +293,23 @@ class EmotionDataModule(LightningDataModule):
             generator=own_generator(),
             collate_fn=identity_collate,
         )
+
+    def images_of_step(self) -> int:
+        """Images of a training step, those of all processes."""
+        return min(self.batch_size, len(self.datasets["train"]))
+
+    def steps_of_epoch(self) -> int:
+        """Training steps of an epoch."""
+        return len(self.datasets["train"]) // self.images_of_step()
+
+    def _chunk(self) -> int:
+        steps = self.steps_of_epoch()
+        if self.chunk is not None and self.chunk > steps:
+            raise ConfigError(
+                f"loader.chunk: expected at most the {steps} steps of an epoch, found "
+                f"{self.chunk}. Lower it, or leave it out."
+            )
+        return self.chunk or min(CHUNK, steps)
 
     def _place(self) -> tuple[int, int]:
         """Rank of this process, and the number of processes that train.
@@ -311,7 +334,7 @@ class EmotionDataModule(LightningDataModule):
         Raises:
             ConfigError: there are too few images, or the batch does not divide.
         """
-        batch = min(self.batch_size, len(self.datasets["train"]))
+        batch = self.images_of_step()
         if batch % processes:
             raise ConfigError(
                 f"loader.batch_size: expected a multiple of trainer.devices={processes}, which "

@@ -184,11 +184,15 @@ class EpochSampler(Sampler[Draw]):
         batches, _, share = self.shape
         return batches * share
 
-    def __iter__(self) -> Iterator[Draw]:
-        epoch = self.epoch  # held fast: the next one may be set while this one is drawn
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.size)
+    def rows(self) -> np.ndarray:
+        """This process's rows of the epoch in order, ``(n,)`` int64."""
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
         full = order[: np.prod(self.shape)].reshape(self.shape)
-        return map(Draw, full[:, self.rank].ravel().tolist(), itertools.repeat(epoch))
+        return full[:, self.rank].ravel()
+
+    def __iter__(self) -> Iterator[Draw]:
+        # The epoch is held fast: the next one may be set while this one is drawn.
+        return map(Draw, self.rows().tolist(), itertools.repeat(self.epoch))
 
 
 class ShareSampler(Sampler[list[int]]):

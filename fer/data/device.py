@@ -7,22 +7,60 @@ albumentations transforms. The distribution is the same, the random numbers are 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
 from fer.core.errors import ConfigError
-from fer.data.dataset import Batch, Draw, EmotionDataset
+from fer.data.dataset import (
+    Batch,
+    EmotionDataset,
+    EpochSampler,
+    identity_collate,
+    own_generator,
+)
 
-Operation = Callable[[torch.Tensor], torch.Tensor]
-"""Maps images ``(N, C, H, W)`` float 0–1 to such images."""
+log = logging.getLogger(__name__)
+
+
+class Images:
+    """Images while they are augmented, and the random numbers for that.
+
+    Args:
+        values: ``(N, C, H, W)`` float 0–1.
+        generator: on their device.
+    """
+
+    def __init__(self, values: torch.Tensor, generator: torch.Generator) -> None:
+        self.values = values
+        self.generator = generator
+
+    def uniform(self, limits: Sequence[float]) -> torch.Tensor:
+        """A number for each image, ``(N, 1, 1, 1)``."""
+        # Made where the images are: a copy from the CPU would wait for the step before.
+        numbers = torch.empty(len(self.values), 1, 1, 1, device=self.values.device)
+        return numbers.uniform_(*limits, generator=self.generator)
+
+    def normal(self) -> torch.Tensor:
+        """A standard normal number for each pixel."""
+        return torch.empty_like(self.values).normal_(generator=self.generator)
+
+    def replace(self, changed: torch.Tensor, p: float) -> None:
+        """Take the changed images with probability ``p`` each."""
+        self.values = torch.where(self.uniform((0, 1)) < p, changed, self.values)
+
+
+Operation = Callable[[Images], None]
+"""Changes images in place of a transform."""
 
 
 class DeviceDataset(EmotionDataset):
-    """One split as a uint8 tensor on the device, augmented a batch at a time.
+    """One split as a uint8 tensor on the device, augmented many images at a time.
 
     Args:
         dataset: the split; its own augmentation is replaced.
@@ -30,7 +68,7 @@ class DeviceDataset(EmotionDataset):
         device: where images and targets are kept.
 
     Raises:
-        ConfigError: kornia is missing, or a transform is not known here.
+        ConfigError: a transform is not known here.
     """
 
     def __init__(
@@ -42,16 +80,70 @@ class DeviceDataset(EmotionDataset):
         self.pixels = images.permute(0, 3, 1, 2)  # (N, C, H, W), channels-last in memory
         self.labels = torch.from_numpy(dataset.targets).to(device)
 
-    def __getitems__(self, items: Sequence[int | Draw]) -> Batch:
-        """A whole batch on the device, float 0–1, by random numbers of torch's stream."""
-        rows = [item.row if isinstance(item, Draw) else int(item) for item in items]
-        index = torch.tensor(rows)
-        if self.labels.is_cuda:  # without pinned memory the copy would wait for the step before
-            index = index.pin_memory().to(self.labels.device, non_blocking=True)
-        images = self.pixels[index].float() / 255
+    def augmented(self, rows: torch.Tensor, generator: torch.Generator) -> Batch:
+        """Augmented images float 0–1 and targets of some rows, all of it on the device."""
+        images = Images(self.pixels[rows].float() / 255, generator)
         for operation in self.operations:
-            images = operation(images)
-        return images, self.labels[index]
+            operation(images)
+        return images.values, self.labels[rows]
+
+
+class DeviceLoader(DataLoader[Any]):
+    """Training batches that are augmented a chunk at a time, where the images are.
+
+    The random numbers of an epoch depend on seed and epoch alone. They are the same whether the
+    loader gives chunks, of which a training step takes as many optimizer steps, or their batches.
+
+    Args:
+        dataset: kept on a device.
+        sampler: orders it.
+        batch_size: images of a batch.
+        chunk: batches that are augmented at once; the last chunk of an epoch may be smaller.
+        whole: give chunks instead of batches.
+    """
+
+    def __init__(
+        self,
+        dataset: DeviceDataset,
+        sampler: EpochSampler,
+        batch_size: int,
+        chunk: int,
+        whole: bool = False,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            collate_fn=identity_collate,
+            generator=own_generator(),
+        )
+        self.images, self.order, self.size = dataset, sampler, batch_size
+        self.chunk, self.whole = chunk, whole
+
+    @property
+    def steps_at_once(self) -> int:
+        """Training steps for which it gives images at once."""
+        return self.chunk if self.whole else 1
+
+    def __len__(self) -> int:
+        batches = len(self.order) // self.size
+        return -(-batches // self.steps_at_once)
+
+    def __iter__(self) -> Any:
+        """Images ``(N, C, H, W)`` float 0–1 and targets ``(N,)`` int64."""
+        return self._fetch()
+
+    def _fetch(self) -> Iterator[Batch]:  # runs from the first batch on, when the epoch is known
+        device = self.images.labels.device
+        seed = np.random.SeedSequence([self.order.seed, self.order.epoch, 1]).generate_state(1)
+        generator = torch.Generator(device).manual_seed(int(seed[0]))
+        rows = torch.from_numpy(self.order.rows()).to(device)
+        for part in rows.split(self.size * self.chunk):
+            images, targets = self.images.augmented(part, generator)
+            if self.whole:
+                yield images, targets
+            else:
+                yield from zip(images.split(self.size), targets.split(self.size), strict=True)
 
 
 def translate(transform: Any) -> Operation:
@@ -72,48 +164,31 @@ def translate(transform: Any) -> Operation:
                 f"augmentation: {kind} on the device expects {option}. Change it, or set "
                 "loader.on_device=false."
             )
-    if kind == "GaussianBlur":
-        import_kornia()
     return functools.partial(OPERATIONS[kind], transform)
 
 
-def import_kornia() -> Any:
-    """Import kornia's filters.
-
-    Raises:
-        ConfigError: kornia is not installed.
-    """
+def are_known(transforms: Sequence[Any]) -> bool:
+    """True if the device has an operation for each transform."""
     try:
-        import kornia.filters
-    except ImportError as error:
-        raise ConfigError(
-            "loader.on_device: expected kornia to be installed, found none. "
-            'pip install "kornia>=0.7.4", or set loader.on_device=false.'
-        ) from error
-    return kornia.filters
+        for transform in transforms:
+            translate(transform)
+    except ConfigError as error:
+        log.info("Images are augmented on the CPU: %s", error)
+        return False
+    return True
 
 
-def _uniform(images: torch.Tensor, limits: Sequence[float]) -> torch.Tensor:
-    """``(N, 1, 1, 1)``, made where the images are: a copy from the CPU would wait for the step."""
-    return torch.empty(len(images), 1, 1, 1, device=images.device).uniform_(*limits)
-
-
-def _chosen(images: torch.Tensor, p: float) -> torch.Tensor:
-    """``(N, 1, 1, 1)`` bool: each image with probability ``p``."""
-    return torch.rand(len(images), 1, 1, 1, device=images.device) < p
-
-
-def flip(transform: Any, images: torch.Tensor) -> torch.Tensor:
+def flip(transform: Any, images: Images) -> None:
     """HorizontalFlip."""
-    return torch.where(_chosen(images, transform.p), images.flip(-1), images)
+    images.replace(images.values.flip(-1), transform.p)
 
 
-def affine(transform: Any, images: torch.Tensor) -> torch.Tensor:
+def affine(transform: Any, images: Images) -> None:
     """Affine: scale, then rotation, then shift by a share of the side, about the centre."""
     share = transform.translate_percent or {"x": (0.0, 0.0), "y": (0.0, 0.0)}
-    size = images.shape[-1]
+    size = images.values.shape[-1]
     limits = (transform.rotate, *(transform.scale[k] for k in "xy"), *(share[k] for k in "xy"))
-    angle, scale_x, scale_y, x, y = (_uniform(images, own).flatten() for own in limits)
+    angle, scale_x, scale_y, x, y = (images.uniform(own).flatten() for own in limits)
     angle = torch.deg2rad(angle)
     cos, sin = angle.cos(), angle.sin()
     # Where each pixel comes from: the transform's inverse, in the coordinates of affine_grid,
@@ -123,49 +198,57 @@ def affine(transform: Any, images: torch.Tensor) -> torch.Tensor:
     back = torch.stack([to_x, to_y], dim=1)  # (N, 2, 2)
     shift = torch.stack([x, y], dim=1)[..., None] * (2 * size / (size - 1))
     theta = torch.cat([back, -(back * shift.transpose(1, 2)).sum(2, keepdim=True)], dim=2)
-    grid = functional.affine_grid(theta, list(images.shape), align_corners=True)
-    moved = functional.grid_sample(images, grid, align_corners=True)
-    return torch.where(_chosen(images, transform.p), moved, images)
+    grid = functional.affine_grid(theta, list(images.values.shape), align_corners=True)
+    images.replace(functional.grid_sample(images.values, grid, align_corners=True), transform.p)
 
 
-def light(transform: Any, images: torch.Tensor) -> torch.Tensor:
+def light(transform: Any, images: Images) -> None:
     """RandomBrightnessContrast: contrast times the image, plus brightness, cut off at 0 and 1."""
-    contrast = 1 + _uniform(images, transform.contrast_limit)
-    brightness = _uniform(images, transform.brightness_limit)
-    lit = (images * contrast + brightness).clamp(0, 1)
-    return torch.where(_chosen(images, transform.p), lit, images)
+    contrast = 1 + images.uniform(transform.contrast_limit)
+    brightness = images.uniform(transform.brightness_limit)
+    images.replace((images.values * contrast + brightness).clamp(0, 1), transform.p)
 
 
-def blur(transform: Any, images: torch.Tensor) -> torch.Tensor:
-    """GaussianBlur whose kernel follows sigma (``blur_limit: 0``)."""
-    side = 2 * round(3.5 * transform.sigma_limit[1]) + 1
-    sigma = _uniform(images, transform.sigma_limit).flatten()[:, None].expand(-1, 2)
-    blurred = import_kornia().gaussian_blur2d(images, (side, side), sigma, border_type="reflect")
-    return torch.where(_chosen(images, transform.p), blurred, images)
+def blur(transform: Any, images: Images) -> None:
+    """GaussianBlur whose kernel follows sigma (``blur_limit: 0``), its edges mirrored."""
+    radius = round(3.5 * transform.sigma_limit[1])
+    sigma = images.uniform(transform.sigma_limit)
+    places = torch.arange(-radius, radius + 1, device=sigma.device)
+    weights = torch.exp(-0.5 * (places / sigma) ** 2)  # (N, 1, 1, 2 radius + 1)
+    weights = weights / weights.sum(dim=-1, keepdim=True)
+    blurred = images.values
+    # Sums of shifted images: a convolution with a kernel for each image would be a slow one.
+    for axis, edges in ((3, (radius, radius, 0, 0)), (2, (0, 0, radius, radius))):
+        size = blurred.shape[axis]
+        padded = functional.pad(blurred, edges, mode="reflect")
+        blurred = torch.zeros_like(blurred)
+        for i in range(2 * radius + 1):
+            blurred.addcmul_(padded.narrow(axis, i, size), weights[..., i : i + 1])
+    images.replace(blurred, transform.p)
 
 
-def noise(transform: Any, images: torch.Tensor) -> torch.Tensor:
+def noise(transform: Any, images: Images) -> None:
     """GaussNoise with a standard deviation of its own for each image."""
-    std = _uniform(images, transform.std_range)
-    noisy = (images + std * torch.randn_like(images)).clamp(0, 1)
-    return torch.where(_chosen(images, transform.p), noisy, images)
+    std = images.uniform(transform.std_range)
+    images.replace((images.values + std * images.normal()).clamp(0, 1), transform.p)
 
 
-def occlusion(transform: Any, images: torch.Tensor) -> torch.Tensor:
+def occlusion(transform: Any, images: Images) -> None:
     """CoarseDropout with one hole of a random gray level inside the image."""
-    inside = _chosen(images, transform.p)
+    pixels = images.values
+    hole = torch.ones_like(pixels[:, :1], dtype=torch.bool)
     for axis, limits in ((2, transform.hole_height_range), (3, transform.hole_width_range)):
-        size = images.shape[axis]
-        length = (_uniform(images, limits) * size).floor().clamp(min=1)
-        start = (_uniform(images, (0, 1)) * (size - length + 1)).floor()
-        place = torch.arange(size, device=images.device)
+        size = pixels.shape[axis]
+        length = (images.uniform(limits) * size).floor().clamp(min=1)
+        start = (images.uniform((0, 1)) * (size - length + 1)).floor()
+        place = torch.arange(size, device=pixels.device)
         place = place.view((1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1))
-        inside = inside & (place >= start) & (place < start + length)
-    gray = torch.rand(*images.shape[:2], 1, 1, device=images.device)
-    return torch.where(inside, gray, images)
+        hole = hole & (place >= start) & (place < start + length)
+    gray = torch.cat([images.uniform((0, 1)) for _ in range(pixels.shape[1])], dim=1)
+    images.replace(torch.where(hole, gray, pixels), transform.p)
 
 
-OPERATIONS: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
+OPERATIONS: dict[str, Callable[[Any, Images], None]] = {
     "HorizontalFlip": flip,
     "Affine": affine,
     "RandomBrightnessContrast": light,

@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
@@ -61,6 +62,8 @@ class History(Callback):
     training images over the training part alone.
     """
 
+    takes_chunks = True
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, float]] = []
@@ -78,7 +81,7 @@ class History(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the batch's images, those of the other processes too."""
+        """Count the images of a batch or chunk, those of the other processes too."""
         self._images += len(batch[1]) * trainer.world_size
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -128,6 +131,8 @@ class DivergenceGuard(Callback):
     a GPU does not wait for the answer. The hooks raise :class:`TrainingError`.
     """
 
+    takes_chunks = True
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._last: tuple[torch.Tensor, int] | None = None
@@ -135,12 +140,12 @@ class DivergenceGuard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Check the loss of the step before."""
+        """Check the losses of the batch or chunk before."""
         before, self._last = self._last, (outputs["loss"].detach(), batch_idx)
         self._check(trainer, before)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the loss of the epoch's last step."""
+        """Check the losses of the epoch's last batch or chunk."""
         before, self._last = self._last, None
         self._check(trainer, before)
 
@@ -155,17 +160,22 @@ class DivergenceGuard(Callback):
         if trainer.is_global_zero and not self.folder.is_dir():
             raise vanished(self.folder, trainer.current_epoch)
 
-    def _check(self, trainer: Trainer, step: tuple[torch.Tensor, int] | None) -> None:
-        if step is None or math.isfinite(loss := float(step[0])):
+    def _check(self, trainer: Trainer, batch: tuple[torch.Tensor, int] | None) -> None:
+        if batch is None:
+            return
+        losses, index = np.atleast_1d(batch[0].float().cpu().numpy()), batch[1]
+        if np.isfinite(losses).all():
             return
         loader: Any = trainer.train_dataloader
+        wrong = int(np.flatnonzero(~np.isfinite(losses))[0])
+        step = index * getattr(loader, "steps_at_once", 1) + wrong
         dataset = loader.dataset
         rows = [draw.row for draw in loader.sampler]  # the epoch's order, once more
-        start = step[1] * loader.batch_size
+        start = step * loader.batch_size
         ids = [dataset.ids[row] for row in rows[start : start + loader.batch_size]]
         raise TrainingError(
-            f"epoch {trainer.current_epoch}, step {step[1]}: expected a finite loss, found {loss}. "
-            f"The batch's images: {', '.join(map(shown, ids))}. {self._advice()}"
+            f"epoch {trainer.current_epoch}, step {step}: expected a finite loss, found "
+            f"{losses[wrong]}. The batch's images: {', '.join(map(shown, ids))}. {self._advice()}"
         )
 
     def _advice(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,12 +20,16 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from fer.core import labels
 from fer.core.errors import ConfigError, first_line
-from fer.core.options import Guard
+from fer.core.options import SWITCH_OR_AUTO, Guard, check_value
 from fer.model.checkpoint import load_checkpoint
+from fer.model.graph import make_take
 from fer.model.losses import CrossEntropyLoss, process_factor
 from fer.model.mixing import Mixing
 from fer.model.network import NormalisedNetwork
 from fer.model.schedules import one_cycle
+from fer.model.steps import why_single
+
+log = logging.getLogger(__name__)
 
 MONITOR = "val/macro_f1"
 """Watched by early stopping, the plateau schedule and the best checkpoint; higher is better."""
@@ -57,7 +62,11 @@ class EpochMetrics(nn.Module):
 
     def add(self, logits: torch.Tensor, target: torch.Tensor, loss: torch.Tensor) -> None:
         """Keep a step's logits ``(N, 7)``, targets ``(N,)`` and loss."""
-        self.kept.append((logits.detach().argmax(dim=1), target, loss.detach()))
+        self.keep(logits.detach().argmax(dim=1), target, loss.detach()[None])
+
+    def keep(self, preds: torch.Tensor, target: torch.Tensor, losses: torch.Tensor) -> None:
+        """Keep predictions and targets ``(N,)`` of steps of one size, and their losses ``(K,)``."""
+        self.kept.append((preds, target, losses))
 
     def compute(self) -> dict[str, torch.Tensor]:
         """The epoch's metrics so far, over all processes."""
@@ -65,8 +74,11 @@ class EpochMetrics(nn.Module):
             answers, targets, losses = zip(*self.kept, strict=True)
             self.kept.clear()
             self.metrics.update(torch.cat(answers), torch.cat(targets))
-            sizes = torch.tensor([len(part) for part in targets], device=losses[0].device)
-            self.loss.update(torch.stack(losses), weight=sizes)
+            sizes = [
+                len(t) // len(own) for t, own in zip(targets, losses, strict=True) for _ in own
+            ]
+            values = torch.cat(losses)
+            self.loss.update(values, weight=torch.tensor(sizes, device=values.device))
         return {**self.metrics.compute(), f"{self.prefix}loss": self.loss.compute()}
 
     def reset(self) -> None:
@@ -92,6 +104,8 @@ class EmotionModule(LightningModule):
         scheduler: makes an optimizer's schedule. With ``total_steps`` in its signature it gets
             them and advances with every step, else with every epoch. None for one cycle.
         mixing: blends images in pairs; None for none.
+        cuda_graph: whether a GPU replays its steps as a graph where a data module gives it chunks
+            of batches: ``auto``, where it can, True or False.
 
     Example::
 
@@ -106,6 +120,7 @@ class EmotionModule(LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., Any] | None = None,
         mixing: Mixing | None = None,
+        cuda_graph: bool | str = "auto",
     ) -> None:
         super().__init__()
         whole = network if isinstance(network, NormalisedNetwork) else NormalisedNetwork(network)
@@ -116,6 +131,10 @@ class EmotionModule(LightningModule):
         )
         self.make_scheduler: Callable[..., Any] = scheduler or one_cycle
         self.mixing = mixing or Mixing()
+        check_value("trainer.cuda_graph", cuda_graph, SWITCH_OR_AUTO)
+        self.cuda_graph = cuda_graph
+        self.take: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+        """Takes the steps of a chunk of images and targets, and gives their losses ``(K,)``."""
         self.train_metrics = EpochMetrics("train/")
         self.val_metrics = EpochMetrics("val/")
         self.test_metrics = EpochMetrics("test/")
@@ -158,16 +177,29 @@ class EmotionModule(LightningModule):
         if not isinstance(self.loss, nn.Module):
             counts = data.class_counts() if hasattr(data, "class_counts") else None
             self.loss = make_loss(self.loss, counts)
+        self.take = None
+        if getattr(data, "on_device", None) is not None:
+            single = why_single(self.trainer)
+            if single is not None:
+                log.info("Training steps are taken one at a time: %s", single)
+            data.in_chunks = single is None
+        self.automatic_optimization = not getattr(data, "in_chunks", False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits ``(N, 7)`` of images ``(N, C, H, W)``: uint8 0–255, or float 0–1."""
         return self.network(images)
 
-    def training_step(
-        self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int
-    ) -> torch.Tensor:
-        """Compute the loss of one batch, a scalar."""
-        images, target = batch
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> Any:
+        """Compute the loss of one batch, a scalar; or take the steps of a chunk of batches."""
+        if self.automatic_optimization:
+            return self.loss_of_batch(*batch)
+        if self.take is None:  # a checkpoint is loaded by now
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            self.take = make_take(self, batch[0], data.images_of_step(), self.cuda_graph)
+        return {"loss": self.take(*batch)}
+
+    def loss_of_batch(self, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss of training images ``(N, C, H, W)``, a scalar, with mixing; noted as such."""
         mixed = self.mixing(images)
         logits = self(images if mixed is None else mixed.images)
         loss = self.loss_of(logits, target)
@@ -309,7 +341,7 @@ class EmotionModule(LightningModule):
         if "total_steps" in asked:
             steps: dict[str, int] = {}
             if "total_steps" not in bound:
-                steps["total_steps"] = int(self.trainer.estimated_stepping_batches)
+                steps["total_steps"] = self._total_steps()
             scheduler = self.make_scheduler(optimizer, **steps)
             return {
                 "optimizer": optimizer,
@@ -324,6 +356,12 @@ class EmotionModule(LightningModule):
                 f"torch.optim.lr_scheduler, found {type(self.epoch_scheduler).__name__}."
             )
         return optimizer
+
+    def _total_steps(self) -> int:
+        if self.automatic_optimization:
+            return int(self.trainer.estimated_stepping_batches)
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        return (self.trainer.max_epochs or 1) * int(data.steps_of_epoch())  # chunks are fewer
 
 
 UNKNOWN_DATASET: dict[str, Any] = {

@@ -38,6 +38,7 @@ class SharedCNN(nn.Module):
 
     Args:
         widths: channels of each block; a block halves height and width.
+        convolutions: convolutions of each block, each with BatchNorm and ReLU.
         in_channels: 1 (gray) or 3 (RGB).
         image_size: side of the training images in pixels; other sizes run too.
         dropout: probability before the last layer, 0 <= dropout < 1.
@@ -57,9 +58,11 @@ class SharedCNN(nn.Module):
         image_size: int = 48,
         dropout: float = 0.3,
         num_classes: int = labels.NUM_CLASSES,
+        convolutions: int = 1,
     ) -> None:
         super().__init__()
         check_value("model.widths", widths, WIDTHS)
+        check_value("model.convolutions", convolutions, whole(1, 8))
         check_value("model.in_channels", in_channels, CHANNELS)
         check_value("model.dropout", dropout, PROBABILITY)
         check_value("model.image_size", image_size, whole(1, 1024))
@@ -74,16 +77,17 @@ class SharedCNN(nn.Module):
         blocks = []
         channels = in_channels
         for width in widths:
-            blocks.append(
-                nn.Sequential(
+            layers: list[nn.Module] = []
+            for _ in range(convolutions):
+                layers += [
                     nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False),
                     nn.BatchNorm2d(width),
-                    # Pooling first gives the same values, and leaves ReLU a quarter of them.
-                    nn.MaxPool2d(2),
                     nn.ReLU(inplace=True),
-                )
-            )
-            channels = width
+                ]
+                channels = width
+            # Pooling before ReLU gives the same values, and leaves ReLU a quarter of them.
+            layers.insert(-1, nn.MaxPool2d(2))
+            blocks.append(nn.Sequential(*layers))
         self.blocks = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels, num_classes)
@@ -99,8 +103,10 @@ class SharedCNN(nn.Module):
         copy = deepcopy(self).eval()
         blocks: Any = copy.blocks
         for block in blocks:
-            if isinstance(block[1], nn.BatchNorm2d):  # else folded already
-                block[0], block[1] = fuse_conv_bn_eval(block[0], block[1]), nn.Identity()
+            for index, layer in enumerate(block):
+                if isinstance(layer, nn.BatchNorm2d):  # else folded already
+                    block[index - 1] = fuse_conv_bn_eval(block[index - 1], layer)
+                    block[index] = nn.Identity()
         return copy
 
     def stages(self) -> list[tuple[str, nn.Module]]:

@@ -19,10 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 from fer.core.application import compose, instantiate, locate
 from fer.core.commands import typed
 from fer.core.errors import CheckpointError, ConfigError
-from fer.core.options import NAME, SWITCH, Guard, check_options, check_value
+from fer.core.options import NAME, SWITCH_OR_AUTO, Guard, check_options, check_value
 from fer.core.plugins import import_plugin
 from fer.data.augmentation import make_transforms
 from fer.data.datamodule import OPTIONS, EmotionDataModule
+from fer.data.device import are_known
 from fer.model.callbacks import ProgressBar
 from fer.model.checkpoint import Checkpoint, CutOff, on_meta
 from fer.model.module import MONITOR
@@ -74,20 +75,29 @@ def make_data(
 ) -> EmotionDataModule:
     """The data module, at the input size of ``network``.
 
-    With ``loader.on_device`` it keeps its training images on ``device``.
+    With ``loader.on_device`` it keeps its training images on ``device``: ``auto`` means on a GPU
+    that no other process shares, with an augmentation that is known there.
     """
     options: dict[str, Any] = {
         "image_size": network.image_size,
         "in_channels": network.in_channels,
         **OmegaConf.to_container(cfg.loader, resolve=True),  # type: ignore[dict-item]
     }
-    on_device = options.get("on_device", False)
-    check_value("loader.on_device", on_device, SWITCH)
-    options["on_device"] = device if on_device else None
     options["transforms"] = []
+    on_device = options.get("on_device", False)
+    check_value("loader.on_device", on_device, SWITCH_OR_AUTO)
     if "augmentation" in cfg:  # of a training
         options["transforms"] = make_transforms(cfg.augmentation)
+        if on_device == "auto":
+            on_device = (
+                device is not None
+                and device.type == "cuda"
+                and cfg.trainer.devices == 1
+                and not options["num_workers"]
+                and are_known(options["transforms"])
+            )
         options["seed"] = cfg.seed
+    options["on_device"] = device if on_device is True else None
     if HydraConfig.initialized():
         options["choice"] = HydraConfig.get().runtime.choices.get("dataset")
     node = cfg.dataset.copy()

@@ -63,7 +63,10 @@ from fer.tasks.notes import compare_threads, describe_left_out, notes_on
 
 log = logging.getLogger(__name__)
 
-TRANSLATED = ("accelerator", "devices", "precision", "max_epochs", "progress_bar", "compile")
+TRANSLATED = (
+    *("accelerator", "devices", "precision", "max_epochs", "progress_bar", "compile"),
+    "cuda_graph",
+)
 """Keys below ``trainer`` that are not passed on to Lightning as they are."""
 
 
@@ -144,6 +147,7 @@ def build(cfg: DictConfig, folder: Path) -> Run:
         make_later(cfg.optimizer),
         make_later(cfg.scheduler),
         mixing=mixing,
+        cuda_graph=cfg.trainer.cuda_graph,
     )
     if cfg.trainer.compile:
         network.compile()

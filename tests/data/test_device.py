@@ -48,11 +48,11 @@ def draw_both(chosen: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     image = picture()
     augment = Augmentation(chosen, seed=0)
     one = np.stack([augment(image, epoch=0, index=i)[..., 0] for i in range(DRAWS)])
-    torch.manual_seed(20_130_707)
     images = np.repeat(image[None], DRAWS, axis=0)
     dataset = EmotionDataset(images, np.zeros(DRAWS, np.int64), [str(i) for i in range(DRAWS)])
     device = DeviceDataset(dataset, chosen, torch.device("cpu"))
-    other, _ = device.__getitems__(range(DRAWS))
+    generator = torch.Generator().manual_seed(20_130_707)
+    other, _ = device.augmented(torch.arange(DRAWS), generator)
     return one.astype(np.float64), other[:, 0].double().numpy() * 255
 
 

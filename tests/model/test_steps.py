@@ -1,0 +1,168 @@
+"""Chunks of training steps give the weights of single ones, bit for bit."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
+from lightning.pytorch.loggers import CSVLogger
+
+from fer.core.errors import ConfigError, TrainingError
+from fer.data.datamodule import EmotionDataModule
+from fer.data.drawn.synthetic import generate
+from fer.data.readers.fer2013 import FER2013Reader
+from fer.model.callbacks import DivergenceGuard, History
+from fer.model.mixing import Mixing
+from fer.model.module import EmotionModule
+from fer.model.schedules import plateau
+from fer.model.shared_cnn import SharedCNN
+
+
+class Watcher(Callback):
+    """Sees each training step."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.steps += 1
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the drawn dataset is prepared once."""
+    return tmp_path_factory.mktemp("steps") / "drawn"
+
+
+def data_in(folder: Path, **options: Any) -> EmotionDataModule:
+    """75 training images: seven batches of ten."""
+    draw = functools.partial(generate, name="synthetic_a", train=75, val=21, test=7, seed=0)
+    return EmotionDataModule("drawn", folder, reader=FER2013Reader(), generator=draw,
+                             image_size=24, batch_size=10, on_device=torch.device("cpu"),
+                             **options)  # fmt: skip
+
+
+def fit(
+    folder: Path, callbacks: list[Callback], precision: Any = "32-true", **options: Any
+) -> tuple[EmotionModule, Trainer]:
+    """Two epochs of a small network with dropout, in chunks of three batches."""
+    torch.manual_seed(3)
+    data = data_in(folder, chunk=3)
+    module = EmotionModule(SharedCNN([4, 8], image_size=24, dropout=0.3), **options)
+    trainer = Trainer(accelerator="cpu", max_epochs=2, precision=precision, logger=False,
+                      callbacks=callbacks, enable_progress_bar=False, enable_checkpointing=False,
+                      enable_model_summary=False, num_sanity_val_steps=0)  # fmt: skip
+    trainer.fit(module, data)
+    return module, trainer
+
+
+@pytest.mark.parametrize(
+    ("make_callbacks", "options"),
+    [
+        (list, {}),
+        (lambda: [EMAWeightAveraging(decay=0.9)], {"mixing": Mixing(0.2, 1.0)}),
+        (
+            lambda: [EMAWeightAveraging(decay=0.9, update_every_n_steps=2)],
+            {"optimizer": functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9),
+             "scheduler": plateau},
+        ),
+        (list, {"precision": "bf16-mixed"}),
+        (list, {"optimizer": functools.partial(torch.optim.LBFGS, lr=0.1, max_iter=2),
+                "scheduler": plateau}),
+    ],
+    ids=["the recipe", "averaged and mixed", "SGD on a plateau", "bfloat16", "several passes"],
+)  # fmt: skip
+def test_chunks_give_the_weights_of_single_steps(
+    folder: Path, tmp_path: Path, make_callbacks: Callable[[], list[Any]], options: dict[str, Any]
+) -> None:
+    found = []
+    for name, watchers in (("chunks", []), ("single", [Watcher()])):
+        history = History(tmp_path / f"{name}.csv")
+        module, trainer = fit(folder, [*make_callbacks(), history, *watchers], **options)
+        assert module.automatic_optimization == (name == "single")
+        assert trainer.global_step == 14
+        times = ("seconds", "images_per_second")
+        rows = [{k: v for k, v in row.items() if k not in times} for row in history.rows]
+        found.append((module.state_dict(), rows))
+        assert not watchers or watchers[0].steps == 14
+    (one, rows), (other, same) = found
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert rows == same
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"accumulate_grad_batches": 2}, "trainer.accumulate_grad_batches=2"),
+        ({"gradient_clip_val": 1.0}, "trainer.gradient_clip_val=1.0"),
+        ({"limit_train_batches": 4}, "trainer.limit_train_batches=4"),
+        ({"max_steps": 5}, "trainer.max_steps=5"),
+        ({"callbacks": [LearningRateMonitor("step")]}, "the callback LearningRateMonitor"),
+    ],
+)
+def test_what_is_about_single_steps_takes_them_singly(
+    folder: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any], words: str
+) -> None:
+    data = data_in(folder, chunk=3)
+    module = EmotionModule(SharedCNN([4, 8], image_size=24))
+    with caplog.at_level("INFO", logger="fer"):
+        Trainer(accelerator="cpu", max_epochs=1, enable_progress_bar=False,
+                enable_checkpointing=False, num_sanity_val_steps=0,
+                logger=CSVLogger(folder.parent), **options).fit(module, data)  # fmt: skip
+    assert module.automatic_optimization
+    assert f"one at a time: {words}" in caplog.text
+
+
+def test_images_do_not_depend_on_whether_chunks_are_given(folder: Path) -> None:
+    data = data_in(folder, chunk=3)
+    data.prepare_data()
+    data.setup()
+    batches = list(data.train_dataloader())
+    data.in_chunks = True
+    chunks = list(data.train_dataloader())
+    assert [len(target) for _, target in batches] == [10] * 7
+    assert [len(target) for _, target in chunks] == [30, 30, 10]
+    for part in (0, 1):
+        assert torch.equal(
+            torch.cat([batch[part] for batch in batches]), torch.cat([own[part] for own in chunks])
+        )
+
+
+def test_a_loss_that_is_not_finite_names_its_batch_within_the_chunk(
+    folder: Path, tmp_path: Path
+) -> None:
+    calls = []
+
+    def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        calls.append(target)
+        return logits.square().mean() * (float("nan") if len(calls) == 6 else 1.0)
+
+    with pytest.raises(TrainingError, match=r"epoch 0, step 4: .*found nan") as caught:
+        fit(folder, [DivergenceGuard(tmp_path)], loss=loss)
+    data = data_in(folder, chunk=3)
+    data.prepare_data()
+    data.setup()
+    batch = [draw.row for draw in data.train_dataloader().sampler][40:50]
+    dataset = data.datasets["train"]
+    assert all(dataset.ids[row] in str(caught.value) for row in batch)
+    np.testing.assert_array_equal(dataset.targets[batch], calls[5])
+
+
+def test_a_chunk_that_is_longer_than_the_epoch_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"loader\.chunk: expected at most the 7 steps .*found 8"):
+        data = data_in(folder, chunk=8)
+        data.prepare_data()
+        data.setup()
+        data.train_dataloader()
+
+
+def test_a_graph_needs_a_gpu(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.cuda_graph: .*found true, but .* is cpu"):
+        fit(folder, [], cuda_graph=True)
