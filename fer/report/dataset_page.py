@@ -12,17 +12,17 @@ from typing import Any
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.core.words import change, how_many, percent, signed, whole
+from fer.core.words import change, how_many, signed, whole
 from fer.data.audit.verdict import ALTERED, REFERENCE, UNKNOWN
 from fer.data.manifest import ATTRIBUTES, Entry
 from fer.data.readers.base import SPLITS
-from fer.report import dataset_pictures, figures
-from fer.report.dataset_figures import is_far
-from fer.report.dataset_pictures import Picture, Read, Shown
-from fer.report.page import Cell, FigureEntry, Table, embed, tree, write_page
+from fer.report.dataset_pictures import Pictures, Read
+from fer.report.page import Cell, Table, count_cell, make_table, write_page
 
 LISTED = 50
 """Ids and files that the page lists before it only counts."""
+FAR = 0.05
+"""A statistic that is at least this share away from the reference copy's is marked."""
 VERDICTS: dict[str, tuple[str, str, str]] = {
     REFERENCE: ("good", "✓", "Reference copy"),
     ALTERED: ("bad", "!", "Altered copy"),
@@ -38,18 +38,6 @@ COMPARED: dict[str, tuple[str, str]] = {
     "missing": ("Missing", "in the reference copy, but not here"),
     "moved": ("Moved", "in another split than in the reference copy"),
     "relabelled": ("Relabelled", "with another emotion than in the reference copy"),
-}
-ACTING = {
-    "Training images in val or test": "dataset.leaks=drop_from_train",
-    "Exact duplicates with different emotions": "dataset.conflicts=drop",
-    "Blank images": "dataset.blank=drop",
-}
-"""Options that leave out what a row of the table of copies counts."""
-GALLERIES = {
-    "exact duplicates": dataset_pictures.duplicates,
-    "exact duplicates with different emotions": dataset_pictures.conflicts,
-    "near duplicates": dataset_pictures.near_duplicates,
-    "blank images": dataset_pictures.blanks,
 }
 
 
@@ -74,37 +62,23 @@ def write_dataset_report(
     """
     if not entries:
         raise DataError(f"{folder}: expected images to report on, found none.")
-    name = str(integrity["dataset"])
-    shown = Shown(folder, name, entries, integrity, read)
-    verdict = _verdict(integrity)
-    overview = [dataset_pictures.class_balance(shown), dataset_pictures.samples(shown)]
-    pixels = dataset_pictures.pixels(shown)
-    galleries = {what: draw(shown) for what, draw in GALLERIES.items()}
-    if integrity["near_duplicates"] is None:
-        del galleries["near duplicates"]  # not searched, which is not none
+    section, pictures = dataset_section(integrity), Pictures(folder, entries, integrity, read)
+    overview, galleries = pictures.overview(), pictures.galleries()
     content = {
-        "title": f"{name}: the data",
+        **section,
+        "title": f"{integrity['dataset']}: the data",
         "subtitle": f"{how_many(integrity['images'], 'image')} · {integrity['source']['form']}",
-        "how_many": how_many,
         "integrity": integrity,
-        "verdict": verdict,
-        "findings": _findings(integrity),
-        "options": _options(integrity),
-        "cards": _cards(integrity),
-        "counts": _counts(integrity),
-        "counts_note": _describe_official(integrity),
-        "overview": [_place(folder, picture) for picture in overview],
+        "overview": overview,
         "compared": _compared(integrity),
-        "pixels": _pixels(integrity),
-        "pixels_figure": _place(folder, pixels),
         "splits_compared": _splits_compared(integrity),
-        "copies": _copies(integrity),
-        "galleries": [_place(folder, picture) for picture in galleries.values() if picture],
-        "absent": [f"No {what}." for what, picture in galleries.items() if picture is None],
+        "galleries": [picture for picture in galleries.values() if picture],
+        "absent": [title.lower() for title, picture in galleries.items() if picture is None],
         "sizes": _sizes(integrity),
         "odd_ids": list(map(str, integrity["odd_sizes"]["ids"][:LISTED])),
-        "excluded": _excluded(integrity),
-        "undecodable": _undecodable(integrity),
+        "excluded": [pair for pair in integrity["excluded"].items() if pair[1]],
+        "undecodable": integrity["undecodable"][:LISTED],
+        "make_table": make_table,
         "subgroups": subgroup_tables(entries),
         "links": [file for file in ("manifest.csv", "integrity.json") if (folder / file).exists()],
         "provenance": _provenance(integrity),
@@ -121,9 +95,10 @@ def dataset_section(integrity: Mapping[str, Any], left_out: Sequence[str] = ()) 
     """
     return {
         "verdict": _verdict(integrity),
-        "findings": _findings(integrity),
+        "findings": integrity["findings"],
         "counts": _counts(integrity),
         "counts_note": _describe_official(integrity),
+        "pixels": _pixels(integrity),
         "copies": _copies(integrity),
         "left_out": list(left_out),
     }
@@ -138,64 +113,6 @@ def _verdict(integrity: Mapping[str, Any]) -> dict[str, str]:
         )
     look, sign, word = VERDICTS[verdict]
     return {"look": look, "sign": sign, "word": word, "text": integrity["verdict_text"]}
-
-
-def _findings(integrity: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found = []
-    for finding in integrity["findings"]:
-        tags = (*(finding[key] for key in ("kind", "split", "emotion")), finding["images"])
-        shown = [how_many(tag, "image") if isinstance(tag, int) else tag for tag in tags]
-        found.append({"tags": [tag for tag in shown if tag is not None], "text": finding["text"]})
-    return found
-
-
-def _options(integrity: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The options that act on what was found: what each does, and what to type."""
-    options = {
-        "dataset.leaks=drop_from_train": (
-            "Keep images out of training that are duplicated, exactly, in val or test",
-            integrity["leaks"]["train_in_val_or_test"],
-        ),
-        "dataset.conflicts=drop": (
-            "Leave exact copies with different emotions out of every split",
-            integrity["duplicates"]["images_with_conflicting_labels"],
-        ),
-        "dataset.blank=drop": ("Leave blank images out of every split", len(integrity["blank"])),
-    }
-    return [
-        (f"{what} ({how_many(count, 'image')}).", option)
-        for option, (what, count) in options.items()
-        if count
-    ]
-
-
-def _cards(integrity: Mapping[str, Any]) -> list[dict[str, str | None]]:
-    sizes = {split: sum(integrity["counts"][split].values()) for split in SPLITS}
-    duplicates, near = integrity["duplicates"], integrity["near_duplicates"]
-    leaked = integrity["leaks"]["test_in_train_or_val"]
-    of_test = f", {percent(leaked / sizes['test'])} of it" if sizes["test"] else ""
-    found_near = (None, "not searched: too many images")
-    if near:
-        found_near = (near["images"], f"in {how_many(near['groups'], 'group')}")
-    conflicting = duplicates["images_with_conflicting_labels"]
-    cards = {
-        "Images": (integrity["images"], None),
-        **{split: (size, None) for split, size in sizes.items()},
-        "Exact duplicates": (duplicates["images"], f"in {how_many(duplicates['groups'], 'group')}"),
-        "Leaks into test": (leaked, f"test images in train or val{of_test}"),
-        "Near duplicates": found_near,
-        "Conflicts": (conflicting, "exact copies with different emotions"),
-        "Blank": (len(integrity["blank"]), "images that show nothing"),
-    }
-    return [
-        {"name": name, "value": whole(value), "detail": detail}
-        for name, (value, detail) in cards.items()
-    ]
-
-
-def _number(count: int | None, detail: str | None = None, *, marked: bool = False) -> Cell:
-    """A cell with a count; a dash for None."""
-    return Cell(whole(count), count, detail, marked=marked)
 
 
 def _counts(integrity: Mapping[str, Any]) -> Table:
@@ -215,23 +132,23 @@ def _counts(integrity: Mapping[str, Any]) -> Table:
     for index, emotion in enumerate((*labels.EMOTIONS, "all")):
         kinds = labels.EMOTIONS if emotion == "all" else (emotion,)
         # "all" is last in the schema's order, too
-        row = [Cell(emotion, index)]
+        row: list[Cell] = [Cell(emotion, index)]
         for _, splits, compared in columns:
             found = sum(counts[split].get(kind, 0) for split in splits for kind in kinds)
-            row.append(_number(found))
+            expected = None
             if compared in official:
                 expected = sum(official[compared].get(kind, 0) for kind in kinds)
-                row[-1] = _beside_official(found, expected)
+            row.append(_beside_official(found, expected))
         everywhere = sum(counts[split].get(kind, 0) for split in SPLITS for kind in kinds)
-        rows.append([*row, _number(everywhere)])
+        rows.append([*row, count_cell(everywhere)])
     return Table("counts", ["Emotion", *(heading for heading, *_ in columns), "all"], rows, True)
 
 
-def _beside_official(found: int, official: int) -> Cell:
-    if found == official:
-        return _number(found, "= official")
-    difference = f"{found - official:+,}".replace("-", "−")
-    return _number(found, f"official {official:,} ({difference})", marked=True)
+def _beside_official(found: int, official: int | None) -> Cell:
+    detail = None if official is None else "= official"
+    if official not in (None, found):
+        detail = f"official {official:,} ({signed(found - official, 0)})"
+    return Cell(whole(found), found, detail, marked=official not in (None, found))
 
 
 def _describe_official(integrity: Mapping[str, Any]) -> str:
@@ -254,8 +171,9 @@ def _compared(integrity: Mapping[str, Any]) -> Table | None:
         return None
     rows = []
     for key, (name, meaning) in COMPARED.items():
-        differs = key not in ("identical", "recognised") and compared[key] > 0
-        rows.append([Cell(name, None, meaning), _number(compared[key], marked=differs)])
+        number = compared[key]
+        differs = key not in ("identical", "recognised") and number > 0
+        rows.append([Cell(name, None, meaning), Cell(whole(number), number, marked=differs)])
     return Table("compared", ["Beside the reference copy", "Images"], rows)
 
 
@@ -271,9 +189,8 @@ def _pixels(integrity: Mapping[str, Any]) -> Table:
                 difference = change(value, expected)
                 detail = f"reference {expected:.{decimals}f}"
                 detail += f" ({difference})" if difference else ""
-            cells.append(
-                Cell(f"{value:.{decimals}f}", value, detail, marked=is_far(value, expected))
-            )
+            far = expected is not None and abs(value - expected) >= FAR * abs(expected) > 0
+            cells.append(Cell(f"{value:.{decimals}f}", value, detail, marked=far))
         rows.append(cells)
     return Table("pixels", ["Split", *map(str.capitalize, STATISTICS)], rows)
 
@@ -298,81 +215,65 @@ def _splits_compared(integrity: Mapping[str, Any]) -> Table | None:
 
 def _copies(integrity: Mapping[str, Any]) -> Table:
     """Images that are there more than once or show nothing, with the option that acts on them."""
-    exact, near, leaks = integrity["duplicates"], integrity["near_duplicates"], integrity["leaks"]
+    leaks, near = integrity["leaks"], integrity["near_duplicates"]
+    rows: list[list[Cell | int | None]] = []
+
+    def add(
+        name: str,
+        groups: int | None,
+        images: int | None,
+        detail: str | None = None,
+        option: str | None = None,
+    ) -> None:
+        rows.append([Cell(name, None, detail, option if images else None), groups, images])
+
+    def of(kind: str, ending: str = "") -> tuple[int | None, int | None]:
+        found = integrity[kind] or {}
+        return found.get(f"groups{ending}"), found.get(f"images{ending}")
+
+    across, conflicting = "_across_splits", "_with_conflicting_labels"
+    exact, alike = "Exact duplicates", "Near duplicates"
+    add(exact, *of("duplicates"), "the same pixels more than once")
+    add(f"{exact} across splits", *of("duplicates", across))
+    conflicts = of("duplicates", conflicting)
+    add(f"{exact} with different emotions", *conflicts, option="dataset.conflicts=drop")
+    counted = "exact leaks, counted where they could be left out"
+    drop = "dataset.leaks=drop_from_train"
+    add("Training images in val or test", None, leaks["train_in_val_or_test"], counted, drop)
+    add("Validation images in train", None, leaks["val_in_train"], "exact leaks")
+    measured = "exact leaks; every run measures test without them too"
+    add("Test images in train or val", None, leaks["test_in_train_or_val"], measured)
     bits = "not searched: too many images"
     if near:
         bits = f"perceptual hashes that differ in at most {near['distance']} of {near['bits']} bits"
-    leaks_why = "exact leaks, counted where they could be left out"
-    measured = "exact leaks; every run measures test without them too"
-    # What, in small print, groups, images, and the option that leaves them out.
-    kinds = [
-        *_grouped("Exact duplicates", "the same pixels more than once", exact),
-        ("Training images in val or test", leaks_why, None, leaks["train_in_val_or_test"]),
-        ("Validation images in train", "exact leaks", None, leaks["val_in_train"]),
-        ("Test images in train or val", measured, None, leaks["test_in_train_or_val"]),
-        *_grouped("Near duplicates", bits, near or {}),
-        ("Blank images", "all pixels nearly alike", None, len(integrity["blank"])),
-    ]
-    rows = []
-    for name, detail, groups, images in kinds:
-        option = ACTING.get(name) if images else None
-        rows.append([Cell(name, None, detail, option), _number(groups), _number(images)])
-    return Table("copies", ["What is there more than once, or blank", "Groups", "Images"], rows)
-
-
-def _grouped(
-    name: str, detail: str, found: Mapping[str, Any]
-) -> list[tuple[str, str | None, int | None, int | None]]:
-    """Rows on all groups of copies, on those across splits, and on those that disagree."""
-    kinds = (
-        (name, detail, ""),
-        (f"{name} across splits", None, "_across_splits"),
-        (f"{name} with different emotions", None, "_with_conflicting_labels"),
+    add(alike, *of("near_duplicates"), bits)
+    add(f"{alike} across splits", *of("near_duplicates", across))
+    add(f"{alike} with different emotions", *of("near_duplicates", conflicting))
+    blank = len(integrity["blank"])
+    add("Blank images", None, blank, "all pixels nearly alike", "dataset.blank=drop")
+    return make_table(
+        "copies", ["What is there more than once, or blank", "Groups", "Images"], rows
     )
-    return [
-        (words, small, found.get(f"groups{key}"), found.get(f"images{key}"))
-        for words, small, key in kinds
-    ]
 
 
 def _sizes(integrity: Mapping[str, Any]) -> Table:
-    sizes = integrity["sizes"]
-    rows = [
-        [Cell(size.replace("x", " × "), index), _number(count)]
-        for index, (size, count) in enumerate(sizes.items())
-    ]
+    sizes = {size.replace("x", " × "): count for size, count in integrity["sizes"].items()}
     rest = integrity["images"] - sum(sizes.values())
-    if rest:
-        rows.append([Cell("others", len(sizes)), _number(rest)])
-    return Table("sizes", ["Width × height", "Images"], rows)
-
-
-def _excluded(integrity: Mapping[str, Any]) -> Table | None:
-    rows = [[Cell(why), _number(count)] for why, count in integrity["excluded"].items() if count]
-    return Table("excluded", ["Left out, because", "Images"], rows) if rows else None
-
-
-def _undecodable(integrity: Mapping[str, Any]) -> Table:
-    rows = [
-        [Cell(str(failure["source"])), Cell(str(failure["error"]), words=True)]
-        for failure in integrity["undecodable"][:LISTED]
-    ]
-    return Table("undecodable", ["File", "Error"], rows)
+    rows = [*sizes.items(), *([("others", rest)] if rest else [])]
+    return make_table("sizes", ["Width × height", "Images"], rows)
 
 
 def _provenance(integrity: Mapping[str, Any]) -> dict[str, Any]:
     source = integrity["source"]
     given = {key: source["given"].get(key) for key in ("path", "files", "bytes")}
-    return tree(
-        {
-            "form": source["form"],
-            **{key: value for key, value in given.items() if value is not None},
-            "signature": source["signature"],
-            **integrity["origin"],
-            "official protocol": integrity["official_protocol"],
-            "fingerprint": integrity["fingerprint"],
-        }
-    )
+    return {
+        "form": source["form"],
+        **{key: value for key, value in given.items() if value is not None},
+        "signature": source["signature"],
+        **integrity["origin"],
+        "official protocol": integrity["official_protocol"],
+        "fingerprint": integrity["fingerprint"],
+    }
 
 
 def subgroup_tables(entries: Sequence[Entry]) -> list[Table]:
@@ -383,12 +284,12 @@ def subgroup_tables(entries: Sequence[Entry]) -> list[Table]:
         values = sorted({value for value, _ in counts})
         if values == [""]:
             continue
-        rows: list[list[Cell]] = []
-        for value in sorted(values, key=_by_value):
+        rows: list[list[Cell | int]] = []
+        for index, value in enumerate(sorted(values, key=_by_value)):
             found = [counts[value, split] for split in SPLITS]
-            numbers = map(_number, (*found, sum(found)))
-            rows.append([Cell(value or "not annotated", len(rows)), *numbers])
-        tables.append(Table(f"by-{name}", [name.capitalize(), *SPLITS, "all"], rows, True))
+            rows.append([Cell(value or "not annotated", index), *found, sum(found)])
+        columns = [name.capitalize(), *SPLITS, "all"]
+        tables.append(make_table(f"by-{name}", columns, rows, sortable=True))
     return tables
 
 
@@ -396,11 +297,3 @@ def _by_value(value: str) -> tuple[bool, int, str]:
     """Ages by their first year, words by their letters, and what is not annotated last."""
     first = value.split("-")[0].rstrip("+")
     return (not value, int(first) if first.isdecimal() else -1, value)
-
-
-def _place(folder: Path, picture: Picture) -> dict[str, Any]:
-    """Save a picture below ``folder``, for the page."""
-    file = f"figures/{picture.name}.png"
-    path = figures.save(picture.figure, folder / file)
-    entry = FigureEntry(path, picture.title, picture.caption)
-    return embed(entry, link=file, files=picture.files)

@@ -27,11 +27,11 @@ from fer.report.figures import (
     MUTED,
     SERIES,
     WRONG,
+    Tile,
+    bars,
     canvas,
     new_figure,
     picture_grid,
-    plot_bars,
-    plot_cells,
     plot_image,
     style,
 )
@@ -86,8 +86,9 @@ def damage_grid(
         faces: ``(7,)`` int, the emotion of each column.
     """
     subtitle = "a face of each emotion, the same in every row"
+    rows = [(name, [Tile(image) for image in row]) for name, row in images.items()]
     columns = [labels.EMOTIONS[emotion] for emotion in faces]
-    return picture_grid(images, columns, title=title, subtitle=subtitle)
+    return picture_grid(rows, columns, title=title, subtitle=subtitle)
 
 
 # --- robustness --------------------------------------------------------------------------------
@@ -289,45 +290,15 @@ def _plot_probabilities(
             axis.text(x + width + 0.04, middle, text, va="center", size=6.5, color=color)
 
 
-# --- several networks --------------------------------------------------------------------------
-
-
-def cross_table(
-    values: Mapping[tuple[str, str], tuple[float, Sequence[float]]], *, score: Score, title: str
-) -> Figure:
-    """Every network on every dataset, as a coloured table; the darker, the better.
-
-    ``values`` are a score's: (network, dataset) → a value and its 95 % interval.
-    """
-    networks = list(dict.fromkeys(network for network, _ in values))
-    datasets = list(dict.fromkeys(dataset for _, dataset in values))
-    found = [value for value, _ in values.values()]
-    span = (0, 1) if score.format == PERCENT else (min(found), max(found))
-    shades = np.full((len(networks), len(datasets)), np.nan)
-    texts = {}
-    for (network, dataset), (value, bounds) in values.items():
-        cell = networks.index(network), datasets.index(dataset)
-        shades[cell] = np.interp(value, span, (0, 1) if score.higher_is_better else (1, 0))
-        texts[cell] = score.format.text(value), score.format.interval(bounds) or ""
-    subtitle = "a row for each network, named after what it was trained on; small: 95 % interval"
-    with style():
-        size = max(5.6, 2.6 + 1.9 * len(datasets)), 0.9 + 0.95 * len(networks)
-        figure = new_figure(*size, title, subtitle)
-        axis = figure.subplots()
-        plot_cells(axis, shades, texts, networks, datasets, (0, 1))
-        axis.set_xlabel(f"measured on ({score.heading})", labelpad=8, parse_math=False)
-        axis.set_ylabel("network")
-    return figure
-
-
 def recall_side_by_side(recalls: Mapping[str, Mapping[str, float | None]]) -> Figure:
     """Recall of each emotion; ``recalls``: name of a bar → emotion → fraction or None."""
-    series = {name: [row[e] for e in labels.EMOTIONS] for name, row in recalls.items()}
-    subtitle = "share of an emotion's images that is recognised"
-    with style():
-        figure = new_figure(9.0, 4.2, "Recall of each emotion", subtitle)
-        axis = figure.subplots()
-        plot_bars(axis, series, SERIES, labels.EMOTIONS, numbers=len(series) <= 4)
-        axis.set(ylim=(0, 105), ylabel="recall (%)", xlabel="true emotion")
-        figure.legend(loc="outside lower center", ncols=2)
-    return figure
+    return bars(
+        {name: [row[e] for e in labels.EMOTIONS] for name, row in recalls.items()},
+        SERIES,
+        labels.EMOTIONS,
+        title="Recall of each emotion",
+        subtitle="share of an emotion's images that is recognised",
+        xlabel="true emotion",
+        ylabel="recall (%)",
+        numbers=len(recalls) <= 4,
+    )

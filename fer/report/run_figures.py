@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from fer.core import labels
 from fer.core.words import how_many, percent, to_number
@@ -20,18 +19,16 @@ from fer.evaluation.metrics import SplitResult
 from fer.report.figures import (
     CORRECT,
     INK,
-    MARGIN,
     MUTED,
     SPLIT_COLORS,
     WRONG,
-    canvas,
+    Tile,
+    bars,
     class_balance,
     new_figure,
-    plot_bars,
+    picture_grid,
     plot_cells,
-    plot_image,
     save,
-    say,
     style,
 )
 from fer.report.page import Section, render
@@ -74,17 +71,13 @@ def run_section(
         title = f"Class balance of {results[0].metrics['dataset']}"
         plots["class_balance"] = class_balance(counts, title=title)
     for result in results:
-        dataset, split = result.metrics["dataset"], result.metrics["split"]
-        matrix, shown = np.array(result.metrics["confusion_matrix"]), f"{dataset}, {split}"
-        plots |= {
-            f"confusion_matrix_{split}": confusion_matrix(
-                matrix, title=f"Confusion matrix: {shown}"
-            ),
-            f"per_class_{split}": per_class(
-                result.metrics["per_class"], title=f"Per emotion: {shown}"
-            ),
-            f"predictions_{split}": prediction_grid(result, title=f"Predictions: {shown}"),
-        }
+        metrics, split = result.metrics, result.metrics["split"]
+        shown = f"{metrics['dataset']}, {split}"
+        matrix, title = np.array(metrics["confusion_matrix"]), f"Confusion matrix: {shown}"
+        plots[f"confusion_matrix_{split}"] = confusion_matrix(matrix, title=title)
+        title = f"Per emotion: {shown}"
+        plots[f"per_class_{split}"] = per_class(metrics["per_class"], title=title)
+        plots[f"predictions_{split}"] = prediction_grid(result, title=f"Predictions: {shown}")
     return render(
         "run_figures.html.j2",
         files={name: save(one, folder / "figures" / f"{name}.png") for name, one in plots.items()},
@@ -166,7 +159,7 @@ def _plot_curves(
         if split == "val" and best_epoch is not None and best_epoch in points:
             axis.plot(best_epoch, points[best_epoch], "o", ms=9, mfc="none", mec=INK, zorder=4)
     if not axis.lines:
-        say(axis, "not recorded")
+        axis.text(0.5, 0.5, "not recorded", color=MUTED, ha="center", transform=axis.transAxes)
         axis.tick_params(axis="y", left=False, labelleft=False)
     if best_epoch is not None:
         axis.axvline(best_epoch, color=INK, linewidth=1, linestyle=":", zorder=1)
@@ -222,14 +215,15 @@ def per_class(scores: Mapping[str, Mapping[str, Any]], *, title: str) -> Figure:
         for emotion, row in zip(labels.EMOTIONS, rows, strict=True)
     ]
     images = how_many(sum(row["support"] for row in rows), "image")
-    with style():
-        figure = new_figure(9.0, 4.2, title, f"{images} · scores in percent")
-        axis = figure.subplots()
-        plot_bars(axis, series, list(SCORE_COLORS.values()), groups)
-        axis.set(ylim=(0, 105), ylabel="score (%)", xlabel="true emotion (support)")
-        axis.yaxis.set_major_locator(MultipleLocator(20))
-        figure.legend(loc="outside lower center", ncols=3)
-    return figure
+    return bars(
+        series,
+        list(SCORE_COLORS.values()),
+        groups,
+        title=title,
+        subtitle=f"{images} · scores in percent",
+        xlabel="true emotion (support)",
+        ylabel="score (%)",
+    )
 
 
 def pick_grid(result: SplitResult) -> np.ndarray:
@@ -249,29 +243,20 @@ def prediction_grid(result: SplitResult, *, title: str) -> Figure:
 
     A prediction is marked as correct or wrong by a sign (✓, ✗) and by a colour.
     """
-    grid = pick_grid(result)
-    n, hits = len(grid), int((result.target == result.preds)[grid].sum())
-    columns = min(8, n)
-    side, gap, words = 1.06, 0.14, 0.44
+    tiles = []
+    for index in pick_grid(result):
+        true, predicted = result.target[index], result.preds[index]
+        sign, color = ("✓", CORRECT) if true == predicted else ("✗", WRONG)
+        confidence = 100 * result.probabilities[index].max()
+        lines = (
+            f"true: {labels.EMOTIONS[true]}",
+            f"{sign} {labels.EMOTIONS[predicted]} {confidence:.0f} %",
+        )
+        tiles.append(Tile(result.images[index], lines, color))
+    hits = sum(tile.color == CORRECT for tile in tiles)
     subtitle = (
-        f"{how_many(n, 'image')} · ✓ blue: {hits:,} correct · ✗ orange: {n - hits:,} wrong · "
-        "percent: confidence"
+        f"{how_many(len(tiles), 'image')} · ✓ blue: {hits:,} correct · ✗ orange: "
+        f"{len(tiles) - hits:,} wrong · percent: confidence"
     )
-    with style():
-        width = max(5.6, columns * (side + gap) - gap + 2 * MARGIN)
-        body = math.ceil(n / columns) * (side + words + gap)
-        figure, axis = canvas(width, body, title, subtitle)
-        for position, index in enumerate(grid):
-            x = MARGIN + position % columns * (side + gap)
-            y = position // columns * (side + words + gap)
-            true, predicted = result.target[index], result.preds[index]
-            sign, color = ("✓", CORRECT) if true == predicted else ("✗", WRONG)
-            plot_image(axis, result.images[index], x, y, side)
-            axis.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=color, lw=2.5))
-            axis.text(x, y + side + 0.06, f"true: {labels.EMOTIONS[true]}", va="top", size=8.5)
-            confidence = 100 * result.probabilities[index].max()
-            axis.text(
-                x, y + side + 0.24, f"{sign} {labels.EMOTIONS[predicted]} {confidence:.0f} %",
-                va="top", size=8.5, color=color, weight="bold",
-            )  # fmt: skip
-    return figure
+    rows = [("", tiles[start : start + 8]) for start in range(0, len(tiles), 8)]
+    return picture_grid(rows, title=title, subtitle=subtitle)

@@ -5,7 +5,7 @@ Saliency is shown as a multiple of an even map's: 1 is what a pixel would have i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
@@ -14,21 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MultipleLocator
 
 from fer.core import labels
 from fer.core.words import how_many, percent
 from fer.evaluation.explanation import REPLACEMENTS, Explanation
-from fer.report.figures import (
-    INK,
-    MARKERS,
-    SERIES,
-    new_figure,
-    picture_grid,
-    plot_bars,
-    style,
-)
+from fer.report.figures import INK, MARKERS, SERIES, Tile, new_figure, picture_grid, style
 
 METHOD_NAMES: dict[str, str] = {
     "gradient": "plain gradient",
@@ -48,9 +38,6 @@ KINDS = {"deletion": ("deletion to", "lower"), "insertion": ("insertion into", "
 """Each test's name, put before that of a replacement, and which area is better."""
 
 
-# --- maps --------------------------------------------------------------------------------------
-
-
 def class_maps(explanation: Explanation, *, title: str) -> Figure:
     """The mean map of each emotion and method over the mean face, on one scale."""
     present = _present(explanation)
@@ -60,24 +47,27 @@ def class_maps(explanation: Explanation, *, title: str) -> Figure:
         for method, maps in explanation.maps.items()
     }
     top = max(2.0, float(np.percentile(list(means.values()), BRIGHTEST)))
-    rows = {"mean face": [_overlay(face, None, top) for face in faces]}
+    rows = [("mean face", [_overlay(face, None) for face in faces])]
     for method, maps in means.items():
-        rows[METHOD_NAMES[method]] = [
-            _overlay(face, values, top) for face, values in zip(faces, maps, strict=True)
-        ]
+        tiles = [_overlay(face, values, top) for face, values in zip(faces, maps, strict=True)]
+        rows.append((METHOD_NAMES[method], tiles))
     counts = explanation.summary["images"]["per_class"]
     names = [labels.EMOTIONS[i] for i in present]
     figure = picture_grid(
         rows,
         [f"{emotion}\n{how_many(counts[emotion], 'image')}" for emotion in names],
         title=title,
-        subtitle=f"{how_many(len(explanation.target), 'correctly recognised image')} · mean map "
-        "over the mean face · one scale for all · boxes: regions",
+        subtitle=f"{_recognised(len(explanation.target))} · mean map over the mean face · one "
+        "scale for all · boxes: regions",
         boxes=list(explanation.summary["options"]["regions"].values()),
         foot=0.75,
     )
     _add_colour_bar(figure, top)
     return figure
+
+
+def _recognised(images: int) -> str:
+    return how_many(images, "correctly recognised image")
 
 
 def _add_colour_bar(figure: Figure, top: float) -> None:
@@ -96,20 +86,17 @@ def examples(explanation: Explanation, *, title: str) -> Figure:
     present = _present(explanation)
     first = [int(np.flatnonzero(explanation.target == index)[0]) for index in present]
     faces = _gray(explanation.images[first])
-    rows = {"image": [_overlay(face, None, 1.0) for face in faces]}
+    rows = [("image", [_overlay(face, None) for face in faces])]
     for method, maps in explanation.maps.items():
-        rows[METHOD_NAMES[method]] = list(map(_own_scale, faces, maps[first]))
-    subtitle = (
-        f"{how_many(len(first), 'correctly recognised image')}, picked by a fixed seed · each map "
-        "on its own scale"
-    )
+        rows.append((METHOD_NAMES[method], list(map(_overlay, faces, maps[first]))))
+    subtitle = f"{_recognised(len(first))}, picked by a fixed seed · each map on its own scale"
     return picture_grid(rows, [labels.EMOTIONS[i] for i in present], title=title, subtitle=subtitle)
 
 
 def confusions(explanation: Explanation, *, title: str) -> Figure:
     """Images of the most frequent confusions with maps for the true and the predicted emotion."""
     methods = explanation.summary["methods"]
-    rows = {}
+    rows = []
     for confusion in explanation.confusions:
         emotions = confusion.true, confusion.predicted
         for n, face in enumerate(_gray(confusion.images)):
@@ -117,14 +104,8 @@ def confusions(explanation: Explanation, *, title: str) -> Figure:
                 f"{emotion} {percent(confusion.probabilities[n][labels.INDEX[emotion]])}"
                 for emotion in emotions
             )
-            rows[f"{true}\n→ {predicted}"] = [
-                _overlay(face, None, 1.0),
-                *(
-                    _own_scale(face, values)
-                    for method in methods
-                    for values in confusion.maps[method][n]
-                ),
-            ]
+            maps = [one for method in methods for one in confusion.maps[method][n]]
+            rows.append((f"{true}\n→ {predicted}", [_overlay(face, one) for one in (None, *maps)]))
     columns = ["image"]
     for method in methods:
         name = METHOD_NAMES[method].replace(" ", "\n")
@@ -146,81 +127,23 @@ def _gray(images: np.ndarray) -> np.ndarray:
     return images.mean(axis=3) / 255
 
 
-def _own_scale(face: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A map over its face; its top percentile is the darkest red; an even map leaves it pale."""
-    if np.ptp(values) <= 1e-6 * values.max():
-        return _overlay(face, None, 1.0)
-    return _overlay(face, values, float(np.percentile(values, BRIGHTEST)) or float(values.max()))
+def _overlay(face: np.ndarray, values: np.ndarray | None, top: float | None = None) -> Tile:
+    """A map over a pale face; the more salient, the less of the face is seen.
 
-
-def _overlay(face: np.ndarray, values: np.ndarray | None, top: float) -> np.ndarray:
-    """``(H, W, 3)``: a map over a pale face; the more salient, the less of the face is seen."""
+    Args:
+        face: ``(H, W)``, 0–1.
+        values: ``(H, W)``; None for the face alone.
+        top: has the darkest red; None for the map's own top percentile. On its own scale an even
+            map leaves the face pale.
+    """
     pale = np.repeat(face[..., None], 3, axis=2)
-    if values is None:
-        return pale
+    if values is None or (top is None and np.ptp(values) <= 1e-6 * values.max()):
+        return Tile(pale)
+    if top is None:
+        top = float(np.percentile(values, BRIGHTEST)) or float(values.max())
     strength = np.clip(values / top, 0, 1)
     opacity = 0.25 + 0.65 * strength[..., None]
-    return np.clip((1 - opacity) * pale + opacity * HEAT(strength)[..., :3], 0, 1)
-
-
-# --- regions -----------------------------------------------------------------------------------
-
-
-def region_bars(report: Mapping[str, Any], images: int, *, title: str) -> Figure:
-    """The share of saliency in each region by method, with the region's share of the area.
-
-    ``report`` is ``regions.standard`` or ``regions.drawn`` of the summary.
-    """
-    areas = report["area"]
-    shares = {
-        method: [found["all"][region] for region in areas]
-        for method, found in report["methods"].items()
-    }
-    return _bars(list(areas), list(areas.values()), shares, images, title)
-
-
-def expressive_bars(report: Mapping[str, Any], *, title: str) -> Figure:
-    """The share of saliency in the regions that make each expression, with their area."""
-    entries = report["expressive"]
-    names = ["\n".join([emotion, *entry["regions"]]) for emotion, entry in entries.items()]
-    areas = [entry["area"] for entry in entries.values()]
-    shares = {
-        method: [entry["methods"][method]["share"] for entry in entries.values()]
-        for method in report["methods"]
-    }
-    images = sum(entry["images"] for entry in entries.values())
-    return _bars(names, areas, shares, images, title)
-
-
-def _bars(
-    names: Sequence[str],
-    areas: Sequence[float],
-    shares: Mapping[str, Sequence[float]],
-    images: int,
-    title: str,
-) -> Figure:
-    """Grouped bars of shares of saliency with the share of the area marked across each group."""
-    subtitle = (
-        f"{how_many(images, 'correctly recognised image')} · black line: share of the area, which "
-        "an even map would have"
-    )
-    series = {METHOD_NAMES[method]: values for method, values in shares.items()}
-    highest = 100 * max([*areas, *(max(values) for values in shares.values())])
-    with style():
-        figure = new_figure(9.0, 4.3, title, subtitle)
-        axis = figure.subplots()
-        plot_bars(axis, series, [LOOKS[method]["color"] for method in shares], names)
-        positions, heights = np.arange(len(areas)), 100 * np.array(areas)
-        axis.hlines(heights, positions - 0.44, positions + 0.44, color=INK, lw=2)
-        handles, _ = axis.get_legend_handles_labels()
-        handles.append(Line2D([], [], color=INK, lw=2, label="share of the area"))
-        axis.set(ylim=(0, min(105.0, 1.12 * highest)), ylabel="share of saliency (%)")
-        axis.yaxis.set_major_locator(MultipleLocator(10))
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return figure
-
-
-# --- checks ------------------------------------------------------------------------------------
+    return Tile(np.clip((1 - opacity) * pale + opacity * HEAT(strength)[..., :3], 0, 1))
 
 
 def faithfulness_curves(found: Mapping[str, Any], *, title: str) -> Figure:
@@ -229,7 +152,7 @@ def faithfulness_curves(found: Mapping[str, Any], *, title: str) -> Figure:
     A row for each replacement of deleted pixels; ``found`` is ``faithfulness`` of the summary.
     """
     subtitle = (
-        f"{how_many(found['images'], 'correctly recognised image')} · dashed: random order of the "
+        f"{_recognised(found['images'])} · dashed: random order of the "
         "pixels · in brackets: area under the curve, + clearly better than random, − clearly worse"
     )
     rows = found["replacements"]
@@ -269,7 +192,7 @@ def sanity_curves(found: Mapping[str, Any], *, title: str) -> Figure:
     """
     stages = found["stages"]
     subtitle = (
-        f"{how_many(found['images'], 'correctly recognised image')} · mean rank correlation with "
+        f"{_recognised(found['images'])} · mean rank correlation with "
         "the map of the trained network · from left to right, one more part has random weights"
     )
     lowest = 0.0

@@ -9,23 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from fer.core.words import ABSENT
 from fer.evaluation.explanation import REPLACEMENTS, Explanation
 from fer.report import saliency_figures as figures
 from fer.report.figures import save
-from fer.report.page import Cell, Section, Table, count_cell, percent_cell, render
+from fer.report.page import Cell, Section, Table, make_table, percent_cell, render
 from fer.report.saliency_figures import KINDS, METHOD_NAMES
 
 VERDICTS = {"better": "yes", "worse": "no, worse", "not better": "no", None: "too few images"}
 ALIKE = 0.3
 """A rank correlation above this, with every weight random, is remarked on."""
-REGIONS = {
-    "standard": ("boxes", "regions in fixed boxes"),
-    "drawn": ("drawn", "regions as drawn"),
-}
-"""Source of the regions of the face → ending of names, and the words for it."""
+REGIONS = {"standard": "regions in fixed boxes", "drawn": "regions as drawn"}
+"""Source of the regions of the face → the words for it."""
 
 
 def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Section:
@@ -37,128 +32,98 @@ def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Sect
         shown: dataset and split.
     """
     summary = explanation.summary
-    plots: dict[str, Figure] = {
+    found, sanity = summary["faithfulness"], summary["sanity"]
+    plots = {
         "class_maps": figures.class_maps(
             explanation, title=f"Mean saliency of each emotion: {shown}"
         ),
         "examples": figures.examples(explanation, title=f"Saliency of single images: {shown}"),
         "faithfulness": figures.faithfulness_curves(
-            summary["faithfulness"], title=f"Deletion and insertion: {shown}"
+            found, title=f"Deletion and insertion: {shown}"
         ),
         "sanity": figures.sanity_curves(
-            summary["sanity"], title=f"Maps of networks with random weights: {shown}"
+            sanity, title=f"Maps of networks with random weights: {shown}"
         ),
     }
     if summary["confusions"]:
         title = f"Saliency of confusions: {shown}"
         plots["confusions"] = figures.confusions(explanation, title=title)
-    regions = []
-    for kind, (suffix, words) in REGIONS.items():
-        report = summary["regions"][kind]
-        if report is not None:
-            regions.append(_describe_regions(report, suffix, words))
-            plots |= _plot_regions(report, suffix, len(explanation.target), shown)
-    files = {
-        name: save(figure, folder / "figures" / f"saliency_{name}.png")
-        for name, figure in plots.items()
-    }
     return render(
         "saliency.html.j2",
-        files=files,
+        files={
+            name: save(figure, folder / "figures" / f"saliency_{name}.png")
+            for name, figure in plots.items()
+        },
         shown=shown,
         summary=summary,
         images=len(explanation.target),
-        confusions=confusion_table(summary["confusions"]) if summary["confusions"] else None,
+        confusions=_confusion_table(summary["confusions"]) if summary["confusions"] else None,
         confused=sum(len(confusion.images) for confusion in explanation.confusions),
-        regions=regions,
-        checks=saliency_checks_table(summary),
-        better={kind: _better(summary["faithfulness"], kind) for kind in KINDS},
-        outlasting=outlasting(summary["sanity"]),
+        regions={
+            words: (
+                _region_table(report, kind),
+                _expressive_table(report, kind) if report["expressive"] else None,
+            )
+            for kind, words in REGIONS.items()
+            if (report := summary["regions"][kind]) is not None
+        },
+        checks=_checks_table(summary),
+        better={
+            kind: [
+                METHOD_NAMES[method]
+                for method, own in found["verdicts"].items()
+                if own[kind] == "better"
+            ]
+            for kind in KINDS
+        },
+        outlasting=outlasting(sanity),
     )
 
 
-def _plot_regions(
-    report: Mapping[str, Any], suffix: str, images: int, shown: str
-) -> dict[str, Figure]:
-    title = f"Saliency by region of the face: {shown}"
-    plots = {f"regions_{suffix}": figures.region_bars(report, images, title=title)}
-    if report["expressive"]:
-        title = f"Saliency in the regions that make an expression: {shown}"
-        plots[f"expressive_{suffix}"] = figures.expressive_bars(report, title=title)
-    return plots
-
-
-def _describe_regions(report: Mapping[str, Any], suffix: str, words: str) -> dict[str, Any]:
-    entries = report["expressive"].values()
-    ratios = {
-        METHOD_NAMES[method]: [entry["methods"][method]["ratio"] for entry in entries]
-        for method in report["methods"]
-    }
-    return {
-        "suffix": suffix,
-        "words": words,
-        "table": region_table(report, suffix),
-        "expressive": expressive_table(report, suffix) if entries else None,
-        "images": sum(entry["images"] for entry in entries),
-        # For how many emotions a method has more saliency there than an even map would.
-        "above": {name: sum((ratio or 0) > 1 for ratio in own) for name, own in ratios.items()},
-        "emotions": len(entries),
-    }
-
-
-def confusion_table(entries: list[dict[str, Any]]) -> Table:
+def _confusion_table(entries: list[dict[str, Any]]) -> Table:
     """The most frequent confusions."""
     rows = [
         [
-            Cell(f"{entry['true']} → {entry['predicted']}"),
-            count_cell(entry["images"]),
+            f"{entry['true']} → {entry['predicted']}",
+            entry["images"],
             percent_cell(entry["share_of_true"]),
         ]
         for entry in entries
     ]
     columns = ["True → predicted", "Images", "Share of the true emotion's images"]
-    return Table("saliency-confusions", columns, rows)
+    return make_table("saliency-confusions", columns, rows)
 
 
-def region_table(report: Mapping[str, Any], suffix: str) -> Table:
+def _region_table(report: Mapping[str, Any], kind: str) -> Table:
     """The share of the saliency in each region, beside its share of the area."""
     methods = report["methods"]
     rows = [
         [
             Cell(region),
-            percent_cell(area),
-            *(percent_cell(found["all"][region]) for found in methods.values()),
+            *map(percent_cell, (area, *(own["all"][region] for own in methods.values()))),
         ]
         for region, area in report["area"].items()
     ]
     columns = ["Region", "Area", *(_upper(METHOD_NAMES[method]) for method in methods)]
-    return Table(f"saliency-regions-{suffix}", columns, rows)
+    return Table(f"saliency-regions-{kind}", columns, rows)
 
 
-def expressive_table(report: Mapping[str, Any], suffix: str) -> Table:
+def _expressive_table(report: Mapping[str, Any], kind: str) -> Table:
     """The share of the saliency in the regions that make each expression."""
-    rows = [
-        [
-            Cell(emotion),
-            Cell(", ".join(entry["regions"]), words=True),
-            count_cell(entry["images"]),
-            percent_cell(entry["area"]),
-            *(
-                percent_cell(
-                    found["share"],
-                    f"{ABSENT if found['ratio'] is None else format(found['ratio'], '.2f')} ×",
-                )
-                for found in entry["methods"].values()
-            ),
-        ]
-        for emotion, entry in report["expressive"].items()
-    ]
+    rows: list[list[Cell | str | int]] = []
+    for emotion, entry in report["expressive"].items():
+        regions, area = ", ".join(entry["regions"]), percent_cell(entry["area"])
+        cells = [emotion, Cell(regions, words=True), entry["images"], area]
+        for found in entry["methods"].values():
+            ratio = ABSENT if found["ratio"] is None else format(found["ratio"], ".2f")
+            cells.append(percent_cell(found["share"], f"{ratio} ×"))
+        rows.append(cells)
     names = [_upper(METHOD_NAMES[method]) for method in report["methods"]]
     columns = ["Emotion", "Regions", "Images", "Area", *names]
-    return Table(f"saliency-expressive-{suffix}", columns, rows)
+    return make_table(f"saliency-expressive-{kind}", columns, rows)
 
 
-def saliency_checks_table(summary: Mapping[str, Any]) -> Table:
+def _checks_table(summary: Mapping[str, Any]) -> Table:
     """The checks of each method's maps: areas under the curves, verdicts, correlation."""
     found, sanity = summary["faithfulness"], summary["sanity"]
     tests = [(kind, name) for kind in KINDS for name in found["replacements"]]
@@ -187,12 +152,6 @@ def _area_cell(result: Mapping[str, Any]) -> Cell:
         low, high = gain["interval"]
         detail = f"{gain['mean']:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
     return Cell(f"{result['auc']:.3f}", result["auc"], detail)
-
-
-def _better(found: Mapping[str, Any], kind: str) -> list[str]:
-    """The methods whose maps are better than random ones, whatever replaces a pixel."""
-    verdicts = found["verdicts"].items()
-    return [METHOD_NAMES[method] for method, own in verdicts if own[kind] == "better"]
 
 
 def outlasting(sanity: Mapping[str, Any]) -> dict[str, float]:

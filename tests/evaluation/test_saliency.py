@@ -574,9 +574,7 @@ def test_sections_have_figures_and_say_what_the_numbers_say(
             "class_maps",
             "confusions",
             "examples",
-            "expressive_boxes",
             "faithfulness",
-            "regions_boxes",
             "sanity",
         )
     ]
@@ -604,13 +602,10 @@ def test_sections_have_figures_and_say_what_the_numbers_say(
 
 def test_figures_say_how_many_images_and_cut_nothing_off(explanation: Explanation) -> None:
     summary = explanation.summary
-    standard = summary["regions"]["standard"]
     drawn: dict[str, Figure] = {
         "14 correctly": plots.class_maps(explanation, title="Faces, val"),
         "7 correctly": plots.examples(explanation, title="Faces, val"),
         "2 wrongly": plots.confusions(explanation, title="Faces, val"),
-        "14 correctly recognised images · black": plots.region_bars(standard, 14, title="t"),
-        "12 correctly": plots.expressive_bars(standard, title="t"),
         "9 correctly": plots.faithfulness_curves(summary["faithfulness"], title="t"),
         "7 correctly recognised images · mean": plots.sanity_curves(summary["sanity"], title="t"),
     }
