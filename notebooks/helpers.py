@@ -24,7 +24,7 @@ from fer.core.commands import quoted_if_needed
 from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.files import read_json
 from fer.core.words import ABSENT, how_many, percent, signed, whole
-from fer.report.page import Cell, FigureEntry, Table, embed, fragment
+from fer.report.page import Cell, Table, fragment, read_png
 from fer.runs import records
 from fer.runs.plan import IN_DOMAIN
 from fer.runs.state import State, state_of
@@ -331,9 +331,9 @@ def _picture(item: Path | Figure, caption: str) -> dict[str, Any]:
     from fer.report.figures import save
 
     if isinstance(item, Path):
-        return embed(FigureEntry(item, caption, ""))
+        return {**read_png(item), "title": caption}
     with tempfile.TemporaryDirectory() as place:
-        return embed(FigureEntry(save(item, Path(place) / "figure.png"), caption, ""))
+        return {**read_png(save(item, Path(place) / "figure.png")), "title": caption}
 
 
 def show_part(name: str, content: Any) -> None:

@@ -18,21 +18,15 @@ from fer.core.words import PERCENT, how_many, percent, plain
 from fer.evaluation.metrics import SplitResult
 from fer.evaluation.scores import Score, shown_in
 from fer.report.figures import (
-    CORRECT,
     EMOTION_COLORS,
-    GRID,
     INK,
-    MARGIN,
     MARKERS,
     MUTED,
     SERIES,
-    WRONG,
     Tile,
     bars,
-    canvas,
     new_figure,
     picture_grid,
-    plot_image,
     style,
 )
 
@@ -112,7 +106,7 @@ def robustness_curves(
             for index, (network, found) in enumerate(networks.items()):
                 points = {
                     row["severity"]: factor
-                    * np.array([row[score.name], *row["confidence_intervals"][score.name]])
+                    * _with_bounds(row[score.name], row["confidence_intervals"][score.name])
                     for row in found
                     if row["perturbation"] == name and score.name in row
                 }
@@ -172,9 +166,14 @@ def _severity_panels(
     return figure, panels
 
 
+def _with_bounds(value: float, bounds: Sequence[float] | None) -> np.ndarray:
+    """A value with its interval; NaN, which is not plotted, where there is none."""
+    return np.array([value, *(bounds or (np.nan, np.nan))])
+
+
 def _plot_curve(
     axis: Axes,
-    points: Mapping[int, Sequence[float] | np.ndarray],
+    points: Mapping[int, np.ndarray],
     colors: Sequence[str],
     index: int,
     label: str,
@@ -205,10 +204,10 @@ def robustness_per_class(rows: Sequence[Mapping[str, Any]], *, title: str, image
         for name, (axis,) in panels.items():
             for index, emotion in enumerate(labels.EMOTIONS):
                 points = {
-                    row["severity"]: 100 * np.array([scores["recall"], *scores["recall_interval"]])
+                    row["severity"]: 100 * _with_bounds(own["recall"], own["recall_interval"])
                     for row in rows
                     if row["perturbation"] == name
-                    and (scores := row["per_class"][emotion])["recall_interval"] is not None
+                    and (own := row["per_class"][emotion])["recall"] is not None
                 }
                 _plot_curve(axis, points, colors, index, emotion, shaded=True)
             axis.set_ylim(-2, 102)
@@ -216,9 +215,6 @@ def robustness_per_class(rows: Sequence[Mapping[str, Any]], *, title: str, image
         handles, texts = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, texts, loc="outside lower center", ncols=7)
     return figure
-
-
-# --- mistakes ----------------------------------------------------------------------------------
 
 
 def mistakes(
@@ -229,65 +225,32 @@ def mistakes(
     subtitle: str,
     maps: Mapping[int, np.ndarray] | None,
 ) -> Figure:
-    """Wrongly predicted faces, each with its probabilities and, if there are any, its saliency.
+    """Wrongly predicted faces with the true and the predicted emotion and their probabilities.
 
     Args:
         result: of the split.
         lines: the rows of the images that each line shows.
-        maps: row → ``(S, S)`` saliency of the predicted emotion, at least 0; None for none.
+        title: of the figure.
+        subtitle: in which order.
+        maps: row → ``(S, S)`` saliency of the predicted emotion, at least 0, shown beside the
+            face; None for none.
     """
-    face, bars, words, gap = 1.05, 1.75, 0.42, 0.2
-    pictures = face + 0.06 if maps is None else 2 * (face + 0.06)
-    step_x, step_y = pictures + bars + gap, face + words + gap
-    with style():
-        width = max(5.6, max(map(len, lines)) * step_x + 2 * MARGIN)
-        figure, axis = canvas(width, len(lines) * step_y + 0.05, title, subtitle)
-        for line, rows in enumerate(lines):
-            for column, row in enumerate(rows.tolist()):
-                x, y = MARGIN + column * step_x, line * step_y
-                true, predicted = (labels.EMOTIONS[i[row]] for i in (result.target, result.preds))
-                axis.text(x, y + 0.1, plain(result.ids[row]), size=7.5, color=MUTED, va="center")
-                axis.text(
-                    x, y + 0.29, f"{true} → {predicted}", size=9, weight="bold", color=WRONG,
-                    va="center",
-                )  # fmt: skip
-                top = y + words
-                plot_image(axis, result.images[row], x, top, face)
-                if maps is not None:
-                    heat = maps[row] / max(float(np.quantile(maps[row], 0.99)), 1e-12)
-                    colors = matplotlib.colormaps["magma"](np.clip(heat, 0, 1))
-                    plot_image(axis, colors[..., :3], x + face + 0.06, top, face)
-                _plot_probabilities(
-                    axis, result.probabilities[row], true, predicted, x + pictures + 0.55, top,
-                    bars - 0.92, face,
-                )  # fmt: skip
-    return figure
-
-
-def _plot_probabilities(
-    axis: Axes,
-    probabilities: np.ndarray,
-    true: str,
-    predicted: str,
-    x: float,
-    y: float,
-    width: float,
-    height: float,
-) -> None:
-    step = height / labels.NUM_CLASSES
-    for index, emotion in enumerate(labels.EMOTIONS):
-        middle, p = y + (index + 0.5) * step, float(probabilities[index])
-        color = CORRECT if emotion == true else WRONG if emotion == predicted else MUTED
-        marked = emotion in (true, predicted)
-        axis.barh(middle, width, 0.6 * step, left=x, color=GRID)
-        axis.barh(middle, width * p, 0.6 * step, left=x, color=color)
-        axis.text(
-            x - 0.04, middle, emotion, ha="right", va="center", size=6.5, color=color,
-            weight="bold" if marked else "normal",
-        )  # fmt: skip
-        if marked:
-            text = f"{100 * p:.0f} %"
-            axis.text(x + width + 0.04, middle, text, va="center", size=6.5, color=color)
+    rows = []
+    for line in lines:
+        tiles = []
+        for row in line.tolist():
+            true, predicted = (
+                f"{labels.EMOTIONS[of[row]]} {100 * result.probabilities[row, of[row]]:.0f} %"
+                for of in (result.target, result.preds)
+            )
+            name = plain(result.ids[row])
+            words = (name if len(name) <= 16 else f"…{name[-15:]}", true, f"→ {predicted}")
+            tiles.append(Tile(result.images[row], words))
+            if maps is not None:
+                heat = maps[row] / max(float(np.quantile(maps[row], 0.99)), 1e-12)
+                tiles.append(Tile(matplotlib.colormaps["magma"](np.clip(heat, 0, 1))[..., :3]))
+        rows.append(("", tiles))
+    return picture_grid(rows, title=title, subtitle=subtitle)
 
 
 def recall_side_by_side(recalls: Mapping[str, Mapping[str, float | None]]) -> Figure:

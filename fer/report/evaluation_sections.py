@@ -216,12 +216,12 @@ def errors_section(
         "confusions": (
             [rows for _, rows in confusions],
             f"Frequent confusions: {shown}",
-            "a line for each: true → predicted; blue bar: true, orange: predicted",
+            "a line for each: id, true emotion → predicted one, with their probabilities",
         ),
         "confident_mistakes": (
             np.split(confident, range(IMAGES_A_LINE, len(confident), IMAGES_A_LINE)),
             f"Most confident mistakes: {shown}",
-            "the most confident first; blue bar: true, orange: predicted",
+            "the most confident first: id, true emotion → predicted one, with their probabilities",
         ),
     }
     files = {}

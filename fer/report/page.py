@@ -137,10 +137,20 @@ def environment(autoescape: bool = True) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"percent": percent, "interval": PERCENT.interval, "whole": whole}
+    found.filters |= {"percent": percent, "in_brackets": _in_brackets, "whole": whole}
     found.filters |= {"points": _points, "change": PERCENT.change}
     found.globals |= {"how_many": how_many, "read_png": read_png, "shown_in": shown_in}
     return found
+
+
+def _in_brackets(words: object) -> str:
+    """What stands behind a number: an interval, or words; nothing where there is none.
+
+    >>> _in_brackets([0.64, 0.68]), _in_brackets("± 0.3"), _in_brackets(None)
+    (' (64.0–68.0 %)', ' (± 0.3)', '')
+    """
+    text = words if isinstance(words, str) else PERCENT.interval(words)
+    return f" ({text})" if text else ""
 
 
 def _points(fraction: float) -> str:

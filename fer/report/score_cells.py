@@ -26,17 +26,29 @@ def score_cell(row: Mapping[str, Any], score: Score, form: Format | None = None)
     return Cell(form.text(value), to_number(value), form.interval(bounds))
 
 
+def spread_cell(row: Mapping[str, Any], score: Score) -> Cell:
+    """A mean with its spread over seeds, or with the interval over images of a single seed."""
+    found, form = row.get(score.name), score.format
+    if found is None:
+        return Cell(ABSENT)
+    spread = form.interval(found["interval"])
+    if found["sd"] is not None:
+        spread = f"± {form.digits(found['sd'])}"
+    return Cell(form.text(found["mean"]), found["mean"], spread)
+
+
 def share_cell(row: Mapping[str, Any], score: Score) -> Cell:
     """The share of a score that is left, with its interval."""
     return score_cell(row, score, PERCENT)
 
 
-def change_cell(value: float, bounds: tuple[float, float], score: Score) -> Cell:
+def change_cell(value: float, bounds: Sequence[float] | None, score: Score) -> Cell:
     """A difference, of fractions in points, with its interval."""
-    low, high = (score.format.factor * bound for bound in bounds)
-    decimals = score.format.decimals
-    detail = f"{low:+.{decimals}f} to {high:+.{decimals}f}"
-    return Cell(score.format.change(value), score.format.factor * value, detail)
+    form, detail = score.format, None
+    if bounds is not None:
+        low, high = (f"{form.factor * bound:+.{form.decimals}f}" for bound in bounds)
+        detail = f"{low} to {high}"
+    return Cell(form.change(value), form.factor * value, detail)
 
 
 def score_table(

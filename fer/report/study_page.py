@@ -8,8 +8,7 @@ from statistics import mean
 from typing import Any
 
 from fer.core.files import write_json
-from fer.core.words import ABSENT
-from fer.evaluation.scores import SCORES, Score, shown_in
+from fer.evaluation.scores import SCORES, shown_in
 from fer.report.evaluation_sections import area_table
 from fer.report.page import Cell, Table, count_cell, write_page
 from fer.report.score_cells import (
@@ -18,6 +17,7 @@ from fer.report.score_cells import (
     most_frequent,
     score_cell,
     score_table,
+    spread_cell,
 )
 from fer.report.study_results import RESULTS, describe_unlike, gather, of_direction
 from fer.runs.plan import Study
@@ -115,17 +115,6 @@ def _describe_transfer(
         "near": None if near is None else near - exact,
         "without": mean(one["accuracy"] for one in without) if all(without) else None,
     }
-
-
-def spread_cell(row: Mapping[str, Any], score: Score) -> Cell:
-    """A mean with its spread over seeds, or with the interval over images of a single seed."""
-    found, form = row.get(score.name), score.format
-    if found is None:
-        return Cell(ABSENT)
-    spread = form.interval(found["interval"])
-    if found["sd"] is not None:
-        spread = f"± {form.digits(found['sd'])} (seeds)"
-    return Cell(form.text(found["mean"]), found["mean"], spread)
 
 
 def _training_table(results: Mapping[str, Any]) -> Table:
