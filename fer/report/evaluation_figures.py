@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from matplotlib.ticker import MultipleLocator
 from fer.core import labels
 from fer.core.words import PERCENT, how_many, percent, plain
 from fer.evaluation.metrics import SplitResult
-from fer.evaluation.scores import Score, shown_in
+from fer.evaluation.scores import shown_in
 from fer.report.figures import (
     EMOTION_COLORS,
     INK,
@@ -26,6 +25,7 @@ from fer.report.figures import (
     Tile,
     bars,
     new_figure,
+    panels,
     picture_grid,
     style,
 )
@@ -85,85 +85,48 @@ def damage_grid(
     return picture_grid(rows, columns, title=title, subtitle=subtitle)
 
 
-# --- robustness --------------------------------------------------------------------------------
-
-
 def robustness_curves(
     networks: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str, subtitle: str
 ) -> Figure:
-    """Scores against severity, a column for each perturbation.
+    """Scores against severity, a panel for each perturbation and score.
 
     Args:
         networks: name → the rows of its ``robustness.json``. With one network its 95 % interval
             is shaded; with several a line each, with bars.
+        title: of the figure.
+        subtitle: of how many images.
     """
-    rows = [row for own in networks.values() for row in own]
-    scores, alone = shown_in("robustness"), len(networks) == 1
+    names = dict.fromkeys(row["perturbation"] for rows in networks.values() for row in rows)
+    pairs = list(itertools.product(names, shown_in("robustness")))
+    alone, each = len(networks) == 1, len(shown_in("robustness"))
     with style():
-        figure, panels = _severity_panels(rows, list(map(_unit, scores)), 4, 2.5, title, subtitle)
-        for (name, axes), score in itertools.product(panels.items(), scores):
-            axis, factor = axes[scores.index(score)], score.format.factor
-            for index, (network, found) in enumerate(networks.items()):
+        across = max(1, 4 // each) * each  # a perturbation's panels stay together
+        figure, axes = panels(len(pairs), across, 2.6, 2.6, title, subtitle)
+        for axis, (name, score) in zip(axes, pairs, strict=True):
+            for index, (network, rows) in enumerate(networks.items()):
                 points = {
-                    row["severity"]: factor
+                    row["severity"]: score.format.factor
                     * _with_bounds(row[score.name], row["confidence_intervals"][score.name])
-                    for row in found
+                    for row in rows
                     if row["perturbation"] == name and score.name in row
                 }
                 _plot_curve(axis, points, SERIES, index, network, shaded=alone)
-                for place, (value, *_) in points.items() if alone else ():
-                    axis.annotate(
-                        f"{value:.{score.format.decimals - 1}f}", (place, value), xytext=(0, 5),
-                        textcoords="offset points", ha="center", size=8,
-                    )  # fmt: skip
-            if score.format == PERCENT:
-                axis.set_ylim(0, 100)
-                axis.yaxis.set_major_locator(MultipleLocator(20))
+            unit = f" ({score.format.unit.strip()})" if score.format.unit else ""
+            _label_severities(axis, name, score.heading + unit, score.format == PERCENT)
         if not alone:
-            handles, texts = figure.axes[0].get_legend_handles_labels()
+            handles, texts = axes[0].get_legend_handles_labels()
             figure.legend(handles, texts, loc="outside lower center", ncols=min(3, len(networks)))
     return figure
 
 
-def _unit(score: Score) -> str:
-    """The score's name with its unit, for an axis."""
-    return f"{score.heading} ({score.format.unit.strip()})" if score.format.unit else score.heading
-
-
-def _severity_panels(
-    rows: Sequence[Mapping[str, Any]],
-    ylabels: Sequence[str],
-    most: int,
-    size: float,
-    title: str,
-    subtitle: str,
-) -> tuple[Figure, dict[str, list[Axes]]]:
-    """Panels of values against severity, ``most`` perturbations beside each other.
-
-    Returns:
-        The figure, and each perturbation's panels, one below the other for each of ``ylabels``.
-    """
-    names = list(dict.fromkeys(row["perturbation"] for row in rows))
-    columns, lines = min(most, len(names)), len(ylabels)
-    blocks = math.ceil(len(names) / columns)
-    figure = new_figure(
-        max(6.0, 0.9 + size * columns), size * lines * blocks + 0.3, title, subtitle
-    )
-    grid = figure.subplots(lines * blocks, columns, squeeze=False, sharey="row")
-    for axis in grid.flat:
-        axis.set_xlabel("severity (0: clean)")
-        axis.xaxis.set_major_locator(MultipleLocator(1))
-        axis.grid(True)
-    for line, axis in enumerate(grid[:, 0]):
-        axis.set_ylabel(ylabels[line % lines], parse_math=False)
-    panels = {}
-    for position, name in enumerate(names):
-        block, column = divmod(position, columns)
-        panels[name] = list(grid[lines * block : lines * (block + 1), column])
-        panels[name][0].set_title(name.replace("_", " "))
-    for axis in grid[lines * (blocks - 1) :, len(names) - columns * (blocks - 1) :].flat:
-        axis.set_visible(False)
-    return figure, panels
+def _label_severities(axis: Axes, perturbation: str, ylabel: str, percents: bool) -> None:
+    axis.set(title=perturbation.replace("_", " "), xlabel="severity (0: clean)")
+    axis.set_ylabel(ylabel, parse_math=False)
+    axis.xaxis.set_major_locator(MultipleLocator(1))
+    axis.grid(True)
+    if percents:
+        axis.set_ylim(-2, 102)
+        axis.yaxis.set_major_locator(MultipleLocator(20))
 
 
 def _with_bounds(value: float, bounds: Sequence[float] | None) -> np.ndarray:
@@ -199,9 +162,10 @@ def robustness_per_class(rows: Sequence[Mapping[str, Any]], *, title: str, image
     """Recall of each emotion against severity in the rows of ``robustness.json``."""
     subtitle = f"{how_many(images, 'image')} · shaded: 95 % interval"
     colors = list(EMOTION_COLORS.values())
+    names = list(dict.fromkeys(row["perturbation"] for row in rows))
     with style():
-        figure, panels = _severity_panels(rows, ["recall (%)"], 3, 3.3, title, subtitle)
-        for name, (axis,) in panels.items():
+        figure, axes = panels(len(names), 3, 3.3, 3.3, title, subtitle)
+        for axis, name in zip(axes, names, strict=True):
             for index, emotion in enumerate(labels.EMOTIONS):
                 points = {
                     row["severity"]: 100 * _with_bounds(own["recall"], own["recall_interval"])
@@ -210,9 +174,8 @@ def robustness_per_class(rows: Sequence[Mapping[str, Any]], *, title: str, image
                     and (own := row["per_class"][emotion])["recall"] is not None
                 }
                 _plot_curve(axis, points, colors, index, emotion, shaded=True)
-            axis.set_ylim(-2, 102)
-            axis.yaxis.set_major_locator(MultipleLocator(20))
-        handles, texts = figure.axes[0].get_legend_handles_labels()
+            _label_severities(axis, name, "recall (%)", True)
+        handles, texts = axes[0].get_legend_handles_labels()
         figure.legend(handles, texts, loc="outside lower center", ncols=7)
     return figure
 

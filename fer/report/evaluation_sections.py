@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from fer.core import labels
 from fer.core.words import how_many, percent
 from fer.evaluation.metrics import SMALLEST_GROUP, SplitResult
 from fer.evaluation.mistakes import Confusion, confident_mistakes, frequent_confusions
@@ -153,16 +152,6 @@ def settings_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     columns += [name for score in scores for name in (score.title, "Change")]
     columns += ["Published accuracy"] if with_reference else []
     return Table("robustness", columns, table, sortable=True)
-
-
-def pick_faces(result: SplitResult) -> np.ndarray:
-    """A row of each emotion that occurs, the same for every network."""
-    rng = np.random.default_rng(0)
-    rows = (
-        rng.permutation(np.flatnonzero(result.target == index))[:1]
-        for index in range(labels.NUM_CLASSES)
-    )
-    return np.concatenate(list(rows))
 
 
 def error_rows(

@@ -8,6 +8,7 @@ that shows the PNG about 1,000 pixels wide.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -120,6 +121,19 @@ def _wrap(text: str, width: float, points: float) -> list[str]:
     # A letter of DejaVu Sans is about 0.6 of the font size wide, a bold one about 0.68.
     letter = points / 72 * (0.68 if points == TITLE_POINTS else 0.6)
     return textwrap.wrap(plain(text), max(10, int((width - 2 * MARGIN) / letter))) or [""]
+
+
+def panels(
+    count: int, across: int, width: float, height: float, title: str, subtitle: str
+) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` axes of such a size, ``across`` of them beside each other."""
+    columns = min(across, count)
+    rows = math.ceil(count / columns)
+    figure = new_figure(max(6.0, 0.6 + width * columns), height * rows, title, subtitle)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
 
 
 def canvas(width: float, body: float, title: str, subtitle: str) -> tuple[Figure, Axes]:

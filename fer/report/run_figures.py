@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from fer.core import labels
 from fer.core.words import how_many, percent, to_number
@@ -42,6 +43,13 @@ PANELS = (
     ("learning rate", "learning rate", 1.0, ("learning_rate",)),
 )
 """The panels of the training curves: title, label, factor, columns of ``history.csv``."""
+LINES: dict[str, dict[str, Any]] = {
+    # A second difference beside the hue, for gray print.
+    "train": {"color": SPLIT_COLORS["train"], "linestyle": "--", "linewidth": 1.8},
+    "val": {"color": SPLIT_COLORS["val"], "linestyle": "-", "linewidth": 1.8},
+    "learning": {"color": MUTED, "linewidth": 1.8},
+}
+"""The style of a line by the first word of its column."""
 MANY_POINTS = 60  # more than this and markers would merge into a thick line
 # One hue from light to dark, so that the three also differ in gray print.
 SCORE_COLORS = {"precision": "#B9C6D6", "recall": "#7590AE", "F1": "#1F3A5F"}
@@ -83,7 +91,7 @@ def run_section(
         files={name: save(one, folder / "figures" / f"{name}.png") for name, one in plots.items()},
         metrics=results[-1].metrics,
         pictured=results[0].metrics,
-        grid=len(pick_grid(results[0])),
+        grid=len(pick_rows(results[0], GRID)),
     )
 
 
@@ -109,16 +117,20 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
         axes[1, 0].sharey(axes[0, 1])  # accuracy and macro-F1 can then be compared by height
         room = max(0.5, 0.02 * (max(epochs) - min(epochs)))
         for axis, (name, ylabel, unit, keys) in zip(axes.flat, PANELS, strict=True):
-            _plot_curves(axis, history, keys, unit, best_epoch)
+            for key in keys:
+                _plot_curve(axis, history, key, unit)
+            if not axis.lines:
+                middle: Any = {"ha": "center", "transform": axis.transAxes}
+                axis.text(0.5, 0.5, "not recorded", color=MUTED, **middle)
+            if best_epoch is not None:
+                axis.axvline(best_epoch, color=INK, linewidth=1, linestyle=":", zorder=1)
             axis.set(title=name, xlabel="epoch (the first is 0)", ylabel=ylabel)
             axis.set_xlim(min(epochs) - room, max(epochs) + room)
             axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
             axis.grid(True)
-        rate = axes[1, 1]
-        rate.set_ylim(bottom=0)
-        rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes[1, 1].set_ylim(bottom=0)
         handles = [
-            Line2D([], [], color=SPLIT_COLORS[split], label=name, **_line(split, len(history)))
+            Line2D([], [], label=name, **LINES[split])
             for split, name in (("train", "train"), ("val", "validation"))
         ]
         if best_epoch is not None:
@@ -128,41 +140,13 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
     return figure
 
 
-def _line(split: str, points: int) -> dict[str, Any]:
-    """The style of a line through so many points, in a panel and in the legend."""
-    return {
-        # A second difference beside the hue, for gray print.
-        "linestyle": "--" if split == "train" else "-",
-        "linewidth": 1.8,
-        "marker": "o" if points <= MANY_POINTS else "",
-        "markersize": 6 if points == 1 else 3.5,
-    }
-
-
-def _plot_curves(
-    axis: Axes,
-    history: Sequence[Mapping[str, Any]],
-    keys: Sequence[str],
-    unit: float,
-    best_epoch: int | None,
-) -> None:
-    for key in keys:
-        found = [(row["epoch"], to_number(row.get(key))) for row in history]
-        points = {epoch: unit * value for epoch, value in found if value is not None}
-        if not points:
-            continue
-        split = key.split("_")[0]
-        color = SPLIT_COLORS.get(split, MUTED)
-        axis.plot(
-            list(points), list(points.values()), color=color, label=key, **_line(split, len(points))
-        )
-        if split == "val" and best_epoch is not None and best_epoch in points:
-            axis.plot(best_epoch, points[best_epoch], "o", ms=9, mfc="none", mec=INK, zorder=4)
-    if not axis.lines:
-        axis.text(0.5, 0.5, "not recorded", color=MUTED, ha="center", transform=axis.transAxes)
-        axis.tick_params(axis="y", left=False, labelleft=False)
-    if best_epoch is not None:
-        axis.axvline(best_epoch, color=INK, linewidth=1, linestyle=":", zorder=1)
+def _plot_curve(axis: Axes, history: Sequence[Mapping[str, Any]], key: str, unit: float) -> None:
+    """A column of the history against the epochs."""
+    found = [(row["epoch"], to_number(row.get(key))) for row in history]
+    known = [(epoch, unit * value) for epoch, value in found if value is not None]
+    if known:
+        marker: Any = {"marker": "o" if len(known) <= MANY_POINTS else "", "markersize": 3.5}
+        axis.plot(*zip(*known, strict=True), label=key, **LINES[key.split("_")[0]], **marker)
 
 
 # --- predictions -------------------------------------------------------------------------------
@@ -226,16 +210,21 @@ def per_class(scores: Mapping[str, Mapping[str, Any]], *, title: str) -> Figure:
     )
 
 
-def pick_grid(result: SplitResult) -> np.ndarray:
-    """Indices of up to ``GRID`` images, evenly over the emotions, the same for every network."""
+def pick_rows(result: SplitResult, most: int | None = None) -> np.ndarray:
+    """Rows of images, evenly over the emotions, the same for every network.
+
+    Args:
+        result: of the split.
+        most: of them; None for one of each emotion that occurs.
+    """
     rng = np.random.default_rng(0)
     by_class = [
         rng.permutation(np.flatnonzero(result.target == index))
         for index in range(labels.NUM_CLASSES)
     ]
-    rounds = max(map(len, by_class))
-    order = [indices[i] for i in range(rounds) for indices in by_class if i < len(indices)]
-    return np.array(order[:GRID], dtype=np.int64)
+    rounds = itertools.zip_longest(*by_class)
+    order = [row for rows in rounds for row in rows if row is not None]
+    return np.array(order[: most or len(np.unique(result.target))], dtype=np.int64)
 
 
 def prediction_grid(result: SplitResult, *, title: str) -> Figure:
@@ -244,7 +233,7 @@ def prediction_grid(result: SplitResult, *, title: str) -> Figure:
     A prediction is marked as correct or wrong by a sign (✓, ✗) and by a colour.
     """
     tiles = []
-    for index in pick_grid(result):
+    for index in pick_rows(result, GRID):
         true, predicted = result.target[index], result.preds[index]
         sign, color = ("✓", CORRECT) if true == predicted else ("✗", WRONG)
         confidence = 100 * result.probabilities[index].max()

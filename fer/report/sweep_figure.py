@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fer.core.words import ABSENT, how_many, plain
-from fer.report.figures import INK, SERIES, new_figure, plot_cells, save, style
+from fer.report.figures import INK, SERIES, new_figure, panels, plot_cells, save, style
 from fer.runs.state import State
 from fer.runs.sweep import Job, shorten
 
@@ -76,18 +76,11 @@ def points(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
             f"{how_many(len(jobs), 'finished job')} · mean {np.mean(scores):.2f}{spread} "
             "(standard deviation; line: mean)"
         )
-    columns = min(3, len(keys))
-    lines = math.ceil(len(keys) / columns)
+    title = f"Validation macro-F1 against {', '.join(keys)}"
     with style():
-        size = max(6.4, 3.6 * columns), 3.8 * lines
-        figure = new_figure(*size, f"Validation macro-F1 against {', '.join(keys)}", subtitle)
-        axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
-        for axis, key in zip(axes.flat, keys, strict=False):
+        figure, axes = panels(len(keys), 3, 6.4 if len(keys) == 1 else 3.6, 3.8, title, subtitle)
+        for axis, key in zip(axes, keys, strict=True):
             _plot_key(axis, [job.values[key] for job in jobs], scores, key)
-        for axis in axes.flat[len(keys) :]:
-            axis.set_visible(False)
-        for axis in axes[:, 0]:
-            axis.set_ylabel(LABEL)
     return figure
 
 
@@ -112,7 +105,7 @@ def _plot_key(axis: Axes, values: Sequence[str], scores: Sequence[float], key: s
         else:
             groups = [np.array(scores)[np.array(places) == n] for n in range(len(names))]
             axis.plot(range(len(names)), list(map(np.mean, groups)), color=INK, linewidth=1)
-    axis.set(xlabel=plain(key))
+    axis.set(xlabel=plain(key), ylabel=LABEL)
     axis.margins(x=0.1, y=0.15)
     axis.grid(axis="y")
 
