@@ -503,7 +503,7 @@ def score_table(runs: Mapping[str, Path]) -> Table:
         found = read_metrics(folder)
         rows.append(
             [
-                Cell(name, None, f"{found['dataset']}, {found['split']}"),
+                Cell(name, f"{found['dataset']}, {found['split']}"),
                 *(score_cell(found, score) for score in scores),
                 Cell(whole(found["samples"])),
             ]
@@ -607,7 +607,7 @@ def cross_table(folder: Path) -> Table:
             bounds = [row.get(f"{score.name}_{end}") for end in ("low", "high")]
             drop = row.get(f"drop_{score.name}")
             cells += [
-                Cell(score.format.text(row.get(score.name)), None, score.format.interval(bounds)),
+                Cell(score.format.text(row.get(score.name)), score.format.interval(bounds)),
                 Cell(score.format.change(-float(drop)) if drop else ABSENT),
             ]
         rows.append([*cells, Cell(whole(row["samples"]))])

@@ -17,7 +17,7 @@ from fer.data.audit.verdict import ALTERED, REFERENCE, UNKNOWN
 from fer.data.manifest import ATTRIBUTES, Entry
 from fer.data.readers.base import SPLITS
 from fer.report.dataset_pictures import Pictures, Read
-from fer.report.page import Cell, Table, count_cell, make_table, write_page
+from fer.report.page import Cell, Table, make_table, write_page
 
 LISTED = 50
 """Ids and files that the page lists before it only counts."""
@@ -129,10 +129,9 @@ def _counts(integrity: Mapping[str, Any]) -> Table:
             ("test", ("test",), "test"),
         ]
     rows = []
-    for index, emotion in enumerate((*labels.EMOTIONS, "all")):
+    for emotion in (*labels.EMOTIONS, "all"):
         kinds = labels.EMOTIONS if emotion == "all" else (emotion,)
-        # "all" is last in the schema's order, too
-        row: list[Cell] = [Cell(emotion, index)]
+        row: list[Cell | str | int] = [emotion]
         for _, splits, compared in columns:
             found = sum(counts[split].get(kind, 0) for split in splits for kind in kinds)
             expected = None
@@ -140,15 +139,15 @@ def _counts(integrity: Mapping[str, Any]) -> Table:
                 expected = sum(official[compared].get(kind, 0) for kind in kinds)
             row.append(_beside_official(found, expected))
         everywhere = sum(counts[split].get(kind, 0) for split in SPLITS for kind in kinds)
-        rows.append([*row, count_cell(everywhere)])
-    return Table("counts", ["Emotion", *(heading for heading, *_ in columns), "all"], rows, True)
+        rows.append([*row, everywhere])
+    return make_table("counts", ["Emotion", *(heading for heading, *_ in columns), "all"], rows)
 
 
 def _beside_official(found: int, official: int | None) -> Cell:
     detail = None if official is None else "= official"
     if official not in (None, found):
         detail = f"official {official:,} ({signed(found - official, 0)})"
-    return Cell(whole(found), found, detail, marked=official not in (None, found))
+    return Cell(whole(found), detail, marked=official not in (None, found))
 
 
 def _describe_official(integrity: Mapping[str, Any]) -> str:
@@ -173,7 +172,7 @@ def _compared(integrity: Mapping[str, Any]) -> Table | None:
     for key, (name, meaning) in COMPARED.items():
         number = compared[key]
         differs = key not in ("identical", "recognised") and number > 0
-        rows.append([Cell(name, None, meaning), Cell(whole(number), number, marked=differs)])
+        rows.append([Cell(name, meaning), Cell(whole(number), marked=differs)])
     return Table("compared", ["Beside the reference copy", "Images"], rows)
 
 
@@ -190,7 +189,7 @@ def _pixels(integrity: Mapping[str, Any]) -> Table:
                 detail = f"reference {expected:.{decimals}f}"
                 detail += f" ({difference})" if difference else ""
             far = expected is not None and abs(value - expected) >= FAR * abs(expected) > 0
-            cells.append(Cell(f"{value:.{decimals}f}", value, detail, marked=far))
+            cells.append(Cell(f"{value:.{decimals}f}", detail, marked=far))
         rows.append(cells)
     return Table("pixels", ["Split", *map(str.capitalize, STATISTICS)], rows)
 
@@ -207,7 +206,7 @@ def _splits_compared(integrity: Mapping[str, Any]) -> Table | None:
             text = change(math.exp(difference), 1.0)
             if measure == "brightness":
                 text = f"{signed(difference)} gray levels"
-            cells.append(Cell(str(text), difference, f"z {signed(z)}"))
+            cells.append(Cell(str(text), f"z {signed(z)}"))
         rows.append(cells)
     columns = ["Splits", *map(str.capitalize, measures)]
     return Table("splits-compared", columns, rows) if rows else None
@@ -225,7 +224,7 @@ def _copies(integrity: Mapping[str, Any]) -> Table:
         detail: str | None = None,
         option: str | None = None,
     ) -> None:
-        rows.append([Cell(name, None, detail, option if images else None), groups, images])
+        rows.append([Cell(name, detail, option if images else None), groups, images])
 
     def of(kind: str, ending: str = "") -> tuple[int | None, int | None]:
         found = integrity[kind] or {}
@@ -284,12 +283,12 @@ def subgroup_tables(entries: Sequence[Entry]) -> list[Table]:
         values = sorted({value for value, _ in counts})
         if values == [""]:
             continue
-        rows: list[list[Cell | int]] = []
-        for index, value in enumerate(sorted(values, key=_by_value)):
+        rows: list[list[str | int]] = []
+        for value in sorted(values, key=_by_value):
             found = [counts[value, split] for split in SPLITS]
-            rows.append([Cell(value or "not annotated", index), *found, sum(found)])
+            rows.append([value or "not annotated", *found, sum(found)])
         columns = [name.capitalize(), *SPLITS, "all"]
-        tables.append(make_table(f"by-{name}", columns, rows, sortable=True))
+        tables.append(make_table(f"by-{name}", columns, rows))
     return tables
 
 

@@ -49,7 +49,7 @@ def subgroups_section(subgroups: Mapping[str, Mapping[str, Mapping[str, Any]]]) 
         score_table(
             f"group-{attribute}",
             attribute,
-            [(Cell(value, index), row) for index, (value, row) in enumerate(groups.items())],
+            groups,
             shown_in("comparisons"),
         )
         for attribute, groups in subgroups.items()
@@ -125,9 +125,9 @@ def area_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Mapping[str, 
                 known = [s.name for s in scores if all(s.name in one for one in own)]
                 row = {key: mean(one[key] for one in own) for key in known}
             cells = [share_cell(row, score) for score in scores]
-            rows.append([Cell(f"{group}{name.replace('_', ' ')}", len(rows)), *cells])
+            rows.append([Cell(f"{group}{name.replace('_', ' ')}"), *cells])
     columns = ["Perturbation", *(f"{score.title} left" for score in scores)]
-    return Table(id, columns, rows, sortable=True)
+    return Table(id, columns, rows)
 
 
 def settings_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -136,11 +136,11 @@ def settings_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     with_size = len({row["image_size"] for row in rows}) > 1
     scores = shown_in("robustness")
     table = []
-    for index, row in enumerate(rows):
+    for row in rows:
         words = ", ".join(f"{key} {value:g}" for key, value in row["parameters"].items())
-        cells = [Cell(f"{row['perturbation'].replace('_', ' ')} {row['severity']}", index, words)]
+        cells = [Cell(f"{row['perturbation'].replace('_', ' ')} {row['severity']}", words)]
         if with_size:
-            cells.append(Cell(f"{row['image_size']} × {row['image_size']}", row["image_size"]))
+            cells.append(Cell(f"{row['image_size']} × {row['image_size']}"))
         for score in scores:
             key = f"delta_{score.name}"
             change = change_cell(row[key], row["confidence_intervals"][key], score)
@@ -151,7 +151,7 @@ def settings_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = ["Setting", *(["Damaged at"] if with_size else [])]
     columns += [name for score in scores for name in (score.title, "Change")]
     columns += ["Published accuracy"] if with_reference else []
-    return Table("robustness", columns, table, sortable=True)
+    return Table("robustness", columns, table)
 
 
 def error_rows(

@@ -14,16 +14,16 @@ from jinja2 import TemplateError
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.words import percent
-from fer.evaluation.explanation import REPLACEMENTS
 from fer.evaluation.scores import SCORES, shown_in
-from fer.report.page import environment
-from fer.report.saliency_figures import KINDS, METHOD_NAMES
+from fer.report.page import environment, make_table
+from fer.report.saliency_sections import checks_table
 from fer.report.score_cells import (
     average,
-    emotion_scores,
+    emotion_table,
     leak_free_means,
     most_frequent,
     score_cell,
+    score_table,
     spread_cell,
 )
 from fer.report.study_results import of_direction
@@ -95,9 +95,19 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
     own = {name: of_direction(results["evaluations"], name, name) for name in names}
     metrics = {name: [one["metrics"] for one in found] for name, found in own.items()}
     config = results["trainings"][0]["config"]
+    scores = list(SCORES.values())
+    passes = {
+        (one["train_dataset"], one["test_dataset"]): one["metrics"].get("tta")
+        for one in results["evaluations"]
+    }
+    summary = {(row["train_dataset"], row["test_dataset"]): row for row in results["summary"]}
+    rows = {
+        " → ".join(pair) + (f", tta={passes[pair]}" if passes[pair] else ""): row
+        for pair, row in summary.items()
+    }
     return {
         **{"spread_cell": spread_cell, "score_cell": score_cell, "class_name": class_name},
-        **{"average": average, "most_frequent": most_frequent, "method_names": METHOD_NAMES},
+        **{"average": average, "most_frequent": most_frequent},
         "leak_free_means": leak_free_means,
         "results": results,
         "metadata": make_metadata(results),
@@ -106,13 +116,10 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
         "model": config["model"],
         "network": class_name(config["model"].get("_target_", "SharedCNN")),
         "emotions": labels.EMOTIONS,
-        "scores": list(SCORES.values()),
-        "summary": {(row["train_dataset"], row["test_dataset"]): row for row in results["summary"]},
+        "summary": summary,
+        "scores": score_table("scores", "Network → measured on", rows, scores, spread_cell),
         "drawn": any(facts["drawn"] for facts in results["data"].values()),
-        "tta": {
-            (one["train_dataset"], one["test_dataset"]): one["metrics"].get("tta")
-            for one in results["evaluations"]
-        },
+        "passes": passes.values(),
         "own": own,
         "metrics": metrics,
         "preferred": {
@@ -120,18 +127,20 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
             for name, found in own.items()
             if len(found) > 1
         },
-        "emotion_rows": {name: emotion_scores(found) for name, found in metrics.items()},
+        "emotion_table": emotion_table(
+            "emotions", {f"{n}: ": found for n, found in metrics.items()}
+        ),
         "groups": {name: _groups(found[0]) for name, found in metrics.items()},
-        "robustness": [row for name, found in own.items() for row in _robustness(name, found)],
+        "robustness": make_table(
+            "robustness",
+            ["Dataset: damage", *"012345", "Kept"],
+            [row for name, found in own.items() for row in _robustness(name, found)],
+        ),
         "explained": {
             name: next((one for one in found if one.get("saliency")), None)
             for name, found in own.items()
         },
-        "tests": [
-            (kind, name, f"{words} {replacement}")
-            for kind, (words, _) in KINDS.items()
-            for name, replacement in REPLACEMENTS.items()
-        ],
+        "checks_table": checks_table,
     }
 
 

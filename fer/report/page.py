@@ -15,7 +15,7 @@ from jinja2.environment import TemplateModule
 
 from fer.core.errors import DataError
 from fer.core.files import write_text
-from fer.core.words import PERCENT, how_many, percent, plain, to_number, whole
+from fer.core.words import PERCENT, how_many, percent, plain, whole
 from fer.evaluation.scores import shown_in
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -26,8 +26,6 @@ class Cell:
     """A table cell."""
 
     text: str
-    sort: float | None = None
-    """The number that sorting compares; None stays at the end."""
     detail: str | None = None
     """A second line, in small print."""
     code: str | None = None
@@ -47,7 +45,6 @@ class Table:
     id: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    sortable: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,28 +66,21 @@ def make_table(
     id: str,
     columns: Sequence[str],
     rows: Iterable[Sequence[Cell | str | float | None]],
-    *,
-    sortable: bool = False,
 ) -> Table:
     """A table of cells, texts and whole numbers; what is absent is a dash."""
     cells = [
         [
-            one if isinstance(one, Cell) else Cell(one) if isinstance(one, str) else count_cell(one)
+            one if isinstance(one, Cell) else Cell(one if isinstance(one, str) else whole(one))
             for one in row
         ]
         for row in rows
     ]
-    return Table(id, columns, cells, sortable)
-
-
-def count_cell(value: object) -> Cell:
-    """A whole number, and a dash for what is absent."""
-    return Cell(whole(value), to_number(value))
+    return Table(id, columns, cells)
 
 
 def percent_cell(value: object, detail: str | None = None) -> Cell:
     """A fraction in percent, and a dash for what is absent."""
-    return Cell(percent(value), to_number(value), detail)
+    return Cell(percent(value), detail)
 
 
 Section = TemplateModule

@@ -71,7 +71,7 @@ def _headline(splits: Mapping[str, Mapping[str, Any]]) -> Table:
     columns |= dict(others)
     rows = [
         [
-            Cell(score.title, None, score.meaning or None),
+            Cell(score.title, score.meaning or None),
             *(score_cell(column, score) for column in columns.values()),
         ]
         for score in SCORES.values()
@@ -87,5 +87,4 @@ def _per_class(splits: Mapping[str, Mapping[str, Any]]) -> Table:
         first.id,
         [*first.columns, *(f"F1 ({split})" for split in list(splits)[1:])],
         [[*row, *(other.rows[n][f1] for other in others)] for n, row in enumerate(first.rows)],
-        sortable=True,
     )

@@ -67,7 +67,7 @@ def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Sect
             for kind, words in REGIONS.items()
             if (report := summary["regions"][kind]) is not None
         },
-        checks=_checks_table(summary),
+        checks=checks_table(summary),
         better={
             kind: [
                 METHOD_NAMES[method]
@@ -123,7 +123,7 @@ def _expressive_table(report: Mapping[str, Any], kind: str) -> Table:
     return make_table(f"saliency-expressive-{kind}", columns, rows)
 
 
-def _checks_table(summary: Mapping[str, Any]) -> Table:
+def checks_table(summary: Mapping[str, Any]) -> Table:
     """The checks of each method's maps: areas under the curves, verdicts, correlation."""
     found, sanity = summary["faithfulness"], summary["sanity"]
     tests = [(kind, name) for kind in KINDS for name in found["replacements"]]
@@ -133,7 +133,7 @@ def _checks_table(summary: Mapping[str, Any]) -> Table:
         results = [found["replacements"][name]["methods"][method][kind] for kind, name in tests]
         verdicts = [Cell(VERDICTS[found["verdicts"][method][kind]], words=True) for kind in KINDS]
         cells = [Cell(METHOD_NAMES[method]), *map(_area_cell, results), *verdicts]
-        rows.append([*cells, Cell(ABSENT if last is None else f"{last:.2f}", last)])
+        rows.append([*cells, Cell(ABSENT if last is None else f"{last:.2f}")])
     chance = [found["replacements"][name]["random"][kind] for kind, name in tests]
     rows.append([Cell("random map"), *map(_area_cell, chance), *[Cell(ABSENT)] * (len(KINDS) + 1)])
     columns = [
@@ -151,7 +151,7 @@ def _area_cell(result: Mapping[str, Any]) -> Cell:
     if gain is not None and gain["interval"] is not None:
         low, high = gain["interval"]
         detail = f"{gain['mean']:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
-    return Cell(f"{result['auc']:.3f}", result["auc"], detail)
+    return Cell(f"{result['auc']:.3f}", detail)
 
 
 def outlasting(sanity: Mapping[str, Any]) -> dict[str, float]:

@@ -77,7 +77,7 @@ def _cross_table(rows: Sequence[Row]) -> Table:
         *(f"{score.title} {'lost' if score.higher_is_better else 'gained'}" for score in scores),
         "Images",
     ]
-    return make_table("cross", columns, cells, sortable=True)
+    return make_table("cross", columns, cells)
 
 
 def _lost(row: Mapping[str, Any], score: Score) -> Cell:
@@ -86,7 +86,7 @@ def _lost(row: Mapping[str, Any], score: Score) -> Cell:
     if value is None:
         return Cell(ABSENT)
     worse = value if score.higher_is_better else -value
-    return Cell(score.format.digits(worse).replace("-", "−"), worse)
+    return Cell(score.format.digits(worse).replace("-", "−"))
 
 
 def _plot_recall(place: Path, rows: Sequence[Row]) -> Path | None:
@@ -117,7 +117,7 @@ def _prior_table(lost: Sequence[Row]) -> Table:
         "Accuracy, adjusted",
         "Macro-F1, adjusted",
     ]
-    return Table("priors", headings, rows, sortable=True)
+    return Table("priors", headings, rows)
 
 
 def _differences(jobs: Sequence[Evaluation]) -> list[str]:
@@ -139,16 +139,16 @@ def _comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> Table:
         p = test["p_value"]
         rows.append(
             [
-                Cell(f"{row['second']} minus {row['first']}", None, row["dataset"]),
+                Cell(f"{row['second']} minus {row['first']}", row["dataset"]),
                 *(change_cell(difference[s.name], bounds[s.name], s) for s in scores),
                 test["only_first_right"],
                 test["only_second_right"],
-                Cell("< 0.0001" if p < 1e-4 else f"{p:.4f}", p),
+                "< 0.0001" if p < 1e-4 else f"{p:.4f}",
             ]
         )
     columns = ["Only the first right", "Only the second right", "McNemar's p"]
     headings = ["Difference", *(score.title for score in scores), *columns]
-    return make_table("comparison", headings, rows, sortable=True)
+    return make_table("comparison", headings, rows)
 
 
 def _plot_robustness(place: Path, rows: Sequence[Row]) -> list[tuple[str, int, Path]]:

@@ -10,7 +10,7 @@ from typing import Any
 from fer.core.files import write_json
 from fer.evaluation.scores import SCORES, shown_in
 from fer.report.evaluation_sections import area_table
-from fer.report.page import Cell, Table, count_cell, write_page
+from fer.report.page import Cell, Table, make_table, write_page
 from fer.report.score_cells import (
     emotion_table,
     leak_free_means,
@@ -74,14 +74,14 @@ def write_study(study: Study, parameters: int) -> Path:
             "short": score_table(
                 "short",
                 "Dataset",
-                [(Cell(name), summary[name, name]) for name in study.datasets],
+                {name: summary[name, name] for name in study.datasets},
                 list(SCORES.values()),
                 spread_cell,
             ),
             "transfer": score_table(
                 "transfer",
                 "Network → measured on",
-                [(Cell(f"{here} → {there}"), row) for (here, there), row in summary.items()],
+                {" → ".join(pair): row for pair, row in summary.items()},
                 shown_in("comparisons"),
                 spread_cell,
             ),
@@ -122,10 +122,10 @@ def _training_table(results: Mapping[str, Any]) -> Table:
     rows = [
         [
             Cell(f"{row['dataset']}, seed {row['seed']}", link=f"{row['folder']}/{FINISHED}"),
-            Cell(str(row["best_epoch"]), row["best_epoch"], f"of 0 to {row['epochs'] - 1}"),
+            Cell(str(row["best_epoch"]), f"of 0 to {row['epochs'] - 1}"),
             *(score_cell(row["validation"], score) for score in scores),
-            count_cell(row["images_per_second"]),
-            Cell(f"{row['epoch_seconds'] / 60:.1f}", row["epoch_seconds"]),
+            row["images_per_second"],
+            f"{row['epoch_seconds'] / 60:.1f}",
             Cell(str(row["hardware"]["device_name"] or row["hardware"]["cpu"]), words=True),
         ]
         for row in results["trainings"]
@@ -134,7 +134,7 @@ def _training_table(results: Mapping[str, Any]) -> Table:
         *("Training", "Best epoch", *(f"Validation {score.heading}" for score in scores)),
         *("Images/s", "Minutes", "On"),
     ]
-    return Table("training", columns, rows)
+    return make_table("training", columns, rows)
 
 
 def _origin_table(study: Study, results: Mapping[str, Any]) -> Table:

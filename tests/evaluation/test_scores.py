@@ -575,15 +575,15 @@ def test_a_model_card_shows_it_and_its_metadata_too() -> None:
     results = make_results(("a", "b"), (0, 1))
     results["trainings"][0]["validation"]["top2"] = 0.875
     card = render_card(results)
-    (header,) = (line for line in card.splitlines() if line.startswith("| network → "))
-    assert header.endswith("| calibration error | top-2 accuracy | Brier score |")
+    (header,) = (line for line in card.splitlines() if line.startswith("| Network → "))
+    assert header.endswith("| Calibration error | Top-2 accuracy | Brier score | Images |")
     found = results["summary"][1]
     (line,) = (line for line in card.splitlines() if line.startswith("| a → b |"))
     assert (
-        line.split(" | ")[-2]
+        line.split(" | ")[-3]
         == f"{100 * found['top2']['mean']:.1f} % (± {100 * found['top2']['sd']:.1f})"
     )
-    assert line.split(" | ")[-1] == f"{found['brier']['mean']:.3f} (± {found['brier']['sd']:.3f}) |"
+    assert line.split(" | ")[-2] == f"{found['brier']['mean']:.3f} (± {found['brier']['sd']:.3f})"
     assert card.splitlines()[card.splitlines().index(header) + 1] == "|---|" + "---:|" * 8
     assert "Top-2 accuracy (trained on a)" in card and "validation accuracy 50.0 %" in card
     assert "macro-F1 40.0 %, top-2 accuracy 87.5 %" in card
@@ -594,7 +594,7 @@ def test_a_model_card_shows_it_and_its_metadata_too() -> None:
     )
     card = render_card(old)  # of a study before the metric was registered
     (line,) = (line for line in card.splitlines() if line.startswith("| a → b |"))
-    assert line.split(" | ")[-2:] == ["–", "– |"]
+    assert line.split(" | ")[-3:-1] == ["–", "–"]
     assert "Top-2 accuracy (trained" not in card
 
 
