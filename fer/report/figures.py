@@ -136,18 +136,6 @@ def panels(
     return figure, axes[:count]
 
 
-def canvas(width: float, body: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
-    """A figure whose one axes counts inches from below the header, x to the right, y downwards.
-
-    Pictures in one axes are drawn much faster than in an axes each.
-    """
-    figure = new_figure(width, body, title, subtitle, constrained=False)
-    axis = figure.add_axes((0, 0, 1, body / figure.get_figheight()))
-    axis.set(xlim=(0, width), ylim=(body, -0.02), aspect="auto", autoscale_on=False)
-    axis.set_axis_off()
-    return figure, axis
-
-
 def save(figure: Figure, path: Path) -> Path:
     """Write ``figure`` as PNG, atomically. Equal figures give equal bytes.
 
@@ -177,34 +165,11 @@ class Tile:
     """A picture of a :func:`picture_grid`."""
 
     image: np.ndarray
-    """As :func:`plot_image` shows it."""
+    """``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)``, uint8; ``(H, W, 3)`` float 0–1 too."""
     lines: Sequence[str] = ()
     """Words below it."""
     color: str | None = None
     """Of its frame and its words; None for no frame."""
-
-
-def plot_image(axis: Axes, image: np.ndarray, x: float, y: float, side: float) -> None:
-    """Show an image in the middle of a square of a :func:`canvas`, in its own proportions.
-
-    Args:
-        axis: of the canvas.
-        image: ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)``, uint8; ``(H, W, 3)`` float 0–1 too.
-        x, y: the square's upper left corner, in inches.
-        side: of the square, in inches.
-    """
-    shape = np.array(image.shape[:2])
-    height, width = side * shape / shape.max()
-    left, top = x + (side - width) / 2, y + (side - height) / 2
-    axis.imshow(
-        image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image,
-        cmap="gray",
-        vmin=0,
-        vmax=255,
-        extent=(left, left + width, top + height, top),
-        # What has more pixels than the figure is averaged, not thinned out.
-        interpolation="nearest" if shape.max() <= side * DPI else "hanning",
-    )
 
 
 def picture_grid(
@@ -233,7 +198,12 @@ def picture_grid(
     head = 0.19 * max((1 + name.count("\n") for name in columns), default=0)
     width = left + max(len(tiles) for _, tiles in rows) * across + 0.1
     with style():
-        figure, axis = canvas(max(5.6, width), head + len(rows) * down + foot, title, subtitle)
+        width, body = max(5.6, width), head + len(rows) * down + foot
+        figure = new_figure(width, body, title, subtitle, constrained=False)
+        # One axes, which counts inches from below the header: much faster than an axes each.
+        axis = figure.add_axes((0, 0, 1, body / figure.get_figheight()))
+        axis.set(xlim=(0, width), ylim=(body, -0.02), aspect="auto", autoscale_on=False)
+        axis.set_axis_off()
         for column, name in enumerate(columns):
             x = left + column * across + side / 2
             for line, words in enumerate(reversed(name.split("\n"))):  # on common baselines
@@ -244,16 +214,27 @@ def picture_grid(
             axis.text(left - 0.1, y + side / 2, "\n".join(parts), ha="right", va="center", size=9)
             for column, tile in enumerate(tiles):
                 x = left + column * across
-                plot_image(axis, tile.image, x, y, side)
-                _plot_words(axis, tile, x, y, side)
+                _plot_tile(axis, tile, x, y, side)
                 for x1, y1, x2, y2 in boxes if row == 0 else ():
                     box = x + x1 * side, y + y1 * side, (x2 - x1) * side, (y2 - y1) * side
                     _outline(axis, *box, "white", 0.8)
     return figure
 
 
-def _plot_words(axis: Axes, tile: Tile, x: float, y: float, side: float) -> None:
-    """What a tile has around its image."""
+def _plot_tile(axis: Axes, tile: Tile, x: float, y: float, side: float) -> None:
+    """A picture in the middle of a square, in its own proportions, and what is around it."""
+    image, shape = tile.image, np.array(tile.image.shape[:2])
+    height, width = side * shape / shape.max()
+    left, top = x + (side - width) / 2, y + (side - height) / 2
+    axis.imshow(
+        image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image,
+        cmap="gray",
+        vmin=0,
+        vmax=255,
+        extent=(left, left + width, top + height, top),
+        # What has more pixels than the figure is averaged, not thinned out.
+        interpolation="nearest" if shape.max() <= side * DPI else "hanning",
+    )
     if tile.color is not None:
         _outline(axis, x, y, side, side, tile.color, 2.5)
     for line, words in enumerate(tile.lines):

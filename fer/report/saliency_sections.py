@@ -17,8 +17,6 @@ from fer.report.page import Cell, Section, Table, make_table, percent_cell, rend
 from fer.report.saliency_figures import KINDS, METHOD_NAMES
 
 VERDICTS = {"better": "yes", "worse": "no, worse", "not better": "no", None: "too few images"}
-ALIKE = 0.3
-"""A rank correlation above this, with every weight random, is remarked on."""
 REGIONS = {"standard": "regions in fixed boxes", "drawn": "regions as drawn"}
 """Source of the regions of the face → the words for it."""
 
@@ -57,7 +55,6 @@ def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Sect
         shown=shown,
         summary=summary,
         images=len(explanation.target),
-        confusions=_confusion_table(summary["confusions"]) if summary["confusions"] else None,
         confused=sum(len(confusion.images) for confusion in explanation.confusions),
         regions={
             words: (
@@ -68,30 +65,7 @@ def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Sect
             if (report := summary["regions"][kind]) is not None
         },
         checks=checks_table(summary),
-        better={
-            kind: [
-                METHOD_NAMES[method]
-                for method, own in found["verdicts"].items()
-                if own[kind] == "better"
-            ]
-            for kind in KINDS
-        },
-        outlasting=outlasting(sanity),
     )
-
-
-def _confusion_table(entries: list[dict[str, Any]]) -> Table:
-    """The most frequent confusions."""
-    rows = [
-        [
-            f"{entry['true']} → {entry['predicted']}",
-            entry["images"],
-            percent_cell(entry["share_of_true"]),
-        ]
-        for entry in entries
-    ]
-    columns = ["True → predicted", "Images", "Share of the true emotion's images"]
-    return make_table("saliency-confusions", columns, rows)
 
 
 def _region_table(report: Mapping[str, Any], kind: str) -> Table:
@@ -152,12 +126,6 @@ def _area_cell(result: Mapping[str, Any]) -> Cell:
         low, high = gain["interval"]
         detail = f"{gain['mean']:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
     return Cell(f"{result['auc']:.3f}", detail)
-
-
-def outlasting(sanity: Mapping[str, Any]) -> dict[str, float]:
-    """The methods whose maps outlast all weights, with their rank correlation."""
-    last = {METHOD_NAMES[name]: row["correlation"][-1] for name, row in sanity["methods"].items()}
-    return {name: value for name, value in last.items() if value is not None and value > ALIKE}
 
 
 def _upper(text: str) -> str:

@@ -580,7 +580,7 @@ def test_sections_have_figures_and_say_what_the_numbers_say(
     ]
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     assert len(images) == len(set(images)) == len(files)
-    assert len(page.tables) == 4
+    assert len(page.tables) == 3
     for rows in page.tables.values():
         assert len(set(map(len, rows))) == 1
     header, *rows = page.tables["saliency-checks"]
@@ -595,9 +595,6 @@ def test_sections_have_figures_and_say_what_the_numbers_say(
         verdicts = found["verdicts"][method].values()
         assert row[5:7] == [pages.VERDICTS[word] for word in verdicts]
     assert sum("black" in column for column in header) == 2
-    better = [m for m in METHODS if found["verdicts"][m]["insertion"] == "better"]
-    words = ", ".join(plots.METHOD_NAMES[method] for method in better) or "no method"
-    assert f"insertion, whatever replaces a pixel: {words}." in page.text
 
 
 def test_figures_say_how_many_images_and_cut_nothing_off(explanation: Explanation) -> None:
@@ -614,7 +611,7 @@ def test_figures_say_how_many_images_and_cut_nothing_off(explanation: Explanatio
         assert_texts_inside(figure)
 
 
-def test_methods_without_an_effect_are_named() -> None:
+def test_a_correlation_that_is_not_defined_is_left_out() -> None:
     sanity = {
         "images": 3,
         "stages": ["trained", "head"],
@@ -623,5 +620,4 @@ def test_methods_without_an_effect_are_named() -> None:
             "grad_cam": {"correlation": [1.0, None]},
         },
     }
-    assert pages.outlasting(sanity) == {"plain gradient": 0.9}
     assert_texts_inside(plots.sanity_curves(sanity, title="t"))
