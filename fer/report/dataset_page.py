@@ -31,14 +31,6 @@ VERDICTS: dict[str, tuple[str, str, str]] = {
 """Look, sign and name of each verdict."""
 STATISTICS: dict[str, int] = {"mean": 2, "std": 2, "contrast": 1, "sharpness": 3}
 """The decimals of each statistic in ``pixels``."""
-COMPARED: dict[str, tuple[str, str]] = {
-    "identical": ("Identical", "pixel for pixel an image of the reference copy"),
-    "recognised": ("Recognised", "an image of the reference copy, identical or altered"),
-    "unrecognised": ("Not recognised", "like no image of the reference copy"),
-    "missing": ("Missing", "in the reference copy, but not here"),
-    "moved": ("Moved", "in another split than in the reference copy"),
-    "relabelled": ("Relabelled", "with another emotion than in the reference copy"),
-}
 
 
 def write_dataset_report(
@@ -63,6 +55,8 @@ def write_dataset_report(
     if not entries:
         raise DataError(f"{folder}: expected images to report on, found none.")
     section, pictures = dataset_section(integrity), Pictures(folder, entries, integrity, read)
+    sizes = integrity["sizes"]
+    rest = integrity["images"] - sum(sizes.values())
     overview, galleries = pictures.overview(), pictures.galleries()
     content = {
         **section,
@@ -70,18 +64,15 @@ def write_dataset_report(
         "subtitle": f"{how_many(integrity['images'], 'image')} · {integrity['source']['form']}",
         "integrity": integrity,
         "overview": overview,
-        "compared": _compared(integrity),
         "splits_compared": _splits_compared(integrity),
         "galleries": [picture for picture in galleries.values() if picture],
         "absent": [title.lower() for title, picture in galleries.items() if picture is None],
-        "sizes": _sizes(integrity),
+        "sizes": {**sizes, **({"others": rest} if rest else {})},
         "odd_ids": list(map(str, integrity["odd_sizes"]["ids"][:LISTED])),
-        "excluded": [pair for pair in integrity["excluded"].items() if pair[1]],
+        "excluded": {why: number for why, number in integrity["excluded"].items() if number},
         "undecodable": integrity["undecodable"][:LISTED],
-        "make_table": make_table,
         "subgroups": subgroup_tables(entries),
         "links": [file for file in ("manifest.csv", "integrity.json") if (folder / file).exists()],
-        "provenance": _provenance(integrity),
     }
     return write_page(folder / "report.html", "dataset.html.j2", content)
 
@@ -164,18 +155,6 @@ def _describe_official(integrity: Mapping[str, Any]) -> str:
     return note
 
 
-def _compared(integrity: Mapping[str, Any]) -> Table | None:
-    compared = integrity["compared_with_reference"]
-    if compared is None:
-        return None
-    rows = []
-    for key, (name, meaning) in COMPARED.items():
-        number = compared[key]
-        differs = key not in ("identical", "recognised") and number > 0
-        rows.append([Cell(name, meaning), Cell(whole(number), marked=differs)])
-    return Table("compared", ["Beside the reference copy", "Images"], rows)
-
-
 def _pixels(integrity: Mapping[str, Any]) -> Table:
     reference = integrity["reference_pixels"] or {}
     rows = []
@@ -253,26 +232,6 @@ def _copies(integrity: Mapping[str, Any]) -> Table:
     return make_table(
         "copies", ["What is there more than once, or blank", "Groups", "Images"], rows
     )
-
-
-def _sizes(integrity: Mapping[str, Any]) -> Table:
-    sizes = {size.replace("x", " × "): count for size, count in integrity["sizes"].items()}
-    rest = integrity["images"] - sum(sizes.values())
-    rows = [*sizes.items(), *([("others", rest)] if rest else [])]
-    return make_table("sizes", ["Width × height", "Images"], rows)
-
-
-def _provenance(integrity: Mapping[str, Any]) -> dict[str, Any]:
-    source = integrity["source"]
-    given = {key: source["given"].get(key) for key in ("path", "files", "bytes")}
-    return {
-        "form": source["form"],
-        **{key: value for key, value in given.items() if value is not None},
-        "signature": source["signature"],
-        **integrity["origin"],
-        "official protocol": integrity["official_protocol"],
-        "fingerprint": integrity["fingerprint"],
-    }
 
 
 def subgroup_tables(entries: Sequence[Entry]) -> list[Table]:

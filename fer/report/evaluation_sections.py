@@ -22,7 +22,8 @@ from fer.report.figures import save
 from fer.report.page import Cell, Section, Table, percent_cell, render
 from fer.report.score_cells import change_cell, score_cell, score_table, share_cell
 
-IMAGES_A_LINE = 4
+ACROSS = 4
+"""Confident mistakes beside each other."""
 
 
 def calibration_section(folder: Path, result: SplitResult, shown: str) -> Section:
@@ -201,22 +202,16 @@ def errors_section(
         maps: row → saliency ``(S, S)`` of the predicted emotion; None for none.
         method: the saliency method's name.
     """
-    galleries = {
-        "confusions": (
-            [rows for _, rows in confusions],
-            f"Frequent confusions: {shown}",
-            "a line for each: id, true emotion → predicted one, with their probabilities",
-        ),
-        "confident_mistakes": (
-            np.split(confident, range(IMAGES_A_LINE, len(confident), IMAGES_A_LINE)),
-            f"Most confident mistakes: {shown}",
-            "the most confident first: id, true emotion → predicted one, with their probabilities",
-        ),
+    words = "id, true emotion → predicted one, with their probabilities"
+    lines = {
+        "confusions": [rows for _, rows in confusions],
+        "confident_mistakes": np.split(confident, range(ACROSS, len(confident), ACROSS)),
     }
     files = {}
-    for name, (lines, title, subtitle) in galleries.items():
-        if sum(map(len, lines)):
-            figure = figures.mistakes(result, lines, title=title, subtitle=subtitle, maps=maps)
+    for name, rows in lines.items():
+        if sum(map(len, rows)):
+            title = f"{name.replace('_', ' ').capitalize()}: {shown}"
+            figure = figures.mistakes(result, rows, title=title, subtitle=words, maps=maps)
             files[name] = save(figure, folder / "figures" / f"{name}.png")
     return render(
         "mistakes.html.j2",
