@@ -23,7 +23,7 @@ from fer.core.application import config_folder
 from fer.core.commands import quoted_if_needed
 from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.files import read_json
-from fer.core.words import ABSENT, how_many, percent, signed, whole
+from fer.core.words import ABSENT, PERCENT, how_many, percent, signed, whole
 from fer.report.page import Cell, Table, fragment, read_png
 from fer.runs import records
 from fer.runs.plan import IN_DOMAIN
@@ -560,7 +560,7 @@ def file_table(folder: Path) -> Table:
 def damage_table(runs: Mapping[str, Path]) -> Table:
     """How much of the scores each perturbation leaves."""
     from fer.evaluation.scores import shown_in
-    from fer.report.score_cells import share_cell
+    from fer.report.score_cells import score_cell
 
     scores = shown_in("robustness")
     areas = {name: read_metrics(folder)["robustness"] for name, folder in runs.items()}
@@ -569,7 +569,7 @@ def damage_table(runs: Mapping[str, Path]) -> Table:
         [
             Cell(perturbation.replace("_", " ")),
             *(
-                share_cell(found["relative_area"][perturbation], score)
+                score_cell(found["relative_area"][perturbation], score, PERCENT)
                 for found in areas.values()
                 for score in scores
             ),

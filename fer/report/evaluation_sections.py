@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fer.core.words import how_many, percent
+from fer.core.words import PERCENT, how_many, percent
 from fer.evaluation.metrics import SMALLEST_GROUP, SplitResult
 from fer.evaluation.mistakes import Confusion, confident_mistakes, frequent_confusions
 from fer.evaluation.robustness import Robustness
@@ -20,7 +20,7 @@ from fer.evaluation.scores import shown_in
 from fer.report import evaluation_figures as figures
 from fer.report.figures import save
 from fer.report.page import Cell, Section, Table, percent_cell, render
-from fer.report.score_cells import change_cell, score_cell, score_table, share_cell
+from fer.report.score_cells import change_cell, score_cell, score_table
 
 ACROSS = 4
 """Confident mistakes beside each other."""
@@ -125,7 +125,7 @@ def area_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Mapping[str, 
             if len(own) > 1:
                 known = [s.name for s in scores if all(s.name in one for one in own)]
                 row = {key: mean(one[key] for one in own) for key in known}
-            cells = [share_cell(row, score) for score in scores]
+            cells = [score_cell(row, score, PERCENT) for score in scores]
             rows.append([Cell(f"{group}{name.replace('_', ' ')}"), *cells])
     columns = ["Perturbation", *(f"{score.title} left" for score in scores)]
     return Table(id, columns, rows)

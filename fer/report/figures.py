@@ -91,18 +91,9 @@ def new_figure(
     FigureCanvasAgg(figure)
     y = height - MARGIN
     for lines, points, color, weight in header:
-        figure.text(
-            MARGIN / width,
-            y / height,
-            "\n".join(lines),
-            size=points,
-            color=color,
-            weight=weight,
-            ha="left",
-            va="top",
-            linespacing=1.25,
-            parse_math=False,  # a dollar sign in a file name is no formula
-        )
+        look: dict[str, Any] = {"size": points, "color": color, "weight": weight, "va": "top"}
+        look |= {"linespacing": 1.25, "parse_math": False}  # a dollar sign is no formula
+        figure.text(MARGIN / width, y / height, "\n".join(lines), **look)
         y -= _height(lines, points)
     if constrained:
         figure.set_layout_engine(
@@ -179,7 +170,6 @@ def picture_grid(
     title: str,
     subtitle: str,
     boxes: Sequence[Sequence[float]] = (),
-    foot: float = 0.1,
 ) -> Figure:
     """Pictures in rows and columns with their names.
 
@@ -189,7 +179,6 @@ def picture_grid(
         title: of the figure.
         subtitle: what is seen.
         boxes: outlined in the first row: x1, y1, x2, y2 as shares of the side.
-        foot: inches that stay empty below.
     """
     side, lines = 1.04, max(len(tile.lines) for _, tiles in rows for tile in tiles)
     across = side + (0.15 if lines else 0.07)  # words need more room than pictures
@@ -198,7 +187,7 @@ def picture_grid(
     head = 0.19 * max((1 + name.count("\n") for name in columns), default=0)
     width = left + max(len(tiles) for _, tiles in rows) * across + 0.1
     with style():
-        width, body = max(5.6, width), head + len(rows) * down + foot
+        width, body = max(5.6, width), head + len(rows) * down + 0.1
         figure = new_figure(width, body, title, subtitle, constrained=False)
         # One axes, which counts inches from below the header: much faster than an axes each.
         axis = figure.add_axes((0, 0, 1, body / figure.get_figheight()))

@@ -11,8 +11,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from fer.core import labels
@@ -53,32 +51,18 @@ def class_maps(explanation: Explanation, *, title: str) -> Figure:
         rows.append((METHOD_NAMES[method], tiles))
     counts = explanation.summary["images"]["per_class"]
     names = [labels.EMOTIONS[i] for i in present]
-    figure = picture_grid(
+    return picture_grid(
         rows,
         [f"{emotion}\n{how_many(counts[emotion], 'image')}" for emotion in names],
         title=title,
-        subtitle=f"{_recognised(len(explanation.target))} · mean map over the mean face · one "
-        "scale for all · boxes: regions",
+        subtitle=f"{_recognised(len(explanation.target))} · mean map over the mean face · the "
+        f"darkest red, for all: {top:.1f} times an even map's saliency or more · boxes: regions",
         boxes=list(explanation.summary["options"]["regions"].values()),
-        foot=0.75,
     )
-    _add_colour_bar(figure, top)
-    return figure
 
 
 def _recognised(images: int) -> str:
     return how_many(images, "correctly recognised image")
-
-
-def _add_colour_bar(figure: Figure, top: float) -> None:
-    """A scale from 0 to ``top`` in the empty foot of a grid of pictures."""
-    width, height = figure.get_size_inches()
-    place = figure.add_axes((1.42 / width, 0.55 / height, min(4.5 / width, 0.6), 0.14 / height))
-    bar = figure.colorbar(
-        ScalarMappable(Normalize(0, top), HEAT), cax=place, orientation="horizontal"
-    )
-    bar.set_label("saliency, as a multiple of an even map's (1: as much as the mean pixel)", size=9)
-    bar.outline.set_visible(False)
 
 
 def examples(explanation: Explanation, *, title: str) -> Figure:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fer.core import labels
-from fer.core.words import ABSENT, PERCENT, Format, percent
+from fer.core.words import ABSENT, Format, percent
 from fer.evaluation.scores import Score
 from fer.report.page import Cell, Table, make_table, percent_cell
 
@@ -34,11 +34,6 @@ def spread_cell(row: Mapping[str, Any], score: Score) -> Cell:
     if found["sd"] is not None:
         spread = f"± {form.digits(found['sd'])}"
     return Cell(form.text(found["mean"]), spread)
-
-
-def share_cell(row: Mapping[str, Any], score: Score) -> Cell:
-    """The share of a score that is left, with its interval."""
-    return score_cell(row, score, PERCENT)
 
 
 def change_cell(value: float, bounds: Sequence[float] | None, score: Score) -> Cell:
