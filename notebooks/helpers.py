@@ -402,7 +402,7 @@ def pick_rows(data: EmotionDataModule, split: str = "train") -> list[int]:
 
 def draw_inputs(data: EmotionDataModule) -> Figure:
     """Training images as they were prepared, and as the network gets them."""
-    from fer.report.evaluation_figures import damage_grid
+    from fer.report.evaluation_sections import damage_grid
 
     train, rows = data.datasets["train"], pick_rows(data)
     prepared = [data.prepared.read(int(data.rows["train"][row])) for row in rows]
@@ -427,7 +427,7 @@ def draw_augmentations(data: EmotionDataModule, cfg: DictConfig, draws: int = 4)
         draws: epochs of the whole policy.
     """
     from fer.data.augmentation import Augmentation, make_transforms
-    from fer.report.evaluation_figures import damage_grid
+    from fer.report.evaluation_sections import damage_grid
 
     train, rows = data.datasets["train"], pick_rows(data)
     grid = {"input": list(train.images[rows])}
@@ -617,7 +617,7 @@ def cross_table(folder: Path) -> Table:
 
 def saliency_checks_table(runs: Mapping[str, Path]) -> Table:
     """Whether each method's saliency maps pass the checks, as ``saliency.json`` has it."""
-    from fer.report.saliency_figures import METHOD_NAMES
+    from fer.report.saliency_sections import METHOD_NAMES
 
     rows = []
     for name, folder in runs.items():

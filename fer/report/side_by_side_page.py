@@ -11,8 +11,8 @@ from urllib.parse import quote
 from fer.core import labels
 from fer.core.words import ABSENT, how_many
 from fer.evaluation.scores import Score, shown_in
-from fer.report import evaluation_figures as figures
-from fer.report.figures import SERIES, save
+from fer.report.evaluation_sections import robustness_curves
+from fer.report.figures import SERIES, bars, save
 from fer.report.page import Cell, Table, make_table, percent_cell, write_page
 from fer.report.score_cells import change_cell, score_cell
 from fer.runs.side_by_side import Collection, Evaluation, unlike
@@ -92,11 +92,17 @@ def _lost(row: Mapping[str, Any], score: Score) -> Cell:
 def _plot_recall(place: Path, rows: Sequence[Row]) -> Path | None:
     if len(rows) > len(SERIES):  # each has a colour of its own
         return None
-    recalls = {
-        _label(row): {emotion: row[3][f"recall_{emotion}"] for emotion in labels.EMOTIONS}
-        for row in rows
-    }
-    return save(figures.recall_side_by_side(recalls), place / "recall.png")
+    figure = bars(
+        {_label(row): [row[3][f"recall_{e}"] for e in labels.EMOTIONS] for row in rows},
+        SERIES,
+        labels.EMOTIONS,
+        title="Recall of each emotion",
+        subtitle="share of an emotion's images that is recognised",
+        xlabel="true emotion",
+        ylabel="recall (%)",
+        numbers=len(rows) <= 4,
+    )
+    return save(figure, place / "recall.png")
 
 
 def _prior_table(lost: Sequence[Row]) -> Table:
@@ -160,6 +166,6 @@ def _plot_robustness(place: Path, rows: Sequence[Row]) -> list[tuple[str, int, P
             samples = next(iter(own.values()))[0]["samples"]
             subtitle = f"{how_many(samples, 'image')} · bars: 95 % interval"
             title = f"Robustness: {shown}"
-            figure = figures.robustness_curves(own, title=title, subtitle=subtitle)
+            figure = robustness_curves(own, title=title, subtitle=subtitle)
             entries.append((shown, samples, save(figure, place / f"robustness_{index}.png")))
     return entries

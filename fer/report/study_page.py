@@ -88,7 +88,7 @@ def write_study(study: Study, parameters: int) -> Path:
             "emotions": emotion_table("emotions", {f"{n}: ": own for n, own in metrics.items()}),
             "trainings": _training_table(results),
             "robustness": area_table("robustness", areas),
-            "origin": _origin_table(study, results),
+            "finished": FINISHED,
         },
     )
 
@@ -135,16 +135,3 @@ def _training_table(results: Mapping[str, Any]) -> Table:
         *("Images/s", "Minutes", "On"),
     ]
     return make_table("training", columns, rows)
-
-
-def _origin_table(study: Study, results: Mapping[str, Any]) -> Table:
-    stages = [*study.trainings, *study.measurements]
-    runs = [*results["trainings"], *results["evaluations"]]
-    rows = [
-        [
-            Cell(stage.name, link=f"{run['folder']}/{FINISHED}", code=run["command"]),
-            Cell(str(run["data"]["fingerprint"])[:16], words=True),
-        ]
-        for stage, run in zip(stages, runs, strict=True)
-    ]
-    return Table("origin", ["Run", "Fingerprint of the data"], rows)

@@ -307,8 +307,7 @@ def evaluate_mistakes(measured: Measured) -> list[Section]:
         return [errors_section(folder, result, shown, confusions, confident, None, None)]
     from fer.evaluation.attribution import saliency_maps  # captum takes a second to import
     from fer.evaluation.saliency import explain, map_options
-    from fer.report.saliency_figures import METHOD_NAMES
-    from fer.report.saliency_sections import saliency_section
+    from fer.report.saliency_sections import METHOD_NAMES, saliency_section
 
     options = resolved(cfg.saliency)
     log.info("Saliency maps: %s", ", ".join(options["methods"]))

@@ -32,8 +32,7 @@ from fer.evaluation.scores import (
     register_score,
     resampling,
 )
-from fer.report.evaluation_figures import robustness_curves
-from fer.report.evaluation_sections import subgroups_section
+from fer.report.evaluation_sections import robustness_curves, subgroups_section
 from fer.report.side_by_side_page import write_side_by_side_page
 from fer.report.study_page import write_study
 from fer.report.study_results import summarise
