@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.core.words import change, how_many, signed, whole
+from fer.core.words import ABSENT, change, how_many, signed, whole
 from fer.data.audit.verdict import ALTERED, REFERENCE, UNKNOWN
 from fer.data.manifest import ATTRIBUTES, Entry
 from fer.data.readers.base import SPLITS
@@ -176,19 +174,13 @@ def _pixels(integrity: Mapping[str, Any]) -> Table:
 def _splits_compared(integrity: Mapping[str, Any]) -> Table | None:
     """The looks of each split beside those of each other one."""
     rows = []
-    measures = ["sharpness", "contrast", "brightness"]
-    for splits, found in groupby(integrity["splits_compared"], itemgetter("splits")):
-        by_measure = {row["measure"]: row for row in found}
-        cells = [Cell(" → ".join(splits))]
-        for measure in measures:
-            difference, z = by_measure[measure]["difference"], by_measure[measure]["z"]
-            text = change(math.exp(difference), 1.0)
-            if measure == "brightness":
-                text = f"{signed(difference)} gray levels"
-            cells.append(Cell(str(text), f"z {signed(z)}"))
-        rows.append(cells)
-    columns = ["Splits", *map(str.capitalize, measures)]
-    return Table("splits-compared", columns, rows) if rows else None
+    for row in integrity["splits_compared"]:
+        by, unit = signed(row["difference"]), " gray levels"
+        if row["measure"] != "brightness":  # a logarithm
+            by, unit = change(math.exp(row["difference"]), 1.0) or ABSENT, ""
+        rows.append([" → ".join(row["splits"]), row["measure"], by + unit, signed(row["z"])])
+    columns = ["Splits", "Measure", "Difference", "z"]
+    return make_table("splits-compared", columns, rows) if rows else None
 
 
 def _copies(integrity: Mapping[str, Any]) -> Table:

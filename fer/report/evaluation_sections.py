@@ -44,35 +44,34 @@ ACROSS = 4
 
 
 def reliability_diagram(
-    series: Mapping[str, tuple[Sequence[Mapping[str, Any]], float]], *, title: str
+    series: Mapping[str, tuple[Sequence[Mapping[str, Any]], float]], *, title: str, images: int
 ) -> Figure:
     """Accuracy against confidence, with how many images each bin has.
 
     Args:
         series: name → the bins of :func:`fer.evaluation.metrics.reliability` and the calibration
             error (fraction); one panel each.
+        title: of the figure.
+        images: in all bins.
     """
-    images = sum(row["images"] for row in next(iter(series.values()))[0])
-    subtitle = (
-        f"{how_many(images, 'image')} · bar below the line: more confident than right; above it: "
-        "less"
-    )
+    words = "bar below the line: more confident than right; above it: less"
     with style():
-        figure = new_figure(max(5.0, 4.6 * len(series)), 5.0, title, subtitle)
+        size = max(5.0, 4.6 * len(series)), 5.0
+        figure = new_figure(*size, title, f"{how_many(images, 'image')} · {words}")
         axes = figure.subplots(
             2, len(series), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1]
         )
-        for column, (name, (bins, error)) in enumerate(series.items()):
-            upper, lower = axes[:, column]
-            for row in bins:
-                left, width = 100 * row["low"], 100 * (row["high"] - row["low"])
-                lower.bar(left, row["images"], width, align="edge", color=MUTED, edgecolor="white")
-                if row["images"]:
-                    value = 100 * row["accuracy"]
-                    upper.bar(left, value, width, align="edge", color=SERIES[5], edgecolor="white")
-                    upper.plot(100 * row["confidence"], value, "o", color=INK, markersize=4)
+        for (upper, lower), (name, (bins, error)) in zip(axes.T, series.items(), strict=True):
+            rows = [row for row in bins if row["images"]]
+            left = [100 * row["low"] for row in rows]
+            look: dict[str, Any] = {"align": "edge", "edgecolor": "white"}
+            look["width"] = [100 * (row["high"] - row["low"]) for row in rows]
+            lower.bar(left, [row["images"] for row in rows], color=MUTED, **look)
+            right = [100 * row["accuracy"] for row in rows]
+            upper.bar(left, right, color=SERIES[5], **look)
+            upper.plot([100 * row["confidence"] for row in rows], right, "o", color=INK, ms=4)
             upper.plot([0, 100], [0, 100], color=INK, linestyle="--", linewidth=1)
-            upper.set_title(f"{name}: calibration error {percent(error)}")
+            upper.set(title=f"{name}: calibration error {percent(error)}")
             upper.set(xlim=(0, 100), ylim=(0, 100))
             upper.grid(True)
             lower.set_xlabel("confidence of the prediction (%)")
@@ -239,7 +238,8 @@ def calibration_section(folder: Path, result: SplitResult, shown: str) -> Sectio
     if scaling is not None:
         name = f"temperature {scaling['temperature']:.2f}"
         series[name] = scaling["reliability"], scaling["expected_calibration_error"]
-    figure = reliability_diagram(series, title=f"Reliability: {shown}")
+    title = f"Reliability: {shown}"
+    figure = reliability_diagram(series, title=title, images=metrics["samples"])
     return render(
         "calibration.html.j2",
         metrics=metrics,

@@ -40,6 +40,8 @@ def write_study(study: Study, parameters: int) -> Path:
     # Each network on its own dataset, a seed each.
     own = {name: of_direction(results["evaluations"], name, name) for name in study.datasets}
     metrics = {name: [one["metrics"] for one in found] for name, found in own.items()}
+    # The folder of a dataset's first training.
+    trained = {one["dataset"]: one["folder"] for one in reversed(results["trainings"])}
     areas = {
         f"{name}: ": [one.get("robustness", {}).get("relative_area", {}) for one in found]
         for name, found in metrics.items()
@@ -61,7 +63,7 @@ def write_study(study: Study, parameters: int) -> Path:
                     "most_frequent": most_frequent(found[0]),
                     "leak_free": leak_free_means(found),
                     "figures": study.folder / own[name][0]["folder"] / "figures",
-                    "curves": _curves(study, name),
+                    "curves": study.folder / trained[name] / "figures" / "curves.png",
                 }
                 for name, found in metrics.items()
             ],
@@ -91,12 +93,6 @@ def write_study(study: Study, parameters: int) -> Path:
             "finished": FINISHED,
         },
     )
-
-
-def _curves(study: Study, name: str) -> Path:
-    """The curves of a dataset's first training."""
-    first = next(stage for stage in study.trainings if stage.dataset == name)
-    return first.folder / "figures" / "curves.png"
 
 
 def _describe_transfer(
