@@ -41,8 +41,6 @@ def write_dataset_report(
     Only the images shown are decoded.
 
     Args:
-        folder: of the prepared dataset.
-        entries: the prepared images.
         integrity: the content of ``integrity.json``.
         read: decodes the image of an entry, given its index: ``(H, W)`` or ``(H, W, 3)`` uint8.
 

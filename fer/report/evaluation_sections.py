@@ -51,8 +51,6 @@ def reliability_diagram(
     Args:
         series: name → the bins of :func:`fer.evaluation.metrics.reliability` and the calibration
             error (fraction); one panel each.
-        title: of the figure.
-        images: in all bins.
     """
     words = "bar below the line: more confident than right; above it: less"
     with style():
@@ -104,8 +102,6 @@ def robustness_curves(
     Args:
         networks: name → the rows of its ``robustness.json``. With one network its 95 % interval
             is shaded; with several a line each, with bars.
-        title: of the figure.
-        subtitle: of how many images.
     """
     names = dict.fromkeys(row["perturbation"] for rows in networks.values() for row in rows)
     pairs = list(itertools.product(names, shown_in("robustness")))
@@ -202,10 +198,7 @@ def mistakes(
     """Wrongly predicted faces with the true and the predicted emotion and their probabilities.
 
     Args:
-        result: of the split.
         lines: the rows of the images that each line shows.
-        title: of the figure.
-        subtitle: in which order.
         maps: row → ``(S, S)`` saliency of the predicted emotion, at least 0, shown beside the
             face; None for none.
     """
@@ -274,12 +267,8 @@ def robustness_section(
     """The section on damaged images.
 
     Args:
-        folder: of the run.
-        found: the measurement.
-        result: of the undamaged images.
         examples: see :func:`damage_grid`.
         faces: rows of the images in ``examples``.
-        shown: dataset and split.
     """
     n = len(result.target)
     for name, figure in {
@@ -317,7 +306,6 @@ def area_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Mapping[str, 
     """The share of each score that damage leaves.
 
     Args:
-        id: of the table.
         groups: name before the perturbation's → ``relative_area`` of one measurement, or of
             several that are averaged.
     """
@@ -365,12 +353,6 @@ def error_rows(
 ) -> tuple[list[tuple[str, np.ndarray]], np.ndarray]:
     """The mistakes that the galleries show.
 
-    Args:
-        result: of the split.
-        pairs: most frequent confusions.
-        images: of each of them.
-        confident: most confident mistakes.
-
     Returns:
         For each confusion its words and the rows of its images, and the rows of the confident
         mistakes.
@@ -399,13 +381,8 @@ def errors_section(
     """Galleries of mistakes.
 
     Args:
-        folder: of the run.
-        result: of the split.
-        shown: dataset and split.
         confusions: see :func:`error_rows`.
-        confident: see :func:`error_rows`.
         maps: row → saliency ``(S, S)`` of the predicted emotion; None for none.
-        method: the saliency method's name.
     """
     words = "id, true emotion → predicted one, with their probabilities"
     lines = {

@@ -176,8 +176,6 @@ def picture_grid(
     Args:
         rows: their names, or "" for all, and their pictures.
         columns: names, of several lines each; none for no names.
-        title: of the figure.
-        subtitle: what is seen.
         boxes: outlined in the first row: x1, y1, x2, y2 as shares of the side.
     """
     side, lines = 1.04, max(len(tile.lines) for _, tiles in rows for tile in tiles)
@@ -248,10 +246,8 @@ def plot_cells(
     """A table of coloured cells.
 
     Args:
-        axis: to plot into.
         shades: ``(rows, columns)``; NaN is left pale.
         texts: (row, column) → what is written there, large and small.
-        rows, columns: names.
         limits: the values of the palest and the darkest shade.
     """
     colors = matplotlib.colormaps["Blues"].with_extremes(bad="#F2F2F2")
@@ -296,13 +292,6 @@ def bars(
 
     Args:
         series: name → a fraction for each group; None is marked by a dash.
-        colors: of the series.
-        groups: names.
-        title: of the figure.
-        subtitle: of how many images.
-        xlabel: what the groups are.
-        ylabel: what the bars are.
-        numbers: write each value above its bar.
     """
     width = 0.82 / len(series)
     with style():
@@ -330,7 +319,6 @@ def class_balance(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Fig
 
     Args:
         counts: ``{split: {emotion: images}}``; an emotion that is not named has none.
-        title: of which dataset; the number of images is added below it.
     """
     sizes = {split: sum(row.values()) for split, row in counts.items()}
     shares = {

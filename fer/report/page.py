@@ -107,7 +107,6 @@ def fragment(name: str, content: Any) -> str:
 
     Args:
         name: of the macro, such as ``table``, ``verdict`` or ``findings``.
-        content: what it shows.
     """
     macros: Any = environment().get_template("macros.html.j2").module
     return plain(str(getattr(macros, name)(content)))

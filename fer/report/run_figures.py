@@ -68,10 +68,8 @@ def run_section(
     """Write the figures of a run and show those of its last split, with predictions of the first.
 
     Args:
-        folder: of the run.
         results: of val, and of test where it was measured; of an evaluation one.
         history: the rows of ``history.csv``; none without a training.
-        best_epoch: the one that is marked.
         counts: images of each split and emotion, of a training.
     """
     plots = {"curves": training_curves(history, best_epoch)} if history else {}
@@ -214,7 +212,6 @@ def pick_rows(result: SplitResult, most: int | None = None) -> np.ndarray:
     """Rows of images, evenly over the emotions, the same for every network.
 
     Args:
-        result: of the split.
         most: of them; None for one of each emotion that occurs.
     """
     rng = np.random.default_rng(0)

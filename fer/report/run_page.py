@@ -29,14 +29,8 @@ def write_run_report(
     """Write ``report.html``: one file, readable without a network, a server or JavaScript.
 
     Args:
-        path: of the file; written atomically.
-        title: of the page.
-        subtitle: what was measured, in one sentence.
-        notes: warnings, shown before any number is explained.
         metrics: the content of ``metrics.json``.
-        sections: further parts, shown after the scores and the data.
         provenance: the content of ``run.json``, nested as deeply as it is.
-        config_yaml: the resolved configuration.
         extra_splits: ``{name: metrics}`` of further splits, shown beside ``metrics``.
         data: the content of the dataset's ``integrity.json``, for the section on the data.
         left_out: what this run left out of the prepared dataset, a sentence each; shown there.

@@ -210,13 +210,7 @@ def sanity_curves(found: Mapping[str, Any], *, title: str) -> Figure:
 
 
 def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Section:
-    """Write every figure into ``folder/figures/saliency_*.png`` and put the sections together.
-
-    Args:
-        folder: of the run.
-        explanation: of its network.
-        shown: dataset and split.
-    """
+    """Write every figure into ``folder/figures/saliency_*.png`` and put the sections together."""
     summary = explanation.summary
     found, sanity = summary["faithfulness"], summary["sanity"]
     plots = {

@@ -55,11 +55,7 @@ def score_table(
     """Scores side by side, with the number of images.
 
     Args:
-        id: of the table.
-        heading: of the first column.
         rows: each row's name → the mapping with its scores and ``samples``.
-        scores: the columns.
-        cell: makes the cell of a score.
     """
     return make_table(
         id,
@@ -81,7 +77,6 @@ def emotion_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Any]]]) ->
     """Precision, recall and F1 of each emotion, and what it is mistaken for.
 
     Args:
-        id: of the table.
         groups: name before the emotion's → the ``metrics.json`` that are averaged.
     """
     rows = []

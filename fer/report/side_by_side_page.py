@@ -23,12 +23,7 @@ Row = tuple[Evaluation, str, str, Mapping[str, Any]]
 
 
 def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
-    """Write the figures and ``folder/report.html``.
-
-    Args:
-        folder: of the sweep.
-        collection: its evaluations and what they say together.
-    """
+    """Write the figures and ``folder/report.html``."""
     jobs, place = collection.jobs, folder / "figures"
     rows: list[Row] = list(
         zip(jobs, collection.names, collection.places, collection.rows, strict=True)

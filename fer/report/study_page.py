@@ -27,10 +27,6 @@ from fer.runs.state import FINISHED, disparities
 def write_study(study: Study, parameters: int) -> Path:
     """Write ``study.json`` and, last, the page.
 
-    Args:
-        study: of which every stage is complete.
-        parameters: of its network.
-
     Raises:
         DataError: a file of a run cannot be read.
     """

@@ -36,10 +36,6 @@ RECORDED = (
 def gather(study: Study, parameters: int) -> dict[str, Any]:
     """Collect the results of a study's runs, as plain values.
 
-    Args:
-        study: of which every stage is complete.
-        parameters: of its network.
-
     Raises:
         DataError: a file of a run cannot be read.
     """
@@ -118,7 +114,6 @@ def find_shared(job: Evaluation, home: Sequence[Entry], abroad: Sequence[Entry])
     """Measured images of one dataset that are duplicated in train or val of another.
 
     Args:
-        job: the measurement.
         home: images of the dataset that its network was trained on.
         abroad: of the dataset that it is measured on.
 
