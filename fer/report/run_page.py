@@ -47,7 +47,10 @@ def write_run_report(
             "cards": [(score.title, score_cell(metrics, score)) for score in shown_in("cards")],
             "headline": _headline(splits),
             "leak_free": leak_free(metrics),
-            "per_class": _per_class(splits),
+            "per_class": emotion_table(
+                "per-class",
+                {"" if own is metrics else f"{split}: ": [own] for split, own in splits.items()},
+            ),
             "data": None if data is None else dataset_section(data, left_out),
             "sections": sections,
             "config_yaml": config_yaml,
@@ -72,13 +75,3 @@ def _headline(splits: Mapping[str, Mapping[str, Any]]) -> Table:
     ]
     counts = [column.get("samples") for column in columns.values()]
     return make_table("headline", ["Metric", *columns], [*rows, ["Images", *counts]])
-
-
-def _per_class(splits: Mapping[str, Mapping[str, Any]]) -> Table:
-    first, *others = (emotion_table("per-class", {"": [own]}) for own in splits.values())
-    f1 = first.columns.index("F1")
-    return Table(
-        first.id,
-        [*first.columns, *(f"F1 ({split})" for split in list(splits)[1:])],
-        [[*row, *(other.rows[n][f1] for other in others)] for n, row in enumerate(first.rows)],
-    )
