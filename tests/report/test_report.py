@@ -30,9 +30,12 @@ from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.words import PERCENT, percent
 from fer.evaluation.metrics import SplitResult, measure_split
+from fer.evaluation.scores import SCORES
 from fer.report import figures, run_figures
-from fer.report.page import FigureEntry, fragment, render
+from fer.report.evaluation_sections import robustness_curves, robustness_per_class
+from fer.report.page import Cell, FigureEntry, fragment, render
 from fer.report.run_page import write_run_report
+from fer.report.score_cells import change_cell, score_cell
 
 # --- made-up data ------------------------------------------------------------------------------
 
@@ -330,6 +333,31 @@ def test_a_run_shows_its_last_split_and_predictions_on_the_first(tmp_path: Path)
         "Class balance",
     ]
     assert len(list((tmp_path / "figures").iterdir())) == 8  # those of val, too
+
+
+def test_a_value_without_an_interval_is_shown_alone() -> None:
+    rows = [
+        {
+            "perturbation": "blur",
+            "severity": severity,
+            "accuracy": 0.5,
+            "macro_f1": 0.25,
+            "confidence_intervals": {"accuracy": None, "macro_f1": [0.2, 0.3]},
+            "per_class": {
+                e: {"recall": None if e == "fear" else 0.5, "recall_interval": None}
+                for e in labels.EMOTIONS
+            },
+        }
+        for severity in range(3)
+    ]
+    for networks in ({"a": rows}, {"a": rows, "b": rows}):
+        figure = robustness_curves(networks, title="t", subtitle="s")
+        assert list(np.asarray(figure.axes[0].lines[0].get_ydata())) == [50] * 3
+        assert_texts_inside(figure)
+    figure = robustness_per_class(rows, title="t", images=9)
+    assert len(figure.axes[0].lines) == 6  # there is no image of fear
+    assert change_cell(-0.012, None, SCORES["accuracy"]) == Cell("−1.2")
+    assert score_cell(rows[0], SCORES["accuracy"]) == Cell("50.0 %")
 
 
 def test_the_font_has_every_sign_that_figures_use() -> None:
