@@ -161,7 +161,7 @@ show_part("findings", section["findings"])
 
 # %%
 show(
-    pictures / "pixels.png",
+    section["pixels"],
     caption="Brightness, contrast and sharpness of each split. A split that was smoothed or "
     "sharpened would stand apart from the others.",
 )

@@ -23,8 +23,8 @@ from fer.core.application import config_folder
 from fer.core.commands import quoted_if_needed
 from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.files import read_json
-from fer.core.words import ABSENT, how_many, percent, signed, whole
-from fer.report.page import Cell, FigureEntry, Table, embed, fragment
+from fer.core.words import ABSENT, PERCENT, how_many, percent, signed, whole
+from fer.report.page import Cell, Table, fragment, read_png
 from fer.runs import records
 from fer.runs.plan import IN_DOMAIN
 from fer.runs.state import State, state_of
@@ -331,9 +331,9 @@ def _picture(item: Path | Figure, caption: str) -> dict[str, Any]:
     from fer.report.figures import save
 
     if isinstance(item, Path):
-        return embed(FigureEntry(item, caption, ""))
+        return {**read_png(item), "title": caption}
     with tempfile.TemporaryDirectory() as place:
-        return embed(FigureEntry(save(item, Path(place) / "figure.png"), caption, ""))
+        return {**read_png(save(item, Path(place) / "figure.png")), "title": caption}
 
 
 def show_part(name: str, content: Any) -> None:
@@ -402,7 +402,7 @@ def pick_rows(data: EmotionDataModule, split: str = "train") -> list[int]:
 
 def draw_inputs(data: EmotionDataModule) -> Figure:
     """Training images as they were prepared, and as the network gets them."""
-    from fer.report.evaluation_figures import damage_grid
+    from fer.report.evaluation_sections import damage_grid
 
     train, rows = data.datasets["train"], pick_rows(data)
     prepared = [data.prepared.read(int(data.rows["train"][row])) for row in rows]
@@ -427,7 +427,7 @@ def draw_augmentations(data: EmotionDataModule, cfg: DictConfig, draws: int = 4)
         draws: epochs of the whole policy.
     """
     from fer.data.augmentation import Augmentation, make_transforms
-    from fer.report.evaluation_figures import damage_grid
+    from fer.report.evaluation_sections import damage_grid
 
     train, rows = data.datasets["train"], pick_rows(data)
     grid = {"input": list(train.images[rows])}
@@ -503,7 +503,7 @@ def score_table(runs: Mapping[str, Path]) -> Table:
         found = read_metrics(folder)
         rows.append(
             [
-                Cell(name, None, f"{found['dataset']}, {found['split']}"),
+                Cell(name, f"{found['dataset']}, {found['split']}"),
                 *(score_cell(found, score) for score in scores),
                 Cell(whole(found["samples"])),
             ]
@@ -560,7 +560,7 @@ def file_table(folder: Path) -> Table:
 def damage_table(runs: Mapping[str, Path]) -> Table:
     """How much of the scores each perturbation leaves."""
     from fer.evaluation.scores import shown_in
-    from fer.report.score_cells import share_cell
+    from fer.report.score_cells import score_cell
 
     scores = shown_in("robustness")
     areas = {name: read_metrics(folder)["robustness"] for name, folder in runs.items()}
@@ -569,7 +569,7 @@ def damage_table(runs: Mapping[str, Path]) -> Table:
         [
             Cell(perturbation.replace("_", " ")),
             *(
-                share_cell(found["relative_area"][perturbation], score)
+                score_cell(found["relative_area"][perturbation], score, PERCENT)
                 for found in areas.values()
                 for score in scores
             ),
@@ -607,7 +607,7 @@ def cross_table(folder: Path) -> Table:
             bounds = [row.get(f"{score.name}_{end}") for end in ("low", "high")]
             drop = row.get(f"drop_{score.name}")
             cells += [
-                Cell(score.format.text(row.get(score.name)), None, score.format.interval(bounds)),
+                Cell(score.format.text(row.get(score.name)), score.format.interval(bounds)),
                 Cell(score.format.change(-float(drop)) if drop else ABSENT),
             ]
         rows.append([*cells, Cell(whole(row["samples"]))])
@@ -617,7 +617,7 @@ def cross_table(folder: Path) -> Table:
 
 def saliency_checks_table(runs: Mapping[str, Path]) -> Table:
     """Whether each method's saliency maps pass the checks, as ``saliency.json`` has it."""
-    from fer.report.saliency_figures import METHOD_NAMES
+    from fer.report.saliency_sections import METHOD_NAMES
 
     rows = []
     for name, folder in runs.items():

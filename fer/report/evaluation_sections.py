@@ -5,25 +5,222 @@ The templates named after them hold the sentences.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MultipleLocator
 
 from fer.core import labels
-from fer.core.words import how_many, percent
+from fer.core.words import PERCENT, how_many, percent, plain
 from fer.evaluation.metrics import SMALLEST_GROUP, SplitResult
 from fer.evaluation.mistakes import Confusion, confident_mistakes, frequent_confusions
 from fer.evaluation.robustness import Robustness
 from fer.evaluation.scores import shown_in
-from fer.report import evaluation_figures as figures
-from fer.report.figures import save
+from fer.report.figures import (
+    EMOTION_COLORS,
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    Tile,
+    new_figure,
+    panels,
+    picture_grid,
+    save,
+    style,
+)
 from fer.report.page import Cell, Section, Table, percent_cell, render
-from fer.report.score_cells import change_cell, score_cell, score_table, share_cell
+from fer.report.score_cells import change_cell, score_cell, score_table
 
-IMAGES_A_LINE = 4
+ACROSS = 4
+"""Confident mistakes beside each other."""
+
+
+def reliability_diagram(
+    series: Mapping[str, tuple[Sequence[Mapping[str, Any]], float]], *, title: str, images: int
+) -> Figure:
+    """Accuracy against confidence, with how many images each bin has.
+
+    Args:
+        series: name → the bins of :func:`fer.evaluation.metrics.reliability` and the calibration
+            error (fraction); one panel each.
+    """
+    words = "bar below the line: more confident than right; above it: less"
+    with style():
+        size = max(5.0, 4.6 * len(series)), 5.0
+        figure = new_figure(*size, title, f"{how_many(images, 'image')} · {words}")
+        axes = figure.subplots(
+            2, len(series), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1]
+        )
+        for (upper, lower), (name, (bins, error)) in zip(axes.T, series.items(), strict=True):
+            rows = [row for row in bins if row["images"]]
+            left = [100 * row["low"] for row in rows]
+            look: dict[str, Any] = {"align": "edge", "edgecolor": "white"}
+            look["width"] = [100 * (row["high"] - row["low"]) for row in rows]
+            lower.bar(left, [row["images"] for row in rows], color=MUTED, **look)
+            right = [100 * row["accuracy"] for row in rows]
+            upper.bar(left, right, color=SERIES[5], **look)
+            upper.plot([100 * row["confidence"] for row in rows], right, "o", color=INK, ms=4)
+            upper.plot([0, 100], [0, 100], color=INK, linestyle="--", linewidth=1)
+            upper.set(title=f"{name}: calibration error {percent(error)}")
+            upper.set(xlim=(0, 100), ylim=(0, 100))
+            upper.grid(True)
+            lower.set_xlabel("confidence of the prediction (%)")
+            lower.grid(axis="y")
+        axes[0, 0].set_ylabel("correct (%)")
+        axes[1, 0].set_ylabel("images")
+    return figure
+
+
+def damage_grid(
+    images: Mapping[str, Sequence[np.ndarray]], faces: np.ndarray, *, title: str
+) -> Figure:
+    """One face per emotion, undamaged and under each severity of each perturbation.
+
+    Args:
+        images: name of a row, such as ``blur 3`` → its faces, in the order of ``faces``.
+        faces: ``(7,)`` int, the emotion of each column.
+    """
+    subtitle = "a face of each emotion, the same in every row"
+    rows = [(name, [Tile(image) for image in row]) for name, row in images.items()]
+    columns = [labels.EMOTIONS[emotion] for emotion in faces]
+    return picture_grid(rows, columns, title=title, subtitle=subtitle)
+
+
+def robustness_curves(
+    networks: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str, subtitle: str
+) -> Figure:
+    """Scores against severity, a panel for each perturbation and score.
+
+    Args:
+        networks: name → the rows of its ``robustness.json``. With one network its 95 % interval
+            is shaded; with several a line each, with bars.
+    """
+    names = dict.fromkeys(row["perturbation"] for rows in networks.values() for row in rows)
+    pairs = list(itertools.product(names, shown_in("robustness")))
+    alone, each = len(networks) == 1, len(shown_in("robustness"))
+    with style():
+        across = max(1, 4 // each) * each  # a perturbation's panels stay together
+        figure, axes = panels(len(pairs), across, 2.6, 2.6, title, subtitle)
+        for axis, (name, score) in zip(axes, pairs, strict=True):
+            for index, (network, rows) in enumerate(networks.items()):
+                points = {
+                    row["severity"]: score.format.factor
+                    * _with_bounds(row[score.name], row["confidence_intervals"][score.name])
+                    for row in rows
+                    if row["perturbation"] == name and score.name in row
+                }
+                _plot_curve(axis, points, SERIES, index, network, shaded=alone)
+            unit = f" ({score.format.unit.strip()})" if score.format.unit else ""
+            _label_severities(axis, name, score.heading + unit, score.format == PERCENT)
+        if not alone:
+            handles, texts = axes[0].get_legend_handles_labels()
+            figure.legend(handles, texts, loc="outside lower center", ncols=min(3, len(networks)))
+    return figure
+
+
+def _label_severities(axis: Axes, perturbation: str, ylabel: str, percents: bool) -> None:
+    axis.set(title=perturbation.replace("_", " "), xlabel="severity (0: clean)")
+    axis.set_ylabel(ylabel, parse_math=False)
+    axis.xaxis.set_major_locator(MultipleLocator(1))
+    axis.grid(True)
+    if percents:
+        axis.set_ylim(-2, 102)
+        axis.yaxis.set_major_locator(MultipleLocator(20))
+
+
+def _with_bounds(value: float, bounds: Sequence[float] | None) -> np.ndarray:
+    """A value with its interval; NaN, which is not plotted, where there is none."""
+    return np.array([value, *(bounds or (np.nan, np.nan))])
+
+
+def _plot_curve(
+    axis: Axes,
+    points: Mapping[int, np.ndarray],
+    colors: Sequence[str],
+    index: int,
+    label: str,
+    *,
+    shaded: bool,
+) -> None:
+    """A line through severity → value, lower and upper bound, the ``index``-th of its panel."""
+    if not points:
+        return
+    x, (y, low, high) = list(points), np.array(list(points.values())).T
+    color, marker = colors[index % len(colors)], MARKERS[index % len(MARKERS)]
+    look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4.5, "label": label}
+    if shaded:
+        axis.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
+        axis.plot(x, y, **look)
+    else:
+        # The percentile interval may leave out the estimate itself where it is near a bound.
+        errors = np.maximum(0, [y - low, high - y])
+        axis.errorbar(x, y, errors, capsize=2, elinewidth=0.8, **look)
+
+
+def robustness_per_class(rows: Sequence[Mapping[str, Any]], *, title: str, images: int) -> Figure:
+    """Recall of each emotion against severity in the rows of ``robustness.json``."""
+    subtitle = f"{how_many(images, 'image')} · shaded: 95 % interval"
+    colors = list(EMOTION_COLORS.values())
+    names = list(dict.fromkeys(row["perturbation"] for row in rows))
+    with style():
+        figure, axes = panels(len(names), 3, 3.3, 3.3, title, subtitle)
+        for axis, name in zip(axes, names, strict=True):
+            for index, emotion in enumerate(labels.EMOTIONS):
+                points = {
+                    row["severity"]: 100 * _with_bounds(own["recall"], own["recall_interval"])
+                    for row in rows
+                    if row["perturbation"] == name
+                    and (own := row["per_class"][emotion])["recall"] is not None
+                }
+                _plot_curve(axis, points, colors, index, emotion, shaded=True)
+            _label_severities(axis, name, "recall (%)", True)
+        handles, texts = axes[0].get_legend_handles_labels()
+        figure.legend(handles, texts, loc="outside lower center", ncols=7)
+    return figure
+
+
+def mistakes(
+    result: SplitResult,
+    lines: Sequence[np.ndarray],
+    *,
+    title: str,
+    subtitle: str,
+    maps: Mapping[int, np.ndarray] | None,
+) -> Figure:
+    """Wrongly predicted faces with the true and the predicted emotion and their probabilities.
+
+    Args:
+        lines: the rows of the images that each line shows.
+        maps: row → ``(S, S)`` saliency of the predicted emotion, at least 0, shown beside the
+            face; None for none.
+    """
+    rows = []
+    for line in lines:
+        tiles = []
+        for row in line.tolist():
+            true, predicted = (
+                f"{labels.EMOTIONS[of[row]]} {100 * result.probabilities[row, of[row]]:.0f} %"
+                for of in (result.target, result.preds)
+            )
+            name = plain(result.ids[row])
+            words = (name if len(name) <= 16 else f"…{name[-15:]}", true, f"→ {predicted}")
+            tiles.append(Tile(result.images[row], words))
+            if maps is not None:
+                heat = maps[row] / max(float(np.quantile(maps[row], 0.99)), 1e-12)
+                tiles.append(Tile(matplotlib.colormaps["magma"](np.clip(heat, 0, 1))[..., :3]))
+        rows.append(("", tiles))
+    return picture_grid(rows, title=title, subtitle=subtitle)
+
+
+# --- sections -----------------------------------------------------------------------------------
 
 
 def calibration_section(folder: Path, result: SplitResult, shown: str) -> Section:
@@ -34,7 +231,8 @@ def calibration_section(folder: Path, result: SplitResult, shown: str) -> Sectio
     if scaling is not None:
         name = f"temperature {scaling['temperature']:.2f}"
         series[name] = scaling["reliability"], scaling["expected_calibration_error"]
-    figure = figures.reliability_diagram(series, title=f"Reliability: {shown}")
+    title = f"Reliability: {shown}"
+    figure = reliability_diagram(series, title=title, images=metrics["samples"])
     return render(
         "calibration.html.j2",
         metrics=metrics,
@@ -50,7 +248,7 @@ def subgroups_section(subgroups: Mapping[str, Mapping[str, Mapping[str, Any]]]) 
         score_table(
             f"group-{attribute}",
             attribute,
-            [(Cell(value, index), row) for index, (value, row) in enumerate(groups.items())],
+            groups,
             shown_in("comparisons"),
         )
         for attribute, groups in subgroups.items()
@@ -69,24 +267,20 @@ def robustness_section(
     """The section on damaged images.
 
     Args:
-        folder: of the run.
-        found: the measurement.
-        result: of the undamaged images.
-        examples: see :func:`fer.report.evaluation_figures.damage_grid`.
+        examples: see :func:`damage_grid`.
         faces: rows of the images in ``examples``.
-        shown: dataset and split.
     """
     n = len(result.target)
     for name, figure in {
-        "robustness": figures.robustness_curves(
+        "robustness": robustness_curves(
             {"network": found.rows},
             title=f"Robustness: {shown}",
             subtitle=f"{how_many(n, 'image')} · shaded: 95 % interval",
         ),
-        "robustness_per_class": figures.robustness_per_class(
+        "robustness_per_class": robustness_per_class(
             found.rows, title=f"Robustness per emotion: {shown}", images=n
         ),
-        "perturbations": figures.damage_grid(
+        "perturbations": damage_grid(
             examples, result.target[faces], title=f"What the perturbations look like: {shown}"
         ),
     }.items():
@@ -112,7 +306,6 @@ def area_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Mapping[str, 
     """The share of each score that damage leaves.
 
     Args:
-        id: of the table.
         groups: name before the perturbation's → ``relative_area`` of one measurement, or of
             several that are averaged.
     """
@@ -125,10 +318,10 @@ def area_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Mapping[str, 
             if len(own) > 1:
                 known = [s.name for s in scores if all(s.name in one for one in own)]
                 row = {key: mean(one[key] for one in own) for key in known}
-            cells = [share_cell(row, score) for score in scores]
-            rows.append([Cell(f"{group}{name.replace('_', ' ')}", len(rows)), *cells])
+            cells = [score_cell(row, score, PERCENT) for score in scores]
+            rows.append([Cell(f"{group}{name.replace('_', ' ')}"), *cells])
     columns = ["Perturbation", *(f"{score.title} left" for score in scores)]
-    return Table(id, columns, rows, sortable=True)
+    return Table(id, columns, rows)
 
 
 def settings_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -137,11 +330,11 @@ def settings_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     with_size = len({row["image_size"] for row in rows}) > 1
     scores = shown_in("robustness")
     table = []
-    for index, row in enumerate(rows):
+    for row in rows:
         words = ", ".join(f"{key} {value:g}" for key, value in row["parameters"].items())
-        cells = [Cell(f"{row['perturbation'].replace('_', ' ')} {row['severity']}", index, words)]
+        cells = [Cell(f"{row['perturbation'].replace('_', ' ')} {row['severity']}", words)]
         if with_size:
-            cells.append(Cell(f"{row['image_size']} × {row['image_size']}", row["image_size"]))
+            cells.append(Cell(f"{row['image_size']} × {row['image_size']}"))
         for score in scores:
             key = f"delta_{score.name}"
             change = change_cell(row[key], row["confidence_intervals"][key], score)
@@ -152,29 +345,13 @@ def settings_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = ["Setting", *(["Damaged at"] if with_size else [])]
     columns += [name for score in scores for name in (score.title, "Change")]
     columns += ["Published accuracy"] if with_reference else []
-    return Table("robustness", columns, table, sortable=True)
-
-
-def pick_faces(result: SplitResult) -> np.ndarray:
-    """A row of each emotion that occurs, the same for every network."""
-    rng = np.random.default_rng(0)
-    rows = (
-        rng.permutation(np.flatnonzero(result.target == index))[:1]
-        for index in range(labels.NUM_CLASSES)
-    )
-    return np.concatenate(list(rows))
+    return Table("robustness", columns, table)
 
 
 def error_rows(
     result: SplitResult, *, pairs: int, images: int, confident: int
 ) -> tuple[list[tuple[str, np.ndarray]], np.ndarray]:
     """The mistakes that the galleries show.
-
-    Args:
-        result: of the split.
-        pairs: most frequent confusions.
-        images: of each of them.
-        confident: most confident mistakes.
 
     Returns:
         For each confusion its words and the rows of its images, and the rows of the confident
@@ -204,30 +381,19 @@ def errors_section(
     """Galleries of mistakes.
 
     Args:
-        folder: of the run.
-        result: of the split.
-        shown: dataset and split.
         confusions: see :func:`error_rows`.
-        confident: see :func:`error_rows`.
         maps: row → saliency ``(S, S)`` of the predicted emotion; None for none.
-        method: the saliency method's name.
     """
-    galleries = {
-        "confusions": (
-            [rows for _, rows in confusions],
-            f"Frequent confusions: {shown}",
-            "a line for each: true → predicted; blue bar: true, orange: predicted",
-        ),
-        "confident_mistakes": (
-            np.split(confident, range(IMAGES_A_LINE, len(confident), IMAGES_A_LINE)),
-            f"Most confident mistakes: {shown}",
-            "the most confident first; blue bar: true, orange: predicted",
-        ),
+    words = "id, true emotion → predicted one, with their probabilities"
+    lines = {
+        "confusions": [rows for _, rows in confusions],
+        "confident_mistakes": np.split(confident, range(ACROSS, len(confident), ACROSS)),
     }
     files = {}
-    for name, (lines, title, subtitle) in galleries.items():
-        if sum(map(len, lines)):
-            figure = figures.mistakes(result, lines, title=title, subtitle=subtitle, maps=maps)
+    for name, rows in lines.items():
+        if sum(map(len, rows)):
+            title = f"{name.replace('_', ' ').capitalize()}: {shown}"
+            figure = mistakes(result, rows, title=title, subtitle=words, maps=maps)
             files[name] = save(figure, folder / "figures" / f"{name}.png")
     return render(
         "mistakes.html.j2",

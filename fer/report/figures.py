@@ -12,17 +12,18 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from fer.core import labels
 from fer.core.files import write_atomic
@@ -45,27 +46,15 @@ CORRECT, WRONG = BLUE, "#C04A00"
 
 INK, MUTED, GRID = "#1B1F24", "#5A636E", "#E3E6EA"
 STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "text.usetex": False,
     "text.color": INK,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "savefig.bbox": None,
-    "axes.facecolor": "white",
     "axes.edgecolor": "#9AA3AD",
     "axes.labelcolor": INK,
     "axes.titlecolor": INK,
     "axes.titlesize": 11,
-    "axes.labelsize": 10,
-    "axes.grid": False,
     "axes.axisbelow": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.unicode_minus": True,
     "grid.color": GRID,
-    "grid.linestyle": "-",
-    "grid.linewidth": 0.8,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
     "xtick.labelcolor": INK,
@@ -73,8 +62,8 @@ STYLE: dict[str, Any] = {
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
     "legend.frameon": False,
-    "legend.fontsize": 10,
 }
+"""What differs from matplotlib's defaults."""
 
 TITLE_POINTS, SUBTITLE_POINTS = 13, 9.5
 MARGIN = 0.15
@@ -86,8 +75,7 @@ MARGIN = 0.15
 
 def style() -> AbstractContextManager[None]:
     """:data:`STYLE` while a figure is made; the user's own settings come back after it."""
-    parameters: Any = STYLE  # matplotlib's type names each of its 300 parameters
-    return matplotlib.rc_context(parameters)
+    return matplotlib.style.context(["default", STYLE])
 
 
 def new_figure(
@@ -103,18 +91,9 @@ def new_figure(
     FigureCanvasAgg(figure)
     y = height - MARGIN
     for lines, points, color, weight in header:
-        figure.text(
-            MARGIN / width,
-            y / height,
-            "\n".join(lines),
-            size=points,
-            color=color,
-            weight=weight,
-            ha="left",
-            va="top",
-            linespacing=1.25,
-            parse_math=False,  # a dollar sign in a file name is no formula
-        )
+        look: dict[str, Any] = {"size": points, "color": color, "weight": weight, "va": "top"}
+        look |= {"linespacing": 1.25, "parse_math": False}  # a dollar sign is no formula
+        figure.text(MARGIN / width, y / height, "\n".join(lines), **look)
         y -= _height(lines, points)
     if constrained:
         figure.set_layout_engine(
@@ -135,16 +114,17 @@ def _wrap(text: str, width: float, points: float) -> list[str]:
     return textwrap.wrap(plain(text), max(10, int((width - 2 * MARGIN) / letter))) or [""]
 
 
-def canvas(width: float, body: float, title: str, subtitle: str) -> tuple[Figure, Axes]:
-    """A figure whose one axes counts inches from below the header, x to the right, y downwards.
-
-    Pictures in one axes are drawn much faster than in an axes each.
-    """
-    figure = new_figure(width, body, title, subtitle, constrained=False)
-    axis = figure.add_axes((0, 0, 1, body / figure.get_figheight()))
-    axis.set(xlim=(0, width), ylim=(body, -0.02), aspect="auto", autoscale_on=False)
-    axis.set_axis_off()
-    return figure, axis
+def panels(
+    count: int, across: int, width: float, height: float, title: str, subtitle: str
+) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` axes of such a size, ``across`` of them beside each other."""
+    columns = min(across, count)
+    rows = math.ceil(count / columns)
+    figure = new_figure(max(6.0, 0.6 + width * columns), height * rows, title, subtitle)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes[count:]:
+        axis.remove()
+    return figure, axes[:count]
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -163,6 +143,7 @@ def to_image(figure: Figure) -> np.ndarray:
     """``(H, W, 3)`` uint8 pixels of ``figure``; ``dataformats="HWC"`` in TensorBoard's terms."""
     canvas: Any = FigureCanvasAgg(figure)  # its methods have no types
     with style():
+        figure.draw_without_rendering()  # the layout settles in two passes, as in saving
         canvas.draw()
     return np.array(canvas.buffer_rgba())[..., :3].copy()
 
@@ -170,72 +151,88 @@ def to_image(figure: Figure) -> np.ndarray:
 # --- parts of figures --------------------------------------------------------------------------
 
 
-def plot_image(axis: Axes, image: np.ndarray, x: float, y: float, side: float) -> None:
-    """Show an image in a square of a :func:`canvas`.
+@dataclass(frozen=True)
+class Tile:
+    """A picture of a :func:`picture_grid`."""
+
+    image: np.ndarray
+    """``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)``, uint8; ``(H, W, 3)`` float 0–1 too."""
+    lines: Sequence[str] = ()
+    """Words below it."""
+    color: str | None = None
+    """Of its frame and its words; None for no frame."""
+
+
+def picture_grid(
+    rows: Sequence[tuple[str, Sequence[Tile]]],
+    columns: Sequence[str] = (),
+    *,
+    title: str,
+    subtitle: str,
+    boxes: Sequence[Sequence[float]] = (),
+) -> Figure:
+    """Pictures in rows and columns with their names.
 
     Args:
-        axis: of the canvas.
-        image: ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)``, uint8; ``(H, W, 3)`` float 0–1 too.
-        x, y: its upper left corner, in inches.
-        side: of the square, in inches.
+        rows: their names, or "" for all, and their pictures.
+        columns: names, of several lines each; none for no names.
+        boxes: outlined in the first row: x1, y1, x2, y2 as shares of the side.
     """
+    side, lines = 1.04, max(len(tile.lines) for _, tiles in rows for tile in tiles)
+    across = side + (0.15 if lines else 0.07)  # words need more room than pictures
+    down = across + 0.17 * lines
+    left = 1.42 if any(name for name, _ in rows) else MARGIN
+    head = 0.19 * max((1 + name.count("\n") for name in columns), default=0)
+    width = left + max(len(tiles) for _, tiles in rows) * across + 0.1
+    with style():
+        width, body = max(5.6, width), head + len(rows) * down + 0.1
+        figure = new_figure(width, body, title, subtitle, constrained=False)
+        # One axes, which counts inches from below the header: much faster than an axes each.
+        axis = figure.add_axes((0, 0, 1, body / figure.get_figheight()))
+        axis.set(xlim=(0, width), ylim=(body, -0.02), aspect="auto", autoscale_on=False)
+        axis.set_axis_off()
+        for column, name in enumerate(columns):
+            x = left + column * across + side / 2
+            for line, words in enumerate(reversed(name.split("\n"))):  # on common baselines
+                axis.text(x, head - 0.1 - 0.18 * line, words, ha="center", va="baseline", size=9)
+        for row, (name, tiles) in enumerate(rows):
+            y = head + row * down
+            parts = [part for line in name.split("\n") for part in textwrap.wrap(plain(line), 17)]
+            axis.text(left - 0.1, y + side / 2, "\n".join(parts), ha="right", va="center", size=9)
+            for column, tile in enumerate(tiles):
+                x = left + column * across
+                _plot_tile(axis, tile, x, y, side)
+                for x1, y1, x2, y2 in boxes if row == 0 else ():
+                    box = x + x1 * side, y + y1 * side, (x2 - x1) * side, (y2 - y1) * side
+                    _outline(axis, *box, "white", 0.8)
+    return figure
+
+
+def _plot_tile(axis: Axes, tile: Tile, x: float, y: float, side: float) -> None:
+    """A picture in the middle of a square, in its own proportions, and what is around it."""
+    image, shape = tile.image, np.array(tile.image.shape[:2])
+    height, width = side * shape / shape.max()
+    left, top = x + (side - width) / 2, y + (side - height) / 2
     axis.imshow(
         image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image,
         cmap="gray",
         vmin=0,
         vmax=255,
-        extent=(x, x + side, y + side, y),
-        interpolation="nearest",
+        extent=(left, left + width, top + height, top),
+        # What has more pixels than the figure is averaged, not thinned out.
+        interpolation="nearest" if shape.max() <= side * DPI else "hanning",
     )
+    if tile.color is not None:
+        _outline(axis, x, y, side, side, tile.color, 2.5)
+    for line, words in enumerate(tile.lines):
+        look: dict[str, Any] = {"va": "top", "size": 8.5, "color": tile.color or INK}
+        axis.text(x, y + side + 0.05 + 0.17 * line, words, **look)
 
 
-def picture_grid(
-    rows: Mapping[str, Sequence[np.ndarray]],
-    columns: Sequence[str],
-    *,
-    title: str,
-    subtitle: str,
-    boxes: Sequence[Sequence[float]] = (),
-    foot: float = 0.1,
-) -> Figure:
-    """Pictures in rows and columns with their names.
-
-    Args:
-        rows: name → pictures as :func:`plot_image` shows them, one for each column.
-        columns: names, of several lines each.
-        title: of the figure.
-        subtitle: what is seen.
-        boxes: outlined in the first row: x1, y1, x2, y2 as shares of the side.
-        foot: inches that stay empty below.
-    """
-    side, gap, left = 1.04, 0.07, 1.42
-    head = 0.19 * (1 + max(name.count("\n") for name in columns))
-    with style():
-        figure, axis = canvas(
-            left + len(columns) * (side + gap) + 0.1,
-            head + len(rows) * (side + gap) + foot,
-            title,
-            subtitle,
-        )
-        for column, name in enumerate(columns):
-            x = left + column * (side + gap) + side / 2
-            for line, words in enumerate(reversed(name.split("\n"))):  # on common baselines
-                axis.text(x, head - 0.1 - 0.18 * line, words, ha="center", va="baseline", size=9)
-        for row, (name, pictures) in enumerate(rows.items()):
-            y = head + row * (side + gap)
-            words = "\n".join(part for line in name.split("\n") for part in textwrap.wrap(line, 17))
-            axis.text(left - 0.1, y + side / 2, plain(words), ha="right", va="center", size=9)
-            for column, picture in enumerate(pictures):
-                x = left + column * (side + gap)
-                plot_image(axis, picture, x, y, side)
-                for x1, y1, x2, y2 in boxes if row == 0 else ():
-                    corner, width, height = (x + x1 * side, y + y1 * side), x2 - x1, y2 - y1
-                    axis.add_patch(
-                        Rectangle(
-                            corner, width * side, height * side, fill=False, ec="white", lw=0.8
-                        )
-                    )
-    return figure
+def _outline(
+    axis: Axes, x: float, y: float, width: float, height: float, color: str, lw: float
+) -> None:
+    axis.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=color, lw=lw))
 
 
 def plot_cells(
@@ -249,10 +246,8 @@ def plot_cells(
     """A table of coloured cells.
 
     Args:
-        axis: to plot into.
         shades: ``(rows, columns)``; NaN is left pale.
         texts: (row, column) → what is written there, large and small.
-        rows, columns: names.
         limits: the values of the palest and the darkest shade.
     """
     colors = matplotlib.colormaps["Blues"].with_extremes(bad="#F2F2F2")
@@ -282,84 +277,63 @@ def readable_on(background: np.ndarray) -> str:
     return "white" if linear @ (0.2126, 0.7152, 0.0722) < 0.2 else INK
 
 
-def plot_bars(
-    axis: Axes,
+def bars(
     series: Mapping[str, Sequence[float | None]],
     colors: Sequence[str],
     groups: Sequence[str],
     *,
+    title: str,
+    subtitle: str,
+    xlabel: str,
+    ylabel: str,
     numbers: bool = True,
-) -> None:
+) -> Figure:
     """Bars of fractions in percent, side by side in a group for each position.
 
     Args:
-        axis: to plot into.
         series: name → a fraction for each group; None is marked by a dash.
-        colors: of the series.
-        groups: names.
-        numbers: write each value above its bar.
     """
     width = 0.82 / len(series)
-    for index, ((name, values), color) in enumerate(zip(series.items(), colors, strict=False)):
-        x = np.arange(len(groups)) - 0.41 + (index + 0.5) * width
-        heights = [100 * (value or 0.0) for value in values]
-        bars = axis.bar(x, heights, 0.93 * width, color=color, label=name)
-        if numbers:
-            texts = [ABSENT if value is None else f"{100 * value:.0f}" for value in values]
-            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
-            axis.bar_label(bars, texts, padding=3, size=8.5, bbox=box)
-    axis.set_xticks(range(len(groups)), groups)
-    axis.tick_params(axis="x", length=0, labelsize=10)
-    axis.grid(axis="y")
-
-
-def class_balance(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Figure:
-    """Plot the number of images of each emotion in every split, and their share of it.
-
-    Args:
-        counts: ``{split: {emotion: images}}``; an emotion that is not named has none.
-        title: of which dataset; the number of images is added below it.
-    """
-    total = sum(sum(row.values()) for row in counts.values())
-    columns = min(3, len(counts))
-    rows = math.ceil(len(counts) / columns)
-    subtitle = f"{how_many(total, 'image')} · bar: share of the split's images"
     with style():
-        width = max(6.0, 1.0 + 2.9 * columns)
-        figure = new_figure(width, 3.3 * rows, title, subtitle)
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True, sharex=True)
-        longest = 1.0
-        for axis, (split, row) in zip(grid.flat, counts.items(), strict=False):
-            images = [int(row.get(emotion, 0)) for emotion in labels.EMOTIONS]
-            size = sum(images)
-            shares = [100 * n / size if size else 0.0 for n in images]
-            longest = max(longest, *shares)
-            bars = axis.barh(
-                labels.EMOTIONS, shares, color=list(EMOTION_COLORS.values()), height=0.72
-            )
-            if size:
-                pairs = zip(images, shares, strict=True)
-                texts = [f"{n:,} ({share:.1f} %)" for n, share in pairs]
-                axis.bar_label(bars, texts, padding=4, size=9)
-            else:
-                say(axis, "no images")
-            axis.set_title(plain(f"{split}: {how_many(size, 'image')}"), parse_math=False)
-            axis.set_xlabel("share of the split (%)")
-            axis.tick_params(axis="y", length=0, labelsize=10)
-            axis.grid(axis="x")
-        for axis in grid.flat[len(counts) :]:
-            axis.set_visible(False)
-        first = grid[0, 0]
-        first.invert_yaxis()
-        ticks = MaxNLocator(nbins=3, integer=True).tick_values(0, longest)
-        first.set_xticks([tick for tick in ticks if 0 <= tick <= 100])
-        # The longest label takes 1.25 inches of a panel that is about 2.7 inches wide.
-        first.set_xlim(0, longest * 1.85)
+        figure = new_figure(9.0, 4.2, title, subtitle)
+        axis = figure.subplots()
+        for index, ((name, values), color) in enumerate(zip(series.items(), colors, strict=False)):
+            x = np.arange(len(groups)) - 0.41 + (index + 0.5) * width
+            heights = [100 * (value or 0.0) for value in values]
+            drawn = axis.bar(x, heights, 0.93 * width, color=color, label=plain(name))
+            if numbers:
+                texts = [ABSENT if value is None else f"{100 * value:.0f}" for value in values]
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8}
+                axis.bar_label(drawn, texts, padding=3, size=8.5, bbox=box)
+        axis.set_xticks(range(len(groups)), groups)
+        axis.tick_params(axis="x", length=0, labelsize=10)
+        axis.grid(axis="y")
+        axis.set_ylim(0, min(105, 1.12 * axis.get_ylim()[1]))
+        axis.set(xlabel=xlabel, ylabel=ylabel)
+        figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
-def say(axis: Axes, text: str) -> None:
-    """Write ``text`` into the middle of an empty panel."""
-    axis.text(
-        0.5, 0.5, text, transform=axis.transAxes, ha="center", va="center", color=MUTED, size=10
+def class_balance(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Figure:
+    """Plot each emotion's share of the images of every split.
+
+    Args:
+        counts: ``{split: {emotion: images}}``; an emotion that is not named has none.
+    """
+    sizes = {split: sum(row.values()) for split, row in counts.items()}
+    shares = {
+        f"{split}: {how_many(sizes[split], 'image')}": [
+            row.get(emotion, 0) / sizes[split] if sizes[split] else None
+            for emotion in labels.EMOTIONS
+        ]
+        for split, row in counts.items()
+    }
+    return bars(
+        shares,
+        SERIES,
+        labels.EMOTIONS,
+        title=title,
+        subtitle=how_many(sum(sizes.values()), "image"),
+        xlabel="emotion",
+        ylabel="share of the split (%)",
     )

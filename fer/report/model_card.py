@@ -13,12 +13,19 @@ from jinja2 import TemplateError
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError, FerError
-from fer.core.words import ABSENT, PERCENT, whole
-from fer.evaluation.explanation import REPLACEMENTS
-from fer.evaluation.scores import SCORES, Score, shown_in
-from fer.report.page import environment
-from fer.report.saliency_figures import KINDS, METHOD_NAMES
-from fer.report.score_cells import average, emotion_scores, leak_free_means, most_frequent
+from fer.core.words import percent
+from fer.evaluation.scores import SCORES, shown_in
+from fer.report.page import environment, make_table
+from fer.report.saliency_sections import checks_table
+from fer.report.score_cells import (
+    average,
+    emotion_table,
+    leak_free_means,
+    most_frequent,
+    score_cell,
+    score_table,
+    spread_cell,
+)
 from fer.report.study_results import of_direction
 
 LONGEST = 10_000
@@ -88,10 +95,20 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
     own = {name: of_direction(results["evaluations"], name, name) for name in names}
     metrics = {name: [one["metrics"] for one in found] for name, found in own.items()}
     config = results["trainings"][0]["config"]
+    scores = list(SCORES.values())
+    passes = {
+        (one["train_dataset"], one["test_dataset"]): one["metrics"].get("tta")
+        for one in results["evaluations"]
+    }
+    summary = {(row["train_dataset"], row["test_dataset"]): row for row in results["summary"]}
+    rows = {
+        " → ".join(pair) + (f", tta={passes[pair]}" if passes[pair] else ""): row
+        for pair, row in summary.items()
+    }
     return {
-        **{"whole": whole, "digits": _digits, "spread": _spread, "brackets": _brackets},
-        **{"class_name": class_name, "average": average, "most_frequent": most_frequent},
-        **{"leak_free_means": leak_free_means, "method_names": METHOD_NAMES},
+        **{"spread_cell": spread_cell, "score_cell": score_cell, "class_name": class_name},
+        **{"average": average, "most_frequent": most_frequent},
+        "leak_free_means": leak_free_means,
         "results": results,
         "metadata": make_metadata(results),
         "names": names,
@@ -99,31 +116,31 @@ def describe(results: Mapping[str, Any]) -> dict[str, Any]:
         "model": config["model"],
         "network": class_name(config["model"].get("_target_", "SharedCNN")),
         "emotions": labels.EMOTIONS,
-        "scores": list(SCORES.values()),
-        "summary": {(row["train_dataset"], row["test_dataset"]): row for row in results["summary"]},
+        "summary": summary,
+        "scores": score_table("scores", "Network → measured on", rows, scores, spread_cell),
         "drawn": any(facts["drawn"] for facts in results["data"].values()),
-        "tta": {
-            (one["train_dataset"], one["test_dataset"]): one["metrics"].get("tta")
-            for one in results["evaluations"]
-        },
-        "passes": {one["metrics"].get("tta") for one in results["evaluations"]},
+        "passes": passes.values(),
         "own": own,
         "metrics": metrics,
         "preferred": {
-            name: _preferred(results, name, found) for name, found in own.items() if len(found) > 1
+            name: next(one for one in found if one["seed"] == preferred(results, name)["seed"])
+            for name, found in own.items()
+            if len(found) > 1
         },
-        "emotion_rows": {name: emotion_scores(found) for name, found in metrics.items()},
-        "scalings": {name: _scalings(found) for name, found in metrics.items()},
+        "emotion_table": emotion_table(
+            "emotions", {f"{n}: ": found for n, found in metrics.items()}
+        ),
         "groups": {name: _groups(found[0]) for name, found in metrics.items()},
-        "robustness": [row for name, found in own.items() for row in _robustness(name, found)],
+        "robustness": make_table(
+            "robustness",
+            ["Dataset: damage", *"012345", "Kept"],
+            [row for name, found in own.items() for row in _robustness(name, found)],
+        ),
         "explained": {
-            name: one for name, found in own.items() if (one := _explained(found)) is not None
+            name: next((one for one in found if one.get("saliency")), None)
+            for name, found in own.items()
         },
-        "tests": [
-            (kind, name, f"{words} {replacement}")
-            for kind, (words, _) in KINDS.items()
-            for name, replacement in REPLACEMENTS.items()
-        ],
+        "checks_table": checks_table,
     }
 
 
@@ -136,14 +153,6 @@ def preferred(results: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The training of a dataset with the highest validation macro-F1: the one to pass on."""
     own = [one for one in results["trainings"] if one["dataset"] == name]
     return max(own, key=lambda one: one["validation"]["macro_f1"])
-
-
-def _preferred(
-    results: Mapping[str, Any], name: str, evaluations: Sequence[Mapping[str, Any]]
-) -> Mapping[str, Any]:
-    """The evaluation of the preferred network on its own dataset."""
-    seed = preferred(results, name)["seed"]
-    return next(one for one in evaluations if one["seed"] == seed)
 
 
 def make_metadata(results: Mapping[str, Any]) -> str:
@@ -188,32 +197,6 @@ def make_metadata(results: Mapping[str, Any]) -> str:
     return str(data.to_yaml()).rstrip("\n")
 
 
-def _spread(row: Mapping[str, Any], score: Score) -> str:
-    """A mean with its spread over seeds, or with the interval over images of a single seed."""
-    found, form = row.get(score.name), score.format
-    if found is None:
-        return ABSENT
-    if found["sd"] is not None:
-        return f"{form.digits(found['mean'])} ± {form.digits(found['sd'])}"
-    return f"{form.digits(found['mean'])} {_brackets(found['interval'], score)}"
-
-
-def _brackets(bounds: Sequence[float], score: Score) -> str:
-    low, high = map(score.format.digits, bounds)
-    return f"[{low}, {high}]"
-
-
-def _digits(value: float | None) -> str:
-    """A fraction in percent, without the sign."""
-    return ABSENT if value is None else PERCENT.digits(value)
-
-
-def _scalings(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The temperature scaling of each seed; none where one of them has not been calibrated."""
-    found = [one.get("temperature_scaling") for one in metrics]
-    return [{"notes": [], **one} for one in found if one] if all(found) else []
-
-
 def _groups(metrics: Mapping[str, Any]) -> tuple[list[tuple[str, Mapping[str, Any]]], int]:
     """The groups of people that were measured, and how many others are too small for that."""
     found = [
@@ -236,30 +219,8 @@ def _robustness(name: str, evaluations: Sequence[Mapping[str, Any]]) -> list[lis
     return [
         [
             f"{name}: {kind.replace('_', ' ')}",
-            *(_digits(average(values)) for values in cells),
-            _digits(average([area.get(kind, {}).get("accuracy") for area in areas])),
+            *(percent(average(values)) for values in cells),
+            percent(average([area.get(kind, {}).get("accuracy") for area in areas])),
         ]
         for kind, cells in found.items()
     ]
-
-
-def _explained(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The first network whose saliency was measured, with the shares of each region."""
-    one = next((one for one in evaluations if one.get("saliency")), None)
-    if one is None:
-        return None
-    report = next(iter(one["saliency"]["regions"].values()))
-    shares = {
-        region: [row["all"][region] for row in report["methods"].values()]
-        for region in report["area"]
-    }
-    return {
-        **one["saliency"],
-        "seed": one["seed"],
-        "shares": {r: (min(v), max(v), report["area"][r]) for r, v in shares.items()},
-        "random_weights": {
-            METHOD_NAMES[method]: row["correlation"][-1]
-            for method, row in one["saliency"]["sanity"]["methods"].items()
-            if row["correlation"][-1] is not None
-        },
-    }

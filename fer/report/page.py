@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,21 +15,10 @@ from jinja2.environment import TemplateModule
 
 from fer.core.errors import DataError
 from fer.core.files import write_text
-from fer.core.words import ABSENT, PERCENT, how_many, percent, plain, to_number, whole
+from fer.core.words import PERCENT, how_many, percent, plain, whole
 from fer.evaluation.scores import shown_in
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-@dataclass(frozen=True)
-class FigureEntry:
-    """A figure of the report."""
-
-    path: Path
-    """A PNG file; its content goes into the report."""
-    title: str
-    caption: str
-    """Says what is shown, on how many images, and what to look for."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +26,6 @@ class Cell:
     """A table cell."""
 
     text: str
-    sort: float | None = None
-    """The number that sorting compares; None stays at the end."""
     detail: str | None = None
     """A second line, in small print."""
     code: str | None = None
@@ -58,17 +45,42 @@ class Table:
     id: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    sortable: bool = False
 
 
-def count_cell(value: object) -> Cell:
-    """A whole number, and a dash for what is absent."""
-    return Cell(whole(value), to_number(value))
+@dataclass(frozen=True)
+class FigureEntry:
+    """A figure of a page."""
+
+    path: Path
+    """A PNG file; its content goes into the page."""
+    title: str
+    caption: str
+    """What is shown, on how many images, and what to look for."""
+    link: str | None = None
+    """Where the file itself stands, relative to the page; None for no link."""
+    files: Table | None = None
+    """Which images it shows; folded."""
+
+
+def make_table(
+    id: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Cell | str | float | None]],
+) -> Table:
+    """A table of cells, texts and whole numbers; what is absent is a dash."""
+    cells = [
+        [
+            one if isinstance(one, Cell) else Cell(one if isinstance(one, str) else whole(one))
+            for one in row
+        ]
+        for row in rows
+    ]
+    return Table(id, columns, cells)
 
 
 def percent_cell(value: object, detail: str | None = None) -> Cell:
     """A fraction in percent, and a dash for what is absent."""
-    return Cell(percent(value), to_number(value), detail)
+    return Cell(percent(value), detail)
 
 
 Section = TemplateModule
@@ -95,7 +107,6 @@ def fragment(name: str, content: Any) -> str:
 
     Args:
         name: of the macro, such as ``table``, ``verdict`` or ``findings``.
-        content: what it shows.
     """
     macros: Any = environment().get_template("macros.html.j2").module
     return plain(str(getattr(macros, name)(content)))
@@ -115,10 +126,20 @@ def environment(autoescape: bool = True) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"percent": percent, "interval": PERCENT.interval}
+    found.filters |= {"percent": percent, "in_brackets": _in_brackets, "whole": whole}
     found.filters |= {"points": _points, "change": PERCENT.change}
     found.globals |= {"how_many": how_many, "read_png": read_png, "shown_in": shown_in}
     return found
+
+
+def _in_brackets(words: object) -> str:
+    """What stands behind a number: an interval, or words; nothing where there is none.
+
+    >>> _in_brackets([0.64, 0.68]), _in_brackets("± 0.3"), _in_brackets(None)
+    (' (64.0–68.0 %)', ' (± 0.3)', '')
+    """
+    text = words if isinstance(words, str) else PERCENT.interval(words)
+    return f" ({text})" if text else ""
 
 
 def _points(fraction: float) -> str:
@@ -128,23 +149,6 @@ def _points(fraction: float) -> str:
     '−1.2'
     """
     return f"{100 * fraction:.1f}".replace("-", "−")
-
-
-def embed(
-    figure: FigureEntry, *, link: str | None = None, files: Table | None = None
-) -> dict[str, Any]:
-    """A figure as the templates draw it.
-
-    Args:
-        figure: a PNG file with its words.
-        link: where the file itself stands, relative to the page; None for no link.
-        files: which images it shows; folded.
-
-    Raises:
-        DataError: the file cannot be read or is not a PNG file.
-    """
-    words = {"title": figure.title, "caption": figure.caption, "link": link, "files": files}
-    return {**read_png(figure.path), **words}
 
 
 def read_png(path: Path) -> dict[str, Any]:
@@ -163,44 +167,3 @@ def read_png(path: Path) -> dict[str, Any]:
     width, height = struct.unpack(">II", content[16:24])
     uri = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
     return {"uri": uri, "width": width, "height": height}
-
-
-def tree(value: object) -> dict[str, Any]:
-    """Plain nested data as what the template draws: text, a list, a table, or a grid of numbers."""
-    if isinstance(value, Mapping) and value:
-        rows = list(value.values())
-        if len(rows) > 1 and all(
-            _is_flat_mapping(row) and list(row) == list(rows[0]) for row in rows
-        ):
-            return {
-                "kind": "grid",
-                "columns": list(map(str, rows[0])),
-                "rows": [
-                    (str(key), list(map(_scalar, row.values()))) for key, row in value.items()
-                ],
-            }
-        return {
-            "kind": "table",
-            "rows": [(str(key), tree(item)) for key, item in value.items()],
-        }
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes) and value:
-        if any(isinstance(item, Mapping | list | tuple) for item in value):
-            return {"kind": "list", "items": list(map(tree, value))}
-        return {"kind": "text", "text": ", ".join(map(_scalar, value))}
-    return {"kind": "text", "text": _scalar(value)}
-
-
-def _is_flat_mapping(value: object) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        and not any(isinstance(item, Mapping | list | tuple) for item in value.values())
-    )
-
-
-def _scalar(value: object) -> str:
-    if value is None or (isinstance(value, Sequence | Mapping) and not value):
-        return ABSENT
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+from matplotlib.ticker import MaxNLocator
 
 from fer.core import labels
 from fer.core.words import how_many, percent, to_number
@@ -20,18 +20,16 @@ from fer.evaluation.metrics import SplitResult
 from fer.report.figures import (
     CORRECT,
     INK,
-    MARGIN,
     MUTED,
     SPLIT_COLORS,
     WRONG,
-    canvas,
+    Tile,
+    bars,
     class_balance,
     new_figure,
-    plot_bars,
+    picture_grid,
     plot_cells,
-    plot_image,
     save,
-    say,
     style,
 )
 from fer.report.page import Section, render
@@ -45,6 +43,13 @@ PANELS = (
     ("learning rate", "learning rate", 1.0, ("learning_rate",)),
 )
 """The panels of the training curves: title, label, factor, columns of ``history.csv``."""
+LINES: dict[str, dict[str, Any]] = {
+    # A second difference beside the hue, for gray print.
+    "train": {"color": SPLIT_COLORS["train"], "linestyle": "--", "linewidth": 1.8},
+    "val": {"color": SPLIT_COLORS["val"], "linestyle": "-", "linewidth": 1.8},
+    "learning": {"color": MUTED, "linewidth": 1.8},
+}
+"""The style of a line by the first word of its column."""
 MANY_POINTS = 60  # more than this and markers would merge into a thick line
 # One hue from light to dark, so that the three also differ in gray print.
 SCORE_COLORS = {"precision": "#B9C6D6", "recall": "#7590AE", "F1": "#1F3A5F"}
@@ -63,10 +68,8 @@ def run_section(
     """Write the figures of a run and show those of its last split, with predictions of the first.
 
     Args:
-        folder: of the run.
         results: of val, and of test where it was measured; of an evaluation one.
         history: the rows of ``history.csv``; none without a training.
-        best_epoch: the one that is marked.
         counts: images of each split and emotion, of a training.
     """
     plots = {"curves": training_curves(history, best_epoch)} if history else {}
@@ -74,23 +77,19 @@ def run_section(
         title = f"Class balance of {results[0].metrics['dataset']}"
         plots["class_balance"] = class_balance(counts, title=title)
     for result in results:
-        dataset, split = result.metrics["dataset"], result.metrics["split"]
-        matrix, shown = np.array(result.metrics["confusion_matrix"]), f"{dataset}, {split}"
-        plots |= {
-            f"confusion_matrix_{split}": confusion_matrix(
-                matrix, title=f"Confusion matrix: {shown}"
-            ),
-            f"per_class_{split}": per_class(
-                result.metrics["per_class"], title=f"Per emotion: {shown}"
-            ),
-            f"predictions_{split}": prediction_grid(result, title=f"Predictions: {shown}"),
-        }
+        metrics, split = result.metrics, result.metrics["split"]
+        shown = f"{metrics['dataset']}, {split}"
+        matrix, title = np.array(metrics["confusion_matrix"]), f"Confusion matrix: {shown}"
+        plots[f"confusion_matrix_{split}"] = confusion_matrix(matrix, title=title)
+        title = f"Per emotion: {shown}"
+        plots[f"per_class_{split}"] = per_class(metrics["per_class"], title=title)
+        plots[f"predictions_{split}"] = prediction_grid(result, title=f"Predictions: {shown}")
     return render(
         "run_figures.html.j2",
         files={name: save(one, folder / "figures" / f"{name}.png") for name, one in plots.items()},
         metrics=results[-1].metrics,
         pictured=results[0].metrics,
-        grid=len(pick_grid(results[0])),
+        grid=len(pick_rows(results[0], GRID)),
     )
 
 
@@ -116,16 +115,20 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
         axes[1, 0].sharey(axes[0, 1])  # accuracy and macro-F1 can then be compared by height
         room = max(0.5, 0.02 * (max(epochs) - min(epochs)))
         for axis, (name, ylabel, unit, keys) in zip(axes.flat, PANELS, strict=True):
-            _plot_curves(axis, history, keys, unit, best_epoch)
+            for key in keys:
+                _plot_curve(axis, history, key, unit)
+            if not axis.lines:
+                middle: Any = {"ha": "center", "transform": axis.transAxes}
+                axis.text(0.5, 0.5, "not recorded", color=MUTED, **middle)
+            if best_epoch is not None:
+                axis.axvline(best_epoch, color=INK, linewidth=1, linestyle=":", zorder=1)
             axis.set(title=name, xlabel="epoch (the first is 0)", ylabel=ylabel)
             axis.set_xlim(min(epochs) - room, max(epochs) + room)
             axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
             axis.grid(True)
-        rate = axes[1, 1]
-        rate.set_ylim(bottom=0)
-        rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes[1, 1].set_ylim(bottom=0)
         handles = [
-            Line2D([], [], color=SPLIT_COLORS[split], label=name, **_line(split, len(history)))
+            Line2D([], [], label=name, **LINES[split])
             for split, name in (("train", "train"), ("val", "validation"))
         ]
         if best_epoch is not None:
@@ -135,41 +138,13 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
     return figure
 
 
-def _line(split: str, points: int) -> dict[str, Any]:
-    """The style of a line through so many points, in a panel and in the legend."""
-    return {
-        # A second difference beside the hue, for gray print.
-        "linestyle": "--" if split == "train" else "-",
-        "linewidth": 1.8,
-        "marker": "o" if points <= MANY_POINTS else "",
-        "markersize": 6 if points == 1 else 3.5,
-    }
-
-
-def _plot_curves(
-    axis: Axes,
-    history: Sequence[Mapping[str, Any]],
-    keys: Sequence[str],
-    unit: float,
-    best_epoch: int | None,
-) -> None:
-    for key in keys:
-        found = [(row["epoch"], to_number(row.get(key))) for row in history]
-        points = {epoch: unit * value for epoch, value in found if value is not None}
-        if not points:
-            continue
-        split = key.split("_")[0]
-        color = SPLIT_COLORS.get(split, MUTED)
-        axis.plot(
-            list(points), list(points.values()), color=color, label=key, **_line(split, len(points))
-        )
-        if split == "val" and best_epoch is not None and best_epoch in points:
-            axis.plot(best_epoch, points[best_epoch], "o", ms=9, mfc="none", mec=INK, zorder=4)
-    if not axis.lines:
-        say(axis, "not recorded")
-        axis.tick_params(axis="y", left=False, labelleft=False)
-    if best_epoch is not None:
-        axis.axvline(best_epoch, color=INK, linewidth=1, linestyle=":", zorder=1)
+def _plot_curve(axis: Axes, history: Sequence[Mapping[str, Any]], key: str, unit: float) -> None:
+    """A column of the history against the epochs."""
+    found = [(row["epoch"], to_number(row.get(key))) for row in history]
+    known = [(epoch, unit * value) for epoch, value in found if value is not None]
+    if known:
+        marker: Any = {"marker": "o" if len(known) <= MANY_POINTS else "", "markersize": 3.5}
+        axis.plot(*zip(*known, strict=True), label=key, **LINES[key.split("_")[0]], **marker)
 
 
 # --- predictions -------------------------------------------------------------------------------
@@ -222,26 +197,31 @@ def per_class(scores: Mapping[str, Mapping[str, Any]], *, title: str) -> Figure:
         for emotion, row in zip(labels.EMOTIONS, rows, strict=True)
     ]
     images = how_many(sum(row["support"] for row in rows), "image")
-    with style():
-        figure = new_figure(9.0, 4.2, title, f"{images} · scores in percent")
-        axis = figure.subplots()
-        plot_bars(axis, series, list(SCORE_COLORS.values()), groups)
-        axis.set(ylim=(0, 105), ylabel="score (%)", xlabel="true emotion (support)")
-        axis.yaxis.set_major_locator(MultipleLocator(20))
-        figure.legend(loc="outside lower center", ncols=3)
-    return figure
+    return bars(
+        series,
+        list(SCORE_COLORS.values()),
+        groups,
+        title=title,
+        subtitle=f"{images} · scores in percent",
+        xlabel="true emotion (support)",
+        ylabel="score (%)",
+    )
 
 
-def pick_grid(result: SplitResult) -> np.ndarray:
-    """Indices of up to ``GRID`` images, evenly over the emotions, the same for every network."""
+def pick_rows(result: SplitResult, most: int | None = None) -> np.ndarray:
+    """Rows of images, evenly over the emotions, the same for every network.
+
+    Args:
+        most: of them; None for one of each emotion that occurs.
+    """
     rng = np.random.default_rng(0)
     by_class = [
         rng.permutation(np.flatnonzero(result.target == index))
         for index in range(labels.NUM_CLASSES)
     ]
-    rounds = max(map(len, by_class))
-    order = [indices[i] for i in range(rounds) for indices in by_class if i < len(indices)]
-    return np.array(order[:GRID], dtype=np.int64)
+    rounds = itertools.zip_longest(*by_class)
+    order = [row for rows in rounds for row in rows if row is not None]
+    return np.array(order[: most or len(np.unique(result.target))], dtype=np.int64)
 
 
 def prediction_grid(result: SplitResult, *, title: str) -> Figure:
@@ -249,29 +229,20 @@ def prediction_grid(result: SplitResult, *, title: str) -> Figure:
 
     A prediction is marked as correct or wrong by a sign (✓, ✗) and by a colour.
     """
-    grid = pick_grid(result)
-    n, hits = len(grid), int((result.target == result.preds)[grid].sum())
-    columns = min(8, n)
-    side, gap, words = 1.06, 0.14, 0.44
+    tiles = []
+    for index in pick_rows(result, GRID):
+        true, predicted = result.target[index], result.preds[index]
+        sign, color = ("✓", CORRECT) if true == predicted else ("✗", WRONG)
+        confidence = 100 * result.probabilities[index].max()
+        lines = (
+            f"true: {labels.EMOTIONS[true]}",
+            f"{sign} {labels.EMOTIONS[predicted]} {confidence:.0f} %",
+        )
+        tiles.append(Tile(result.images[index], lines, color))
+    hits = sum(tile.color == CORRECT for tile in tiles)
     subtitle = (
-        f"{how_many(n, 'image')} · ✓ blue: {hits:,} correct · ✗ orange: {n - hits:,} wrong · "
-        "percent: confidence"
+        f"{how_many(len(tiles), 'image')} · ✓ blue: {hits:,} correct · ✗ orange: "
+        f"{len(tiles) - hits:,} wrong · percent: confidence"
     )
-    with style():
-        width = max(5.6, columns * (side + gap) - gap + 2 * MARGIN)
-        body = math.ceil(n / columns) * (side + words + gap)
-        figure, axis = canvas(width, body, title, subtitle)
-        for position, index in enumerate(grid):
-            x = MARGIN + position % columns * (side + gap)
-            y = position // columns * (side + words + gap)
-            true, predicted = result.target[index], result.preds[index]
-            sign, color = ("✓", CORRECT) if true == predicted else ("✗", WRONG)
-            plot_image(axis, result.images[index], x, y, side)
-            axis.add_patch(Rectangle((x, y), side, side, fill=False, edgecolor=color, lw=2.5))
-            axis.text(x, y + side + 0.06, f"true: {labels.EMOTIONS[true]}", va="top", size=8.5)
-            confidence = 100 * result.probabilities[index].max()
-            axis.text(
-                x, y + side + 0.24, f"{sign} {labels.EMOTIONS[predicted]} {confidence:.0f} %",
-                va="top", size=8.5, color=color, weight="bold",
-            )  # fmt: skip
-    return figure
+    rows = [("", tiles[start : start + 8]) for start in range(0, len(tiles), 8)]
+    return picture_grid(rows, title=title, subtitle=subtitle)

@@ -9,156 +9,271 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fer.core.words import ABSENT
+from fer.core import labels
+from fer.core.words import ABSENT, how_many, percent
 from fer.evaluation.explanation import REPLACEMENTS, Explanation
-from fer.report import saliency_figures as figures
-from fer.report.figures import save
-from fer.report.page import Cell, Section, Table, count_cell, percent_cell, render
-from fer.report.saliency_figures import KINDS, METHOD_NAMES
+from fer.report.figures import INK, MARKERS, SERIES, Tile, new_figure, picture_grid, save, style
+from fer.report.page import Cell, Section, Table, make_table, percent_cell, render
 
-VERDICTS = {"better": "yes", "worse": "no, worse", "not better": "no", None: "too few images"}
-ALIKE = 0.3
-"""A rank correlation above this, with every weight random, is remarked on."""
-REGIONS = {
-    "standard": ("boxes", "regions in fixed boxes"),
-    "drawn": ("drawn", "regions as drawn"),
+METHOD_NAMES: dict[str, str] = {
+    "gradient": "plain gradient",
+    "smoothgrad": "SmoothGrad",
+    "integrated_gradients": "integrated gradients",
+    "grad_cam": "Grad-CAM",
 }
-"""Source of the regions of the face → ending of names, and the words for it."""
+LOOKS: dict[str, dict[str, Any]] = {
+    method: {"color": color, "marker": marker, "label": METHOD_NAMES[method]}
+    for method, color, marker in zip(METHOD_NAMES, SERIES, MARKERS, strict=False)
+}
+"""The style of each method's line."""
+HEAT = matplotlib.colormaps["YlOrRd"]
+BRIGHTEST = 99.0
+"""Percentile of the values that has the darkest red: single pixels would leave all others pale."""
+KINDS = {"deletion": ("deletion to", "lower"), "insertion": ("insertion into", "higher")}
+"""Each test's name, put before that of a replacement, and which area is better."""
+VERDICTS = {"better": "yes", "worse": "no, worse", "not better": "no", None: "too few images"}
+REGIONS = {"standard": "regions in fixed boxes", "drawn": "regions as drawn"}
+"""Source of the regions of the face → the words for it."""
 
 
-def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Section:
-    """Write every figure into ``folder/figures/saliency_*.png`` and put the sections together.
-
-    Args:
-        folder: of the run.
-        explanation: of its network.
-        shown: dataset and split.
-    """
-    summary = explanation.summary
-    plots: dict[str, Figure] = {
-        "class_maps": figures.class_maps(
-            explanation, title=f"Mean saliency of each emotion: {shown}"
-        ),
-        "examples": figures.examples(explanation, title=f"Saliency of single images: {shown}"),
-        "faithfulness": figures.faithfulness_curves(
-            summary["faithfulness"], title=f"Deletion and insertion: {shown}"
-        ),
-        "sanity": figures.sanity_curves(
-            summary["sanity"], title=f"Maps of networks with random weights: {shown}"
-        ),
+def class_maps(explanation: Explanation, *, title: str) -> Figure:
+    """The mean map of each emotion and method over the mean face, on one scale."""
+    present = _present(explanation)
+    faces = [_gray(explanation.images[explanation.target == i]).mean(axis=0) for i in present]
+    means = {
+        method: [maps[explanation.target == i].mean(axis=0) * maps[0].size for i in present]
+        for method, maps in explanation.maps.items()
     }
-    if summary["confusions"]:
-        title = f"Saliency of confusions: {shown}"
-        plots["confusions"] = figures.confusions(explanation, title=title)
-    regions = []
-    for kind, (suffix, words) in REGIONS.items():
-        report = summary["regions"][kind]
-        if report is not None:
-            regions.append(_describe_regions(report, suffix, words))
-            plots |= _plot_regions(report, suffix, len(explanation.target), shown)
-    files = {
-        name: save(figure, folder / "figures" / f"saliency_{name}.png")
-        for name, figure in plots.items()
-    }
-    return render(
-        "saliency.html.j2",
-        files=files,
-        shown=shown,
-        summary=summary,
-        images=len(explanation.target),
-        confusions=confusion_table(summary["confusions"]) if summary["confusions"] else None,
-        confused=sum(len(confusion.images) for confusion in explanation.confusions),
-        regions=regions,
-        checks=saliency_checks_table(summary),
-        better={kind: _better(summary["faithfulness"], kind) for kind in KINDS},
-        outlasting=outlasting(summary["sanity"]),
+    top = max(2.0, float(np.percentile(list(means.values()), BRIGHTEST)))
+    rows = [("mean face", [_overlay(face, None) for face in faces])]
+    for method, maps in means.items():
+        tiles = [_overlay(face, values, top) for face, values in zip(faces, maps, strict=True)]
+        rows.append((METHOD_NAMES[method], tiles))
+    counts = explanation.summary["images"]["per_class"]
+    names = [labels.EMOTIONS[i] for i in present]
+    return picture_grid(
+        rows,
+        [f"{emotion}\n{how_many(counts[emotion], 'image')}" for emotion in names],
+        title=title,
+        subtitle=f"{_recognised(len(explanation.target))} · mean map over the mean face · the "
+        f"darkest red, for all: {top:.1f} times an even map's saliency or more · boxes: regions",
+        boxes=list(explanation.summary["options"]["regions"].values()),
     )
 
 
-def _plot_regions(
-    report: Mapping[str, Any], suffix: str, images: int, shown: str
-) -> dict[str, Figure]:
-    title = f"Saliency by region of the face: {shown}"
-    plots = {f"regions_{suffix}": figures.region_bars(report, images, title=title)}
-    if report["expressive"]:
-        title = f"Saliency in the regions that make an expression: {shown}"
-        plots[f"expressive_{suffix}"] = figures.expressive_bars(report, title=title)
-    return plots
+def _recognised(images: int) -> str:
+    return how_many(images, "correctly recognised image")
 
 
-def _describe_regions(report: Mapping[str, Any], suffix: str, words: str) -> dict[str, Any]:
-    entries = report["expressive"].values()
-    ratios = {
-        METHOD_NAMES[method]: [entry["methods"][method]["ratio"] for entry in entries]
-        for method in report["methods"]
+def examples(explanation: Explanation, *, title: str) -> Figure:
+    """One image of each emotion with the map of each method, each map on its own scale."""
+    present = _present(explanation)
+    first = [int(np.flatnonzero(explanation.target == index)[0]) for index in present]
+    faces = _gray(explanation.images[first])
+    rows = [("image", [_overlay(face, None) for face in faces])]
+    for method, maps in explanation.maps.items():
+        rows.append((METHOD_NAMES[method], list(map(_overlay, faces, maps[first]))))
+    subtitle = f"{_recognised(len(first))}, picked by a fixed seed · each map on its own scale"
+    return picture_grid(rows, [labels.EMOTIONS[i] for i in present], title=title, subtitle=subtitle)
+
+
+def confusions(explanation: Explanation, *, title: str) -> Figure:
+    """Images of the most frequent confusions with maps for the true and the predicted emotion."""
+    methods = explanation.summary["methods"]
+    rows = []
+    for confusion in explanation.confusions:
+        emotions = confusion.true, confusion.predicted
+        for n, face in enumerate(_gray(confusion.images)):
+            true, predicted = (
+                f"{emotion} {percent(confusion.probabilities[n][labels.INDEX[emotion]])}"
+                for emotion in emotions
+            )
+            maps = [one for method in methods for one in confusion.maps[method][n]]
+            rows.append((f"{true}\n→ {predicted}", [_overlay(face, one) for one in (None, *maps)]))
+    columns = ["image"]
+    for method in methods:
+        name = METHOD_NAMES[method].replace(" ", "\n")
+        columns += [f"{name}\nfor true", f"{name}\nfor predicted"]
+    subtitle = (
+        f"{how_many(len(rows), 'wrongly recognised image')}, picked by a fixed seed · left: true "
+        "and predicted emotion with their probabilities · each map on its own scale"
+    )
+    return picture_grid(rows, columns, title=title, subtitle=subtitle)
+
+
+def _present(explanation: Explanation) -> list[int]:
+    """The emotions that have an image."""
+    return [i for i in range(labels.NUM_CLASSES) if (explanation.target == i).any()]
+
+
+def _gray(images: np.ndarray) -> np.ndarray:
+    """``(N, H, W, C)`` uint8 as gray ``(N, H, W)``, 0–1."""
+    return images.mean(axis=3) / 255
+
+
+def _overlay(face: np.ndarray, values: np.ndarray | None, top: float | None = None) -> Tile:
+    """A map over a pale face; the more salient, the less of the face is seen.
+
+    Args:
+        face: ``(H, W)``, 0–1.
+        values: ``(H, W)``; None for the face alone.
+        top: has the darkest red; None for the map's own top percentile. On its own scale an even
+            map leaves the face pale.
+    """
+    pale = np.repeat(face[..., None], 3, axis=2)
+    if values is None or (top is None and np.ptp(values) <= 1e-6 * values.max()):
+        return Tile(pale)
+    if top is None:
+        top = float(np.percentile(values, BRIGHTEST)) or float(values.max())
+    strength = np.clip(values / top, 0, 1)
+    opacity = 0.25 + 0.65 * strength[..., None]
+    return Tile(np.clip((1 - opacity) * pale + opacity * HEAT(strength)[..., :3], 0, 1))
+
+
+def faithfulness_curves(found: Mapping[str, Any], *, title: str) -> Figure:
+    """Probability of the explained emotion while pixels are deleted and inserted.
+
+    A row for each replacement of deleted pixels; ``found`` is ``faithfulness`` of the summary.
+    """
+    subtitle = (
+        f"{_recognised(found['images'])} · dashed: random order of the "
+        "pixels · in brackets: area under the curve, + clearly better than random, − clearly worse"
+    )
+    rows = found["replacements"]
+    with style():
+        figure = new_figure(9.6, 3.9 * len(rows), title, subtitle)
+        axes = figure.subplots(len(rows), 2, sharex=True, sharey=True, squeeze=False)
+        for (name, own), line in zip(rows.items(), axes, strict=True):
+            for axis, (kind, (test, good)) in zip(line, KINDS.items(), strict=True):
+                _plot_probabilities(axis, own, kind)
+                axis.set_title(f"{test} {REPLACEMENTS[name]}: {good} is better")
+            line[0].set_ylabel("mean probability of the emotion (%)")
+        for axis, done in zip(axes[-1], ("deleted", "inserted"), strict=True):
+            axis.set_xlabel(f"pixels {done}, the most salient first (%)")
+        axes[0, 0].set(xlim=(0, 100), ylim=(0, 100))
+    return figure
+
+
+def _plot_probabilities(axis: Axes, own: Mapping[str, Any], kind: str) -> None:
+    signs = {"better": " +", "worse": " −"}
+    lines = {**own["methods"], "random": own["random"]}
+    for method, results in lines.items():
+        curve, area = results[kind]["curve"], f"{results[kind]['auc']:.3f}"
+        look: dict[str, Any] = {"color": INK, "ls": "--", "label": f"random map ({area})"}
+        if method != "random":
+            sign = signs.get(results[kind]["gain"]["verdict"], "")
+            label = f"{METHOD_NAMES[method]} ({area}{sign})"
+            look = {**LOOKS[method], "markersize": 3.5, "label": label}
+        axis.plot(np.linspace(0, 100, len(curve)), 100 * np.array(curve), linewidth=1.5, **look)
+    axis.grid(True)
+    axis.legend(loc="upper right" if kind == "deletion" else "upper left", fontsize=8.5)
+
+
+def sanity_curves(found: Mapping[str, Any], *, title: str) -> Figure:
+    """Rank correlation with the trained network's maps while weights become random.
+
+    ``found`` is ``sanity`` of the summary.
+    """
+    stages = found["stages"]
+    subtitle = (
+        f"{_recognised(found['images'])} · mean rank correlation with "
+        "the map of the trained network · from left to right, one more part has random weights"
+    )
+    lowest = 0.0
+    with style():
+        figure = new_figure(9.0, 4.2, title, subtitle)
+        axis = figure.subplots()
+        for method, results in found["methods"].items():
+            points = {k: c for k, c in enumerate(results["correlation"]) if c is not None}
+            lowest = min([lowest, *points.values()])
+            axis.plot(
+                list(points), list(points.values()), markersize=5, linewidth=1.8, **LOOKS[method]
+            )
+        axis.axhline(0, color=INK, linewidth=1, linestyle=":")
+        axis.set_xticks(range(len(stages)), [stages[0], *(f"+ {s}" for s in stages[1:])])
+        axis.set(
+            xlabel="parts with random weights",
+            ylabel="rank correlation (Spearman)",
+            ylim=(lowest - 0.05, 1.03),
+        )
+        axis.grid(axis="y")
+        figure.legend(loc="outside lower center", ncols=len(found["methods"]))
+    return figure
+
+
+# --- sections -----------------------------------------------------------------------------------
+
+
+def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Section:
+    """Write every figure into ``folder/figures/saliency_*.png`` and put the sections together."""
+    summary = explanation.summary
+    found, sanity = summary["faithfulness"], summary["sanity"]
+    plots = {
+        "class_maps": class_maps(explanation, title=f"Mean saliency of each emotion: {shown}"),
+        "examples": examples(explanation, title=f"Saliency of single images: {shown}"),
+        "faithfulness": faithfulness_curves(found, title=f"Deletion and insertion: {shown}"),
+        "sanity": sanity_curves(sanity, title=f"Maps of networks with random weights: {shown}"),
     }
-    return {
-        "suffix": suffix,
-        "words": words,
-        "table": region_table(report, suffix),
-        "expressive": expressive_table(report, suffix) if entries else None,
-        "images": sum(entry["images"] for entry in entries),
-        # For how many emotions a method has more saliency there than an even map would.
-        "above": {name: sum((ratio or 0) > 1 for ratio in own) for name, own in ratios.items()},
-        "emotions": len(entries),
-    }
+    if summary["confusions"]:
+        title = f"Saliency of confusions: {shown}"
+        plots["confusions"] = confusions(explanation, title=title)
+    return render(
+        "saliency.html.j2",
+        files={
+            name: save(figure, folder / "figures" / f"saliency_{name}.png")
+            for name, figure in plots.items()
+        },
+        shown=shown,
+        summary=summary,
+        images=len(explanation.target),
+        confused=sum(len(confusion.images) for confusion in explanation.confusions),
+        regions={
+            words: (
+                _region_table(report, kind),
+                _expressive_table(report, kind) if report["expressive"] else None,
+            )
+            for kind, words in REGIONS.items()
+            if (report := summary["regions"][kind]) is not None
+        },
+        checks=checks_table(summary),
+    )
 
 
-def confusion_table(entries: list[dict[str, Any]]) -> Table:
-    """The most frequent confusions."""
-    rows = [
-        [
-            Cell(f"{entry['true']} → {entry['predicted']}"),
-            count_cell(entry["images"]),
-            percent_cell(entry["share_of_true"]),
-        ]
-        for entry in entries
-    ]
-    columns = ["True → predicted", "Images", "Share of the true emotion's images"]
-    return Table("saliency-confusions", columns, rows)
-
-
-def region_table(report: Mapping[str, Any], suffix: str) -> Table:
+def _region_table(report: Mapping[str, Any], kind: str) -> Table:
     """The share of the saliency in each region, beside its share of the area."""
     methods = report["methods"]
     rows = [
         [
             Cell(region),
-            percent_cell(area),
-            *(percent_cell(found["all"][region]) for found in methods.values()),
+            *map(percent_cell, (area, *(own["all"][region] for own in methods.values()))),
         ]
         for region, area in report["area"].items()
     ]
     columns = ["Region", "Area", *(_upper(METHOD_NAMES[method]) for method in methods)]
-    return Table(f"saliency-regions-{suffix}", columns, rows)
+    return Table(f"saliency-regions-{kind}", columns, rows)
 
 
-def expressive_table(report: Mapping[str, Any], suffix: str) -> Table:
+def _expressive_table(report: Mapping[str, Any], kind: str) -> Table:
     """The share of the saliency in the regions that make each expression."""
-    rows = [
-        [
-            Cell(emotion),
-            Cell(", ".join(entry["regions"]), words=True),
-            count_cell(entry["images"]),
-            percent_cell(entry["area"]),
-            *(
-                percent_cell(
-                    found["share"],
-                    f"{ABSENT if found['ratio'] is None else format(found['ratio'], '.2f')} ×",
-                )
-                for found in entry["methods"].values()
-            ),
-        ]
-        for emotion, entry in report["expressive"].items()
-    ]
+    rows: list[list[Cell | str | int]] = []
+    for emotion, entry in report["expressive"].items():
+        regions, area = ", ".join(entry["regions"]), percent_cell(entry["area"])
+        cells = [emotion, Cell(regions, words=True), entry["images"], area]
+        for found in entry["methods"].values():
+            ratio = ABSENT if found["ratio"] is None else format(found["ratio"], ".2f")
+            cells.append(percent_cell(found["share"], f"{ratio} ×"))
+        rows.append(cells)
     names = [_upper(METHOD_NAMES[method]) for method in report["methods"]]
     columns = ["Emotion", "Regions", "Images", "Area", *names]
-    return Table(f"saliency-expressive-{suffix}", columns, rows)
+    return make_table(f"saliency-expressive-{kind}", columns, rows)
 
 
-def saliency_checks_table(summary: Mapping[str, Any]) -> Table:
+def checks_table(summary: Mapping[str, Any]) -> Table:
     """The checks of each method's maps: areas under the curves, verdicts, correlation."""
     found, sanity = summary["faithfulness"], summary["sanity"]
     tests = [(kind, name) for kind in KINDS for name in found["replacements"]]
@@ -168,7 +283,7 @@ def saliency_checks_table(summary: Mapping[str, Any]) -> Table:
         results = [found["replacements"][name]["methods"][method][kind] for kind, name in tests]
         verdicts = [Cell(VERDICTS[found["verdicts"][method][kind]], words=True) for kind in KINDS]
         cells = [Cell(METHOD_NAMES[method]), *map(_area_cell, results), *verdicts]
-        rows.append([*cells, Cell(ABSENT if last is None else f"{last:.2f}", last)])
+        rows.append([*cells, Cell(ABSENT if last is None else f"{last:.2f}")])
     chance = [found["replacements"][name]["random"][kind] for kind, name in tests]
     rows.append([Cell("random map"), *map(_area_cell, chance), *[Cell(ABSENT)] * (len(KINDS) + 1)])
     columns = [
@@ -186,19 +301,7 @@ def _area_cell(result: Mapping[str, Any]) -> Cell:
     if gain is not None and gain["interval"] is not None:
         low, high = gain["interval"]
         detail = f"{gain['mean']:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
-    return Cell(f"{result['auc']:.3f}", result["auc"], detail)
-
-
-def _better(found: Mapping[str, Any], kind: str) -> list[str]:
-    """The methods whose maps are better than random ones, whatever replaces a pixel."""
-    verdicts = found["verdicts"].items()
-    return [METHOD_NAMES[method] for method, own in verdicts if own[kind] == "better"]
-
-
-def outlasting(sanity: Mapping[str, Any]) -> dict[str, float]:
-    """The methods whose maps outlast all weights, with their rank correlation."""
-    last = {METHOD_NAMES[name]: row["correlation"][-1] for name, row in sanity["methods"].items()}
-    return {name: value for name, value in last.items() if value is not None and value > ALIKE}
+    return Cell(f"{result['auc']:.3f}", detail)
 
 
 def _upper(text: str) -> str:

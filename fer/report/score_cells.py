@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
 import numpy as np
 
 from fer.core import labels
-from fer.core.words import ABSENT, PERCENT, Format, to_number
+from fer.core.words import ABSENT, Format, percent
 from fer.evaluation.scores import Score
-from fer.report.page import Cell, Table, count_cell, percent_cell
+from fer.report.page import Cell, Table, make_table, percent_cell
 
 EMOTION_SCORES = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
 LEAKS = {"leaks": "exactly", "near_leaks": "exactly or nearly"}
@@ -23,80 +22,49 @@ def score_cell(row: Mapping[str, Any], score: Score, form: Format | None = None)
     """The score of a mapping such as ``metrics.json``, with its interval."""
     value, form = row.get(score.name), form or score.format
     bounds = (row.get("confidence_intervals") or {}).get(score.name)
-    return Cell(form.text(value), to_number(value), form.interval(bounds))
+    return Cell(form.text(value), form.interval(bounds))
 
 
-def share_cell(row: Mapping[str, Any], score: Score) -> Cell:
-    """The share of a score that is left, with its interval."""
-    return score_cell(row, score, PERCENT)
+def spread_cell(row: Mapping[str, Any], score: Score) -> Cell:
+    """A mean with its spread over seeds, or with the interval over images of a single seed."""
+    found, form = row.get(score.name), score.format
+    if found is None:
+        return Cell(ABSENT)
+    spread = form.interval(found["interval"])
+    if found["sd"] is not None:
+        spread = f"± {form.digits(found['sd'])}"
+    return Cell(form.text(found["mean"]), spread)
 
 
-def change_cell(value: float, bounds: tuple[float, float], score: Score) -> Cell:
+def change_cell(value: float, bounds: Sequence[float] | None, score: Score) -> Cell:
     """A difference, of fractions in points, with its interval."""
-    low, high = (score.format.factor * bound for bound in bounds)
-    decimals = score.format.decimals
-    detail = f"{low:+.{decimals}f} to {high:+.{decimals}f}"
-    return Cell(score.format.change(value), score.format.factor * value, detail)
+    form, detail = score.format, None
+    if bounds is not None:
+        low, high = (f"{form.factor * bound:+.{form.decimals}f}" for bound in bounds)
+        detail = f"{low} to {high}"
+    return Cell(form.change(value), detail)
 
 
 def score_table(
     id: str,
     heading: str,
-    rows: Sequence[tuple[Cell, Mapping[str, Any]]],
+    rows: Mapping[str, Mapping[str, Any]],
     scores: Sequence[Score],
     cell: Callable[[Mapping[str, Any], Score], Cell] = score_cell,
 ) -> Table:
     """Scores side by side, with the number of images.
 
     Args:
-        id: of the table.
-        heading: of the first column.
-        rows: each row's name, and the mapping with its scores and ``samples``.
-        scores: the columns.
-        cell: makes the cell of a score.
+        rows: each row's name → the mapping with its scores and ``samples``.
     """
-    return Table(
+    return make_table(
         id,
         [heading, *(score.title for score in scores), "Images"],
         [
-            [name, *(cell(row, score) for score in scores), count_cell(row["samples"])]
-            for name, row in rows
+            [name, *(cell(row, score) for score in scores), row["samples"]]
+            for name, row in rows.items()
         ],
-        sortable=True,
     )
-
-
-@dataclass(frozen=True)
-class EmotionScores:
-    """How well one emotion is recognised, by one network or on average over several."""
-
-    emotion: str
-    scores: dict[str, float | None]
-    """Those of :data:`EMOTION_SCORES`; None where they are not defined."""
-    support: int
-    """Its images."""
-    taken_for: str | None
-    """The emotion that it is most often mistaken for."""
-    share: float | None
-    """The number of its images."""
-
-
-def emotion_scores(metrics: Sequence[Mapping[str, Any]]) -> list[EmotionScores]:
-    """Each emotion's scores, the mean of those in several ``metrics.json``."""
-    found = []
-    for index, emotion in enumerate(labels.EMOTIONS):
-        rows = [one["per_class"][emotion] for one in metrics]
-        support = rows[0]["support"]
-        scores = {name: average([row[name] for row in rows]) for name in EMOTION_SCORES}
-        if not support:
-            scores |= {"recall": None, "f1": None}
-        confused = np.sum([one["confusion_matrix"][index] for one in metrics], axis=0).tolist()
-        total, confused[index] = sum(confused), 0
-        most = max(confused)
-        taken_for = labels.EMOTIONS[confused.index(most)] if most else None
-        share = most / total if most else None
-        found.append(EmotionScores(emotion, scores, support, taken_for, share))
-    return found
 
 
 def average(values: Sequence[float | None]) -> float | None:
@@ -109,23 +77,24 @@ def emotion_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Any]]]) ->
     """Precision, recall and F1 of each emotion, and what it is mistaken for.
 
     Args:
-        id: of the table.
         groups: name before the emotion's → the ``metrics.json`` that are averaged.
     """
-    rows: list[list[Cell]] = []
+    rows = []
     for group, metrics in groups.items():
-        for row in emotion_scores(metrics):
-            taken = f"{row.taken_for} ({PERCENT.text(row.share)})" if row.taken_for else ABSENT
-            rows.append(
-                [
-                    Cell(f"{group}{row.emotion}", len(rows)),  # sorts in the schema's order
-                    *map(percent_cell, row.scores.values()),
-                    count_cell(row.support),
-                    Cell(taken, row.share),
-                ]
-            )
+        for index, emotion in enumerate(labels.EMOTIONS):
+            own = [one["per_class"][emotion] for one in metrics]
+            support = own[0]["support"]
+            scores = {name: average([row[name] for row in own]) for name in EMOTION_SCORES}
+            if not support:
+                scores |= {"recall": None, "f1": None}
+            confused = np.sum([one["confusion_matrix"][index] for one in metrics], axis=0).tolist()
+            total, confused[index] = sum(confused), 0
+            most = max(confused)
+            taken = labels.EMOTIONS[confused.index(most)] if most else ABSENT
+            taken += f" ({percent(most / total)})" if most else ""
+            rows.append([f"{group}{emotion}", *map(percent_cell, scores.values()), support, taken])
     columns = ["Emotion", *EMOTION_SCORES.values(), "Images", "Most often taken for"]
-    return Table(id, columns, rows, sortable=True)
+    return make_table(id, columns, rows)
 
 
 def leak_free(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -8,34 +8,22 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
-
 from fer.core import labels
 from fer.core.words import ABSENT, how_many
 from fer.evaluation.scores import Score, shown_in
-from fer.report import evaluation_figures as figures
-from fer.report.figures import SERIES, save
-from fer.report.page import Cell, Table, count_cell, percent_cell, write_page
-from fer.report.run_figures import confusion_matrix
+from fer.report.evaluation_sections import robustness_curves
+from fer.report.figures import SERIES, bars, save
+from fer.report.page import Cell, Table, make_table, percent_cell, write_page
 from fer.report.score_cells import change_cell, score_cell
 from fer.runs.side_by_side import Collection, Evaluation, unlike
 from fer.runs.state import FINISHED
-
-MOST_MATRICES = 9
-"""The confusion matrices of more jobs than these are on their own pages alone."""
-
 
 Row = tuple[Evaluation, str, str, Mapping[str, Any]]
 """An evaluation, its network's name, what it is measured on, and its row of cross_dataset.csv."""
 
 
 def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
-    """Write the figures and ``folder/report.html``.
-
-    Args:
-        folder: of the sweep.
-        collection: its evaluations and what they say together.
-    """
+    """Write the figures and ``folder/report.html``."""
     jobs, place = collection.jobs, folder / "figures"
     rows: list[Row] = list(
         zip(jobs, collection.names, collection.places, collection.rows, strict=True)
@@ -51,14 +39,12 @@ def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
             "notes": list(dict.fromkeys(note for job in jobs for note in job.run["notes"])),
             "images": {_label(row): row[0].metrics["samples"] for row in rows},
             "cross": _cross_table(rows),
-            "cross_figures": _plot_cross(place, rows),
             "recall": _plot_recall(place, rows),
             "losses": [(_label(row), row[3]) for row in lost],
             "priors": _prior_table(lost),
             "comparisons": _comparison_table(collection.comparisons),
             "unlike": _differences(jobs),
             "robustness": _plot_robustness(place, rows),
-            "matrices": _plot_matrices(place, rows),
         },
     )
 
@@ -71,12 +57,12 @@ def _label(row: Row) -> str:
 
 def _cross_table(rows: Sequence[Row]) -> Table:
     scores = shown_in("comparisons")
-    cells = [
+    cells: list[list[Cell | int]] = [
         [
             Cell(_label(row), link=f"{quote(row[0].folder.name)}/{FINISHED}"),
             *(score_cell(row[0].metrics, score) for score in scores),
             *(_lost(row[3], score) for score in scores),
-            count_cell(row[0].metrics["samples"]),
+            row[0].metrics["samples"],
         ]
         for row in rows
     ]
@@ -86,7 +72,7 @@ def _cross_table(rows: Sequence[Row]) -> Table:
         *(f"{score.title} {'lost' if score.higher_is_better else 'gained'}" for score in scores),
         "Images",
     ]
-    return Table("cross", columns, cells, sortable=True)
+    return make_table("cross", columns, cells)
 
 
 def _lost(row: Mapping[str, Any], score: Score) -> Cell:
@@ -95,55 +81,44 @@ def _lost(row: Mapping[str, Any], score: Score) -> Cell:
     if value is None:
         return Cell(ABSENT)
     worse = value if score.higher_is_better else -value
-    return Cell(score.format.digits(worse).replace("-", "−"), worse)
-
-
-def _plot_cross(place: Path, rows: Sequence[Row]) -> dict[str, Path]:
-    """A table of each score as a figure, by the score's name in words."""
-    found = {}
-    for score in shown_in("comparisons"):
-        measured = {
-            (name, shown): (
-                job.metrics[score.name],
-                job.metrics["confidence_intervals"][score.name],
-            )
-            for job, name, shown, _ in rows
-            if score.name in job.metrics
-        }
-        if measured:
-            title = f"Every network on every dataset: {score.heading}"
-            figure = figures.cross_table(measured, score=score, title=title)
-            found[score.heading] = save(figure, place / f"cross_{score.name}.png")
-    return found
+    return Cell(score.format.digits(worse).replace("-", "−"))
 
 
 def _plot_recall(place: Path, rows: Sequence[Row]) -> Path | None:
     if len(rows) > len(SERIES):  # each has a colour of its own
         return None
-    recalls = {
-        _label(row): {emotion: row[3][f"recall_{emotion}"] for emotion in labels.EMOTIONS}
-        for row in rows
-    }
-    return save(figures.recall_side_by_side(recalls), place / "recall.png")
+    figure = bars(
+        {_label(row): [row[3][f"recall_{e}"] for e in labels.EMOTIONS] for row in rows},
+        SERIES,
+        labels.EMOTIONS,
+        title="Recall of each emotion",
+        subtitle="share of an emotion's images that is recognised",
+        xlabel="true emotion",
+        ylabel="recall (%)",
+        numbers=len(rows) <= 4,
+    )
+    return save(figure, place / "recall.png")
 
 
 def _prior_table(lost: Sequence[Row]) -> Table:
-    columns = {
-        "accuracy_source_priors": "Emotions as frequent as in its own dataset",
-        "accuracy_adjusted": "Accuracy, adjusted",
-        "macro_f1_adjusted": "Macro-F1, adjusted",
-    }
+    columns = ("accuracy", "accuracy_source_priors", "accuracy_adjusted", "macro_f1_adjusted")
     rows = [
         [
             Cell(_label(row)),
             percent_cell(row[3]["accuracy"] + row[3]["drop_accuracy"]),
-            percent_cell(row[3]["accuracy"]),
             *(percent_cell(row[3][column]) for column in columns),
         ]
         for row in lost
     ]
-    headings = ["Accuracy on its own dataset", "Accuracy here", *columns.values()]
-    return Table("priors", ["Network → measured on", *headings], rows, sortable=True)
+    headings = [
+        "Network → measured on",
+        "Accuracy on its own dataset",
+        "Accuracy here",
+        "Emotions as frequent as in its own dataset",
+        "Accuracy, adjusted",
+        "Macro-F1, adjusted",
+    ]
+    return Table("priors", headings, rows)
 
 
 def _differences(jobs: Sequence[Evaluation]) -> list[str]:
@@ -165,16 +140,16 @@ def _comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> Table:
         p = test["p_value"]
         rows.append(
             [
-                Cell(f"{row['second']} minus {row['first']}", None, row["dataset"]),
+                Cell(f"{row['second']} minus {row['first']}", row["dataset"]),
                 *(change_cell(difference[s.name], bounds[s.name], s) for s in scores),
-                count_cell(test["only_first_right"]),
-                count_cell(test["only_second_right"]),
-                Cell("< 0.0001" if p < 1e-4 else f"{p:.4f}", p),
+                test["only_first_right"],
+                test["only_second_right"],
+                "< 0.0001" if p < 1e-4 else f"{p:.4f}",
             ]
         )
     columns = ["Only the first right", "Only the second right", "McNemar's p"]
     headings = ["Difference", *(score.title for score in scores), *columns]
-    return Table("comparison", headings, rows, sortable=True)
+    return make_table("comparison", headings, rows)
 
 
 def _plot_robustness(place: Path, rows: Sequence[Row]) -> list[tuple[str, int, Path]]:
@@ -186,16 +161,6 @@ def _plot_robustness(place: Path, rows: Sequence[Row]) -> list[tuple[str, int, P
             samples = next(iter(own.values()))[0]["samples"]
             subtitle = f"{how_many(samples, 'image')} · bars: 95 % interval"
             title = f"Robustness: {shown}"
-            figure = figures.robustness_curves(own, title=title, subtitle=subtitle)
+            figure = robustness_curves(own, title=title, subtitle=subtitle)
             entries.append((shown, samples, save(figure, place / f"robustness_{index}.png")))
     return entries
-
-
-def _plot_matrices(place: Path, rows: Sequence[Row]) -> dict[str, Path]:
-    """The confusion matrix of each evaluation; none of many."""
-    found = {}
-    for row in rows if len(rows) <= MOST_MATRICES else ():
-        matrix = np.array(row[0].metrics["confusion_matrix"])
-        figure = confusion_matrix(matrix, title=f"Confusion matrix: {_label(row)}")
-        found[_label(row)] = save(figure, place / f"confusion_matrix_{row[0].folder.name}.png")
-    return found

@@ -8,16 +8,16 @@ from statistics import mean
 from typing import Any
 
 from fer.core.files import write_json
-from fer.core.words import ABSENT
-from fer.evaluation.scores import SCORES, Score, shown_in
+from fer.evaluation.scores import SCORES, shown_in
 from fer.report.evaluation_sections import area_table
-from fer.report.page import Cell, Table, count_cell, write_page
+from fer.report.page import Cell, Table, make_table, write_page
 from fer.report.score_cells import (
     emotion_table,
     leak_free_means,
     most_frequent,
     score_cell,
     score_table,
+    spread_cell,
 )
 from fer.report.study_results import RESULTS, describe_unlike, gather, of_direction
 from fer.runs.plan import Study
@@ -26,10 +26,6 @@ from fer.runs.state import FINISHED, disparities
 
 def write_study(study: Study, parameters: int) -> Path:
     """Write ``study.json`` and, last, the page.
-
-    Args:
-        study: of which every stage is complete.
-        parameters: of its network.
 
     Raises:
         DataError: a file of a run cannot be read.
@@ -40,6 +36,8 @@ def write_study(study: Study, parameters: int) -> Path:
     # Each network on its own dataset, a seed each.
     own = {name: of_direction(results["evaluations"], name, name) for name in study.datasets}
     metrics = {name: [one["metrics"] for one in found] for name, found in own.items()}
+    # The folder of a dataset's first training.
+    trained = {one["dataset"]: one["folder"] for one in reversed(results["trainings"])}
     areas = {
         f"{name}: ": [one.get("robustness", {}).get("relative_area", {}) for one in found]
         for name, found in metrics.items()
@@ -61,7 +59,7 @@ def write_study(study: Study, parameters: int) -> Path:
                     "most_frequent": most_frequent(found[0]),
                     "leak_free": leak_free_means(found),
                     "figures": study.folder / own[name][0]["folder"] / "figures",
-                    "curves": _curves(study, name),
+                    "curves": study.folder / trained[name] / "figures" / "curves.png",
                 }
                 for name, found in metrics.items()
             ],
@@ -74,29 +72,23 @@ def write_study(study: Study, parameters: int) -> Path:
             "short": score_table(
                 "short",
                 "Dataset",
-                [(Cell(name), summary[name, name]) for name in study.datasets],
+                {name: summary[name, name] for name in study.datasets},
                 list(SCORES.values()),
                 spread_cell,
             ),
             "transfer": score_table(
                 "transfer",
                 "Network → measured on",
-                [(Cell(f"{here} → {there}"), row) for (here, there), row in summary.items()],
+                {" → ".join(pair): row for pair, row in summary.items()},
                 shown_in("comparisons"),
                 spread_cell,
             ),
             "emotions": emotion_table("emotions", {f"{n}: ": own for n, own in metrics.items()}),
             "trainings": _training_table(results),
             "robustness": area_table("robustness", areas),
-            "origin": _origin_table(study, results),
+            "finished": FINISHED,
         },
     )
-
-
-def _curves(study: Study, name: str) -> Path:
-    """The curves of a dataset's first training."""
-    first = next(stage for stage in study.trainings if stage.dataset == name)
-    return first.folder / "figures" / "curves.png"
 
 
 def _describe_transfer(
@@ -117,26 +109,15 @@ def _describe_transfer(
     }
 
 
-def spread_cell(row: Mapping[str, Any], score: Score) -> Cell:
-    """A mean with its spread over seeds, or with the interval over images of a single seed."""
-    found, form = row.get(score.name), score.format
-    if found is None:
-        return Cell(ABSENT)
-    spread = form.interval(found["interval"])
-    if found["sd"] is not None:
-        spread = f"± {form.digits(found['sd'])} (seeds)"
-    return Cell(form.text(found["mean"]), found["mean"], spread)
-
-
 def _training_table(results: Mapping[str, Any]) -> Table:
     scores = shown_in("sweeps")
     rows = [
         [
             Cell(f"{row['dataset']}, seed {row['seed']}", link=f"{row['folder']}/{FINISHED}"),
-            Cell(str(row["best_epoch"]), row["best_epoch"], f"of 0 to {row['epochs'] - 1}"),
+            Cell(str(row["best_epoch"]), f"of 0 to {row['epochs'] - 1}"),
             *(score_cell(row["validation"], score) for score in scores),
-            count_cell(row["images_per_second"]),
-            Cell(f"{row['epoch_seconds'] / 60:.1f}", row["epoch_seconds"]),
+            row["images_per_second"],
+            f"{row['epoch_seconds'] / 60:.1f}",
             Cell(str(row["hardware"]["device_name"] or row["hardware"]["cpu"]), words=True),
         ]
         for row in results["trainings"]
@@ -145,17 +126,4 @@ def _training_table(results: Mapping[str, Any]) -> Table:
         *("Training", "Best epoch", *(f"Validation {score.heading}" for score in scores)),
         *("Images/s", "Minutes", "On"),
     ]
-    return Table("training", columns, rows)
-
-
-def _origin_table(study: Study, results: Mapping[str, Any]) -> Table:
-    stages = [*study.trainings, *study.measurements]
-    runs = [*results["trainings"], *results["evaluations"]]
-    rows = [
-        [
-            Cell(stage.name, link=f"{run['folder']}/{FINISHED}", code=run["command"]),
-            Cell(str(run["data"]["fingerprint"])[:16], words=True),
-        ]
-        for stage, run in zip(stages, runs, strict=True)
-    ]
-    return Table("origin", ["Run", "Fingerprint of the data"], rows)
+    return make_table("training", columns, rows)

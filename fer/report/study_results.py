@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from fer.core.errors import DataError
-from fer.core.files import open_data, read_json
+from fer.core.files import read_json, read_text
 from fer.data.audit.integrity import exact_leaks, near_leaks
 from fer.data.manifest import Entry, read_manifest
 from fer.evaluation.metrics import measure_scores
@@ -36,10 +35,6 @@ RECORDED = (
 
 def gather(study: Study, parameters: int) -> dict[str, Any]:
     """Collect the results of a study's runs, as plain values.
-
-    Args:
-        study: of which every stage is complete.
-        parameters: of its network.
 
     Raises:
         DataError: a file of a run cannot be read.
@@ -119,7 +114,6 @@ def find_shared(job: Evaluation, home: Sequence[Entry], abroad: Sequence[Entry])
     """Measured images of one dataset that are duplicated in train or val of another.
 
     Args:
-        job: the measurement.
         home: images of the dataset that its network was trained on.
         abroad: of the dataset that it is measured on.
 
@@ -191,9 +185,7 @@ def read_column(path: Path, name: str) -> list[float]:
         DataError: the file cannot be read, or has no such column.
     """
     try:
-        with open_data(path) as file:
-            rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
-            return [float(row[name]) for row in rows]
+        return [float(row[name]) for row in csv.DictReader(read_text(path).splitlines())]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(
             f"{path}: expected a column {name} of numbers, found: {error!r}."

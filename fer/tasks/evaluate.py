@@ -34,12 +34,11 @@ from fer.report.evaluation_sections import (
     calibration_section,
     error_rows,
     errors_section,
-    pick_faces,
     robustness_section,
     subgroups_section,
 )
 from fer.report.page import Section
-from fer.report.run_figures import run_section
+from fer.report.run_figures import pick_rows, run_section
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.ownership import hold
@@ -278,7 +277,7 @@ def evaluate_robustness(measured: Measured, settings: Sequence[Setting]) -> Sect
     write_json(folder / "robustness.json", found.rows)
     write_csv(folder / "robustness.csv", columns(), found.table())
     result.metrics["robustness"] = found.summary
-    faces = pick_faces(result)
+    faces = pick_rows(result)
     ids = [result.ids[row] for row in faces]
     examples: dict[str, Sequence[np.ndarray]] = {"undamaged": list(result.images[faces])}
     names = {setting.perturbation for setting in settings}
@@ -308,8 +307,7 @@ def evaluate_mistakes(measured: Measured) -> list[Section]:
         return [errors_section(folder, result, shown, confusions, confident, None, None)]
     from fer.evaluation.attribution import saliency_maps  # captum takes a second to import
     from fer.evaluation.saliency import explain, map_options
-    from fer.report.saliency_figures import METHOD_NAMES
-    from fer.report.saliency_sections import saliency_section
+    from fer.report.saliency_sections import METHOD_NAMES, saliency_section
 
     options = resolved(cfg.saliency)
     log.info("Saliency maps: %s", ", ".join(options["methods"]))

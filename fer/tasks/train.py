@@ -318,7 +318,6 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
         sections=[figures],
         provenance={key: value for key, value in record.items() if key != "config"},
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
-        history=history.rows,
         extra_splits={"val": val.metrics} if cfg.test else None,
         data=data.prepared.integrity,
         left_out=describe_left_out(data),

@@ -12,18 +12,15 @@ from urllib.parse import unquote
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont
-from matplotlib.ft2font import FT2Font
-from matplotlib.image import AxesImage
 from PIL import Image
 
 from fer.core import labels, words
 from fer.core.errors import DataError
 from fer.data.manifest import Entry, pixel_hash
 from fer.data.readers.base import SPLITS
-from fer.report import dataset_figures, dataset_pictures, figures
-from fer.report.dataset_figures import Face, Group
+from fer.report import dataset_pictures, figures
 from fer.report.dataset_page import dataset_section, write_dataset_report
 from fer.report.run_page import write_run_report
 from tests.report.test_report import Page, assert_texts_inside, figure_texts, make_metrics
@@ -259,11 +256,10 @@ def test_every_number_of_the_integrity_report_stands_on_the_page(tmp_path: Path)
 
 @pytest.mark.usefixtures("quick")
 def test_the_splits_stand_beside_each_other(tmp_path: Path) -> None:
-    rows = rows_of(Page(write(tmp_path)), "splits-compared")
-    assert rows["train → test"] == [
-        "+10.5 % | z +61.1",  # logarithms: exp(0.1)
-        "+10.5 % | z +62.2",
-        "+0.1 gray levels | z −63.3",
+    assert Page(write(tmp_path)).tables["splits-compared"][1:] == [
+        ["train → test", "sharpness", "+10.5 %", "+61.1"],  # logarithms: exp(0.1)
+        ["train → test", "contrast", "+10.5 %", "+62.2"],
+        ["train → test", "brightness", "+0.1 gray levels", "−63.3"],
     ]
 
 
@@ -272,7 +268,7 @@ def test_near_duplicates_that_were_not_searched_are_not_called_none(tmp_path: Pa
     page = Page(write(tmp_path, make_integrity(near_duplicates=None)))
     assert rows_of(page, "copies")["Near duplicates"] == ["–", "–"]
     assert "not searched: too many images" in page.text
-    assert "No near duplicates." not in page.text
+    assert "None here" not in page.text
 
 
 @pytest.mark.usefixtures("quick")
@@ -383,10 +379,10 @@ def test_empty_galleries_are_left_out_and_said_in_words(tmp_path: Path) -> None:
     kept = [entry for entry in entries if entry.split == "train"]
     source = write(tmp_path, make_integrity(**NOTHING), kept)
     names = {path.stem for path in (tmp_path / "figures").iterdir()}
-    assert names == {"class_balance", "samples", "pixels"}
+    assert names == {"class_balance", "samples"}
     assert (
-        "No exact duplicates. No exact duplicates with different emotions. No near duplicates. "
-        "No blank images." in source
+        "None here: exact duplicates, exact duplicates with different emotions, near duplicates, "
+        "blank images." in source
     )
     assert "<code>" not in source  # nothing to act on, no option
     assert "every image of the raw copy is in the prepared dataset" in source
@@ -395,10 +391,10 @@ def test_empty_galleries_are_left_out_and_said_in_words(tmp_path: Path) -> None:
 def test_figures_are_embedded_as_they_stand_in_their_files_and_linked(tmp_path: Path) -> None:
     source = write(tmp_path)
     files = sorted((tmp_path / "figures").iterdir())
-    assert len(files) == 7
+    assert len(files) == 6
     page = Page(source)
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 7
+    assert len(images) == 6
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     for file in files:
         assert f"figures/{file.name}" in links
@@ -446,10 +442,11 @@ def test_what_was_left_out_is_listed(tmp_path: Path) -> None:
         odd_sizes={"images": 73, "ids": [f"odd{i}" for i in range(73)]},
     )
     page = Page(write(tmp_path, integrity))
-    assert page.tables["excluded"][1:] == [["they show nobody", "12"]]
-    assert page.tables["undecodable"][1] == ["bad0.jpg", "cut off"]
+    assert ["they show nobody", "12"] in [row for table in page.tables.values() for row in table]
+    assert "never" not in page.text
+    assert "bad0.jpg: cut off" in page.text and "bad59" not in page.text
     assert "60 files of the raw copy did not decode" in page.text
-    assert "And 10 more" in page.text
+    assert "integrity.json lists all" in page.text
     assert "odd49 and 23 more" in page.text
     assert "73 images" in page.text
 
@@ -555,7 +552,7 @@ def test_a_dataset_of_one_image_has_a_report(tmp_path: Path) -> None:
     page = Page(write(tmp_path, integrity, [one]))
     assert "1 image ·" in page.text
     assert "Images of each emotion (test)" in page.text
-    assert "compared" not in page.tables
+    assert "beside the reference" not in page.text
 
 
 @pytest.mark.usefixtures("quick")
@@ -614,124 +611,64 @@ def test_the_section_is_plain_data() -> None:
     assert section["counts"].columns == ["Emotion", *SPLITS, "all"]
 
 
-# --- the figures -------------------------------------------------------------------------------
+# --- the pictures ------------------------------------------------------------------------------
 
 
-def drawn(figure: Figure) -> list[AxesImage]:
-    return list(figure.axes[0].images)
-
-
-@pytest.mark.parametrize("sizes", [[1], [2] * 5, [1, 30, 2, 3, 2, 1]])
-def test_a_gallery_frames_each_group_apart_from_the_others(sizes: list[int]) -> None:
+def make_pictures(folder: Path, entries: list[Entry], **changes: Any) -> dataset_pictures.Pictures:
     _, images = make_images()
-    groups = [
-        Group(
-            f"group {n}: " + "long words " * (n % 3),
-            [Face(images[n], ("train", "surprise"))] * size,
-        )
-        for n, size in enumerate(sizes)
-    ]
-    figure = dataset_figures.gallery(groups, title="Copies " * 20, subtitle="s")
-    axis = figure.axes[0]
-    assert len(drawn(figure)) == sum(sizes)
-    frames = [patch.get_bbox() for patch in axis.patches if patch.get_linewidth() == 1]  # type: ignore[attr-defined]
-    assert len(frames) == len(sizes)
-    for i, frame in enumerate(frames):
-        assert frame.x0 >= 0 and frame.x1 <= axis.get_xlim()[1]
-        assert not any(frame.overlaps(other) for other in frames[:i])
-    assert_texts_inside(figure)
-
-
-def test_a_marked_group_has_a_thick_frame_in_another_colour() -> None:
-    _, images = make_images()
-    faces = [Face(images[0])]
-    figure = dataset_figures.gallery(
-        [Group("a", faces, marked=True), Group("b", faces)], title="t", subtitle="s"
+    return dataset_pictures.Pictures(
+        folder, entries, make_integrity(**changes), lambda index: images[0]
     )
-    frames = [p for p in figure.axes[0].patches if p.get_linewidth() != 0.8]
-    assert frames[0].get_linewidth() > frames[1].get_linewidth()
-    assert frames[0].get_edgecolor() != frames[1].get_edgecolor()
 
 
-@pytest.mark.parametrize(
-    "shape", [(48, 48), (48, 48, 1), (48, 48, 3), (1, 1), (20, 300), (3000, 20, 3)]
-)
-def test_an_image_of_any_size_is_drawn_in_its_own_proportions(shape: tuple[int, ...]) -> None:
-    image = np.full(shape, 30, np.uint8)
-    group = Group("g", [Face(image, ["x" * 40])])
-    figure = dataset_figures.gallery([group], title="t", subtitle="s")
-    (picture,) = drawn(figure)
-    left, right, bottom, top = picture.get_extent()
-    width, height = right - left, bottom - top
-    assert max(width, height) == pytest.approx(dataset_figures.FACE)
-    assert width / height == pytest.approx(shape[1] / shape[0])
-    array = np.asarray(picture.get_array())
-    assert max(array.shape[:2]) <= max(256, 48)
-    if array.ndim == 2:  # a dark picture must stay dark: no stretching to its own range
-        assert picture.get_clim() == (0, 255)
-    assert_texts_inside(figure)
+def collect_figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Where figures go instead of files."""
+    saved: list[Figure] = []
+
+    def save(figure: Figure, path: Path) -> Path:
+        saved.append(figure)
+        return path
+
+    monkeypatch.setattr(figures, "save", save)
+    return saved
 
 
-def test_a_smoothed_split_is_hatched_and_its_difference_named() -> None:
-    pixels = make_integrity()["pixels"]
-    smoothed = {**pixels, "train": {**pixels["train"], "sharpness": 0.1}}
-    for reference in (pixels, None):  # with a reference copy, and among the splits alone
-        figure = dataset_figures.pixel_statistics(smoothed, reference, title="t")
-        hatched = {
-            (axis.get_title(), position)
-            for axis in figure.axes
-            for position, bar in enumerate(axis.patches)
-            if bar.get_hatch()
-        }
-        assert hatched == {("sharpness", 0)}
-        against = 0.201 if reference else 0.202
-        assert f"0.100\n{words.change(0.1, against)}" in figure_texts(figure)
-        assert_texts_inside(figure)
-    plain = dataset_figures.pixel_statistics(pixels, pixels, title="t")
-    assert not any(bar.get_hatch() for axis in plain.axes for bar in axis.patches)
+def test_a_split_that_is_far_from_the_reference_is_marked(tmp_path: Path) -> None:
+    integrity = make_integrity()
+    pixels = integrity["pixels"]
+    integrity["pixels"] = {**pixels, "train": {**pixels["train"], "sharpness": 0.1}}
+    source = write(tmp_path, integrity)
+    assert re.findall(r'differs"[^>]*>([\d.]+)<', source) == ["0.100"]
+    assert rows_of(Page(source), "pixels")["train"][-1] == (
+        f"0.100 | reference 0.201 ({words.change(0.1, 0.201)})"
+    )
 
 
-def test_one_split_is_compared_with_nothing() -> None:
-    pixels = {"test": make_integrity()["pixels"]["test"]}
-    texts = figure_texts(dataset_figures.pixel_statistics(pixels, None, title="t"))
-    assert any("nothing to compare it with" in text for text in texts)
-    assert not any("±" in text for text in texts)
-
-
-def test_what_is_no_gallery_is_refused() -> None:
-    for call in (
-        lambda: dataset_figures.gallery([], title="t", subtitle="s"),
-        lambda: dataset_figures.gallery([Group("a", [])], title="t", subtitle="s"),
-        lambda: dataset_figures.gallery(
-            [Group("a", [Face(np.zeros((4, 4)))])], title="t", subtitle="s"
-        ),
-        lambda: dataset_figures.pixel_statistics({}, None, title="t"),
-        lambda: dataset_figures.pixel_statistics({"test": {"mean": 1.0}}, None, title="t"),
-    ):
-        with pytest.raises(DataError, match="expected"):
-            call()
-
-
-def test_a_group_of_many_copies_shows_each_split_and_emotion(tmp_path: Path) -> None:
+def test_a_group_of_many_copies_shows_each_split_and_emotion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ten copies in train, then one in test with another emotion: the few shown have both."""
-    entries, images = make_images()
+    saved = collect_figures(monkeypatch)
+    entries, _ = make_images()
     copies = [dataclasses.replace(entries[0], id=f"copy_{i}") for i in range(9)]
-    shown = dataset_pictures.Shown(
-        tmp_path,
-        "faces",
-        [entries[0], *copies, dataclasses.replace(entries[0], id="t", split="test", emotion="sad")],
-        make_integrity(blank=[]),
-        lambda index: images[0],
-    )
-    picture = dataset_pictures.conflicts(shown)
-    assert picture is not None
-    texts = figure_texts(picture.figure)
-    assert f"1: angry / sad · {dataset_pictures.PER_GROUP} of 11 shown" in texts
+    other = dataclasses.replace(entries[0], id="t", split="test", emotion="sad")
+    pictures = make_pictures(tmp_path, [entries[0], *copies, other], blank=[], near_duplicates=None)
+    found = pictures.galleries()["Exact duplicates with different emotions"]
+    assert found is not None and "8 of 1,235 images" in found.caption
+    texts = figure_texts(saved[1])
+    assert f"1: 11 images\n{dataset_pictures.ACROSS} of them shown" in texts
     assert {"train", "test", "angry", "sad"} <= set(texts)
+    assert_texts_inside(saved[1])
 
 
-def test_the_font_has_every_sign_of_the_datasets_figures() -> None:
-    glyphs = FT2Font(findfont("DejaVu Sans")).get_charmap()
-    for module in (dataset_figures, dataset_pictures, words):
-        source = Path(str(module.__file__)).read_text(encoding="utf-8")
-        assert all(ord(sign) in glyphs for sign in {*source} - {"\n"})
+def test_groups_across_splits_come_first_and_are_framed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = collect_figures(monkeypatch)
+    entries, _ = make_images()
+    make_pictures(tmp_path, entries).galleries()
+    axis = saved[0].axes[0]  # a copy in train and test, and two in val
+    assert len(axis.images) == 4
+    assert [patch.get_edgecolor() for patch in axis.patches] == [to_rgba(figures.WRONG)] * 2
+    colors = {text.get_text(): text.get_color() for text in axis.texts}
+    assert colors["test"] == figures.WRONG and colors["val"] == figures.INK

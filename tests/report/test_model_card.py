@@ -105,7 +105,7 @@ def test_every_score_of_the_study_is_in_the_card_and_in_its_metadata() -> None:
     }
     for row in results["summary"]:
         here, there, accuracy = row["train_dataset"], row["test_dataset"], row["accuracy"]
-        assert f"| {here} → {there} | 210 | {100 * accuracy['mean']:.1f} ± " in body
+        assert f"| {here} → {there} | {100 * accuracy['mean']:.1f} % (± " in body
         assert found[there, f"Accuracy (trained on {here})"] == round(accuracy["mean"], 4)
     assert len(found) == 8
     assert "1,234,567 parameters" in body
@@ -130,7 +130,7 @@ def test_one_dataset_and_one_seed_are_said_to_be_that() -> None:
     assert "One training each: another seed gives other figures." in body
     assert "Not measured: it takes a second dataset." in body
     low, high = results["summary"][0]["accuracy"]["interval"]
-    assert f"[{100 * low:.1f}, {100 * high:.1f}]" in body
+    assert f"({100 * low:.1f}–{100 * high:.1f} %)" in body
     assert body == render_card(copy.deepcopy(results))
 
 
@@ -155,9 +155,16 @@ def test_of_several_seeds_the_card_names_the_one_that_validation_chose() -> None
     (metrics,) = (one["metrics"] for one in results["evaluations"] if one["seed"] == 2)
     low, high = metrics["confidence_intervals"]["macro_f1"]
     assert (
-        f"macro-F1 {100 * metrics['macro_f1']:.1f} % [{100 * low:.1f}, {100 * high:.1f}] on test"
+        f"macro-F1 {100 * metrics['macro_f1']:.1f} % ({100 * low:.1f}–{100 * high:.1f} %) on test"
         in next(line for line in render_card(results).splitlines() if "that of seed 2" in line)
     )
+
+
+def test_a_number_without_an_interval_stands_alone() -> None:
+    results = make_results()
+    results["summary"][0]["accuracy"]["interval"] = None
+    accuracy = results["summary"][0]["accuracy"]["mean"]
+    assert f"| fer2013 → fer2013 | {100 * accuracy:.1f} % |" in render_card(results)
 
 
 def body_of(**changes: Any) -> str:
@@ -190,7 +197,7 @@ def test_the_recipe_is_said_in_full(part: str, value: dict[str, Any], words: str
 
 def test_the_card_says_how_often_each_image_was_seen() -> None:
     results = make_results(("a", "b"))
-    assert "of the test images, in a single forward pass." in render_card(results)
+    assert "Scores on the test images, in a single forward pass." in render_card(results)
     results["evaluations"][0]["metrics"]["tta"] = "flip"
     body = render_card(results)
     assert "| a → a, tta=flip | " in body and "| a → b | " in body

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -452,18 +453,17 @@ def test_values_of_an_interval_have_a_figure(count: int, keys: int, tmp_path: Pa
 
 
 def test_many_numbers_stand_on_a_scale_and_words_side_by_side() -> None:
-    scale = drawing.Scale({f"{10.0**-n!r}" for n in range(9)})
-    assert scale.is_log and scale.place("0.01") == 0.01
-    assert scale.height("0.0001") == pytest.approx(0.5)
-    scale = drawing.Scale({str(n / 10) for n in range(11)})
-    assert scale.is_numeric and not scale.is_log and scale.height("0.5") == pytest.approx(0.5)
-    assert not drawing.Scale({str(n) for n in range(1, 12)}).is_log
-    scale = drawing.Scale({"focal", "weighted", "10", "2"})
-    assert [scale.place(value) for value in ("2", "10", "focal", "weighted")] == [0, 1, 2, 3]
-    assert scale.marks == ["2", "10", "focal", "weighted"]
+    def places(values: list[Any]) -> tuple[str, list[float]]:
+        axis = drawing.points(made_up(lr=values), ["lr"]).axes[0]
+        return axis.get_xscale(), [float(x) for x in np.asarray(axis.lines[0].get_xdata())]
+
+    tenths = [10.0**-n for n in range(9)]
+    assert places(tenths) == ("log", tenths)
+    assert places(list(range(1, 12))) == ("linear", list(range(1, 12)))
+    assert places(["focal", "10", "weighted", "2"]) == ("linear", [2, 1, 3, 0])
     pairs = made_up(lr=[1, 2, 3], dropout=[1, 2, 3])
-    assert not drawing._is_sparse(pairs, "lr", "dropout")
-    assert drawing._is_sparse([pairs[n] for n in (0, 4, 8)], "lr", "dropout")
+    assert drawing._is_grid(pairs, ["lr", "dropout"])
+    assert not drawing._is_grid([pairs[n] for n in (0, 4, 8)], ["lr", "dropout"])
 
 
 # --- with training -----------------------------------------------------------------------------
