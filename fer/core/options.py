@@ -139,6 +139,21 @@ def check_value(key: str, value: Any, rule: Check) -> None:
         raise ConfigError(f"{key}: expected {words}, found {value!r}. Set it: {key}=VALUE")
 
 
+def check_values(place: str, content: Mapping[Any, Any], checks: Mapping[str, Check]) -> None:
+    """Check the values of a nested mapping that stands below ``place``, as far as it has them.
+
+    Raises:
+        ConfigError: for the first value that its key does not accept.
+    """
+    for key, rule in checks.items():
+        *parents, name = key.split(".")
+        node: Any = content
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, Mapping) else None
+        if isinstance(node, Mapping) and name in node:
+            check_value(f"{place}.{key}".lstrip("."), node[name], rule)
+
+
 def check_options(cfg: DictConfig, optional: Sequence[str] = ()) -> None:
     """Check the values of a composed configuration.
 
@@ -151,25 +166,16 @@ def check_options(cfg: DictConfig, optional: Sequence[str] = ()) -> None:
     """
     content = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(content, dict)
-    known = known_keys()
+    known, absent = known_keys(), {key for key in optional if content.get(key) is None}
     for key, value in content.items():
         if key not in known:
             raise ConfigError(
                 f"{key!s}: expected a known option, found this. Valid at the top: "
                 f"{', '.join(str(own) for own in content if own in known)}."
             )
-        if known[key] and not (value is None and key in optional):
+        if known[key] and key not in absent:
             check_value(str(key), value, GROUP)
-    for key, rule in CHECKS.items():
-        *parents, name = key.split(".")
-        node: Any = content
-        for parent in parents:
-            node = node.get(parent) if isinstance(node, Mapping) else None
-        if not isinstance(node, Mapping) or name not in node:
-            continue
-        value = node[name]
-        if not (value is None and key in optional):
-            check_value(key, value, rule)
+    check_values("", content, {key: rule for key, rule in CHECKS.items() if key not in absent})
 
 
 @dataclass(frozen=True)

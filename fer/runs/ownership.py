@@ -101,11 +101,7 @@ def make_new(folder: Path) -> Path:
 
 
 def refuse_a_run(folder: Path, key: str) -> None:
-    """Refuse to write over a run or a sweep.
-
-    Raises:
-        ConfigError: the folder holds one.
-    """
+    """Refuse to write over a run or a sweep."""
     state, advice = state_of(folder), f", or go on with it: {typed('resume', folder)}"
     if state is State.FINISHED:
         found, advice = "a finished run", ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
@@ -190,28 +191,18 @@ def texts_of(value: object) -> Iterator[str]:
     """Yield the texts in plain values, keys included."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Mapping):
-        yield from texts_of([*value.keys(), *value.values()])
-    elif isinstance(value, list):
-        for item in value:
+    elif isinstance(value, Mapping | list):
+        items = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+        for item in items:
             yield from texts_of(item)
 
 
 def read_sweep(folder: Path) -> list[str] | None:
-    """The overrides of a sweep; None if ``folder`` holds none.
-
-    Raises:
-        ConfigError: its record cannot be read.
-    """
+    """The overrides of a sweep; None if ``folder`` holds none."""
     path = folder / "multirun.yaml"
     if not path.is_file() or not (folder / JOBS).is_file():
         return None
-    try:
-        content = yaml.safe_load(read_text(path))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(
-            f"{path}: expected Hydra's record of a sweep, found: {error!r}. Start a new sweep."
-        ) from error
+    content = read_yaml(path)
     if not fits(content, {"hydra": {"overrides": {"task": [str], "hydra": [str]}}}):
         raise ConfigError(
             f"{path}: expected Hydra's record of a sweep, found something else. Start a new sweep."
@@ -222,12 +213,16 @@ def read_sweep(folder: Path) -> list[str] | None:
     return [item for item in (*saved["task"], *saved["hydra"]) if not item.startswith(own)]
 
 
-def read_run(folder: Path) -> list[str]:
-    """The overrides of a run that was cut off.
+def read_yaml(path: Path) -> Any:
+    """The content of an untrusted file; None if it cannot be read."""
+    try:
+        return yaml.safe_load(read_text(path))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return None
 
-    Raises:
-        ConfigError: there is none in ``folder``, or it is finished.
-    """
+
+def read_run(folder: Path) -> list[str]:
+    """The overrides of a run that was cut off."""
     saved = read_overrides(folder)
     if saved is None:
         raise ConfigError(
@@ -244,22 +239,12 @@ def read_run(folder: Path) -> list[str]:
 
 def read_overrides(folder: Path) -> list[str] | None:
     """The overrides that a run was started with; None if ``folder`` is no run."""
-    path = folder / ".hydra" / "overrides.yaml"
-    try:
-        items = yaml.safe_load(read_text(path))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return None
-    if not fits(items, [str]):
-        return None
-    return [item for item in items if not item.startswith(FREE)]
+    items = read_yaml(folder / ".hydra" / "overrides.yaml")
+    return [item for item in items if not item.startswith(FREE)] if fits(items, [str]) else None
 
 
 def find_unfinished(overrides: Sequence[str]) -> Path | None:
-    """The newest run of this command that was cut off, where its runs are put by default.
-
-    Args:
-        overrides: of the command, without ``resume``.
-    """
+    """The newest run of this command that was cut off, where its runs are put by default."""
     plain = [item for item in overrides if not item.startswith("-")]
     try:
         cfg = compose("train", plain, return_hydra_config=True)
@@ -269,10 +254,9 @@ def find_unfinished(overrides: Sequence[str]) -> Path | None:
         return None  # the program itself explains what is wrong with the overrides
     finally:
         HydraConfig.instance().cfg = None
-    if not runs.is_dir():
-        return None
     wanted = sorted(item for item in plain if not item.startswith(FREE))
-    for folder in sorted(runs.iterdir(), reverse=True):  # named after their start
+    folders = sorted(runs.iterdir(), reverse=True) if runs.is_dir() else []
+    for folder in folders:  # named after their start
         saved = read_overrides(folder)
         if saved is not None and sorted(saved) == wanted and state_of(folder) is not State.FINISHED:
             return folder
