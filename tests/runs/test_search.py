@@ -174,7 +174,7 @@ def test_the_command_line_adds_to_the_space_replaces_it_and_holds_values_fast() 
     assert fixed == ["b=z", "d=3", "f=0"]
     assert space[2].name == "e" and space[2].override("1") == "+e=1"
     assert example(space, fixed) == ["b=z", "d=3", "f=0", "a=0.0", "c=7", "+e=1"]
-    with pytest.raises(ConfigError, match="expected values below each key, .* found optimizer"):
+    with pytest.raises(ConfigError, match=r"expected values below each key, .* found optimizer"):
         read_space({"optimizer": {"lr": "1,2"}}, [], PARSER)
 
 

@@ -106,7 +106,7 @@ def test_a_folder_of_another_recipe_or_other_data_is_refused(
     monkeypatch.chdir(place)
     monkeypatch.setenv("FER_DATA", str(place / "data"))
     check_same(make_study(configure(*TINY)))
-    with pytest.raises(ConfigError, match=r"with optimizer\.lr=0\.5, found one with .*folder=PATH"):
+    with pytest.raises(ConfigError, match=r"with optimizer\.lr=0\.5, found one with"):
         check_same(make_study(configure(*TINY, "train.optimizer.lr=0.5")))
     integrity = place / "data/folder/integrity.json"
     content = integrity.read_text()
@@ -116,9 +116,7 @@ def test_a_folder_of_another_recipe_or_other_data_is_refused(
             {"fingerprint": "f" * 64} if path == integrity else json.loads(path.read_text())
         ),
     )
-    with pytest.raises(
-        ConfigError, match=r"with the fingerprint of folder=f{64}, found one with .*folder=PATH"
-    ):
+    with pytest.raises(ConfigError, match=r"with the fingerprint of folder=f{64}, found one with"):
         check_same(make_study(configure(*TINY)))
     assert integrity.read_text() == content
 
