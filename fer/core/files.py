@@ -76,9 +76,14 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write ``data``, atomically."""
+    return write_atomic(path, lambda file: file.write(data))
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write ``text`` as UTF-8, atomically."""
-    return write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+    return write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> Path:

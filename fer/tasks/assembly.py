@@ -201,10 +201,9 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
         node = cfg.dataset if part == "options" else cfg.dataset[part]
         if not OmegaConf.is_dict(node) or not isinstance(saved, dict):
             continue
+        known = (*OPTIONS, *OF_READER) if part == "options" else tuple(map(str, node))
         for key, value in saved.items():
-            if not isinstance(key, str) or key.startswith("_") or key not in node:
-                continue
-            if part == "options" and key not in (*OPTIONS, *OF_READER):
+            if key not in known or key not in node or key.startswith("_"):
                 continue
             if not is_inert(value):
                 raise CheckpointError(

@@ -31,7 +31,7 @@ def log_results(
         for result in results
         for score in shown_in("sweeps")
     }
-    images = draw_images(results)
+    images = plot_images(results)
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):  # its HParams view wants both in one call
             logger.log_hyperparams(dict(parameters), best)
@@ -43,7 +43,7 @@ def log_results(
         logger.finalize("success")
 
 
-def draw_images(results: Sequence[SplitResult]) -> dict[str, np.ndarray]:
+def plot_images(results: Sequence[SplitResult]) -> dict[str, np.ndarray]:
     """The confusion matrix of each split and validation images, ``(H, W, 3)`` uint8, by name."""
     images = {}
     for result in results:
