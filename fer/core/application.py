@@ -312,11 +312,7 @@ def instantiate(node: DictConfig, **values: Any) -> Any:
 
 
 def locate(key: str, target: str | None) -> Callable[..., Any]:
-    """Import the class or function that a dotted name refers to.
-
-    Args:
-        key: where the name stands in the configuration, for messages.
-        target: the dotted name.
+    """Import the class or function that a dotted name refers to, at ``key`` of the configuration.
 
     Raises:
         ConfigError: nothing of that name can be called.

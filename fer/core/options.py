@@ -161,11 +161,7 @@ def check_values(place: str, content: Mapping[Any, Any], checks: Mapping[str, Ch
 
 
 def check_options(cfg: DictConfig, optional: Sequence[str] = ()) -> None:
-    """Check the values of a composed configuration.
-
-    Args:
-        cfg: the configuration; checks of keys that it lacks are skipped.
-        optional: groups that may be null.
+    """Check the values of a composed configuration; the groups in ``optional`` may be null.
 
     Raises:
         ConfigError: for the first value that its key does not accept.

@@ -241,11 +241,7 @@ def place_of(path: str | Path) -> str:
 
 
 def check_datasets_and_seeds(cfg: DictConfig) -> tuple[list[str], list[int]]:
-    """The names of Exp-A's and Exp-B's datasets, and the seeds of the trainings.
-
-    Raises:
-        ConfigError: a dataset does not exist, both are one, or a seed is none.
-    """
+    """The names of Exp-A's and Exp-B's datasets, and the seeds of the trainings."""
     dataset = one_of(*options_of("dataset"))
     check_value("a", cfg.a, dataset)
     check_value("b", cfg.b, or_null(dataset, "for one dataset alone"))
@@ -256,11 +252,7 @@ def check_datasets_and_seeds(cfg: DictConfig) -> tuple[list[str], list[int]]:
 
 
 def check_list(cfg: DictConfig, key: str) -> list[str]:
-    """The options for ``train.py`` or ``evaluate.py``.
-
-    Raises:
-        ConfigError: they are not a list of ``key=value``, or name what the study sets itself.
-    """
+    """The options for ``train.py`` or ``evaluate.py``."""
     items = OmegaConf.to_container(cfg[key]) if OmegaConf.is_list(cfg[key]) else None
     if not isinstance(items, list) or not all("=" in str(item) for item in items):
         raise ConfigError(
@@ -348,9 +340,6 @@ def expand(arguments: Sequence[str]) -> list[str]:
     """Put ``train.KEY=VALUE`` and ``evaluate.KEY=VALUE`` of the command line into their lists.
 
     An option of the evaluations replaces the study's own of that key.
-
-    Args:
-        arguments: of the program, without its name.
 
     >>> expand(["a=fer2013", "train.model=shared_cnn_small", "train.optimizer.lr=1e-3"])
     ['a=fer2013', "train=['model=shared_cnn_small','optimizer.lr=1e-3']"]

@@ -37,13 +37,8 @@ FREE = ("resume=", "trainer.progress_bar=", "hydra.", "optuna.")
 def expand(arguments: Sequence[str]) -> list[str]:
     """Replace ``resume`` on the command line by the command that it stands for.
 
-    Args:
-        arguments: of the program, without its name.
-
-    Returns:
-        The same without ``resume``; with ``resume=FOLDER`` the overrides of that run or sweep and
-        its folder; with ``resume=auto`` the folder of the newest unfinished run of the same
-        command, if there is one.
+    With ``resume=FOLDER`` it becomes the overrides of that run or sweep and its folder; with
+    ``resume=auto`` the folder of the newest unfinished run of the same command, if there is one.
 
     Raises:
         ConfigError: there is no such run, it is finished, or its command was another one.
@@ -102,9 +97,6 @@ def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> No
     The folder may be a stranger's: resuming it must not run his programs here. An interpolation
     reads the environment or assembles what a plain text may not say; Hydra's own options set
     variables, write files and start commands.
-
-    Raises:
-        ConfigError: it is more.
     """
     for item in saved:
         key, _, name = item.partition("=")

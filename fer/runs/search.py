@@ -153,12 +153,9 @@ def search(
     *,
     resuming: bool,
 ) -> list[Job]:
-    """Ask for trials and run them until there are ``n_trials``.
+    """Ask for trials and run them until there are ``n_trials``; returns every job.
 
     A trial that was running when the search was killed comes first, with its values, in its folder.
-
-    Returns:
-        Every job.
 
     Raises:
         ConfigError: there is no such study to go on with, or one to write over.
@@ -311,12 +308,7 @@ def link(study_name: str, number: int, storage: str) -> list[str]:
 
 
 class Reporter:
-    """Reports the progress of a trial to its study, from the process that trains.
-
-    Args:
-        study: its name.
-        number: of the trial.
-        storage: of the study.
+    """Reports the progress of a study's trial, from the process that trains.
 
     Raises:
         ConfigError: there is no such trial.

@@ -72,10 +72,7 @@ def read_space(
 ) -> tuple[list[Dimension], list[str]]:
     """The options that are searched, and the overrides that every job shares.
 
-    Args:
-        params: ``hydra.sweeper.params``.
-        arguments: overrides of the command line; one for a key of ``params`` replaces it.
-        parser: Hydra's.
+    Those of the command line replace the values of the same key in ``hydra.sweeper.params``.
 
     Raises:
         ConfigError: nothing is searched, or something cannot be.

@@ -116,13 +116,10 @@ class Collection:
 
 
 def collect(folder: Path) -> Collection | None:
-    """Write the tables of the evaluations below ``folder``.
+    """Write the tables of the evaluations below ``folder``, if there are two finished ones.
 
     These are ``cross_dataset.csv``, ``comparison.json`` (each pair of networks on the same images),
     and ``robustness.csv`` where images were damaged.
-
-    Returns:
-        What was written, or None where there are not two finished evaluations.
 
     Raises:
         DataError: a file of an evaluation cannot be read.

@@ -87,11 +87,8 @@ def plan(
 ) -> list[Job]:
     """Give each job a folder of its own, as ``hydra.sweep.subdir`` says.
 
-    Args:
-        config: of the sweep, with Hydra's own part.
-        loader: composes the configuration of a job.
-        jobs: the overrides of each.
-        before: jobs of the sweep that have their folders, which are returned too.
+    ``loader`` composes the configuration of a job from that of the sweep, ``config``. The jobs
+    ``before`` have their folders, and are returned too.
 
     Raises:
         CommandError: a folder would lie outside the sweep's.

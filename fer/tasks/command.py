@@ -136,11 +136,7 @@ def usage() -> str:
 
 
 def complete(arguments: Sequence[str]) -> int:
-    """Answer the shell by Hydra's completion of the command on the line.
-
-    Args:
-        arguments: ``--shell-completion``, and ``install=bash`` or ``query=bash``.
-    """
+    """Answer the shell by Hydra's completion of the command on the line."""
     line = os.environ.get("COMP_LINE")  # what was typed, while the shell asks
     if line is None:
         return run_command("train", arguments)

@@ -84,11 +84,7 @@ class Measured:
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> None:
-    """Measure a checkpoint on one split.
-
-    Args:
-        cfg: composed from ``conf/evaluate.yaml``.
-        folder: of the run; everything is written there.
+    """Measure a checkpoint on one split, as ``conf/evaluate.yaml`` says; writes into ``folder``.
 
     Raises:
         FerError: something that the user can correct, in a message that says how.

@@ -45,20 +45,14 @@ COMPARED = 64
 
 
 def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) -> float:
-    """Write a network; an existing file is replaced, and kept if anything fails.
+    """Write a network as ``onnx`` or ``safetensors``; returns how far its probabilities differ.
 
-    Args:
-        checkpoint: what to export.
-        form: ``onnx`` or ``safetensors``.
-        output: the file.
-        images: ``(N, size, size, C)`` uint8 at the network's input size, to compare on.
-
-    Returns:
-        The largest difference of a probability between the file and the network.
+    They are compared on ``images`` ``(N, size, size, C)`` uint8 at the network's input size. An
+    existing file is replaced, and kept if anything fails.
 
     Raises:
         ConfigError: a package is missing.
-        ExportError: they differ by more than :data:`TOLERANCE`.
+        ExportError: a probability differs by more than :data:`TOLERANCE`.
     """
     make, run = (to_onnx, run_onnx) if form == "onnx" else (to_safetensors, run_safetensors)
     expected = predict(checkpoint.network, images)
@@ -240,10 +234,7 @@ def output_path(checkpoint: Path, form: str, output: str | None) -> Path:
 
 
 def export_task(cfg: DictConfig, _: Path) -> None:
-    """Export a network and print the path.
-
-    Args:
-        cfg: composed from ``conf/export.yaml``.
+    """Export a network, as ``conf/export.yaml`` says, and print the path.
 
     Raises:
         FerError: something that the user can correct, in a message that says how.

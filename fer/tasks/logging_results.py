@@ -19,10 +19,8 @@ def log_results(
 ) -> None:
     """Log hyper-parameters beside the scores that they led to, and figures as images.
 
-    Args:
-        loggers: of the run. Those that know images get them: TensorBoard, W&B and MLflow.
-        parameters: names and values.
-        results: of val, and of test where it was measured.
+    Loggers that know images get those: TensorBoard, W&B and MLflow. The first of the results is of
+    val, the second, where it was measured, of test.
     """
     if not loggers:
         return

@@ -71,15 +71,11 @@ def epochs_left(stage: Stage, study: Study) -> int:
 
 
 def count_passes(options: Sequence[str], randomised: int) -> tuple[int, int, int]:
-    """Count what an evaluation asks of the network.
+    """Count what an evaluation with these options asks of the network.
 
-    Args:
-        options: of ``evaluate.py``.
-        randomised: parts of the network whose weights the sanity check randomises.
-
-    Returns:
-        Damaged versions of each image; images that go forward and back for saliency maps, and
-        forward to see whether the maps mean anything.
+    That is how many damaged versions of each image; how many images that go forward and back for
+    saliency maps, and forward to see whether the maps mean anything. The check with random weights
+    takes the network's parts one by one, ``randomised`` of them.
     """
     from fer.tasks.evaluate import configured_settings
 
@@ -227,8 +223,7 @@ def print_plan(study: Study, seconds: Mapping[str, float | None]) -> None:
 def run_stages(stages: Sequence[Stage]) -> list[tuple[Stage, int]]:
     """Run the stages that are not done, without those that need one that failed.
 
-    Returns:
-        Stages that failed or were left out, with their exit codes (-1: left out).
+    Returns those with their exit codes, -1 for one that was left out.
     """
     failed: list[tuple[Stage, int]] = []
     environment = {**os.environ, "PYTHONPATH": search_path()}

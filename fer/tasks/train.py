@@ -92,17 +92,11 @@ class Run:
 
 
 def train(cfg: DictConfig, folder: Path) -> float:
-    """Train, then measure the best checkpoint once on the test split.
+    """Train as ``conf/train.yaml`` says, then measure the best checkpoint once on the test split.
 
     With ``test=false`` the test split is left alone, and validation is reported. A trial that its
-    search ends early leaves ``pruned.json`` and is not measured.
-
-    Args:
-        cfg: composed from ``conf/train.yaml``.
-        folder: of the run; everything is written there.
-
-    Returns:
-        The best validation macro-F1, a fraction.
+    search ends early leaves ``pruned.json`` and is not measured. Everything is written into
+    ``folder``; returned is the best validation macro-F1, a fraction.
 
     Raises:
         FerError: something that the user can correct, in a message that says how.
@@ -238,10 +232,8 @@ def fit_or_go_on(run: Run) -> None:
 def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     """Write numbers, figures and, last, the page: a run that has its page is finished.
 
-    Args:
-        run: trained.
-        results: on val, and on test where it was measured.
-        trained: seconds that training took.
+    The first of the results is of val, the second, where it was measured, of test. Training took
+    ``trained`` seconds.
     """
     cfg, folder, data, history = run.cfg, run.folder, run.data, run.history
     val, result = results[0], results[-1]
@@ -330,11 +322,7 @@ def fit(
 
 
 def record_pruned(run: Run, seconds: float) -> float:
-    """Write ``pruned.json``, the scores of a trial that was ended early.
-
-    Returns:
-        Its best validation macro-F1, a fraction.
-    """
+    """Write ``pruned.json``, the scores of a trial that was ended early; returns its best."""
     history = run.history
     assert history.best_epoch is not None
     scores = {

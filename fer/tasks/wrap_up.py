@@ -38,10 +38,7 @@ class SideBySide(Callback):
 
 
 def put_side_by_side(folder: Path) -> Path | None:
-    """Write the tables and the page of the evaluations below ``folder``.
-
-    Returns:
-        The page, or None where there are not two finished evaluations.
+    """Write the tables and the page of the evaluations below ``folder``, if it has two finished.
 
     Raises:
         DataError: a file of an evaluation cannot be read.
@@ -61,11 +58,8 @@ def finish_sweep(
 ) -> None:
     """Put the jobs side by side: ``sweep.csv``, ``best.yaml``, a figure, a table on the terminal.
 
-    Args:
-        folder: of the sweep.
-        planned: its jobs.
-        keys: what was swept; None for what differs among the jobs.
-        advice: what to do about jobs that have failed.
+    Shown are the keys that were swept, else those that differ among the jobs; ``advice`` says what
+    to do about jobs that have failed.
 
     Raises:
         CommandError: a job has failed, or did not finish.
