@@ -9,6 +9,7 @@ it ends.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
 import sys
@@ -90,13 +91,11 @@ def claim(config: DictConfig, key: str, resume: str | None) -> None:
 def make_new(folder: Path) -> Path:
     """Make a folder under this name, or the next that is free."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(2):
-        try:
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            stem = folder.name if number == 2 else folder.name.rpartition("_")[0]
-            folder = folder.with_name(f"{stem}_{number}")
+    numbered = (folder.with_name(f"{folder.name}_{number}") for number in itertools.count(2))
+    for place in itertools.chain([folder], numbered):
+        with contextlib.suppress(FileExistsError):
+            place.mkdir()
+            return place
     raise AssertionError("counting has no end")
 
 

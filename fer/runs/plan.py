@@ -21,7 +21,7 @@ from fer.core.errors import ConfigError, DataError
 from fer.core.files import read_json, sha256_of_file
 from fer.core.options import SEED, Check, check_value, one_of, or_null
 from fer.data.prepared import CACHE, REPORTED
-from fer.runs.records import RUN, STATISTICS, read_evaluation, read_training
+from fer.runs.records import EVALUATION, RUN, STATISTICS, TRAINING, read_run
 from fer.runs.resume import FREE, key_of, read_overrides
 from fer.runs.state import BEST, FINISHED, State, state_of
 
@@ -133,7 +133,7 @@ class Measurement(Stage):
         path = self.training.checkpoint
         if not (self.done_by.is_file() and path.is_file()):
             return False
-        record = read_evaluation(self.folder)
+        record = read_run(self.folder, EVALUATION)
         own = checksum(path, path.stat().st_mtime_ns)
         return (
             record.get("statistics") == STATISTICS
@@ -307,12 +307,13 @@ def mismatches(
         named = [f"dataset={stage.dataset}", f"seed={stage.seed}", "test=false"]
         composed = compose("train", [*named, *study.options])
         wanted = OmegaConf.to_container(composed, resolve=True)
-        for key, value, found in differences(wanted, read_training(stage.folder)["config"]):
+        saved = read_run(stage.folder, TRAINING)["config"]
+        for key, value, found in differences(wanted, saved):
             if key.endswith("_target_"):  # a class may have moved since; its name stays
                 value, found = (str(name).rpartition(".")[2] for name in (value, found))
             if value != found and not key.startswith(INERT):
                 yield key, value, found
-    found = read_json(stage.folder / "run.json", RUN)["dataset"]["fingerprint"]
+    found = read_run(stage.folder, RUN)["dataset"]["fingerprint"]
     if prints.get(stage.dataset, found) != found:
         yield f"the fingerprint of {stage.dataset}", prints[stage.dataset], found
 

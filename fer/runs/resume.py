@@ -91,6 +91,11 @@ def key_of(item: str) -> str:
     return item.lstrip("+~").partition("=")[0]
 
 
+def plain(overrides: Sequence[str]) -> list[str]:
+    """Overrides without those that do not change what is trained."""
+    return [item for item in overrides if not item.startswith(FREE)]
+
+
 def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> None:
     """Refuse a folder whose command is more than plain values, unless the user gives it too.
 
@@ -133,7 +138,7 @@ def is_known_place(item: str) -> bool:
     >>> is_known_place("seed=1"), is_known_place("paths.data=/nowhere")
     (True, False)
     """
-    key = item.lstrip("+").partition("=")[0]
+    key = key_of(item)
     if key not in ("paths.data", "dataset.folder"):
         return True
     found = Path(read_value(item))
@@ -232,24 +237,24 @@ def read_run(folder: Path) -> list[str]:
 def read_overrides(folder: Path) -> list[str] | None:
     """The overrides that a run was started with; None if ``folder`` is no run."""
     items = read_yaml(folder / ".hydra" / "overrides.yaml")
-    return [item for item in items if not item.startswith(FREE)] if fits(items, [str]) else None
+    return plain(items) if fits(items, [str]) else None
 
 
 def find_unfinished(overrides: Sequence[str]) -> Path | None:
     """The newest run of this command that was cut off, where its runs are put by default."""
-    plain = [item for item in overrides if not item.startswith("-")]
+    options = [item for item in overrides if not item.startswith("-")]
     try:
-        cfg = compose("train", plain, return_hydra_config=True)
+        cfg = compose("train", options, return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)  # the folder's name asks it for the dataset
         runs = Path(cfg.hydra.run.dir).parent
     except (HydraException, OmegaConfBaseException):
         return None  # the program itself explains what is wrong with the overrides
     finally:
         HydraConfig.instance().cfg = None
-    wanted = sorted(item for item in plain if not item.startswith(FREE))
     folders = sorted(runs.iterdir(), reverse=True) if runs.is_dir() else []
     for folder in folders:  # named after their start
         saved = read_overrides(folder)
-        if saved is not None and sorted(saved) == wanted and state_of(folder) is not State.FINISHED:
+        same = saved is not None and sorted(saved) == sorted(plain(options))
+        if same and state_of(folder) is not State.FINISHED:
             return folder
     return None

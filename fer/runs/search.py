@@ -30,6 +30,7 @@ from fer.core.options import (
     whole,
 )
 from fer.runs import sweep
+from fer.runs.resume import plain
 from fer.runs.search_space import Dimension
 from fer.runs.state import State
 from fer.runs.sweep import Job
@@ -221,7 +222,7 @@ class Trials:
         self.study: optuna.study.Study = self.optuna.create_study(
             storage=self.storage, study_name=name, direction="maximize", load_if_exists=True
         )
-        wanted = {"space": [asdict(item) for item in space], "fixed": sweep.plain(fixed)}
+        wanted = {"space": [asdict(item) for item in space], "fixed": plain(fixed)}
         wanted = json.loads(json.dumps(wanted))  # tuples become lists, as in the storage
         saved = self.study.user_attrs.get("search", wanted)
         if saved != wanted:

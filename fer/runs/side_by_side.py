@@ -18,7 +18,7 @@ from fer.evaluation.compare import compare_paired, prior_shift
 from fer.evaluation.mistakes import read_predictions
 from fer.evaluation.robustness import columns, flatten
 from fer.evaluation.scores import shown_in
-from fer.runs.records import read_evaluation, read_metrics, read_robustness
+from fer.runs.records import EVALUATION, read_metrics, read_robustness, read_run
 
 
 def cross_columns() -> tuple[str, ...]:
@@ -164,7 +164,7 @@ def load_evaluation(folder: Path) -> Evaluation:
             f"{folder / 'predictions.csv'}: expected the {metrics['samples']:,} images of "
             f"metrics.json, found {len(ids):,}. Evaluate the checkpoint again."
         )
-    run, damaged = read_evaluation(folder), read_robustness(folder)
+    run, damaged = read_run(folder, EVALUATION), read_robustness(folder)
     return Evaluation(folder, metrics, run, ids, target, probabilities, damaged)
 
 

@@ -23,7 +23,7 @@ from fer.core.errors import DataError
 from fer.core.files import is_outside, read_json, write_csv, write_json, write_text
 from fer.evaluation.scores import Score, shown_in
 from fer.runs import records
-from fer.runs.resume import FREE
+from fer.runs.resume import plain
 from fer.runs.state import JOBS, PRUNED, State, disparities, state_of
 
 NUMBER = "${hydra:job.num}"
@@ -176,11 +176,6 @@ def recall(folder: Path, jobs: Sequence[Sequence[str]]) -> list[Job]:
     return [replace(old, overrides=list(job)) for old, job in zip(saved, jobs, strict=True)]
 
 
-def plain(overrides: Sequence[str]) -> list[str]:
-    """Overrides without those that do not change the job."""
-    return [item for item in overrides if not item.startswith(FREE)]
-
-
 def leave_test_alone(jobs: Sequence[list[str]]) -> list[list[str]]:
     """Add ``test=false`` to the jobs of a grid whose scores choose between them.
 
@@ -232,7 +227,7 @@ def read_job(folder: Path, job: Job) -> Job:
     place = folder / job.folder
     found = replace(job, overrides=plain(job.overrides), state=state_of(place))
     if found.state is State.FINISHED:
-        run, metrics = records.read_training(place), records.read_metrics(place)
+        run, metrics = records.read_run(place, records.TRAINING), records.read_metrics(place)
         return replace(found, run=run, metrics=metrics)
     if found.state is State.PRUNED:
         return replace(found, run=read_json(place / PRUNED, records.PRUNED))

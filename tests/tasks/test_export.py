@@ -196,9 +196,7 @@ def test_an_export_replaces_nothing_but_an_earlier_one(tmp_path: Path, form: str
     checkpoint = make_checkpoint(tmp_path / "a.ckpt")
     path = tmp_path / f"b{exporting.SUFFIXES[form]}"
     path.write_bytes(b"my own")
-    with pytest.raises(
-        ConfigError, match=r"an earlier export, .*found another file: .* output=NAME"
-    ):
+    with pytest.raises(ConfigError, match=r"an earlier .*, found another file: .* output=NAME"):
         output_path(checkpoint.path, form, str(path))
     export(checkpoint, form, path, pictures(2, 1))
     assert output_path(checkpoint.path, form, str(path)) == path
