@@ -7,7 +7,7 @@ checkpoint all that the training needs. Nothing here imports torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from fer.core.application import compose, is_group, options_of, split_flags
 from fer.core.commands import quoted_if_needed
 from fer.core.errors import ConfigError
 from fer.core.files import read_text, refuse_links
-from fer.core.values import fits, is_plain
+from fer.core.values import fits, is_plain, walk
 from fer.runs.state import JOBS, State, state_of
 
 PLACES = ("paths.data", "paths.outputs", "dataset.raw", "dataset.folder")
@@ -181,17 +181,8 @@ def is_plain_override(item: str) -> bool:
     if key in (*PLACES, *ANY_TEXT):
         return True
     names_a_place = PLACE_LIKE.search(key.rpartition(".")[2]) is not None
-    return not any(re.search(r"[/\\]|^[~.]", text) or names_a_place for text in texts_of(values))
-
-
-def texts_of(value: object) -> Iterator[str]:
-    """Yield the texts in plain values, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        items = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
-        for item in items:
-            yield from texts_of(item)
+    texts = [part for part, _ in walk(values) if isinstance(part, str)]
+    return not any(re.search(r"[/\\]|^[~.]", text) or names_a_place for text in texts)
 
 
 def read_sweep(folder: Path) -> list[str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fer.core.commands import typed
 from fer.core.errors import CheckpointError, ConfigError
 from fer.core.options import NAME, SWITCH, Guard, check_options, check_value
 from fer.core.plugins import import_plugin
+from fer.core.values import walk
 from fer.data.augmentation import make_transforms
 from fer.data.datamodule import OPTIONS, EmotionDataModule
 from fer.model.callbacks import ProgressBar
@@ -228,18 +229,11 @@ def is_inert(value: object) -> bool:
 
     An interpolation (``${…}``) does, and so do ``???`` and keys such as ``_target_``.
     """
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str) and ("${" in item or item == "???"):
-            return False
-        if isinstance(item, Mapping):
-            if any(isinstance(key, str) and ("${" in key or key[:1] == "_") for key in item):
-                return False
-            waiting += item.values()
-        elif isinstance(item, list):
-            waiting += item
-    return True
+    return not any(
+        isinstance(part, str)
+        and ("${" in part or part == "???" or (is_key and part.startswith("_")))
+        for part, is_key in walk(value)
+    )
 
 
 def hyper_parameters(cfg: DictConfig) -> dict[str, Any]:
