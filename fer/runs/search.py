@@ -144,53 +144,13 @@ def trial_id(storage: optuna.storages.BaseStorage, study_name: str, number: int)
     return storage.get_trial_id_from_study_id_trial_number(study, number)
 
 
-def search(
-    folder: Path,
-    space: Sequence[Dimension],
-    fixed: Sequence[str],
-    settings: Settings,
-    plan: Plan,
-    launch: Launch,
-    *,
-    resuming: bool,
-) -> list[Job]:
-    """Ask for trials and run them until there are ``n_trials``; returns every job.
+class Search:
+    """A search: a study, and its trials as the jobs of the sweep in ``folder``.
 
-    A trial that was running when the search was killed comes first, with its values, in its folder.
+    The study is a new one, or with ``resuming`` the one that the sweep has.
 
     Raises:
         ConfigError: there is no such study to go on with, or one to write over.
-    """
-    trials = Trials(folder, space, fixed, settings, resuming=resuming)
-    # With what is said now beside resume, which the list of jobs does not keep.
-    saved = zip(sweep.read_jobs(folder), trials.overrides(), strict=False)
-    jobs = [replace(old, overrides=overrides) for old, overrides in saved]
-    left = trials.cut_off(jobs)
-    while True:
-        batch, left = left[: settings.n_jobs], left[settings.n_jobs :]
-        while len(batch) < settings.n_jobs and len(trials.begun()) < settings.n_trials:
-            batch.append(trials.ask())
-        jobs = plan(trials.overrides()[len(jobs) :], jobs)
-        if not batch:
-            return jobs
-        sweep.save_jobs(folder, jobs)
-        for first, group in sweep.launches(
-            (number, [*jobs[number].launched, *link(settings.study_name, number, trials.where)])
-            for number in batch
-        ):
-            launch(first, group)
-        for number in batch:
-            if not trials.settle(jobs[number]):
-                message = "expected a result, found none: its process has ended before its time"
-                place = folder / jobs[number].folder
-                write_json(place / FAILED, {"error": "", "message": message})
-                trials.settle(jobs[number])
-
-
-class Trials:
-    """The trials of a sweep's study, each a job under the same number.
-
-    The study is a new one, or with ``resuming`` the one that the sweep in ``folder`` has.
     """
 
     def __init__(
@@ -232,6 +192,37 @@ class Trials:
             )
         self.study.set_user_attr("search", wanted)
         self.study.set_user_attr("pruning", dict(settings.pruning))
+
+    def run(self, plan: Plan, launch: Launch) -> list[Job]:
+        """Ask for trials and run them until there are ``n_trials``; returns every job.
+
+        A trial that was running when the search was killed comes first, with its values, in its
+        folder.
+        """
+        settings = self.settings
+        # With what is said now beside resume, which the list of jobs does not keep.
+        saved = zip(sweep.read_jobs(self.folder), self.overrides(), strict=False)
+        jobs = [replace(old, overrides=overrides) for old, overrides in saved]
+        left = self.cut_off(jobs)
+        while True:
+            batch, left = left[: settings.n_jobs], left[settings.n_jobs :]
+            while len(batch) < settings.n_jobs and len(self.begun()) < settings.n_trials:
+                batch.append(self.ask())
+            jobs = plan(self.overrides()[len(jobs) :], jobs)
+            if not batch:
+                return jobs
+            sweep.save_jobs(self.folder, jobs)
+            for first, group in sweep.launches(
+                (number, [*jobs[number].launched, *link(settings.study_name, number, self.where)])
+                for number in batch
+            ):
+                launch(first, group)
+            for number in batch:
+                if not self.settle(jobs[number]):
+                    message = "expected a result, found none: its process has ended before its time"
+                    place = self.folder / jobs[number].folder
+                    write_json(place / FAILED, {"error": "", "message": message})
+                    self.settle(jobs[number])
 
     def begun(self) -> list[FrozenTrial]:
         """All trials but those that somebody has put into the study to be run later."""

@@ -262,11 +262,11 @@ def in_numbers(jobs: Sequence[Sequence[str]], before: Sequence[Job]) -> list[Job
 def start(folder: Path, jobs: Jobs, chosen: Settings = SETTINGS) -> list[Job]:
     folder.mkdir()
     sweep.save_jobs(folder, [])
-    return search.search(folder, SPACE, FIXED, chosen, in_numbers, jobs, resuming=False)
+    return search.Search(folder, SPACE, FIXED, chosen, resuming=False).run(in_numbers, jobs)
 
 
 def go_on(folder: Path, jobs: Jobs, chosen: Settings = SETTINGS) -> list[Job]:
-    return search.search(folder, SPACE, FIXED, chosen, in_numbers, jobs, resuming=True)
+    return search.Search(folder, SPACE, FIXED, chosen, resuming=True).run(in_numbers, jobs)
 
 
 def trials_of(folder: Path) -> list[Any]:
@@ -410,12 +410,14 @@ def test_the_search_learns_from_the_scores() -> None:
 def test_what_is_another_search_is_refused(whole: tuple[Path, list[Job]], tmp_path: Path) -> None:
     folder, jobs = whole[0], Jobs(whole[0])
     with pytest.raises(ConfigError, match=r"expected a study that .* does not have yet, found fer"):
-        search.search(folder, SPACE, FIXED, SETTINGS, in_numbers, jobs, resuming=False)
+        search.Search(folder, SPACE, FIXED, SETTINGS, resuming=False).run(in_numbers, jobs)
     other = [SPACE[0], replace(SPACE[1], high=0.4), SPACE[2]]
     with pytest.raises(ConfigError, match=r"found another space .*: .*'high': 0\.4"):
-        search.search(folder, other, FIXED, SETTINGS, in_numbers, jobs, resuming=True)
+        search.Search(folder, other, FIXED, SETTINGS, resuming=True).run(in_numbers, jobs)
     with pytest.raises(ConfigError, match=r"found another space or other options: .*seed=1"):
-        search.search(folder, SPACE, [*FIXED, "seed=1"], SETTINGS, in_numbers, jobs, resuming=True)
+        search.Search(folder, SPACE, [*FIXED, "seed=1"], SETTINGS, resuming=True).run(
+            in_numbers, jobs
+        )
     with pytest.raises(ConfigError, match=r"expected the study fer of .* found none"):
         lost = replace(SETTINGS, storage=f"sqlite:///{tmp_path / 'new.db'}")
         go_on(folder, jobs, lost)
