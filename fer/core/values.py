@@ -31,7 +31,11 @@ def walk(value: object) -> Iterator[tuple[object, bool]]:
 
 
 def is_plain(value: object) -> bool:
-    """Tell whether a value consists of text, numbers, lists and dictionaries, and not too many."""
+    """Tell whether a value consists of text, numbers, lists and dictionaries, and not too many.
+
+    >>> is_plain({"a": [1, None]}), is_plain({(1, 2): "a"}), is_plain([print])
+    (True, False, False)
+    """
     parts = list(itertools.islice(walk(value), MAX_VALUES + 1))
     kinds = (str, int, float, bool, type(None), list, Mapping)
     return len(parts) <= MAX_VALUES and all(isinstance(part, kinds) for part, _ in parts)

@@ -228,6 +228,9 @@ def is_inert(value: object) -> bool:
     """True if a plain value means nothing to Hydra or OmegaConf.
 
     An interpolation (``${…}``) does, and so do ``???`` and keys such as ``_target_``.
+
+    >>> is_inert({"a": ["_b"]}), is_inert([{"_target_": "os.abort"}]), is_inert({"${seed}": 1})
+    (True, False, False)
     """
     return not any(
         isinstance(part, str)
