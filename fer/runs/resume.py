@@ -154,6 +154,8 @@ def is_plain_override(item: str) -> bool:
     (True, True)
     >>> is_plain_override("a=${oc.env:HOME}"), is_plain_override("+b={c: {_target_: os.abort}}")
     (False, False)
+    >>> is_plain_override("logger.csv.save_dir=x"), is_plain_override("seed=/tmp/x")
+    (False, False)
     """
     try:
         override = OverridesParser.create().parse_override(item)
