@@ -144,13 +144,8 @@ def run(
 def is_group(key: str) -> bool:
     """Tell whether ``key`` names a group of options rather than a value."""
     # Listed instead of looked up: a key may be longer than the file system allows.
-    folders = [config_folder(), *own_folders()]
-    return any(
-        path.name == key and path.is_dir()
-        for folder in folders
-        if folder.is_dir()
-        for path in folder.iterdir()
-    )
+    paths = (path for folder in [config_folder(), *own_folders()] for path in folder.glob("*"))
+    return any(path.name == key and path.is_dir() for path in paths)
 
 
 def refuse_odd_choices(arguments: Sequence[str]) -> None:
@@ -166,20 +161,15 @@ def refuse_odd_choices(arguments: Sequence[str]) -> None:
         if not group or len(group) > LONGEST_KEY:
             found = f"a key of {len(group)} characters" if group else "no key"
             sys.exit(f"Error: {item}: expected key=value, found {found}. --help lists the keys.")
-        if "/" not in group and not is_group(group):
-            continue  # a value, not a choice
-        empty = value in ("", None)
-        if override.is_delete() and empty:
+        if override.is_delete() and value in ("", None):
             continue
         names = value if isinstance(value, list) else [value]
-        if empty or not (
-            override.is_sweep_override() or all(isinstance(name, str) for name in names)
-        ):
-            # Hydra's own groups, such as hydra/launcher, have more options than are known here.
-            options = "" if "/" in group else ", ".join(options_of(group))
+        named = override.is_sweep_override() or all(isinstance(name, str) for name in names)
+        # Hydra's own groups, such as hydra/launcher, have a slash in their names.
+        if ("/" in group or is_group(group)) and (value == "" or not named):
+            wanted = "a name" if "/" in group else f"one of {', '.join(options_of(group))}"
             sys.exit(
-                f"Error: {item}: expected {f'one of {options}' if options else 'a name'}, found "
-                f"{'none' if empty else repr(value)}. Leave it out for the default."
+                f"Error: {item}: expected {wanted}, found {value!r}. Leave it out for the default."
             )
 
 
@@ -242,22 +232,20 @@ def how_to_go_on(folder: Path) -> str:
 def call(task: Task, cfg: DictConfig) -> object:
     """Call a task; turn errors that a user can act on into one message."""
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if HydraConfig.get().job.chdir:
-        raise CommandError(
-            "Error: hydra.job.chdir: expected false, found true: paths such as dataset.raw would "
-            "mean something else in the run folder. Leave it out; hydra.run.dir chooses the folder."
-        )
     try:
+        if HydraConfig.get().job.chdir:
+            raise ConfigError(
+                "hydra.job.chdir: expected false, found true: paths such as dataset.raw would mean "
+                "something else in the run folder. Leave it out; hydra.run.dir chooses the folder."
+            )
         return task(cfg, folder)
-    except Terminated as stop:
+    except Terminated:
         log.error("Ended by SIGTERM. %s", how_to_go_on(folder))
-        raise stop
+        raise
     except KeyboardInterrupt as error:
         log.error("Ended by Ctrl-C. %s", how_to_go_on(folder))
         raise SystemExit(INTERRUPTED) from error
-    except FerError as error:
-        raise CommandError(f"Error: {error}") from error
-    except OmegaConfBaseException as error:
+    except (FerError, OmegaConfBaseException) as error:
         raise CommandError(f"Error: {error}") from error
     except OSError as error:
         if error.errno not in CANNOT_WRITE:
@@ -298,8 +286,9 @@ def instantiate(node: DictConfig, **values: Any) -> Any:
     Raises:
         ConfigError: the target does not exist, or rejects the node's values.
     """
+    place = node._get_full_key("") or "configuration"
     if "_target_" in node:
-        locate(node._get_full_key("") or "configuration", node._target_)
+        locate(place, node._target_)
     try:
         return hydra.utils.instantiate(node, **values, _convert_="all")
     except InstantiationException as error:
@@ -313,21 +302,17 @@ def instantiate(node: DictConfig, **values: Any) -> Any:
             named = re.search(r"Requirement '([\w.-]+)", str(cause))
             package = named[1] if named else cause.name or str(cause)
             raise ConfigError(
-                f"{node._get_full_key('') or 'configuration'}: expected the package {package}, "
-                f"which {node.get('_target_')} needs, found none. Install it: pip install {package}"
+                f"{place}: expected the package {package}, which {node.get('_target_')} needs, "
+                f"found none. Install it: pip install {package}"
             ) from error
         raise ConfigError(
-            f"{node._get_full_key('') or 'configuration'}: {node.get('_target_')} does not accept "
-            f"these values: {cause}. Correct them in conf/ or on the command line."
+            f"{place}: {node.get('_target_')} does not accept these values: {cause}. Correct them "
+            "in conf/ or on the command line."
         ) from error
 
 
 def locate(key: str, target: str | None) -> Callable[..., Any]:
-    """Import the class or function that a dotted name refers to.
-
-    Args:
-        key: where the name stands in the configuration, for messages.
-        target: the dotted name.
+    """Import the class or function that a dotted name refers to, at ``key`` of the configuration.
 
     Raises:
         ConfigError: nothing of that name can be called.
@@ -375,16 +360,9 @@ def compose(
         GlobalHydra.instance().hydra = running
 
 
-def groups_of(config_name: str) -> list[str]:
-    """The groups in a command's defaults list, including those set to null."""
-    defaults = OmegaConf.load(config_folder() / f"{config_name}.yaml").defaults
-    return [str(key) for item in defaults if OmegaConf.is_dict(item) for key in item]
-
-
 def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
     """Explain each override that cannot be parsed or names an unknown key."""
-    keys = {}  # override -> its key
-    lines = []
+    keys, lines = [], []
     parser = OverridesParser.create()
     for item in split_flags(arguments)[1]:
         try:
@@ -397,35 +375,37 @@ def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
             continue
         match = re.match(r"([A-Za-z_][\w./@-]*)=", item)
         if match and not match[1].startswith("hydra"):
-            keys[item] = match[1]
-    choices = [item for item, key in keys.items() if is_group(key)]
+            keys.append((match[1], item))
+    choices = [item for key, item in keys if is_group(key)]
     try:
         composed = compose(config_name, choices)
     except HydraException:  # an unknown choice: Hydra has already listed the valid ones
         composed = compose(config_name, [])
-    for item, key in keys.items():
-        if item in choices:
-            continue
-        node: Any = OmegaConf.to_container(composed, resolve=False)
-        path = ""
-        for part in key.split("."):
-            if not isinstance(node, dict) or part not in node:
-                known = [str(name) for name in node if name != "_target_"] if node else []
-                if not path:
-                    known = sorted({*known, *groups_of(config_name)})
-                if not path and part in known:
-                    options = options_of(part)
-                    lines.append(
-                        f"{key}: expected a choice of {part} first, found none. "
-                        f"Add {part}=NAME, one of: {', '.join(options)}."
-                    )
-                    break
-                place = f"below {path}" if path else "at the top"
-                lines.append(
-                    f"{key}: expected a known option, found {part!r}. "
-                    f"Valid {place}: {', '.join(known) or 'none'}."
-                )
-                break
-            node = node[part]
-            path = f"{path}.{part}" if path else part
-    return lines
+    content = OmegaConf.to_container(composed, resolve=False)
+    lines += [explain(key, content, config_name) for key, item in keys if item not in choices]
+    return list(filter(None, lines))
+
+
+def explain(key: str, node: Any, config_name: str) -> str:
+    """A sentence on a key that a configuration does not have; empty if it has it."""
+    path = ""
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            break
+        node, path = node[part], f"{path}.{part}".lstrip(".")
+    else:
+        return ""
+    if not path and is_group(part):
+        return (
+            f"{key}: expected a choice of {part} first, found none. Add {part}=NAME, one of: "
+            f"{', '.join(options_of(part))}."
+        )
+    known = {str(name) for name in node if name != "_target_"} if isinstance(node, dict) else set()
+    if not path:  # and the groups that are not chosen
+        defaults = OmegaConf.load(config_folder() / f"{config_name}.yaml").defaults
+        known |= {str(group) for item in defaults if OmegaConf.is_dict(item) for group in item}
+    place = f"below {path}" if path else "at the top"
+    return (
+        f"{key}: expected a known option, found {part!r}. Valid {place}: "
+        f"{', '.join(sorted(known)) or 'none'}."
+    )

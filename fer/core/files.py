@@ -50,9 +50,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
 def is_ours(path: Path, mark: str) -> bool:
     """Tell whether ``path`` may be overwritten: it does not exist, or this program wrote it.
 
-    Args:
-        path: the file about to be written.
-        mark: text that only this program's files of that kind contain.
+    ``mark`` is a text that only this program's files of that kind contain.
     """
     if not path.exists():
         return not path.is_symlink()
@@ -76,9 +74,14 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, data: bytes) -> Path:
+    """Write ``data``, atomically."""
+    return write_atomic(path, lambda file: file.write(data))
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write ``text`` as UTF-8, atomically."""
-    return write_atomic(path, lambda file: file.write(text.encode("utf-8")))
+    return write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> Path:
@@ -138,11 +141,7 @@ MAX_TEXT_BYTES = 1 << 30
 
 
 def open_data(path: Path, most: int = MAX_TEXT_BYTES) -> BinaryIO:
-    """Open an untrusted file to read it whole.
-
-    Args:
-        path: the file.
-        most: its largest size in bytes.
+    """Open an untrusted file of at most so many bytes, to read it whole.
 
     Raises:
         OSError: it cannot be read, is larger, or is a pipe, socket or device, which may never end.
@@ -170,11 +169,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, shape: Any = object) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: the file.
-        shape: of its content, see :func:`fer.core.values.misfit`.
+    """Read a JSON file whose content has a shape, see :func:`fer.core.values.misfit`.
 
     Raises:
         DataError: the file cannot be read, is not JSON, or its content has another shape.
@@ -196,9 +191,7 @@ def read_json(path: Path, shape: Any = object) -> Any:
 def refuse_links(folder: Path, names: Iterable[str] | None = None) -> None:
     """Refuse an untrusted folder whose symbolic links would make this program write outside it.
 
-    Args:
-        folder: to be written to.
-        names: the entries to check; None checks all, at any depth.
+    Checked are the entries of these names; without names all, at any depth.
 
     Raises:
         DataError: a link leads out of the folder.

@@ -35,27 +35,22 @@ def autocast_dtype(precision: str) -> torch.dtype | None:
 
 
 def find_device(accelerator: str) -> torch.device:
-    """Find the device that ``trainer.accelerator`` means on this machine.
-
-    Raises:
-        ConfigError: the machine has no such device.
-    """
+    """Find the device that ``trainer.accelerator`` means on this machine."""
     import torch
 
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if accelerator == "auto":
-        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
-    if accelerator == "cpu":
-        return torch.device("cpu")
-    if accelerator == "gpu" and (cuda or mps):
-        return torch.device("cuda" if cuda else "mps")
-    if accelerator == "mps" and mps:
-        return torch.device("mps")
-    available = ["auto", "cpu", *(["gpu"] if cuda or mps else []), *(["mps"] if mps else [])]
-    raise ConfigError(
-        f"trainer.accelerator: expected one that this machine has ({', '.join(available)}), "
-        f"found {accelerator!r}."
-    )
+    best = "cuda" if cuda else "mps" if mps else "cpu"
+    known = {"auto": best, "cpu": "cpu"}
+    if best != "cpu":
+        known["gpu"] = best
+    if mps:
+        known["mps"] = "mps"
+    if str(accelerator) not in known:
+        raise ConfigError(
+            f"trainer.accelerator: expected one that this machine has ({', '.join(known)}), "
+            f"found {accelerator!r}."
+        )
+    return torch.device(known[accelerator])
 
 
 def check_processes(count: int, device: torch.device) -> None:
@@ -113,11 +108,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def find_precision(precision: str, device: torch.device) -> str:
-    """Find the precision that ``trainer.precision`` means on a device.
-
-    Raises:
-        ConfigError: the precision is unknown.
-    """
+    """Find the precision that ``trainer.precision`` means on a device."""
     if precision == "auto":
         return "bf16-mixed" if has_fast_bfloat16(device) else "32-true"
     if str(precision) not in AUTOCAST:

@@ -69,6 +69,7 @@ PATH: Check = (
     lambda value: isinstance(value, str | os.PathLike) and str(value) != "",
 )
 SEED = whole(0, 2**32 - 1)
+EACH_EPOCH = "the best epoch is chosen by the validation of every one"
 
 CHECKS: dict[str, Check] = {
     "dataset.epochs": whole(1),
@@ -79,6 +80,11 @@ CHECKS: dict[str, Check] = {
     "trainer.devices": whole(1),
     "trainer.progress_bar": SWITCH,
     "trainer.compile": SWITCH,
+    "trainer.fast_dev_run": (f"false: {EACH_EPOCH}", lambda value: not value),
+    "trainer.limit_val_batches": (f"more than 0: {EACH_EPOCH}", lambda value: value != 0),
+    "trainer.check_val_every_n_epoch": (f"1: {EACH_EPOCH}", lambda value: value == 1),
+    "trainer.val_check_interval": (f"1.0: {EACH_EPOCH}", lambda value: value in (None, 1.0)),
+    "trainer.enable_checkpointing": (f"true: {EACH_EPOCH}", bool),
     "seed": SEED,
     "test": SWITCH,
     "resume": or_null(TEXT, "for a new run"),
@@ -143,37 +149,39 @@ def check_value(key: str, value: Any, rule: Check) -> None:
         raise ConfigError(f"{key}: expected {words}, found {value!r}. Set it: {key}=VALUE")
 
 
-def check_options(cfg: DictConfig, optional: Sequence[str] = ()) -> None:
-    """Check the values of a composed configuration.
+def check_values(place: str, content: Mapping[Any, Any], checks: Mapping[str, Check]) -> None:
+    """Check the values of a nested mapping that stands below ``place``, as far as it has them.
 
-    Args:
-        cfg: the configuration; checks of keys that it lacks are skipped.
-        optional: groups that may be null.
+    Raises:
+        ConfigError: for the first value that its key does not accept.
+    """
+    for key, rule in checks.items():
+        *parents, name = key.split(".")
+        node: Any = content
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, Mapping) else None
+        if isinstance(node, Mapping) and name in node:
+            check_value(f"{place}.{key}".lstrip("."), node[name], rule)
+
+
+def check_options(cfg: DictConfig, optional: Sequence[str] = ()) -> None:
+    """Check the values of a composed configuration; the groups in ``optional`` may be null.
 
     Raises:
         ConfigError: for the first value that its key does not accept.
     """
     content = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(content, dict)
-    known = known_keys()
+    known, absent = known_keys(), {key for key in optional if content.get(key) is None}
     for key, value in content.items():
         if key not in known:
             raise ConfigError(
                 f"{key!s}: expected a known option, found this. Valid at the top: "
                 f"{', '.join(str(own) for own in content if own in known)}."
             )
-        if known[key] and not (value is None and key in optional):
+        if known[key] and key not in absent:
             check_value(str(key), value, GROUP)
-    for key, rule in CHECKS.items():
-        *parents, name = key.split(".")
-        node: Any = content
-        for parent in parents:
-            node = node.get(parent) if isinstance(node, Mapping) else None
-        if not isinstance(node, Mapping) or name not in node:
-            continue
-        value = node[name]
-        if not (value is None and key in optional):
-            check_value(key, value, rule)
+    check_values("", content, {key: rule for key, rule in CHECKS.items() if key not in absent})
 
 
 @dataclass(frozen=True)

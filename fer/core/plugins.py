@@ -30,11 +30,7 @@ def import_plugins() -> None:
 
 
 def import_plugin(module: str, named_by: str) -> None:
-    """Import a module.
-
-    Args:
-        module: its dotted name.
-        named_by: where its name comes from, for the message.
+    """Import a module; ``named_by`` says in the message where its name comes from.
 
     Raises:
         ConfigError: it cannot be imported.

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 MAX_VALUES = 100_000
 """Largest description of a training that is read; a usual one has about a hundred values."""
 
 
+def walk(value: object) -> Iterator[tuple[object, bool]]:
+    """Yield every part of nested mappings and lists, and whether it is the key of a mapping.
+
+    A value that contains itself has no end, and one list a thousand times over has many parts.
+    """
+    stack: list[Iterator[tuple[object, bool]]] = [iter([(value, False)])]
+    while stack:
+        found = next(stack[-1], None)
+        if found is None:
+            stack.pop()
+            continue
+        yield found
+        part, _ = found
+        if isinstance(part, Mapping):
+            stack += [((key, True) for key in part), ((own, False) for own in part.values())]
+        elif isinstance(part, list):
+            stack.append((own, False) for own in part)
+
+
 def is_plain(value: object) -> bool:
     """Tell whether a value consists of text, numbers, lists and dictionaries, and not too many.
 
-    A value that contains itself, or one list a thousand times over, has too many.
+    >>> is_plain({"a": [1, None]}), is_plain({(1, 2): "a"}), is_plain([print])
+    (True, False, False)
     """
-    waiting = [value]
-    for _ in range(MAX_VALUES):
-        if not waiting:
-            return True
-        item = waiting.pop()
-        if isinstance(item, Mapping):
-            waiting += [*item.keys(), *item.values()]
-        elif isinstance(item, list):
-            waiting += item
-        elif item is not None and not isinstance(item, str | int | float | bool):
-            return False
-        if len(waiting) > MAX_VALUES:
-            return False
-    return not waiting
+    parts = list(itertools.islice(walk(value), MAX_VALUES + 1))
+    kinds = (str, int, float, bool, type(None), list, Mapping)
+    return len(parts) <= MAX_VALUES and all(isinstance(part, kinds) for part, _ in parts)
 
 
 def fits(value: Any, shape: Any) -> bool:

@@ -16,7 +16,7 @@ from fer.evaluation.metrics import measure_scores
 from fer.evaluation.scores import SCORES
 from fer.runs.plan import Measurement, Study, Training
 from fer.runs.provenance import git_state, without_places
-from fer.runs.records import read_evaluation, read_metrics, read_robustness, read_training
+from fer.runs.records import EVALUATION, TRAINING, read_metrics, read_robustness, read_run
 from fer.runs.side_by_side import Evaluation, differing, load_evaluation
 
 RESULTS = "study.json"
@@ -68,7 +68,7 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
 
 
 def _read_training(stage: Training, folder: Path) -> dict[str, Any]:
-    run = read_training(stage.folder)
+    run = read_run(stage.folder, TRAINING)
     return {
         "dataset": stage.dataset,
         "seed": stage.seed,
@@ -87,7 +87,7 @@ def _read_evaluation(
     one: Measurement, folder: Path, entries: Mapping[str, Sequence[Entry]]
 ) -> dict[str, Any]:
     place, trained_on = one.folder, one.training.dataset
-    run = read_evaluation(place)
+    run = read_run(place, EVALUATION)
     found = {
         "train_dataset": trained_on,
         "test_dataset": one.dataset,

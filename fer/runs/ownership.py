@@ -9,6 +9,7 @@ it ends.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
 import sys
@@ -90,22 +91,16 @@ def claim(config: DictConfig, key: str, resume: str | None) -> None:
 def make_new(folder: Path) -> Path:
     """Make a folder under this name, or the next that is free."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count(2):
-        try:
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            stem = folder.name if number == 2 else folder.name.rpartition("_")[0]
-            folder = folder.with_name(f"{stem}_{number}")
+    numbered = (folder.with_name(f"{folder.name}_{number}") for number in itertools.count(2))
+    for place in itertools.chain([folder], numbered):
+        with contextlib.suppress(FileExistsError):
+            place.mkdir()
+            return place
     raise AssertionError("counting has no end")
 
 
 def refuse_a_run(folder: Path, key: str) -> None:
-    """Refuse to write over a run or a sweep.
-
-    Raises:
-        ConfigError: the folder holds one.
-    """
+    """Refuse to write over a run or a sweep."""
     state, advice = state_of(folder), f", or go on with it: {typed('resume', folder)}"
     if state is State.FINISHED:
         found, advice = "a finished run", ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,24 @@ from fer.core.application import compose, config_folder, options_of, own_folders
 from fer.core.commands import quoted_if_needed
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import read_json, sha256_of_file
-from fer.core.options import SEED
+from fer.core.options import SEED, Check, check_value, one_of, or_null
 from fer.data.prepared import CACHE, REPORTED
-from fer.runs.records import RUN, STATISTICS, read_evaluation, read_training
+from fer.runs.records import EVALUATION, RUN, STATISTICS, TRAINING, read_run
 from fer.runs.resume import FREE, key_of, read_overrides
 from fer.runs.state import BEST, FINISHED, State, state_of
 
 SET_BY_STUDY = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
 """Options that the study sets itself."""
+PLACES_OF_STUDY = ("hydra.", "paths.", "dataset.raw", "dataset.folder")
+"""Beginnings of more of them."""
+SEEDS: Check = (
+    "a list of different whole numbers from 0, such as [0,1,2]",
+    lambda found: (
+        isinstance(found, list)
+        and len(set(map(str, found))) == len(found) > 0
+        and all(map(SEED[1], found))
+    ),
+)
 INERT = (
     *("paths", "resume", "trainer.progress_bar", "logger"),
     *("dataset.raw", "dataset.workers", "dataset.folder"),
@@ -73,11 +82,6 @@ class Stage:
     def begun(self) -> bool:
         """True for a training that was cut off and can go on."""
         return state_of(self.folder) is State.UNFINISHED
-
-    @property
-    def line(self) -> str:
-        """The command as one could type it."""
-        return shlex.join(["python", *self.command])
 
 
 class Preparation(Stage):
@@ -126,21 +130,20 @@ class Measurement(Stage):
     @property
     def done(self) -> bool:
         """True if it is complete: of this checkpoint, with these options and statistics."""
-        checkpoint = self.training.checkpoint
-        if not (self.done_by.is_file() and checkpoint.is_file()):
+        path = self.training.checkpoint
+        if not (self.done_by.is_file() and path.is_file()):
             return False
-        record = read_evaluation(self.folder)
-        wanted = [item for item in self.command if "=" in item]
+        record = read_run(self.folder, EVALUATION)
+        own = checksum(path, path.stat().st_mtime_ns)
         return (
             record.get("statistics") == STATISTICS
-            and record["checkpoint"].get("sha256")
-            == checksum(checkpoint, checkpoint.stat().st_mtime_ns)
-            and _compared(wanted) == _compared(read_overrides(self.folder) or [])
+            and record["checkpoint"].get("sha256") == own
+            and _compared(self.command) == _compared(read_overrides(self.folder) or [])
         )
 
 
 def _compared(arguments: Sequence[str]) -> list[str]:
-    return sorted(item for item in arguments if not item.startswith(UNCOMPARED))
+    return sorted(item for item in arguments if "=" in item and not item.startswith(UNCOMPARED))
 
 
 @dataclass(frozen=True)
@@ -179,14 +182,14 @@ def make_study(cfg: DictConfig) -> Study:
     Raises:
         ConfigError: a value is not what its key expects.
     """
-    datasets, seeds = check_datasets(cfg), check_seeds(cfg)
+    datasets, seeds = check_datasets_and_seeds(cfg)
     options, measured = check_list(cfg, "train"), check_list(cfg, "evaluate")
     folder = Path(cfg.folder or Path(cfg.paths.outputs) / "study" / "_".join(datasets))
-    data = f"paths.data={place_of(Path(cfg.paths.data))}"
+    data = f"paths.data={place_of(cfg.paths.data)}"
     # What is done with the data holds wherever they are used.
     of_data = [item for item in options if key_of(item).startswith("dataset.")]
     raw = {
-        name: [] if path is None else [f"dataset.raw={place_of(Path(path))}"]
+        name: [] if path is None else [f"dataset.raw={place_of(path)}"]
         for name, path in zip(datasets, (cfg.raw.a, cfg.raw.b), strict=False)
     }
     preparations = [
@@ -230,57 +233,26 @@ def program(command: str) -> list[str]:
     return ["-m", "fer", command, *own]
 
 
-def place_of(path: Path) -> str:
+def place_of(path: str | Path) -> str:
     """A path for a command: relative where it lies below the current folder."""
-    here, absolute = Path.cwd(), path.absolute()
+    here, absolute = Path.cwd(), Path(path).absolute()
     shown = absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
     return quoted_if_needed(shown)
 
 
-def check_datasets(cfg: DictConfig) -> list[str]:
-    """The names of Exp-A's and Exp-B's datasets.
-
-    Raises:
-        ConfigError: one does not exist, or both are one.
-    """
-    known = options_of("dataset")
-    names = [cfg.a] if cfg.b is None else [cfg.a, cfg.b]
-    for key, name in zip("ab", names, strict=False):
-        if name not in known:
-            raise ConfigError(
-                f"{key}: expected a dataset ({', '.join(known)}), found {name!r}. "
-                f"Set it: {key}=NAME"
-            )
-    if len(set(names)) != len(names):
-        raise ConfigError(
-            f"b: expected another dataset than a={cfg.a}, found the same. "
-            "Take b=null for one alone."
-        )
-    return names
-
-
-def check_seeds(cfg: DictConfig) -> list[int]:
-    """The seeds of the trainings.
-
-    Raises:
-        ConfigError: they are not different whole numbers from 0.
-    """
-    seeds: Any = OmegaConf.to_container(cfg.seeds) if OmegaConf.is_list(cfg.seeds) else []
-    accept = SEED[1]
-    if not (seeds and all(map(accept, seeds)) and len(set(seeds)) == len(seeds)):
-        raise ConfigError(
-            f"seeds: expected a list of different whole numbers from 0, found {cfg.seeds}. "
-            "Set it: 'seeds=[0,1,2]'"
-        )
-    return seeds
+def check_datasets_and_seeds(cfg: DictConfig) -> tuple[list[str], list[int]]:
+    """The names of Exp-A's and Exp-B's datasets, and the seeds of the trainings."""
+    dataset = one_of(*options_of("dataset"))
+    check_value("a", cfg.a, dataset)
+    check_value("b", cfg.b, or_null(dataset, "for one dataset alone"))
+    check_value("b", cfg.b, (f"another dataset than a={cfg.a}", lambda name: name != cfg.a))
+    seeds: Any = OmegaConf.to_container(cfg.seeds) if OmegaConf.is_list(cfg.seeds) else cfg.seeds
+    check_value("seeds", seeds, SEEDS)
+    return [name for name in (cfg.a, cfg.b) if name is not None], seeds
 
 
 def check_list(cfg: DictConfig, key: str) -> list[str]:
-    """The options for ``train.py`` or ``evaluate.py``.
-
-    Raises:
-        ConfigError: they are not a list of ``key=value``, or name what the study sets itself.
-    """
+    """The options for ``train.py`` or ``evaluate.py``."""
     items = OmegaConf.to_container(cfg[key]) if OmegaConf.is_list(cfg[key]) else None
     if not isinstance(items, list) or not all("=" in str(item) for item in items):
         raise ConfigError(
@@ -294,8 +266,7 @@ def check_list(cfg: DictConfig, key: str) -> list[str]:
                 f"evaluate: expected options of the measurement, found {item}: what is done with "
                 f"the data holds for every stage. Set it as train.{item}"
             )
-        places = ("hydra.", "paths.", "dataset.raw", "dataset.folder")
-        if name in SET_BY_STUDY or name.startswith(places):
+        if name in SET_BY_STUDY or name.startswith(PLACES_OF_STUDY):
             raise ConfigError(
                 f"{key}: expected options of the recipe, found {item}, which the study sets "
                 "itself. See its own options: python -m fer study --help"
@@ -305,11 +276,8 @@ def check_list(cfg: DictConfig, key: str) -> list[str]:
 
 def integrity_file(cfg: DictConfig, name: str) -> Path:
     """The path of a dataset's integrity report, which may not be prepared yet."""
-    dataset = compose(
-        "train",
-        [f"dataset={name}", f"paths.data={quoted_if_needed(Path(cfg.paths.data).absolute())}"],
-    )
-    folder = Path(dataset.dataset.folder)
+    data = quoted_if_needed(Path(cfg.paths.data).absolute())
+    folder = Path(compose("train", [f"dataset={name}", f"paths.data={data}"]).dataset.folder)
     # The report on a folder that was prepared elsewhere is kept in its cache.
     adopted = sorted(folder.glob(f"{CACHE}/adopted-*/integrity.json"))
     own = folder / "integrity.json"
@@ -323,67 +291,47 @@ def check_same(study: Study) -> None:
         ConfigError: a finished run was made with other options, or on another copy.
     """
     prints = {one.dataset: one.report()["fingerprint"] for one in study.preparations if one.done}
-    for training in study.trainings:
-        if training.done:
-            check_recipe(training, study.options)
     for stage in (*study.trainings, *study.measurements):
-        if not stage.done or stage.dataset not in prints:
-            continue
-        wanted = prints[stage.dataset]
-        found = read_json(stage.folder / "run.json", RUN)["dataset"]["fingerprint"]
-        if found != wanted:
+        for key, wanted, found in mismatches(stage, study, prints) if stage.done else ():
             raise ConfigError(
-                f"{stage.folder}: expected a run on the copy of {stage.dataset} that is prepared "
-                f"now (fingerprint {wanted[:16]}), found one on another ({found[:16]}). Choose "
-                "another folder for this study: folder=PATH"
-            )
-
-
-def check_recipe(stage: Training, options: Sequence[str]) -> None:
-    """Refuse a finished training of another recipe.
-
-    Raises:
-        ConfigError: an option that changes its result has another value.
-    """
-    saved = read_training(stage.folder)["config"]
-    named = [f"dataset={stage.dataset}", f"seed={stage.seed}", "test=false"]
-    wanted = compose("train", [*named, *options])
-    for key, value in leaves(OmegaConf.to_container(wanted, resolve=True)):
-        found = look_up(saved, key)
-        if key.startswith(INERT) or found is MISSING:  # an option that was not there yet
-            continue
-        if key.endswith("_target_"):  # a class may have moved since; its name stays
-            value, found = (str(name).rpartition(".")[2] for name in (value, found))
-        if found != value:
-            raise ConfigError(
-                f"{stage.folder}: expected a training with {key}={value}, found one with "
+                f"{stage.folder}: expected a run with {key}={wanted}, found one with "
                 f"{key}={found}. Choose another folder for this study: folder=PATH"
             )
 
 
-MISSING = object()
+def mismatches(
+    stage: Stage, study: Study, prints: Mapping[str, str]
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what changes a result, with its values in the study and in a finished run."""
+    if isinstance(stage, Training):
+        named = [f"dataset={stage.dataset}", f"seed={stage.seed}", "test=false"]
+        composed = compose("train", [*named, *study.options])
+        wanted = OmegaConf.to_container(composed, resolve=True)
+        saved = read_run(stage.folder, TRAINING)["config"]
+        for key, value, found in differences(wanted, saved):
+            if key.endswith("_target_"):  # a class may have moved since; its name stays
+                value, found = (str(name).rpartition(".")[2] for name in (value, found))
+            if value != found and not key.startswith(INERT):
+                yield key, value, found
+    found = read_run(stage.folder, RUN)["dataset"]["fingerprint"]
+    if prints.get(stage.dataset, found) != found:
+        yield f"the fingerprint of {stage.dataset}", prints[stage.dataset], found
 
 
-def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of nested mappings with their values; a list is a value.
+def differences(wanted: Any, found: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted keys of nested mappings whose values differ, with both values.
 
-    >>> list(leaves({"a": {"b": 1}, "c": [2]}))
-    [('a.b', 1), ('c', [2])]
+    What only one of them has is an option that the other's version did not have.
+
+    >>> list(differences({"a": {"b": 1, "c": 2}, "d": [3]}, {"a": {"b": 0}, "d": [3]}))
+    [('a.b', 1, 0)]
     """
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, node
-
-
-def look_up(node: Any, key: str) -> Any:
-    """The value of a dotted key, :data:`MISSING` where there is none."""
-    for part in key.split("."):
-        if not isinstance(node, Mapping) or part not in node:
-            return MISSING
-        node = node[part]
-    return node
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        for name in wanted:
+            if name in found:
+                yield from differences(wanted[name], found[name], f"{key}.{name}".lstrip("."))
+    elif wanted != found:
+        yield key, wanted, found
 
 
 # --- the command line --------------------------------------------------------------------------
@@ -393,9 +341,6 @@ def expand(arguments: Sequence[str]) -> list[str]:
     """Put ``train.KEY=VALUE`` and ``evaluate.KEY=VALUE`` of the command line into their lists.
 
     An option of the evaluations replaces the study's own of that key.
-
-    Args:
-        arguments: of the program, without its name.
 
     >>> expand(["a=fer2013", "train.model=shared_cnn_small", "train.optimizer.lr=1e-3"])
     ['a=fer2013', "train=['model=shared_cnn_small','optimizer.lr=1e-3']"]

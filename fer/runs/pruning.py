@@ -14,12 +14,7 @@ class Pruning(Callback):
     """Reports each epoch's validation macro-F1 to a trial, and ends a training that lags behind.
 
     The last epoch ends by itself, and so does one that early stopping has ended: the callback
-    belongs behind that.
-
-    Args:
-        study: name of the study.
-        trial: its number.
-        storage: of the study.
+    belongs behind that. The arguments are those of :class:`fer.runs.search.Reporter`.
     """
 
     def __init__(self, study: str, trial: int, storage: str) -> None:

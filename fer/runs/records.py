@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,22 +56,13 @@ PRUNED = {
 }
 
 
-def read_training(folder: Path) -> dict[str, Any]:
-    """``run.json`` of a training.
+def read_run(folder: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
+    """``run.json`` of a training (:data:`TRAINING`) or of an evaluation (:data:`EVALUATION`).
 
     Raises:
         DataError: it cannot be read, or is something else.
     """
-    return dict(read_json(folder / "run.json", TRAINING))
-
-
-def read_evaluation(folder: Path) -> dict[str, Any]:
-    """``run.json`` of an evaluation.
-
-    Raises:
-        DataError: it cannot be read, or is something else.
-    """
-    return dict(read_json(folder / "run.json", EVALUATION))
+    return dict(read_json(folder / "run.json", shape))
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:

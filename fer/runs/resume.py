@@ -7,8 +7,9 @@ checkpoint all that the training needs. Nothing here imports torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
@@ -20,7 +21,7 @@ from fer.core.application import compose, is_group, options_of, split_flags
 from fer.core.commands import quoted_if_needed
 from fer.core.errors import ConfigError
 from fer.core.files import read_text, refuse_links
-from fer.core.values import fits, is_plain
+from fer.core.values import fits, is_plain, walk
 from fer.runs.state import JOBS, State, state_of
 
 PLACES = ("paths.data", "paths.outputs", "dataset.raw", "dataset.folder")
@@ -36,13 +37,8 @@ FREE = ("resume=", "trainer.progress_bar=", "hydra.", "optuna.")
 def expand(arguments: Sequence[str]) -> list[str]:
     """Replace ``resume`` on the command line by the command that it stands for.
 
-    Args:
-        arguments: of the program, without its name.
-
-    Returns:
-        The same without ``resume``; with ``resume=FOLDER`` the overrides of that run or sweep and
-        its folder; with ``resume=auto`` the folder of the newest unfinished run of the same
-        command, if there is one.
+    With ``resume=FOLDER`` it becomes the overrides of that run or sweep and its folder; with
+    ``resume=auto`` the folder of the newest unfinished run of the same command, if there is one.
 
     Raises:
         ConfigError: there is no such run, it is finished, or its command was another one.
@@ -95,15 +91,17 @@ def key_of(item: str) -> str:
     return item.lstrip("+~").partition("=")[0]
 
 
+def plain(overrides: Sequence[str]) -> list[str]:
+    """Overrides without those that do not change what is trained."""
+    return [item for item in overrides if not item.startswith(FREE)]
+
+
 def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> None:
     """Refuse a folder whose command is more than plain values, unless the user gives it too.
 
     The folder may be a stranger's: resuming it must not run his programs here. An interpolation
     reads the environment or assembles what a plain text may not say; Hydra's own options set
     variables, write files and start commands.
-
-    Raises:
-        ConfigError: it is more.
     """
     for item in saved:
         key, _, name = item.partition("=")
@@ -140,7 +138,7 @@ def is_known_place(item: str) -> bool:
     >>> is_known_place("seed=1"), is_known_place("paths.data=/nowhere")
     (True, False)
     """
-    key = item.lstrip("+").partition("=")[0]
+    key = key_of(item)
     if key not in ("paths.data", "dataset.folder"):
         return True
     found = Path(read_value(item))
@@ -155,6 +153,8 @@ def is_plain_override(item: str) -> bool:
     >>> is_plain_override("optimizer.lr=1e-3"), is_plain_override("model=shared_cnn_small")
     (True, True)
     >>> is_plain_override("a=${oc.env:HOME}"), is_plain_override("+b={c: {_target_: os.abort}}")
+    (False, False)
+    >>> is_plain_override("logger.csv.save_dir=x"), is_plain_override("seed=/tmp/x")
     (False, False)
     """
     try:
@@ -183,35 +183,16 @@ def is_plain_override(item: str) -> bool:
     if key in (*PLACES, *ANY_TEXT):
         return True
     names_a_place = PLACE_LIKE.search(key.rpartition(".")[2]) is not None
-    return not any(re.search(r"[/\\]|^[~.]", text) or names_a_place for text in texts_of(values))
-
-
-def texts_of(value: object) -> Iterator[str]:
-    """Yield the texts in plain values, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from texts_of([*value.keys(), *value.values()])
-    elif isinstance(value, list):
-        for item in value:
-            yield from texts_of(item)
+    texts = [part for part, _ in walk(values) if isinstance(part, str)]
+    return not any(re.search(r"[/\\]|^[~.]", text) or names_a_place for text in texts)
 
 
 def read_sweep(folder: Path) -> list[str] | None:
-    """The overrides of a sweep; None if ``folder`` holds none.
-
-    Raises:
-        ConfigError: its record cannot be read.
-    """
+    """The overrides of a sweep; None if ``folder`` holds none."""
     path = folder / "multirun.yaml"
     if not path.is_file() or not (folder / JOBS).is_file():
         return None
-    try:
-        content = yaml.safe_load(read_text(path))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(
-            f"{path}: expected Hydra's record of a sweep, found: {error!r}. Start a new sweep."
-        ) from error
+    content = read_yaml(path)
     if not fits(content, {"hydra": {"overrides": {"task": [str], "hydra": [str]}}}):
         raise ConfigError(
             f"{path}: expected Hydra's record of a sweep, found something else. Start a new sweep."
@@ -222,12 +203,16 @@ def read_sweep(folder: Path) -> list[str] | None:
     return [item for item in (*saved["task"], *saved["hydra"]) if not item.startswith(own)]
 
 
-def read_run(folder: Path) -> list[str]:
-    """The overrides of a run that was cut off.
+def read_yaml(path: Path) -> Any:
+    """The content of an untrusted file; None if it cannot be read."""
+    try:
+        return yaml.safe_load(read_text(path))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return None
 
-    Raises:
-        ConfigError: there is none in ``folder``, or it is finished.
-    """
+
+def read_run(folder: Path) -> list[str]:
+    """The overrides of a run that was cut off."""
     saved = read_overrides(folder)
     if saved is None:
         raise ConfigError(
@@ -244,36 +229,25 @@ def read_run(folder: Path) -> list[str]:
 
 def read_overrides(folder: Path) -> list[str] | None:
     """The overrides that a run was started with; None if ``folder`` is no run."""
-    path = folder / ".hydra" / "overrides.yaml"
-    try:
-        items = yaml.safe_load(read_text(path))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return None
-    if not fits(items, [str]):
-        return None
-    return [item for item in items if not item.startswith(FREE)]
+    items = read_yaml(folder / ".hydra" / "overrides.yaml")
+    return plain(items) if fits(items, [str]) else None
 
 
 def find_unfinished(overrides: Sequence[str]) -> Path | None:
-    """The newest run of this command that was cut off, where its runs are put by default.
-
-    Args:
-        overrides: of the command, without ``resume``.
-    """
-    plain = [item for item in overrides if not item.startswith("-")]
+    """The newest run of this command that was cut off, where its runs are put by default."""
+    options = [item for item in overrides if not item.startswith("-")]
     try:
-        cfg = compose("train", plain, return_hydra_config=True)
+        cfg = compose("train", options, return_hydra_config=True)
         HydraConfig.instance().set_config(cfg)  # the folder's name asks it for the dataset
         runs = Path(cfg.hydra.run.dir).parent
     except (HydraException, OmegaConfBaseException):
         return None  # the program itself explains what is wrong with the overrides
     finally:
         HydraConfig.instance().cfg = None
-    if not runs.is_dir():
-        return None
-    wanted = sorted(item for item in plain if not item.startswith(FREE))
-    for folder in sorted(runs.iterdir(), reverse=True):  # named after their start
+    folders = sorted(runs.iterdir(), reverse=True) if runs.is_dir() else []
+    for folder in folders:  # named after their start
         saved = read_overrides(folder)
-        if saved is not None and sorted(saved) == wanted and state_of(folder) is not State.FINISHED:
+        same = saved is not None and sorted(saved) == sorted(plain(options))
+        if same and state_of(folder) is not State.FINISHED:
             return folder
     return None

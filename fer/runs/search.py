@@ -19,8 +19,18 @@ from fer.core.application import FAILED
 from fer.core.commands import quoted_if_needed
 from fer.core.errors import ConfigError
 from fer.core.files import write_json
-from fer.core.options import SEED, SWITCH, TEXT, Check, check_value, or_null, whole
+from fer.core.options import (
+    SEED,
+    SWITCH,
+    TEXT,
+    Check,
+    Guard,
+    check_values,
+    or_null,
+    whole,
+)
 from fer.runs import sweep
+from fer.runs.resume import plain
 from fer.runs.search_space import Dimension
 from fer.runs.state import State
 from fer.runs.sweep import Job
@@ -43,13 +53,14 @@ SETTINGS: dict[str, Check] = {
     "random_trials": whole(1),
     "pruning": (
         "enabled, startup_trials and warmup_epochs",
-        lambda value: isinstance(value, Mapping),
+        lambda found: (
+            isinstance(found, Mapping)
+            and set(found) == {"enabled", "startup_trials", "warmup_epochs"}
+        ),
     ),
-}
-PRUNING: dict[str, Check] = {
-    "enabled": SWITCH,
-    "startup_trials": whole(0),
-    "warmup_epochs": whole(0),
+    "pruning.enabled": SWITCH,
+    "pruning.startup_trials": whole(0),
+    "pruning.warmup_epochs": whole(0),
 }
 Launch = Callable[[int, list[list[str]]], None]
 """Runs jobs: the number of the first and the overrides of each."""
@@ -93,19 +104,9 @@ class Settings:
         Raises:
             ConfigError: one is missing, unknown or not what it should be.
         """
-        for place, checks, found in (
-            ("hydra.sweeper", SETTINGS, values),
-            ("hydra.sweeper.pruning", PRUNING, values.get("pruning", {})),
-        ):
-            if not isinstance(found, Mapping) or set(found) != set(checks):
-                raise ConfigError(
-                    f"{place}: expected {', '.join(checks)}, found "
-                    f"{', '.join(map(str, found)) if isinstance(found, Mapping) else found!r}. "
-                    "See conf/sweep/optuna.yaml"
-                )
-            for key, rule in checks.items():
-                check_value(f"{place}.{key}", found[key], rule)
-        return cls(**{**values, "pruning": dict(values["pruning"])})
+        settings: Settings = Guard(cls, "hydra.sweeper")(**values)
+        check_values("hydra.sweeper", vars(settings), SETTINGS)
+        return replace(settings, pruning=dict(settings.pruning))
 
 
 def locate_storage(folder: Path, storage: str | None) -> str:
@@ -118,11 +119,7 @@ def locate_storage(folder: Path, storage: str | None) -> str:
 
 
 def open_storage(storage: str) -> optuna.storages.BaseStorage:
-    """Open a database, or the file of ``journal:PATH``.
-
-    Raises:
-        ConfigError: it cannot be opened, or Optuna is not installed.
-    """
+    """Open a database, or the file of ``journal:PATH``."""
     optuna = import_optuna()
     from optuna.storages.journal import JournalFileBackend
     from sqlalchemy.exc import SQLAlchemyError
@@ -141,127 +138,95 @@ def open_storage(storage: str) -> optuna.storages.BaseStorage:
         ) from error
 
 
-def open_study(
-    folder: Path,
-    space: Sequence[Dimension],
-    fixed: Sequence[str],
-    settings: Settings,
-    *,
-    resuming: bool,
-) -> tuple[optuna.study.Study, optuna.storages.BaseStorage]:
-    """The study of the sweep in ``folder``: a new one, or with ``resuming`` the one it has.
-
-    Raises:
-        ConfigError: there is one already, there is none, or it searches something else.
-    """
-    optuna = import_optuna()
-    name = settings.study_name
-    where = locate_storage(folder, settings.storage)
-    storage = open_storage(where)
-    exists = name in optuna.get_all_study_names(storage)
-    if exists and not resuming:
-        raise ConfigError(
-            f"hydra.sweeper.study_name: expected a study that {where} does not have yet, found "
-            f"{name}. Choose another name, or go on with its sweep: python train.py resume=FOLDER"
-        )
-    if not exists and resuming and sweep.read_jobs(folder):
-        raise ConfigError(
-            f"resume: expected the study {name} of {folder} in {where}, found none. Bring the "
-            "storage back, or start a new sweep."
-        )
-    study = optuna.create_study(
-        storage=storage, study_name=name, direction="maximize", load_if_exists=True
-    )
-    wanted = {"space": [asdict(item) for item in space], "fixed": sweep.plain(fixed)}
-    wanted = json.loads(json.dumps(wanted))  # tuples become lists, as in the storage
-    saved = study.user_attrs.get("search", wanted)
-    if saved != wanted:
-        one, other = (
-            {item["key"]: item for item in side["space"]} | dict.fromkeys(side["fixed"], True)
-            for side in (saved, wanted)
-        )
-        differing = [key for key in {**one, **other} if one.get(key) != other.get(key)]
-        raise ConfigError(
-            f"resume: expected the search of {folder} as it was, found another space or other "
-            f"options: {', '.join(differing) or 'their order'}. Start a new sweep without resume."
-        )
-    study.set_user_attr("search", wanted)
-    study.set_user_attr("pruning", dict(settings.pruning))
-    return study, storage
-
-
 def trial_id(storage: optuna.storages.BaseStorage, study_name: str, number: int) -> int:
-    """The storage's own name of a trial.
-
-    Raises:
-        KeyError: there is no such study or trial.
-    """
+    """The storage's own name of a trial; a KeyError if there is none."""
     study = storage.get_study_id_from_name(study_name)
     return storage.get_trial_id_from_study_id_trial_number(study, number)
 
 
-def search(
-    folder: Path,
-    space: Sequence[Dimension],
-    fixed: Sequence[str],
-    settings: Settings,
-    plan: Plan,
-    launch: Launch,
-    *,
-    resuming: bool,
-) -> list[Job]:
-    """Ask for trials and run them until there are ``n_trials``.
+class Search:
+    """A search: a study, and its trials as the jobs of the sweep in ``folder``.
 
-    A trial that was running when the search was killed comes first, with its values, in its folder.
-
-    Returns:
-        Every job.
+    The study is a new one, or with ``resuming`` the one that the sweep has.
 
     Raises:
         ConfigError: there is no such study to go on with, or one to write over.
     """
-    opened = open_study(folder, space, fixed, settings, resuming=resuming)
-    trials = Trials(folder, space, fixed, settings, *opened)
-    # With what is said now beside resume, which the list of jobs does not keep.
-    saved = zip(sweep.read_jobs(folder), trials.overrides(), strict=False)
-    jobs = [replace(old, overrides=overrides) for old, overrides in saved]
-    left = trials.cut_off(jobs)
-    while True:
-        batch, left = left[: settings.n_jobs], left[settings.n_jobs :]
-        while len(batch) < settings.n_jobs and len(trials.begun()) < settings.n_trials:
-            batch.append(trials.ask())
-        jobs = plan(trials.overrides()[len(jobs) :], jobs)
-        if not batch:
-            return jobs
-        sweep.save_jobs(folder, jobs)
-        where = locate_storage(folder, settings.storage)
-        for first, group in sweep.launches(
-            (number, [*jobs[number].launched, *link(settings.study_name, number, where)])
-            for number in batch
-        ):
-            launch(first, group)
-        for number in batch:
-            if not trials.settle(jobs[number]):
-                message = "expected a result, found none: its process has ended before its time"
-                place = folder / jobs[number].folder
-                write_json(place / FAILED, {"error": "", "message": message})
-                trials.settle(jobs[number])
 
+    def __init__(
+        self,
+        folder: Path,
+        space: Sequence[Dimension],
+        fixed: Sequence[str],
+        settings: Settings,
+        *,
+        resuming: bool,
+    ) -> None:
+        self.optuna = import_optuna()
+        self.folder, self.space, self.fixed, self.settings = folder, space, fixed, settings
+        self.where = locate_storage(folder, settings.storage)
+        self.storage = open_storage(self.where)
+        name = settings.study_name
+        exists = name in self.optuna.get_all_study_names(self.storage)
+        if exists and not resuming:
+            raise ConfigError(
+                f"hydra.sweeper.study_name: expected a study that {self.where} does not have yet, "
+                f"found {name}. Choose another name, or go on with its sweep: python train.py "
+                "resume=FOLDER"
+            )
+        if not exists and resuming and sweep.read_jobs(folder):
+            raise ConfigError(
+                f"resume: expected the study {name} of {folder} in {self.where}, found none. Bring "
+                "the storage back, or start a new sweep."
+            )
+        self.study: optuna.study.Study = self.optuna.create_study(
+            storage=self.storage, study_name=name, direction="maximize", load_if_exists=True
+        )
+        wanted = {"space": [asdict(item) for item in space], "fixed": plain(fixed)}
+        wanted = json.loads(json.dumps(wanted))  # tuples become lists, as in the storage
+        saved = self.study.user_attrs.get("search", wanted)
+        if saved != wanted:
+            raise ConfigError(
+                f"resume: expected the search of {folder} as it was ({saved}), found another space "
+                f"or other options: {wanted}. Start a new sweep without resume."
+            )
+        self.study.set_user_attr("search", wanted)
+        self.study.set_user_attr("pruning", dict(settings.pruning))
 
-@dataclass(frozen=True)
-class Trials:
-    """The trials of a study, each of which is a job of the sweep under the same number."""
+    def run(self, plan: Plan, launch: Launch) -> list[Job]:
+        """Ask for trials and run them until there are ``n_trials``; returns every job.
 
-    folder: Path
-    space: Sequence[Dimension]
-    fixed: Sequence[str]
-    settings: Settings
-    study: optuna.study.Study
-    storage: optuna.storages.BaseStorage
+        A trial that was running when the search was killed comes first, with its values, in its
+        folder.
+        """
+        settings = self.settings
+        # With what is said now beside resume, which the list of jobs does not keep.
+        saved = zip(sweep.read_jobs(self.folder), self.overrides(), strict=False)
+        jobs = [replace(old, overrides=overrides) for old, overrides in saved]
+        left = self.cut_off(jobs)
+        while True:
+            batch, left = left[: settings.n_jobs], left[settings.n_jobs :]
+            while len(batch) < settings.n_jobs and len(self.begun()) < settings.n_trials:
+                batch.append(self.ask())
+            jobs = plan(self.overrides()[len(jobs) :], jobs)
+            if not batch:
+                return jobs
+            sweep.save_jobs(self.folder, jobs)
+            for first, group in sweep.launches(
+                (number, [*jobs[number].launched, *link(settings.study_name, number, self.where)])
+                for number in batch
+            ):
+                launch(first, group)
+            for number in batch:
+                if not self.settle(jobs[number]):
+                    message = "expected a result, found none: its process has ended before its time"
+                    place = self.folder / jobs[number].folder
+                    write_json(place / FAILED, {"error": "", "message": message})
+                    self.settle(jobs[number])
 
     def begun(self) -> list[FrozenTrial]:
         """All trials but those that somebody has put into the study to be run later."""
-        waiting = import_optuna().trial.TrialState.WAITING
+        waiting = self.optuna.trial.TrialState.WAITING
         return [t for t in self.study.get_trials(deepcopy=False) if t.state != waiting]
 
     def overrides(self) -> list[list[str]]:
@@ -273,33 +238,30 @@ class Trials:
 
     def ask(self) -> int:
         """Add a trial with values that the study proposes; returns its number."""
-        number = len(self.begun())
-        self.study.sampler = make_sampler(self.settings, number)
-        trial = self.study.ask()
+        self.study.sampler = make_sampler(self.settings, len(self.begun()))
+        return self._complete(self.study.ask())
+
+    def cut_off(self, jobs: Sequence[Job]) -> list[int]:
+        """The trials that were running when the search was killed and have no result."""
+        left = []
+        for trial in self.begun():
+            number = trial.number
+            running = trial.state == self.optuna.trial.TrialState.RUNNING
+            if running and not (number < len(jobs) and self.settle(jobs[number])):
+                self.study.sampler = make_sampler(self.settings, number)
+                again = self.optuna.trial.Trial(self.study, self._id(number))
+                left.append(self._complete(again))
+        return left
+
+    def _complete(self, trial: optuna.trial.Trial) -> int:
+        """Propose the values that a trial lacks; it may have been killed meanwhile."""
         for dimension in self.space:
             dimension.suggest(trial)
         return trial.number
 
-    def cut_off(self, jobs: Sequence[Job]) -> list[int]:
-        """The trials that were running when the search was killed and have no result."""
-        optuna = import_optuna()
-        left = []
-        for trial in self.begun():
-            number = trial.number
-            if trial.state != optuna.trial.TrialState.RUNNING or (
-                number < len(jobs) and self.settle(jobs[number])
-            ):
-                continue
-            self.study.sampler = make_sampler(self.settings, number)
-            again = optuna.trial.Trial(self.study, self._id(number))
-            for dimension in self.space:  # values that it lacks if it was killed while proposed
-                dimension.suggest(again)
-            left.append(number)
-        return left
-
     def settle(self, job: Job) -> bool:
         """Tell the study what became of a job; False if it has not come to an end."""
-        states = import_optuna().trial.TrialState
+        states = self.optuna.trial.TrialState
         found = sweep.read_job(self.folder, job)
         if found.state is State.FINISHED:
             self.study.tell(job.number, found.score("val", "macro_f1"))
@@ -338,12 +300,7 @@ def link(study_name: str, number: int, storage: str) -> list[str]:
 
 
 class Reporter:
-    """Reports the progress of a trial to its study, from the process that trains.
-
-    Args:
-        study: its name.
-        number: of the trial.
-        storage: of the study.
+    """Reports the progress of a study's trial, from the process that trains.
 
     Raises:
         ConfigError: there is no such trial.

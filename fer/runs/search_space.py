@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from fer.core.errors import ConfigError
@@ -72,26 +72,21 @@ def read_space(
 ) -> tuple[list[Dimension], list[str]]:
     """The options that are searched, and the overrides that every job shares.
 
-    Args:
-        params: ``hydra.sweeper.params``.
-        arguments: overrides of the command line; one for a key of ``params`` replaces it.
-        parser: Hydra's.
+    Those of the command line replace the values of the same key in ``hydra.sweeper.params``.
 
     Raises:
         ConfigError: nothing is searched, or something cannot be.
     """
-    for key, value in params.items():
-        if isinstance(value, Mapping):
-            raise ConfigError(
-                f"hydra.sweeper.params: expected values below each key, found {key}: {value}. "
-                f"Pass it as an override: {EXAMPLE}"
-            )
+    nested = [f"{key}: {value}" for key, value in params.items() if isinstance(value, Mapping)]
     try:
         overrides = parser.parse_overrides([*(f"{k}={v}" for k, v in params.items()), *arguments])
     except HydraException as error:
+        nested.append(str(error))
+    if nested:
         raise ConfigError(
-            f"hydra.sweeper.params: expected values such as {EXAMPLE}, found: {error}"
-        ) from error
+            f"hydra.sweeper.params: expected values below each key, such as {EXAMPLE}, found "
+            f"{nested[0]}"
+        )
     by_key = {override.get_key_element(): override for override in overrides}
     swept = {key: item for key, item in by_key.items() if item.is_sweep_override()}
     if not swept:
@@ -102,7 +97,7 @@ def read_space(
     for key in swept:
         name = key.lstrip("+~")
         # dataset.leaks changes training images alone.
-        if name == "dataset" or (name.startswith("dataset.") and name != "dataset.leaks"):
+        if name.partition(".")[0] == "dataset" and name != "dataset.leaks":
             raise ConfigError(
                 f"hydra.sweeper.params: expected options that leave the validation images as they "
                 f"are, found {key}: scores on different images choose nothing. Search each dataset "
@@ -113,31 +108,22 @@ def read_space(
 
 
 def make_dimension(key: str, override: Override) -> Dimension:
-    """The values of an override that has several.
-
-    Raises:
-        ConfigError: it has none, or some that a search cannot take.
-    """
+    """The values of an override that has several."""
     value = override.value()
-    tags: set[str] = getattr(value, "tags", set())
-    allowed: set[str] = {"log"} if isinstance(value, IntervalSweep) else set()
-    if tags - allowed:
-        raise ConfigError(
-            f"{override.input_line}: expected {'the tag log or none' if allowed else 'no tag'}, "
-            f"found {', '.join(sorted(tags - allowed))}. Write {EXAMPLE}"
-        )
+    allowed = {"log"} if isinstance(value, IntervalSweep) else set()
+    tags = sorted(getattr(value, "tags", set()) - allowed)
     if isinstance(value, IntervalSweep):
         dimension = _make_interval(key, value)
     elif isinstance(value, RangeSweep):
         dimension = _make_range(key, value)
     else:
-        assert isinstance(value, ChoiceSweep | list) or override.is_choice_sweep()
         choices = tuple(dict.fromkeys(override.sweep_string_iterator()))
         dimension = Dimension(key, "choice", choices=choices) if choices else None
-    if dimension is None:
+    if dimension is None or tags:
         raise ConfigError(
             f"{override.input_line}: expected at least one value, from the lower to the higher and "
-            f"above 0 on a logarithmic scale, found none. Write it like {EXAMPLE}"
+            "above 0 on a logarithmic scale, and no tag but log for an interval, found "
+            f"{', '.join(tags) or 'none'}. Write it like {EXAMPLE}"
         )
     return dimension
 

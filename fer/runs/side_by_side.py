@@ -18,8 +18,7 @@ from fer.evaluation.compare import compare_paired, prior_shift
 from fer.evaluation.mistakes import read_predictions
 from fer.evaluation.robustness import columns, flatten
 from fer.evaluation.scores import shown_in
-from fer.runs.plan import leaves
-from fer.runs.records import read_evaluation, read_metrics, read_robustness
+from fer.runs.records import EVALUATION, read_metrics, read_robustness, read_run
 
 
 def cross_columns() -> tuple[str, ...]:
@@ -87,15 +86,13 @@ class Evaluation:
         """Options of the measurement by key, without network, data and places."""
         config = {k: v for k, v in self.run["config"].items() if k not in NO_MEASUREMENT}
         damage = "+".join(config.pop("perturbation", None) or ["none"])
-        flat = {key: str(value) for key, value in leaves(config)}
-        return {**flat, "perturbation": damage, **self.way}
+        return {**leaves(config), "perturbation": damage, **self.way}
 
     @property
     def choices(self) -> dict[str, str]:
         """Options of its dataset by key: what was done with the data."""
         dataset = self.run["config"].get("dataset", {})
-        own = {key: value for key, value in dataset.items() if key not in NO_IMAGE}
-        return {f"dataset.{key}": str(value) for key, value in leaves(own)}
+        return leaves({key: own for key, own in dataset.items() if key not in NO_IMAGE}, "dataset")
 
     @property
     def in_domain(self) -> bool:
@@ -119,36 +116,32 @@ class Collection:
 
 
 def collect(folder: Path) -> Collection | None:
-    """Write the tables of the evaluations below ``folder``.
+    """Write the tables of the evaluations below ``folder``, if there are two finished ones.
 
     These are ``cross_dataset.csv``, ``comparison.json`` (each pair of networks on the same images),
     and ``robustness.csv`` where images were damaged.
 
-    Returns:
-        What was written, or None where there are not two finished evaluations.
-
     Raises:
         DataError: a file of an evaluation cannot be read.
     """
-    folders = [path.parent for path in folder.rglob("metrics.json")]
     # An evaluation that did not come to its end has no run.json.
-    folders = [place for place in folders if (place / "run.json").is_file()]
+    folders = [
+        path.parent for path in folder.rglob("metrics.json") if path.with_name("run.json").is_file()
+    ]
     jobs = [load_evaluation(place) for place in sorted(folders, key=_number)]
     if len(jobs) < 2:
         return None
     names, places = name_measurements(jobs), name_places(jobs)
-    named = list(zip(jobs, names, places, strict=True))
-    rows = [{**cross_row(job, jobs, name), "measured_on": place} for job, name, place in named]
+    rows, damaged = [], []
+    for job, name, place in zip(jobs, names, places, strict=True):
+        rows.append({**cross_row(job, jobs, name), "measured_on": place})
+        own = {"network": name, "dataset": job.metrics["dataset"], "measured_on": place}
+        damaged += [own | flatten(row) for row in job.robustness or []]
     write_csv(folder / "cross_dataset.csv", cross_columns(), rows)
     comparisons = compare(jobs, names)
     write_json(folder / "comparison.json", comparisons)
-    heading = ("network", "dataset", "measured_on")
-    damaged = [
-        dict(zip(heading, (name, job.metrics["dataset"], place), strict=True)) | flatten(row)
-        for job, name, place in named
-        for row in job.robustness or []
-    ]
     if damaged:
+        heading = ("network", "dataset", "measured_on")
         write_csv(folder / "robustness.csv", (*heading, *columns()), damaged)
     return Collection(jobs, names, places, rows, comparisons)
 
@@ -171,31 +164,27 @@ def load_evaluation(folder: Path) -> Evaluation:
             f"{folder / 'predictions.csv'}: expected the {metrics['samples']:,} images of "
             f"metrics.json, found {len(ids):,}. Evaluate the checkpoint again."
         )
-    run, damaged = read_evaluation(folder), read_robustness(folder)
+    run, damaged = read_run(folder, EVALUATION), read_robustness(folder)
     return Evaluation(folder, metrics, run, ids, target, probabilities, damaged)
 
 
 def name_networks(jobs: Sequence[Evaluation]) -> list[str]:
     """Name the network of each evaluation after what it was trained on.
 
-    Networks differ by their checkpoints' content; the seed, the path and then a checksum are added
+    Networks differ by their checkpoints' content; the seed, then the path and a checksum are added
     to names that would be equal.
     """
     facts = {}
     for job in jobs:
         checkpoint = job.run["checkpoint"]
-        path = Path(checkpoint["path"])
-        run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        parts = Path(checkpoint["path"]).parts[-3:]
+        path = "/".join(part for part in parts if part != "checkpoints")
         facts[job.network] = (
             job.trained_on,
             f"{job.trained_on}, seed {checkpoint['seed']}",
-            f"{job.trained_on}, {run.name}/{path.name}",
-            f"{job.trained_on}, {path}",
             f"{job.trained_on}, {path}, {job.network[:8]}",
         )
-    level = next(
-        level for level in range(5) if len({own[level] for own in facts.values()}) == len(facts)
-    )
+    level = next((n for n in (0, 1) if len({own[n] for own in facts.values()}) == len(facts)), 2)
     return [facts[job.network][level] for job in jobs]
 
 
@@ -232,6 +221,18 @@ def name_places(jobs: Sequence[Evaluation]) -> list[str]:
                 marks.append(f"fingerprint {job.data[2][:8]}")
         names.append(with_marks(", ".join(job.place), marks))
     return names
+
+
+def leaves(node: Any, key: str = "") -> dict[str, str]:
+    """The values of nested mappings as texts, by dotted key; a list is a value.
+
+    >>> leaves({"a": {"b": 1}, "c": [2]})
+    {'a.b': '1', 'c': '[2]'}
+    """
+    if not isinstance(node, Mapping):
+        return {key: str(node)}
+    parts = [leaves(value, f"{key}.{name}".lstrip(".")) for name, value in node.items()]
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def differing(facts: Sequence[Mapping[str, str]]) -> list[str]:
@@ -310,24 +311,21 @@ def compare(jobs: Sequence[Evaluation], names: Sequence[str]) -> list[dict[str, 
     found = []
     pairs = itertools.combinations(zip(jobs, names, strict=True), 2)
     for (first, first_name), (second, second_name) in pairs:
-        if first.network == second.network or first.place != second.place:
-            continue
-        if unlike(first, second):
+        if first.network == second.network or first.place != second.place or unlike(first, second):
             continue
         metrics: Mapping[str, Any] = first.run["config"]["metrics"]
-        found.append(
-            {
-                "dataset": first.metrics["dataset"],
-                "split": first.metrics["split"],
-                "first": first_name,
-                "second": second_name,
-                **compare_paired(
-                    first.target,
-                    first.probabilities,
-                    second.probabilities,
-                    resamples=metrics["resamples"],
-                    seed=metrics["seed"],
-                ),
-            }
+        comparison = compare_paired(
+            first.target,
+            first.probabilities,
+            second.probabilities,
+            resamples=metrics["resamples"],
+            seed=metrics["seed"],
         )
+        heading = {
+            "dataset": first.metrics["dataset"],
+            "split": first.metrics["split"],
+            "first": first_name,
+            "second": second_name,
+        }
+        found.append(heading | comparison)
     return found

@@ -50,11 +50,7 @@ def state_of(folder: Path) -> State:
 
 
 def disparities(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Sentences on what runs do not share although equal weights need it.
-
-    Args:
-        runs: their ``run.json``.
-    """
+    """What runs do not share, by their ``run.json``, although equal weights need it; sentences."""
     facts = {
         "code": _code,
         "PyTorch": lambda run: run["versions"].get("torch"),

@@ -23,13 +23,16 @@ from fer.core.errors import DataError
 from fer.core.files import is_outside, read_json, write_csv, write_json, write_text
 from fer.evaluation.scores import Score, shown_in
 from fer.runs import records
-from fer.runs.resume import FREE
+from fer.runs.resume import plain
 from fer.runs.state import JOBS, PRUNED, State, disparities, state_of
 
 NUMBER = "${hydra:job.num}"
 """``hydra.sweep.subdir``, the folder of a job, unless the user chooses another."""
 REPEATS = ("dataset", "experiment", "seed", "test")
 """Keys that a sweep repeats a recipe over; between the values of any other it chooses."""
+
+OF_RUN = {"best_epoch": "best_epoch", "epochs": "epochs", "seconds": "wall_seconds"}
+"""Columns of ``sweep.csv`` and the keys of ``run.json`` that they show."""
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,8 @@ def plan(
 ) -> list[Job]:
     """Give each job a folder of its own, as ``hydra.sweep.subdir`` says.
 
-    Args:
-        config: of the sweep, with Hydra's own part.
-        loader: composes the configuration of a job.
-        jobs: the overrides of each.
-        before: jobs of the sweep that have their folders.
-
-    Returns:
-        ``before`` and the new ones.
+    ``loader`` composes the configuration of a job from that of the sweep, ``config``. The jobs
+    ``before`` have their folders, and are returned too.
 
     Raises:
         CommandError: a folder would lie outside the sweep's.
@@ -106,15 +103,12 @@ def plan(
                 f"{folder!r}. Leave it out, or take "
                 "'hydra.sweep.subdir=${hydra:job.override_dirname}'"
             )
-        planned.append(Job(number, free_name(folder, planned), list(job)))
+        # The next name that no job has; some systems ignore capitals.
+        taken = {other.folder.casefold() for other in planned}
+        names = itertools.chain([folder], (f"{folder}_{n}" for n in itertools.count(2)))
+        free = next(name for name in names if name.casefold() not in taken)
+        planned.append(Job(number, free, list(job)))
     return planned
-
-
-def free_name(folder: str, planned: Sequence[Job]) -> str:
-    """The folder, or the next name that no job has; some systems ignore capitals."""
-    taken = {job.folder.casefold() for job in planned}
-    names = itertools.chain([folder], (f"{folder}_{number}" for number in itertools.count(2)))
-    return next(name for name in names if name.casefold() not in taken)
 
 
 def ask_folder(config: DictConfig, loader: ConfigLoader, number: int, job: Sequence[str]) -> str:
@@ -140,11 +134,7 @@ def is_inside(folder: str) -> bool:
 
 
 def begin(folder: Path, jobs: Sequence[Job], config: DictConfig) -> None:
-    """Record a new sweep.
-
-    Raises:
-        CommandError: the folder of a job holds a run.
-    """
+    """Record a new sweep."""
     for job in jobs:
         if state_of(folder / job.folder) is not State.MISSING:
             raise CommandError(
@@ -163,11 +153,7 @@ def save_jobs(folder: Path, jobs: Sequence[Job]) -> None:
 
 
 def read_jobs(folder: Path) -> list[Job]:
-    """The jobs of a sweep, as far as they are recorded.
-
-    Raises:
-        DataError: the file is damaged, or not one that this program wrote.
-    """
+    """The jobs of a sweep, as far as they are recorded."""
     path = folder / JOBS
     jobs = read_json(path, [{"folder": str, "overrides": [str]}])
     for job in jobs:
@@ -180,11 +166,7 @@ def read_jobs(folder: Path) -> list[Job]:
 
 
 def recall(folder: Path, jobs: Sequence[Sequence[str]]) -> list[Job]:
-    """The jobs of a sweep that is resumed.
-
-    Raises:
-        CommandError: the command now asks for other jobs.
-    """
+    """The jobs of a sweep that is resumed."""
     saved = read_jobs(folder)
     if [job.overrides for job in saved] != [plain(job) for job in jobs]:
         raise CommandError(
@@ -192,11 +174,6 @@ def recall(folder: Path, jobs: Sequence[Sequence[str]]) -> list[Job]:
             "options. Start a new sweep without resume."
         )
     return [replace(old, overrides=list(job)) for old, job in zip(saved, jobs, strict=True)]
-
-
-def plain(overrides: Sequence[str]) -> list[str]:
-    """Overrides without those that do not change the job."""
-    return [item for item in overrides if not item.startswith(FREE)]
 
 
 def leave_test_alone(jobs: Sequence[list[str]]) -> list[list[str]]:
@@ -232,12 +209,10 @@ def launches(jobs: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[list
 
     A launcher counts the jobs of a launch from its first number on.
     """
-    groups: list[tuple[int, list[list[str]]]] = []
-    for number, overrides in jobs:
-        if not groups or number != groups[-1][0] + len(groups[-1][1]):
-            groups.append((number, []))
-        groups[-1][1].append(overrides)
-    return groups
+    numbered = enumerate(jobs)
+    groups = itertools.groupby(numbered, key=lambda item: item[1][0] - item[0])
+    rows = ([job for _, job in group] for _, group in groups)
+    return [(row[0][0], [overrides for _, overrides in row]) for row in rows]
 
 
 # --- what became of it ---------------------------------------------------------------------------
@@ -252,7 +227,7 @@ def read_job(folder: Path, job: Job) -> Job:
     place = folder / job.folder
     found = replace(job, overrides=plain(job.overrides), state=state_of(place))
     if found.state is State.FINISHED:
-        run, metrics = records.read_training(place), records.read_metrics(place)
+        run, metrics = records.read_run(place, records.TRAINING), records.read_metrics(place)
         return replace(found, run=run, metrics=metrics)
     if found.state is State.PRUNED:
         return replace(found, run=read_json(place / PRUNED, records.PRUNED))
@@ -268,13 +243,9 @@ def values_of(overrides: Sequence[str]) -> dict[str, str]:
 
 
 def swept_keys(jobs: Iterable[Mapping[str, str]]) -> list[str]:
-    """The keys that have more than one value, in the order of the command line.
-
-    Args:
-        jobs: the overrides of each, by key.
-    """
+    """The keys of jobs that have more than one value, in the order of the command line."""
     jobs = list(jobs)
-    keys = list(dict.fromkeys(key for job in jobs for key in job))
+    keys = dict.fromkeys(key for job in jobs for key in job)
     return [key for key in keys if len({job.get(key) for job in jobs}) > 1]
 
 
@@ -286,10 +257,8 @@ def best_jobs(jobs: Sequence[Job]) -> list[Job]:
     best: dict[str, Job] = {}
     for job in jobs:
         if job.state is State.FINISHED:
-            other = best.setdefault(job.validated_on, job)
-            best[job.validated_on] = max(
-                other, job, key=lambda one: one.score("val", "macro_f1") or 0.0
-            )
+            pair = best.get(job.validated_on, job), job
+            best[job.validated_on] = max(pair, key=lambda one: one.score("val", "macro_f1") or 0.0)
     return list(best.values())
 
 
@@ -303,46 +272,40 @@ def measured_scores(jobs: Sequence[Job]) -> list[tuple[str, Score]]:
 def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
     """Write ``sweep.csv``, a row for each job."""
     scores = [(split, score.name) for split, score in measured_scores(jobs)]
-    rows: list[dict[str, Any]] = []
-    for job in jobs:
-        run = job.run or {}
-        rows.append(
-            {
-                "job": job.number,
-                "status": job.state.value,
-                **{key: job.values.get(key) for key in keys},
-                **{f"{split}_{name}": job.score(split, name) for split, name in scores},
-                "validated_on": job.validated_on,
-                "best_epoch": run.get("best_epoch"),
-                "epochs": run.get("epochs"),
-                "seconds": run.get("wall_seconds"),
-                "error": job.error.replace("\n", " "),
-                "run": job.folder,
-            }
-        )
+    rows = [
+        {
+            "job": job.number,
+            "status": job.state.value,
+            **{key: job.values.get(key) for key in keys},
+            **{f"{split}_{name}": job.score(split, name) for split, name in scores},
+            "validated_on": job.validated_on,
+            **{name: (job.run or {}).get(key) for name, key in OF_RUN.items()},
+            "error": job.error.replace("\n", " "),
+            "run": job.folder,
+        }
+        for job in jobs
+    ]
     write_csv(path, list(rows[0]), rows)
 
 
 def notes_on(jobs: Sequence[Job]) -> list[str]:
     """Notes for a reader of the table."""
     finished = [job for job in jobs if job.state is State.FINISHED]
-    notes = disparities([job.run for job in finished if job.run is not None])
-    tested = any(job.metrics and job.metrics["split"] == "test" for job in finished)
-    if finished and not tested and chooses([job.overrides for job in jobs]):
-        notes.insert(
-            0,
-            "The test split was left alone, since the jobs are compared on validation. Measure the "
-            "best one when the choice is made: python evaluate.py checkpoint=PATH",
-        )
+    notes = []
     best = best_jobs(jobs)
     if len(best) > 1:
         each = ", ".join(f"job {job.number} (validated on {job.validated_on})" for job in best)
-        notes.insert(
-            0,
+        notes.append(
             f"No job is the best of all: they are scored on {len(best)} different sets of "
-            f"validation images. The best on each: {each}.",
+            f"validation images. The best on each: {each}."
         )
-    return notes
+    tested = any(job.metrics and job.metrics["split"] == "test" for job in finished)
+    if finished and not tested and chooses([job.overrides for job in jobs]):
+        notes.append(
+            "The test split was left alone, since the jobs are compared on validation. Measure the "
+            "best one when the choice is made: python evaluate.py checkpoint=PATH"
+        )
+    return notes + disparities([job.run for job in finished if job.run is not None])
 
 
 def write_best(path: Path, best: Sequence[Job], notes: Sequence[str]) -> None:

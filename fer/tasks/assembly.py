@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from fer.core.commands import typed
 from fer.core.errors import CheckpointError, ConfigError
 from fer.core.options import NAME, SWITCH_OR_AUTO, Guard, check_options, check_value
 from fer.core.plugins import import_plugin
+from fer.core.values import walk
 from fer.data.augmentation import make_transforms
 from fer.data.datamodule import OPTIONS, EmotionDataModule
 from fer.data.device import are_known
@@ -211,10 +212,9 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
         node = cfg.dataset if part == "options" else cfg.dataset[part]
         if not OmegaConf.is_dict(node) or not isinstance(saved, dict):
             continue
+        known = (*OPTIONS, *OF_READER) if part == "options" else tuple(map(str, node))
         for key, value in saved.items():
-            if not isinstance(key, str) or key.startswith("_") or key not in node:
-                continue
-            if part == "options" and key not in (*OPTIONS, *OF_READER):
+            if key not in known or key not in node or key.startswith("_"):
                 continue
             if not is_inert(value):
                 raise CheckpointError(
@@ -238,19 +238,15 @@ def is_inert(value: object) -> bool:
     """True if a plain value means nothing to Hydra or OmegaConf.
 
     An interpolation (``${…}``) does, and so do ``???`` and keys such as ``_target_``.
+
+    >>> is_inert({"a": ["_b"]}), is_inert([{"_target_": "os.abort"}]), is_inert({"${seed}": 1})
+    (True, False, False)
     """
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        if isinstance(item, str) and ("${" in item or item == "???"):
-            return False
-        if isinstance(item, Mapping):
-            if any(isinstance(key, str) and ("${" in key or key[:1] == "_") for key in item):
-                return False
-            waiting += item.values()
-        elif isinstance(item, list):
-            waiting += item
-    return True
+    return not any(
+        isinstance(part, str)
+        and ("${" in part or part == "???" or (is_key and part.startswith("_")))
+        for part, is_key in walk(value)
+    )
 
 
 def hyper_parameters(cfg: DictConfig) -> dict[str, Any]:

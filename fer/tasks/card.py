@@ -33,11 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_card(study: Path, output: Path) -> Path:
-    """Write the card of a study to ``output``, atomically.
-
-    Args:
-        study: its folder, or the file with its results.
-        output: the Markdown file.
+    """Write the card of a study, from its folder or the file with its results, atomically.
 
     Raises:
         FerError: there are no results of a study, huggingface_hub is missing, or ``output`` is

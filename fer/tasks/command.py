@@ -136,24 +136,18 @@ def usage() -> str:
 
 
 def complete(arguments: Sequence[str]) -> int:
-    """Answer the shell by Hydra's completion of the command on the line.
-
-    Args:
-        arguments: ``--shell-completion``, and ``install=bash`` or ``query=bash``.
-    """
+    """Answer the shell by Hydra's completion of the command on the line."""
     line = os.environ.get("COMP_LINE")  # what was typed, while the shell asks
     if line is None:
         return run_command("train", arguments)
     _, _, rest = line.partition(" ")
     name, space, options = rest.lstrip().partition(" ")
-    command = COMMANDS.get(name)
-    if not space or command is None:
+    if not space or name not in COMMANDS:
         print(" ".join(COMMANDS))
-        return 0
-    if command.config is None:
-        return 0  # files are completed by the shell
-    os.environ["COMP_LINE"] = f"fer {options}"
-    return run_command(name, arguments)
+    elif COMMANDS[name].config is not None:  # of the others the shell completes files
+        os.environ["COMP_LINE"] = f"fer {options}"
+        return run_command(name, arguments)
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -83,11 +83,7 @@ class Measured:
 
 
 def evaluate(cfg: DictConfig, folder: Path) -> None:
-    """Measure a checkpoint on one split.
-
-    Args:
-        cfg: composed from ``conf/evaluate.yaml``.
-        folder: of the run; everything is written there.
+    """Measure a checkpoint on one split, as ``conf/evaluate.yaml`` says; writes into ``folder``.
 
     Raises:
         FerError: something that the user can correct, in a message that says how.
@@ -140,11 +136,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
 
 
 def measure(cfg: DictConfig, folder: Path) -> Measured:
-    """Load the checkpoint and its data, and predict the split.
-
-    Raises:
-        ConfigError: the options cannot work, or the folder holds a finished run.
-    """
+    """Load the checkpoint and its data, and predict the split."""
     import_networks(own_folders())
     checkpoint = load_checkpoint(cfg.checkpoint)
     if cfg.trainer.devices != 1:
@@ -219,11 +211,7 @@ def measure_more(measured: Measured) -> list[Section]:
 
 
 def configured_settings(cfg: DictConfig) -> list[Setting]:
-    """The settings of ``perturbation``; none if it is not chosen.
-
-    Raises:
-        ConfigError: it cannot work, or severities are chosen without a perturbation.
-    """
+    """The settings of ``perturbation``; none if it is not chosen."""
     severities = cfg.robustness.severities
     if cfg.get("perturbation") is None:
         if severities is not None:
@@ -291,11 +279,10 @@ def evaluate_robustness(measured: Measured, settings: Sequence[Setting]) -> Sect
 
 def fit_input(images: np.ndarray, size: int) -> np.ndarray:
     """Images ``(N, S, S, C)`` uint8 at the network's input size, ``(N, size, size, C)``."""
+    channels = images.shape[-1]
     if images.shape[1] == size:
         return images
-    channels = images.shape[-1]
-    plain = images[..., 0] if channels == 1 else images
-    return np.stack([to_input(image, size, channels) for image in plain])
+    return np.stack([to_input(image.squeeze(), size, channels) for image in images])
 
 
 def evaluate_mistakes(measured: Measured) -> list[Section]:

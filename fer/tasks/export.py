@@ -21,7 +21,7 @@ from fer import __version__
 from fer.core import labels
 from fer.core.application import own_folders
 from fer.core.errors import ConfigError, ExportError, FerError, first_line
-from fer.core.files import is_ours, write_atomic
+from fer.core.files import is_ours, write_bytes
 from fer.core.options import check_options
 from fer.data.drawn.faces import draw_face
 from fer.data.drawn.people import STYLE_A
@@ -45,28 +45,22 @@ COMPARED = 64
 
 
 def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) -> float:
-    """Write a network; an existing file is replaced, and kept if anything fails.
+    """Write a network as ``onnx`` or ``safetensors``; returns how far its probabilities differ.
 
-    Args:
-        checkpoint: what to export.
-        form: ``onnx`` or ``safetensors``.
-        output: the file.
-        images: ``(N, size, size, C)`` uint8 at the network's input size, to compare on.
-
-    Returns:
-        The largest difference of a probability between the file and the network.
+    They are compared on ``images`` ``(N, size, size, C)`` uint8 at the network's input size. An
+    existing file is replaced, and kept if anything fails.
 
     Raises:
         ConfigError: a package is missing.
-        ExportError: they differ by more than :data:`TOLERANCE`.
+        ExportError: a probability differs by more than :data:`TOLERANCE`.
     """
     make, run = (to_onnx, run_onnx) if form == "onnx" else (to_safetensors, run_safetensors)
     expected = predict(checkpoint.network, images)
     # In two batches of different sizes: the number of images must be free.
-    parts = [images[:1], images[1:]]
+    parts = [part for part in (images[:1], images[1:]) if len(part)]
     try:
         data = make(checkpoint)
-        found = np.concatenate([run(data, part) for part in parts if len(part)])
+        found = np.concatenate([run(data, part) for part in parts])
     except FerError:
         raise
     except Exception as error:  # an exporter meets whatever a network computes with
@@ -82,7 +76,7 @@ def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) 
             f"{difference:.2g} on {len(images)} images. Nothing was written; try other versions of "
             "torch and onnxruntime, and report it."
         )
-    write_atomic(output, lambda file: file.write(data))
+    write_bytes(output, data)
     return difference
 
 
@@ -125,11 +119,7 @@ class Whole(torch.nn.Module):
 
 
 def to_onnx(checkpoint: Checkpoint) -> bytes:
-    """The network as an ONNX model: input ``images``, output ``probabilities``.
-
-    Raises:
-        ConfigError: onnx or onnxruntime is missing.
-    """
+    """The network as an ONNX model: input ``images``, output ``probabilities``."""
     try:
         import onnx
         import onnxruntime  # noqa: F401  (asked for before the work, not after it)
@@ -184,9 +174,9 @@ def run_onnx(data: bytes, images: np.ndarray) -> np.ndarray:
 def to_safetensors(checkpoint: Checkpoint) -> bytes:
     """The weights as they were trained, BatchNorm apart: evaluation folds it itself."""
     # Copies: the format refuses weights that two layers share.
-    state = {key: value.clone() for key, value in checkpoint.network.state_dict().items()}
-    state = {key: value.contiguous() for key, value in state.items()}
-    data: bytes = save(state, metadata=describe(checkpoint))
+    state = checkpoint.network.state_dict().items()
+    weights = {key: value.clone().contiguous() for key, value in state}
+    data: bytes = save(weights, metadata=describe(checkpoint))
     return data
 
 
@@ -208,58 +198,43 @@ def images_to_compare(checkpoint: Checkpoint, data: Path) -> tuple[np.ndarray, s
 
     Test images of the checkpoint's own dataset if it is prepared below ``data``, else drawn faces.
     """
-    network = checkpoint.network
-    name = str(checkpoint.extras["dataset"]["name"])
-    folder = data / name / "test"
+    network, name = checkpoint.network, checkpoint.extras["dataset"]["name"]
+    folder = data / str(name) / "test"
     files = [file for file in list_files(folder) if is_image(file)] if folder.is_dir() else []
-    if files:
-        # Evenly over the list, which is sorted by emotion.
-        files = files[:: max(1, len(files) // COMPARED)][:COMPARED]
-        pictures = [read_picture(folder / file) for file in files]
-        what = f"test images of {name}"
-    else:
-        rng = np.random.default_rng(0)
-        pictures = [
-            draw_face(labels.EMOTIONS[i % labels.NUM_CLASSES], STYLE_A, rng).image
-            for i in range(COMPARED)
-        ]
-        what = "drawn faces"
+    # Evenly over the list, which is sorted by emotion.
+    files = files[:: max(1, len(files) // COMPARED)][:COMPARED]
+    rng = np.random.default_rng(0)
+    pictures = [read_picture(folder / file) for file in files] or [
+        draw_face(labels.EMOTIONS[i % labels.NUM_CLASSES], STYLE_A, rng).image
+        for i in range(COMPARED)
+    ]
     size, channels = network.image_size, network.in_channels
-    return np.stack([to_input(picture, size, channels) for picture in pictures]), what
+    images = np.stack([to_input(picture, size, channels) for picture in pictures])
+    return images, f"test images of {name}" if files else "drawn faces"
 
 
 def output_path(checkpoint: Path, form: str, output: str | None) -> Path:
-    """The file to write: ``output``, or one beside the checkpoint.
-
-    Raises:
-        ConfigError: its name does not fit the format, or it is a folder, the checkpoint itself or
-            a file that was not exported.
-    """
+    """The file to write: ``output``, or one beside the checkpoint."""
     suffix = SUFFIXES[form]
     path = checkpoint.with_suffix(suffix) if output is None else Path(output)
+    found = ""
     if path.suffix != suffix:
-        raise ConfigError(
-            f"output: expected a name that ends in {suffix} for format={form}, found {path.name!r}."
-        )
-    if path.is_dir() or path.resolve() == checkpoint.resolve():
+        found = "another name"
+    elif path.is_dir() or path.resolve() == checkpoint.resolve():
         found = "a folder" if path.is_dir() else "the checkpoint itself"
+    elif not is_ours(path, MARK):
+        found = "another file"
+    if found:
         raise ConfigError(
-            f"output: expected a file to write, found {found} at {path}. Give another name: "
+            f"output: expected a new file to write, or an earlier export, its name ending in "
+            f"{suffix} for format={form}, found {found}: {path}. Give another name: "
             f"output=NAME{suffix}"
-        )
-    if not is_ours(path, MARK):
-        raise ConfigError(
-            f"output: expected a new file to write, or an earlier export, found another file: "
-            f"{path}. Move it elsewhere, or give another name: output=NAME{suffix}"
         )
     return path
 
 
 def export_task(cfg: DictConfig, _: Path) -> None:
-    """Export a network and print the path.
-
-    Args:
-        cfg: composed from ``conf/export.yaml``.
+    """Export a network, as ``conf/export.yaml`` says, and print the path.
 
     Raises:
         FerError: something that the user can correct, in a message that says how.

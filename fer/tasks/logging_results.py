@@ -19,10 +19,8 @@ def log_results(
 ) -> None:
     """Log hyper-parameters beside the scores that they led to, and figures as images.
 
-    Args:
-        loggers: of the run. Those that know images get them: TensorBoard, W&B and MLflow.
-        parameters: names and values.
-        results: of val, and of test where it was measured.
+    Loggers that know images get those: TensorBoard, W&B and MLflow. The first of the results is of
+    val, the second, where it was measured, of test.
     """
     if not loggers:
         return
@@ -31,7 +29,7 @@ def log_results(
         for result in results
         for score in shown_in("sweeps")
     }
-    images = draw_images(results)
+    images = plot_images(results)
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):  # its HParams view wants both in one call
             logger.log_hyperparams(dict(parameters), best)
@@ -43,7 +41,7 @@ def log_results(
         logger.finalize("success")
 
 
-def draw_images(results: Sequence[SplitResult]) -> dict[str, np.ndarray]:
+def plot_images(results: Sequence[SplitResult]) -> dict[str, np.ndarray]:
     """The confusion matrix of each split and validation images, ``(H, W, 3)`` uint8, by name."""
     images = {}
     for result in results:

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError, FerError
-from fer.core.files import is_ours, write_atomic, write_csv
+from fer.core.files import is_ours, write_bytes, write_csv
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from fer.evaluation.detection import Prediction
 
 COLUMNS = (
@@ -145,20 +143,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check_table(path: Path) -> None:
-    """Refuse to write the table over anything but an earlier one.
-
-    Raises:
-        ConfigError: the file is another, or its name ends like a picture's.
-    """
+    """Refuse to write the table over anything but an earlier one, or to a picture's name."""
     from fer.data.readers.names import is_image
 
-    found = "a name that ends like a picture's" if is_image(path.name) else ""
-    if not is_ours(path, ",".join(COLUMNS)):
-        found = "another file"
-    if found:
+    if is_image(path.name) or not is_ours(path, ",".join(COLUMNS)):
         raise ConfigError(
-            f"--csv: expected a new file, or the table of an earlier run, found {found}: {path}. "
-            "Choose another name: --csv faces.csv"
+            f"--csv: expected a new file, or the table of an earlier run, found another file, or "
+            f"a name that ends like a picture's: {path}. Choose another name: --csv faces.csv"
         )
 
 
@@ -182,14 +173,13 @@ def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], 
         except DataError as error:
             missing.append(Result(path, error=str(error)))
             continue
-        files = [path / name for name in names if is_image(name)]
         others = [name for name in names if not is_image(name)]
         if others:
             found = f"{len(others):,} files are not pictures and were left out"
             print(f"{shown(path)}: {found} ({shown(by_suffix(others))}).", file=sys.stderr)
-        ours = None if annotated is None else annotated.resolve()
-        if ours is not None and path.resolve() in ours.parents:
-            files = [file for file in files if ours not in file.resolve().parents]
+        files = [path / name for name in names if is_image(name)]
+        if annotated is not None and path.resolve() in annotated.resolve().parents:
+            files = [file for file in files if annotated.resolve() not in file.resolve().parents]
         if not files:
             why = f"{path}: expected pictures in this folder, found none."
             missing.append(Result(path, error=why))
@@ -198,15 +188,12 @@ def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], 
 
 
 def find_faces(paths: Sequence[Path], options: argparse.Namespace) -> Iterator[Result]:
-    """Read each picture, find its faces and write its annotated copy.
-
-    Raises:
-        FerError: the checkpoint or an option cannot be used.
-    """
-    from fer.data.images import read_picture
+    """Read each picture, find its faces and write its annotated copy."""
+    from fer.data.images import encode_png, read_picture
     from fer.evaluation.detection import FaceDetector
     from fer.evaluation.predictor import Predictor
     from fer.model.checkpoint import load_checkpoint
+    from fer.report.annotation import annotate
 
     detector = FaceDetector(options.min_size, options.neighbours)
     checkpoint = load_checkpoint(options.checkpoint)
@@ -229,27 +216,15 @@ def find_faces(paths: Sequence[Path], options: argparse.Namespace) -> Iterator[R
         if options.annotate is not None:
             copy = name_copy(options.annotate, path, taken)
             taken.add(copy.resolve())
-            write_annotated(copy, pixels, faces)
+            write_bytes(copy, encode_png(annotate(pixels, faces), MARK))
         yield Result(path, faces)
 
 
 def name_copy(folder: Path, picture: Path, taken: Container[Path]) -> Path:
     """A new name for a picture's annotated copy, or that of an earlier copy."""
-    numbered = (f"{picture.stem}_{number}.png" for number in itertools.count(2))
-    for name in itertools.chain([f"{picture.stem}.png"], numbered):
-        path = folder / name
-        if path.resolve() not in taken and is_ours(path, MARK):
-            return path
-    raise AssertionError("counting has no end")
-
-
-def write_annotated(path: Path, pixels: np.ndarray, faces: Sequence[Prediction]) -> None:
-    """Write the picture with its faces marked."""
-    from fer.data.images import encode_png
-    from fer.report.annotation import annotate
-
-    data = encode_png(annotate(pixels, faces), MARK)
-    write_atomic(path, lambda file: file.write(data))
+    numbers = (f"_{number}" for number in itertools.count(2))
+    paths = (folder / f"{picture.stem}{end}.png" for end in itertools.chain([""], numbers))
+    return next(path for path in paths if path.resolve() not in taken and is_ours(path, MARK))
 
 
 def print_result(result: Result) -> None:
@@ -280,20 +255,17 @@ def shown(text: object) -> str:
 
 def describe(result: Result) -> dict[str, Any]:
     """An element of what ``--json`` prints."""
-    return {
-        "image": str(result.path),
-        "status": result.status,
-        "error": result.error,
-        "faces": [
-            {
-                "box": None if face.box is None else list(face.box),
-                "emotion": face.emotion,
-                "confidence": face.confidence,
-                "probabilities": face.probabilities,
-            }
-            for face in result.faces
-        ],
-    }
+    faces = [
+        {
+            "box": None if face.box is None else list(face.box),
+            "emotion": face.emotion,
+            "confidence": face.confidence,
+            "probabilities": face.probabilities,
+        }
+        for face in result.faces
+    ]
+    picture = {"image": str(result.path), "status": result.status, "error": result.error}
+    return {**picture, "faces": faces}
 
 
 def rows(results: Sequence[Result]) -> Iterator[dict[str, Any]]:

@@ -18,10 +18,7 @@ from fer.report.dataset_page import write_dataset_report
 
 
 def prepare_task(cfg: DictConfig, _: Path) -> None:
-    """Prepare a dataset if it is not prepared, and print what it holds.
-
-    Args:
-        cfg: composed from ``conf/prepare.yaml``.
+    """Prepare a dataset, as ``conf/prepare.yaml`` says, if it is not, and print what it holds.
 
     Raises:
         FerError: something that the user can correct, in a message that says how.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 STARTING = 8.0
 """Seconds that a command takes before it computes, and for its figures; roughly."""
+PREPARED = 1500
+"""Small images that are read, checked and plotted in a second on one core; roughly."""
 
 
 # --- how long it takes -------------------------------------------------------------------------
@@ -33,52 +36,46 @@ STARTING = 8.0
 
 def estimate(study: Study) -> dict[str, float | None]:
     """Seconds that each stage that is left takes, roughly; None where that is not known."""
+    left = [stage for stage in study.stages if not stage.done]
     counts = {stage.dataset: count_images(stage) for stage in study.preparations}
-    seconds: dict[str, float | None] = {}
-    for preparation in study.preparations:
-        total = counts[preparation.dataset]
-        # Reading, checking and plotting: about 1,500 small images a second on one core.
-        took = None if total is None else STARTING + sum(total.values()) / 1500
-        seconds[preparation.name] = took
-    left = [stage for stage in (*study.trainings, *study.measurements) if not stage.done]
-    if not left:
-        return seconds
-    from fer.tasks.assembly import make_model  # imports torch, which a finished study needs not
+    rates, randomised = (1.0, 1.0), 0
+    if any(not isinstance(stage, Preparation) for stage in left):
+        from fer.tasks.assembly import make_model  # imports torch
 
-    network = make_model(compose("train", study.options).model)
-    randomised = len(network.stages())
-    training, forward = measure_rates(study, network)
+        network = make_model(compose("train", study.options).model)
+        rates, randomised = measure_rates(study, network), len(network.stages())
+    seconds: dict[str, float | None] = {}
     for stage in left:
         own = counts[stage.dataset]
         if own is None:
             seconds[stage.name] = None
-        elif isinstance(stage, Measurement):
-            options = study.measured if stage.in_domain else []
-            settings, maps, steps = count_passes(options, randomised)
-            took = (own["test"] * (1 + settings) + steps) / forward + maps / training
-            seconds[stage.name] = STARTING + took
+        elif isinstance(stage, Preparation):
+            seconds[stage.name] = STARTING + sum(own.values()) / PREPARED
         else:
-            cfg = compose("train", [f"dataset={stage.dataset}", *study.options])
-            epochs = int(cfg.trainer.max_epochs)
-            if stage.begun:
-                rows = (stage.folder / "history.csv").read_text().count("\n") - 1
-                epochs = max(0, epochs - rows)
-            validation = own["val"] / forward
-            took = epochs * (own["train"] / training + validation) + validation
-            seconds[stage.name] = STARTING + took
+            if isinstance(stage, Measurement):
+                options = study.measured if stage.in_domain else []
+                settings, maps, steps = count_passes(options, randomised)
+                trained, predicted = maps, own["test"] * (1 + settings) + steps
+            else:
+                epochs = epochs_left(stage, study)
+                trained, predicted = epochs * own["train"], (epochs + 1) * own["val"]
+            seconds[stage.name] = STARTING + trained / rates[0] + predicted / rates[1]
     return seconds
 
 
+def epochs_left(stage: Stage, study: Study) -> int:
+    """The epochs that a training has yet to do."""
+    epochs = int(compose("train", [f"dataset={stage.dataset}", *study.options]).trainer.max_epochs)
+    done = (stage.folder / "history.csv").read_text().count("\n") - 1 if stage.begun else 0
+    return max(0, epochs - done)
+
+
 def count_passes(options: Sequence[str], randomised: int) -> tuple[int, int, int]:
-    """Count what an evaluation asks of the network.
+    """Count what an evaluation with these options asks of the network.
 
-    Args:
-        options: of ``evaluate.py``.
-        randomised: parts of the network whose weights the sanity check randomises.
-
-    Returns:
-        Damaged versions of each image; images that go forward and back for saliency maps, and
-        forward to see whether the maps mean anything.
+    That is how many damaged versions of each image; how many images that go forward and back for
+    saliency maps, and forward to see whether the maps mean anything. The check with random weights
+    takes the network's parts one by one, ``randomised`` of them.
     """
     from fer.tasks.evaluate import configured_settings
 
@@ -102,26 +99,17 @@ def count_passes(options: Sequence[str], randomised: int) -> tuple[int, int, int
 
 def count_images(stage: Preparation) -> dict[str, int] | None:
     """Images of each split: as prepared, as they will be drawn, or as the authors state them."""
-    if stage.done:
-        return _totals(stage.report()["counts"])
     cfg = compose("train", [f"dataset={stage.dataset}"]).dataset
-    if cfg.generator is not None:
+    if not stage.done and cfg.generator is not None:
         return {split: int(cfg.generator[split]) for split in ("train", "val", "test")}
-    official = instantiate(cfg.reader).official_counts
-    if official is None:
+    counts = stage.report()["counts"] if stage.done else instantiate(cfg.reader).official_counts
+    if counts is None:
         return None
-    counts = _totals(official)
-    if "val" not in counts:
-        share = cfg.reader.get("val_fraction")
-        if share is None:  # a reader of one's own, which holds val out in its own way
-            return None
-        held_out = round(counts["train"] * share)
-        counts |= {"train": counts["train"] - held_out, "val": held_out}
-    return counts
-
-
-def _totals(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    return {split: sum(own.values()) for split, own in counts.items()}
+    totals = {split: sum(own.values()) for split, own in counts.items()}
+    if "val" not in totals:  # held out of train
+        totals["val"] = round(totals["train"] * cfg.reader.get("val_fraction", 0))
+        totals["train"] -= totals["val"]
+    return totals
 
 
 def measure_rates(study: Study, network: NormalisedNetwork) -> tuple[float, float]:
@@ -134,33 +122,29 @@ def measure_rates(study: Study, network: NormalisedNetwork) -> tuple[float, floa
     keep_freed_memory()  # as the runs do
     cfg = compose("train", [f"dataset={study.datasets[0]}", *study.options])
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
-    network.to(computing.device).to(memory_format=torch.channels_last)
+    device, dtype = computing.device, autocast_dtype(computing.precision)
+    network.to(device).to(memory_format=torch.channels_last).train()
     shape = (cfg.loader.batch_size, network.image_size, network.image_size, network.in_channels)
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
-    batch = images.to(computing.device).permute(0, 3, 1, 2)
-    dtype = autocast_dtype(computing.precision)
+    batch = images.to(device).permute(0, 3, 1, 2)
 
     def train() -> None:
-        with torch.autocast(computing.device.type, dtype=dtype, enabled=dtype is not None):
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             loss = network(batch).float().logsumexp(1).mean()
         loss.backward()
         loss.item()  # waits for the device
 
     def forward() -> None:
-        predict(
-            network, images.numpy(), device=computing.device, precision=computing.precision,
-            batch_size=len(images),
-        )  # fmt: skip
+        predict(network, images.numpy(), device=device, precision=computing.precision)
 
-    network.train()
     return len(images) * per_second(train), len(images) * per_second(forward)
 
 
-def per_second(step: Any, seconds: float = 1.0) -> float:
-    """Runs of ``step`` per second; the first one does not count."""
+def per_second(step: Callable[[], None]) -> float:
+    """Runs of ``step`` per second, in about a second; the first one does not count."""
     step()
     started, times = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
+    while time.perf_counter() - started < 1:
         step()
         times += 1
     return times / (time.perf_counter() - started)
@@ -225,32 +209,29 @@ def study_task(cfg: DictConfig, _: Path) -> None:
 
 def print_plan(study: Study, seconds: Mapping[str, float | None]) -> None:
     """Print what there is to do, and about how long it takes."""
-    total, unknown = 0.0, False
     for stage in study.stages:
         if stage.done:
             print(f"  done      {stage.name}")
-            continue
-        took = seconds[stage.name]
-        total += took or 0.0
-        unknown |= took is None
-        state = "goes on" if stage.begun else "to do"
-        print(f"  {state:<9} {stage.name}: {about(took)}")
-    more = ", and what is unknown" if unknown else ""
-    print(f"In all {about(total)}{more}, by a few steps that were timed now.", flush=True)
+        else:
+            state = "goes on" if stage.begun else "to do"
+            print(f"  {state:<9} {stage.name}: {about(seconds[stage.name])}")
+    total = about(sum(took or 0.0 for took in seconds.values()))
+    more = ", and what is unknown" if None in seconds.values() else ""
+    print(f"In all {total}{more}, by a few steps that were timed now.", flush=True)
 
 
 def run_stages(stages: Sequence[Stage]) -> list[tuple[Stage, int]]:
     """Run the stages that are not done, without those that need one that failed.
 
-    Returns:
-        Stages that failed or were left out, with their exit codes (-1: left out).
+    Returns those with their exit codes, -1 for one that was left out.
     """
     failed: list[tuple[Stage, int]] = []
     environment = {**os.environ, "PYTHONPATH": search_path()}
     for number, stage in enumerate(stages, start=1):
         if stage.done:
             continue
-        print(f"\n[{number}/{len(stages)}] {stage.name}\n  {stage.line}", flush=True)
+        line = shlex.join(["python", *stage.command])
+        print(f"\n[{number}/{len(stages)}] {stage.name}\n  {line}", flush=True)
         if any(other.name in stage.needs for other, _ in failed):
             print("  left out: it needs a stage that failed", flush=True)
             failed.append((stage, -1))

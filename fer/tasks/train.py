@@ -6,7 +6,7 @@ import logging
 import re
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from fer.core import errors
-from fer.core.errors import CheckpointError, ConfigError, FerError, TrainingError
+from fer.core.errors import CheckpointError, FerError, TrainingError
 from fer.core.files import remove_leftovers, write_json
 from fer.core.hardware import Computing, check_processes, keep_freed_memory
 from fer.core.options import Guard, check_options
@@ -95,17 +95,11 @@ class Run:
 
 
 def train(cfg: DictConfig, folder: Path) -> float:
-    """Train, then measure the best checkpoint once on the test split.
+    """Train as ``conf/train.yaml`` says, then measure the best checkpoint once on the test split.
 
-    With ``test=false`` the test split is left alone, and validation is reported.
-
-    Args:
-        cfg: composed from ``conf/train.yaml``.
-        folder: of the run; everything is written there.
-
-    Returns:
-        The best validation macro-F1, a fraction. A trial that its search ends early leaves
-        ``pruned.json`` and is not measured.
+    With ``test=false`` the test split is left alone, and validation is reported. A trial that its
+    search ends early leaves ``pruned.json`` and is not measured. Everything is written into
+    ``folder``; returned is the best validation macro-F1, a fraction.
 
     Raises:
         FerError: something that the user can correct, in a message that says how.
@@ -115,14 +109,17 @@ def train(cfg: DictConfig, folder: Path) -> float:
         fit_or_go_on(run)
         trained = time.perf_counter() - run.started
         if run.is_trial and read_progress(folder / LAST).pruned:
-            score = record_pruned(run, trained)
-        else:
-            results = measure(run)
-            write(run, results, trained)
-            score = float(results[0].metrics["macro_f1"])
+            return record_pruned(run, trained)
+        # The best checkpoint, on val and, unless test=false, once on test.
+        network = load_checkpoint(folder / BEST).network
+        results = [
+            measure_network(network, run.data, split, run.computing, **measuring(cfg))
+            for split in (("val", "test") if cfg.test else ("val",))
+        ]
+        write(run, results, trained)
+        return float(results[0].metrics["macro_f1"])
     finally:
         finish(run.loggers)  # the next job of a sweep is a run of its own
-    return score
 
 
 def build(cfg: DictConfig, folder: Path) -> Run:
@@ -182,47 +179,24 @@ def set_up_torch(seed: int) -> None:
     keep_freed_memory()
 
 
-def check_validated(options: Mapping[str, Any]) -> None:
-    """Refuse trainer options that leave an epoch without validation or checkpoint.
-
-    Raises:
-        ConfigError: one does.
-    """
-    for key, accept, words in (
-        ("fast_dev_run", lambda value: not value, "false"),
-        ("limit_val_batches", lambda value: value != 0, "more than 0"),
-        ("check_val_every_n_epoch", lambda value: value == 1, "1"),
-        ("val_check_interval", lambda value: value in (None, 1.0), "1.0"),
-        ("enable_checkpointing", bool, "true"),
-    ):
-        if key in options and not accept(options[key]):
-            raise ConfigError(
-                f"trainer.{key}: expected {words}, since the best epoch is chosen by the "
-                f"validation of every one, found {options[key]!r}. Leave it out; for a quick try: "
-                "trainer.max_epochs=1"
-            )
-
-
 def make_trainer(
     cfg: DictConfig, folder: Path, computing: Computing, loggers: list[Logger], history: History
 ) -> pl.Trainer:
     """Lightning's trainer with the callbacks of every run and those of ``cfg``."""
-    given = resolved(cfg.trainer)
-    options = {key: value for key, value in given.items() if key not in TRANSLATED}
-    check_validated(options)
-    best, last = make_checkpoints(folder / "checkpoints")
-    processes = int(cfg.trainer.devices)
-    several: dict[str, Any] = {}
-    if processes > 1:
+    options: dict[str, Any] = {}
+    if cfg.trainer.devices > 1:
         # They are spawned by the one that Hydra started, which measures the test split when they
         # have ended: no second one composes a configuration or makes a run folder. The environment
         # is named, since inside a Slurm job Lightning would wait for Slurm to start them.
-        several["strategy"] = DDPStrategy(
+        options["strategy"] = DDPStrategy(
             cluster_environment=LightningEnvironment(), start_method="spawn"
         )
+    # Anything else below trainer is Lightning's: +trainer.gradient_clip_val=1.0
+    options |= {key: own for key, own in resolved(cfg.trainer).items() if key not in TRANSLATED}
+    best, last = make_checkpoints(folder / "checkpoints")
     trainer: pl.Trainer = Guard(pl.Trainer, "trainer")(
         accelerator="gpu" if computing.device.type == "cuda" else computing.device.type,
-        devices=processes,
+        devices=cfg.trainer.devices,
         precision=computing.precision,
         max_epochs=cfg.trainer.max_epochs,
         logger=loggers or False,
@@ -234,8 +208,7 @@ def make_trainer(
         enable_model_summary=False,
         default_root_dir=folder,
         log_every_n_steps=1,
-        # Anything else below trainer is Lightning's: +trainer.gradient_clip_val=1.0
-        **{**several, **options},
+        **options,
     )
     return trainer
 
@@ -260,23 +233,11 @@ def fit_or_go_on(run: Run) -> None:
         )
 
 
-def measure(run: Run) -> list[SplitResult]:
-    """Measure the best checkpoint on val and, unless ``test=false``, once on test."""
-    network = load_checkpoint(run.folder / BEST).network
-    splits = ("val", "test") if run.cfg.test else ("val",)
-    return [
-        measure_network(network, run.data, split, run.computing, **measuring(run.cfg))
-        for split in splits
-    ]
-
-
 def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     """Write numbers, figures and, last, the page: a run that has its page is finished.
 
-    Args:
-        run: trained.
-        results: on val, and on test where it was measured.
-        trained: seconds that training took.
+    The first of the results is of val, the second, where it was measured, of test. Training took
+    ``trained`` seconds.
     """
     cfg, folder, data, history = run.cfg, run.folder, run.data, run.history
     val, result = results[0], results[-1]
@@ -364,18 +325,16 @@ def fit(
 
 
 def record_pruned(run: Run, seconds: float) -> float:
-    """Write ``pruned.json``, the scores of a trial that was ended early.
-
-    Returns:
-        Its best validation macro-F1, a fraction.
-    """
+    """Write ``pruned.json``, the scores of a trial that was ended early; returns its best."""
     history = run.history
     assert history.best_epoch is not None
-    best = history.rows[history.best_epoch]
+    scores = {
+        name: history.rows[history.best_epoch][f"val_{name}"] for name in ("accuracy", "macro_f1")
+    }
     record = {
         "best_epoch": history.best_epoch,
         "epochs": len(history.rows),
-        "validation": {name: best[f"val_{name}"] for name in ("accuracy", "macro_f1")},
+        "validation": scores,
         "wall_seconds": round(seconds, 1),
     }
     write_json(run.folder / PRUNED, record)
@@ -384,17 +343,13 @@ def record_pruned(run: Run, seconds: float) -> float:
         "median of the trials before it",
         run.cfg.optuna.trial,
         len(history.rows),
-        100 * best["val_macro_f1"],
+        100 * scores["macro_f1"],
     )
-    return best["val_macro_f1"]
+    return scores["macro_f1"]
 
 
 def load_cut_off(cfg: DictConfig, folder: Path, data: EmotionDataModule) -> CutOff | None:
-    """The progress of a run that is resumed; None if it has not finished an epoch.
-
-    Raises:
-        CheckpointError: the last checkpoint is not one of this run.
-    """
+    """The progress of a run that is resumed; None if it has not finished an epoch."""
     path = folder / LAST
     if cfg.resume in (None, "auto") or not path.is_file():
         return None

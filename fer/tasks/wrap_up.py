@@ -31,18 +31,14 @@ class SideBySide(Callback):
         """Collect the jobs in the sweep's folder, if they are at least two."""
         try:
             page = put_side_by_side(Path(config.hydra.sweep.dir))
-        except FerError as error:
-            log.error("Error: %s", error)
-        else:
             if page is not None:
                 log.info("Side by side: %s", page)
+        except FerError as error:
+            log.error("Error: %s", error)
 
 
 def put_side_by_side(folder: Path) -> Path | None:
-    """Write the tables and the page of the evaluations below ``folder``.
-
-    Returns:
-        The page, or None where there are not two finished evaluations.
+    """Write the tables and the page of the evaluations below ``folder``, if it has two finished.
 
     Raises:
         DataError: a file of an evaluation cannot be read.
@@ -62,11 +58,8 @@ def finish_sweep(
 ) -> None:
     """Put the jobs side by side: ``sweep.csv``, ``best.yaml``, a figure, a table on the terminal.
 
-    Args:
-        folder: of the sweep.
-        planned: its jobs.
-        keys: what was swept; None for what differs among the jobs.
-        advice: what to do about jobs that have failed.
+    Shown are the keys that were swept, else those that differ among the jobs; ``advice`` says what
+    to do about jobs that have failed.
 
     Raises:
         CommandError: a job has failed, or did not finish.
@@ -87,11 +80,11 @@ def finish_sweep(
         (folder / "figures" / "sweep.png").unlink(missing_ok=True)
     print_jobs(folder, jobs, keys, notes)
     failed = [job for job in jobs if job.state is State.FAILED]
-    cut_off = [job for job in jobs if job.state in (State.UNFINISHED, State.MISSING)]
-    if failed or cut_off:
-        first, what = (failed or cut_off)[0], "failed" if failed else "did not finish"
+    missing = failed or [job for job in jobs if job.state in (State.UNFINISHED, State.MISSING)]
+    if missing:
+        first, what = missing[0], "failed" if failed else "did not finish"
         message = f": {first.error.splitlines()[0]}" if first.error else ""
         raise CommandError(
-            f"Error: {len(failed or cut_off)} of {len(jobs)} jobs {what}, job {first.number} first"
+            f"Error: {len(missing)} of {len(jobs)} jobs {what}, job {first.number} first"
             f"{message}. {advice.format(resume=typed('resume', folder))}"
         )

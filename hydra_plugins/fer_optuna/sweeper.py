@@ -81,7 +81,8 @@ class OptunaSweeper(Sweeper):
             if not resuming:
                 sweep.begin(folder, [], self.config)
             plan = functools.partial(sweep.plan, self.config, self.hydra_context.config_loader)
-            jobs = search.search(folder, space, fixed, settings, plan, launch, resuming=resuming)
+            asked = search.Search(folder, space, fixed, settings, resuming=resuming)
+            jobs = asked.run(plan, launch)
             finish_sweep(folder, jobs, [dimension.name for dimension in space], search.ADVICE)
         except FerError as error:
             raise CommandError(f"Error: {error}") from error
