@@ -10,15 +10,12 @@ import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from fer.core.errors import ConfigError, TrainingError, first_line
 from fer.model.steps import follow, take_steps
-
-if TYPE_CHECKING:
-    from fer.model.module import EmotionModule
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +23,7 @@ WARM_UP = 3
 """Steps before a capture, in which libraries choose their algorithms."""
 
 
-def why_not_graphed(module: EmotionModule) -> str | None:
+def why_not_graphed(module: Any) -> str | None:
     """What keeps steps from being replayed as a CUDA graph, in a few words; None if nothing."""
     if module.device.type != "cuda":
         return f"the device is {module.device.type}"
@@ -46,7 +43,7 @@ class GraphedSteps:
     notes on CUDA semantics.
 
     Args:
-        module: in manual optimization, its checkpoint loaded.
+        module: an EmotionModule, in manual optimization, its checkpoint loaded.
         images: ``(K size, C, H, W)``, a chunk like those that follow, which may be shorter.
         size: images of a batch.
 
@@ -54,7 +51,7 @@ class GraphedSteps:
         RuntimeError: the step waits for the CPU, or memory is too small.
     """
 
-    def __init__(self, module: EmotionModule, images: torch.Tensor, size: int) -> None:
+    def __init__(self, module: Any, images: torch.Tensor, size: int) -> None:
         device, steps = images.device, len(images) // size
         self.module, self.size = module, size
         wrapped: Any = module.optimizers()
@@ -165,7 +162,7 @@ class GraphedSteps:
 class Kept:
     """What warming up and capturing change, to be put back where it lies."""
 
-    def __init__(self, module: EmotionModule, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, module: Any, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
         self.values = [(own, own.detach().clone()) for own in self._tensors(module)]
         self.state = {
@@ -176,7 +173,7 @@ class Kept:
         self.device = module.device
 
     @staticmethod
-    def _tensors(module: EmotionModule) -> Iterator[torch.Tensor]:
+    def _tensors(module: Any) -> Iterator[torch.Tensor]:
         for part in (module.network, module.loss):
             yield from part.parameters()
             yield from part.buffers()
@@ -196,12 +193,12 @@ class Kept:
 
 
 def make_take(
-    module: EmotionModule, images: torch.Tensor, size: int, graph: bool | str
+    module: Any, images: torch.Tensor, size: int, graph: bool | str
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """A function that takes the steps of a chunk of images and targets, and gives their losses.
 
     Args:
-        module: in manual optimization.
+        module: an EmotionModule, in manual optimization.
         images: the first chunk.
         size: images of a batch.
         graph: ``auto``, True or False.

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, WeightAveraging
-
-if TYPE_CHECKING:
-    from fer.model.module import EmotionModule
 
 ORDINARY = {
     "accumulate_grad_batches": 1,
@@ -50,13 +47,11 @@ def looks_at_steps(callback: Callback) -> bool:
     return any(getattr(own, hook) is not getattr(Callback, hook) for hook in HOOKS)
 
 
-def take_steps(
-    module: EmotionModule, images: torch.Tensor, target: torch.Tensor, size: int
-) -> torch.Tensor:
+def take_steps(module: Any, images: torch.Tensor, target: torch.Tensor, size: int) -> torch.Tensor:
     """Take an optimizer step for each batch of a chunk, as Lightning does for one.
 
     Args:
-        module: in manual optimization.
+        module: an EmotionModule, in manual optimization.
         images: ``(K size, C, H, W)``.
         target: ``(K size,)``.
         size: images of a batch.
@@ -84,7 +79,7 @@ def take_steps(
     return torch.stack(losses)
 
 
-def after_step(module: EmotionModule) -> None:
+def after_step(module: Any) -> None:
     """Let the schedule and the averaged weights follow a step."""
     schedule: Any = module.lr_schedulers()
     if schedule is not None:
@@ -92,8 +87,8 @@ def after_step(module: EmotionModule) -> None:
     follow(module)
 
 
-def follow(module: EmotionModule) -> None:
+def follow(module: Any) -> None:
     """Let the averaged weights follow a step."""
-    for callback in module.trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in module.trainer.callbacks:
         if isinstance(callback, WeightAveraging):
             callback.on_train_batch_end(module.trainer, module, None, None, 0)

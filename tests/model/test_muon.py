@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fer.model.module import parameter_groups
-from fer.model.muon import Muon
+from fer.model.muon import Muon, is_kernel
 from fer.model.shared_cnn import SharedCNN
 
 
@@ -27,7 +27,7 @@ def set_gradients(net: nn.Module, seed: int) -> None:
 def test_kernels_move_as_matrices_of_torch_and_the_rest_as_by_adamw() -> None:
     net, other = network(), network()
     optimizer = Muon(parameter_groups(net.parameters()), lr=0.03, adamw_lr=1e-3, weight_decay=0.1)
-    kernel = other.blocks[1][0].weight
+    (kernel,) = (p for p in other.parameters() if is_kernel(p))
     matrix = nn.Parameter(kernel.detach().flatten(1))
     muon = torch.optim.Muon([matrix], lr=0.03, momentum=0.95, weight_decay=0.1)
     rest = [p for p in other.parameters() if p is not kernel]
@@ -35,6 +35,7 @@ def test_kernels_move_as_matrices_of_torch_and_the_rest_as_by_adamw() -> None:
     for seed in range(3):
         set_gradients(net, seed)
         set_gradients(other, seed)
+        assert kernel.grad is not None
         matrix.grad = kernel.grad.flatten(1)
         optimizer.step()
         muon.step()
