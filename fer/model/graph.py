@@ -7,7 +7,6 @@ by operation from Python.
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -49,6 +48,7 @@ class GraphedSteps:
 
     Raises:
         RuntimeError: the step waits for the CPU, or memory is too small.
+        TypeError: the optimizer's step wants to compute the loss itself.
     """
 
     def __init__(self, module: Any, images: torch.Tensor, size: int) -> None:
@@ -68,7 +68,9 @@ class GraphedSteps:
         self.graph = torch.cuda.CUDAGraph()
         groups = [dict(group) for group in self.optimizer.param_groups]
         try:
-            self._capture(device)
+            # Lightning computes in the run's precision around this; see take_steps.
+            with torch.autocast("cuda", enabled=False):
+                self._capture(device)
         finally:  # schedules and checkpoints go on with numbers; the graph keeps its tensors
             for group, before in zip(self.optimizer.param_groups, groups, strict=True):
                 group.update(before)
@@ -137,7 +139,7 @@ class GraphedSteps:
         steps, module = len(target) // self.size, self.module
         self.images[:steps].copy_(images.unflatten(0, (steps, self.size)))
         self.target[:steps].copy_(target.unflatten(0, (steps, self.size)))
-        rates = torch.tensor(list(itertools.islice(self._rates(), steps))).pin_memory()
+        rates = torch.tensor([self._next_rates() for _ in range(steps)]).pin_memory()
         self.rates[:steps].copy_(rates, non_blocking=True)
         self.place.zero_()
         moved = module.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
@@ -150,13 +152,13 @@ class GraphedSteps:
         module.train_metrics.keep(self.preds[:steps].flatten(), target, losses)
         return losses
 
-    def _rates(self) -> Iterator[list[float]]:
-        """The learning rates of the next steps; the schedule advances with them."""
+    def _next_rates(self) -> list[float]:
+        """The learning rates of the next step; the schedule advances."""
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         schedule: Any = self.module.lr_schedulers()
-        while True:
-            yield [float(group["lr"]) for group in self.optimizer.param_groups]
-            if schedule is not None:
-                schedule.step()
+        if schedule is not None:
+            schedule.step()
+        return rates
 
 
 class Kept:
@@ -217,7 +219,10 @@ def make_take(
                 f"a step on {size} of them, found too little: {first_line(error)}. Lower "
                 "loader.chunk or loader.batch_size."
             ) from error
-        except RuntimeError as error:  # of any network, loss or optimizer that waits for the CPU
+        except (
+            RuntimeError,
+            TypeError,
+        ) as error:  # of any network, loss or optimizer that waits for the CPU
             reason = f"the step cannot be captured ({first_line(error)})"
     if graph is True:
         raise ConfigError(f"trainer.cuda_graph: expected auto or false, found true, but {reason}.")
