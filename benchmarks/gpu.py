@@ -104,7 +104,7 @@ class Losses(pl.Callback):
             for _ in range(10):
                 graphed.place.zero_()
                 for _ in range(CHUNK):
-                    graphed.graph.replay()
+                    graphed.replay()
             torch.cuda.synchronize()
             self.milliseconds = 1000 * (time.perf_counter() - started) / (10 * CHUNK)
 

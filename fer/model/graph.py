@@ -65,17 +65,16 @@ class GraphedSteps:
         self.losses = torch.zeros(steps, device=device)
         self.preds = torch.zeros(steps, size, dtype=torch.int64, device=device)
         self.images.copy_(images.unflatten(0, (steps, size)))
-        self.graph = torch.cuda.CUDAGraph()
         groups = [dict(group) for group in self.optimizer.param_groups]
         try:
             # Lightning computes in the run's precision around this; see take_steps.
-            with torch.autocast("cuda", enabled=False):
-                self._capture(device)
+            with torch.autocast(device.type, enabled=False):
+                self._prepare(device)
         finally:  # schedules and checkpoints go on with numbers; the graph keeps its tensors
             for group, before in zip(self.optimizer.param_groups, groups, strict=True):
                 group.update(before)
 
-    def _capture(self, device: torch.device) -> None:
+    def _prepare(self, device: torch.device) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = torch.tensor(float(group["lr"]), device=device)
             for name, value in (("capturable", True), ("fused", True), ("foreach", False)):
@@ -84,31 +83,35 @@ class GraphedSteps:
         for own in self.optimizer.state.values():  # a restored count of steps may lie on the CPU
             own.update({k: v.to(device) for k, v in own.items() if isinstance(v, torch.Tensor)})
         kept = Kept(self.module, self.optimizer)
-        side = torch.cuda.Stream(device)
-        side.wait_stream(torch.cuda.current_stream(device))
         try:
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UP):
-                    self.optimizer.zero_grad(set_to_none=True)
-                    self.place.zero_()
-                    self._step()
-            torch.cuda.current_stream(device).wait_stream(side)
-            self.optimizer.zero_grad(set_to_none=True)  # the graph has gradients of its own
-            with torch.cuda.graph(self.graph):
-                self._step()
+            self.replay = self._capture(device)
             kept.restore()
             self._check(kept)
         finally:
             kept.restore()
 
+    def _capture(self, device: torch.device) -> Callable[[], None]:
+        side, graph = torch.cuda.Stream(device), torch.cuda.CUDAGraph()
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                self.optimizer.zero_grad(set_to_none=True)
+                self.place.zero_()
+                self._step()
+        torch.cuda.current_stream(device).wait_stream(side)
+        self.optimizer.zero_grad(set_to_none=True)  # the graph has gradients of its own
+        with torch.cuda.graph(graph):
+            self._step()
+        return graph.replay
+
     def _check(self, kept: Kept) -> None:
         """Refuse a graph whose first step is not like a plain one, but for another dropout."""
         found = []
-        for step in (self._step, self.graph.replay):
+        for step in (self._step, self.replay):
             self.optimizer.zero_grad(set_to_none=True)
             self.place.zero_()
             step()
-            moved = max(float((own - before).abs().max()) for own, before in kept.values)
+            moved = max(float((own.detach() - before).abs().max()) for own, before in kept.values)
             found.append((float(self.losses[0]), moved))
             kept.restore()
         (loss, moved), (other, also) = found
@@ -144,7 +147,7 @@ class GraphedSteps:
         self.place.zero_()
         moved = module.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
         for _ in range(steps):
-            self.graph.replay()
+            self.replay()
             moved.increment_ready()  # Lightning's global_step, which names checkpoints
             moved.increment_completed()
             follow(module)

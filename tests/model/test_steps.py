@@ -18,9 +18,11 @@ from fer.core.errors import ConfigError, TrainingError
 from fer.data.datamodule import EmotionDataModule
 from fer.data.drawn.synthetic import generate
 from fer.data.readers.fer2013 import FER2013Reader
+from fer.model import graph
 from fer.model.callbacks import DivergenceGuard, History
 from fer.model.mixing import Mixing
 from fer.model.module import EmotionModule
+from fer.model.muon import Muon
 from fer.model.schedules import plateau
 from fer.model.shared_cnn import SharedCNN
 
@@ -161,6 +163,78 @@ def test_a_chunk_that_is_longer_than_the_epoch_is_refused(folder: Path) -> None:
         data.prepare_data()
         data.setup()
         data.train_dataloader()
+
+
+@pytest.fixture
+def without_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps go through all of the graph's code but for the capture: a replay is a plain step."""
+
+    def capture(self: graph.GraphedSteps, device: torch.device) -> Callable[[], None]:
+        def replay() -> None:
+            before = [group["lr"] for group in self.optimizer.param_groups]
+            for group in self.optimizer.param_groups:  # a graph has kept its tensors
+                group["lr"] = torch.zeros(())
+            self.optimizer.zero_grad()
+            self._step()
+            for group, rate in zip(self.optimizer.param_groups, before, strict=True):
+                group["lr"] = rate
+
+        for _ in range(2):
+            self.optimizer.zero_grad()
+            self.place.zero_()
+            self._step()
+        return replay
+
+    monkeypatch.setattr(graph.GraphedSteps, "_capture", capture)
+    monkeypatch.setattr(graph, "why_not_graphed", lambda module: None)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.get_rng_state())
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: torch.set_rng_state(state)
+    )
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+
+
+@pytest.mark.usefixtures("without_a_card")
+@pytest.mark.parametrize(
+    ("make_callbacks", "options"),
+    [
+        (list, {}),
+        (lambda: [EMAWeightAveraging(decay=0.9)], {"optimizer": Muon}),
+        (list, {"optimizer": functools.partial(torch.optim.SGD, lr=0.05, momentum=0.9),
+                "scheduler": plateau}),
+    ],
+    ids=["the recipe", "Muon, averaged", "SGD on a plateau"],
+)  # fmt: skip
+def test_replayed_steps_do_what_plain_ones_do(
+    folder: Path, tmp_path: Path, make_callbacks: Callable[[], list[Any]], options: dict[str, Any]
+) -> None:
+    found = []
+    for name, graphed in (("replayed", True), ("plain", False)):
+        history = History(tmp_path / f"{name}.csv")
+        module, trainer = fit(folder, [*make_callbacks(), history], cuda_graph=graphed, **options)
+        assert isinstance(getattr(module.take, "__self__", None), graph.GraphedSteps) == graphed
+        assert trainer.global_step == 14
+        found.append((module.state_dict(), history.rows, trainer.optimizers[0].state_dict()))
+    (one, rows, state), (other, same, plain) = found
+    for key in one:  # a graph's learning rates are in single precision
+        torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(state["state"], plain["state"], rtol=1e-3, atol=1e-6)
+    assert state["param_groups"] == plain["param_groups"]
+    for key in ("train_loss", "val_macro_f1", "learning_rate"):
+        assert [row[key] for row in rows] == pytest.approx([row[key] for row in same], rel=1e-4)
+
+
+@pytest.mark.usefixtures("without_a_card")
+def test_a_replay_that_does_something_else_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(graph.GraphedSteps, "_capture", lambda self, device: lambda: None)
+    with caplog.at_level("INFO", logger="fer"):
+        module, _ = fit(folder, [], cuda_graph="auto")
+    assert not hasattr(module.take, "__self__")
+    with pytest.raises(ConfigError, match=r"true, but the step cannot be captured \(a replayed"):
+        fit(folder, [], cuda_graph=True)
 
 
 def test_a_graph_needs_a_gpu(folder: Path) -> None:
