@@ -154,7 +154,7 @@ def run_train(folder: Path, *options: str, kill_after: int | None = None) -> flo
     with (folder.parent / f"{folder.name}.txt").open("a") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         while kill_after is not None and process.poll() is None:
-            if len(history(folder)) >= kill_after:
+            if len(history(folder)) >= kill_after and (folder / "checkpoints/last.ckpt").exists():
                 process.send_signal(signal.SIGKILL)
             time.sleep(0.05)
         code = process.wait()

@@ -395,15 +395,16 @@ def explain(key: str, node: Any, config_name: str) -> str:
         node, path = node[part], f"{path}.{part}".lstrip(".")
     else:
         return ""
-    if not path and is_group(part):
-        return (
-            f"{key}: expected a choice of {part} first, found none. Add {part}=NAME, one of: "
-            f"{', '.join(options_of(part))}."
-        )
     known = {str(name) for name in node if name != "_target_"} if isinstance(node, dict) else set()
     if not path:  # and the groups that are not chosen
         defaults = OmegaConf.load(config_folder() / f"{config_name}.yaml").defaults
-        known |= {str(group) for item in defaults if OmegaConf.is_dict(item) for group in item}
+        groups = {str(group) for item in defaults if OmegaConf.is_dict(item) for group in item}
+        if part in groups:
+            return (
+                f"{key}: expected a choice of {part} first, found none. Add {part}=NAME, one of: "
+                f"{', '.join(options_of(part))}."
+            )
+        known |= groups
     place = f"below {path}" if path else "at the top"
     return (
         f"{key}: expected a known option, found {part!r}. Valid {place}: "

@@ -35,7 +35,7 @@ from fer.data.dataset import (
     load_images,
     own_generator,
 )
-from fer.data.device import DeviceDataset, DeviceLoader
+from fer.data.device import DeviceDataset, DeviceLoader, fits
 from fer.data.download import downloader
 from fer.data.manifest import ATTRIBUTES, Entry
 from fer.data.preparation import Generator, Preparation
@@ -223,12 +223,15 @@ class EmotionDataModule(LightningDataModule):
 
     def _augment(self, transforms: Sequence[Any]) -> None:
         """Training images are augmented from now on, on the device if they are kept there."""
+        dataset = self.datasets["train"]
         if self.on_device is not None:
-            self.datasets["train"] = DeviceDataset(
-                self.datasets["train"], transforms, self.on_device
-            )
+            chunk = (self.chunk or CHUNK) * self.images_of_step()
+            if not fits(self.on_device, (len(dataset), *dataset.source.shape[1:]), chunk):
+                self.on_device = None
+        if self.on_device is not None:
+            self.datasets["train"] = DeviceDataset(dataset, transforms, self.on_device)
         elif transforms:
-            self.datasets["train"].augmentation = Augmentation(transforms, self.seed)
+            dataset.augmentation = Augmentation(transforms, self.seed)
         self.augmented = True
 
     def _check_left(self, chosen: np.ndarray) -> None:
@@ -282,6 +285,13 @@ class EmotionDataModule(LightningDataModule):
             # first in a training that goes on.
             progress: Any = self.trainer.fit_loop.epoch_progress.current
             sampler.set_epoch(progress.processed)
+            self.check_shares(processes)
+            repeated = getattr(self.trainer, "overfit_batches", 0)
+            if self.on_device is not None and repeated:
+                raise ConfigError(
+                    "trainer.overfit_batches: expected 0 beside images on the device, found "
+                    f"{repeated}. Add loader.on_device=false"
+                )
         if isinstance(dataset, DeviceDataset):
             return DeviceLoader(dataset, sampler, batch_size, self._chunk(), self.in_chunks)
         return TrainingLoader(

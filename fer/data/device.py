@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -91,8 +92,9 @@ class DeviceDataset(EmotionDataset):
 class DeviceLoader(DataLoader[Any]):
     """Training batches that are augmented a chunk at a time, where the images are.
 
-    The random numbers of an epoch depend on seed and epoch alone. They are the same whether the
-    loader gives chunks, of which a training step takes as many optimizer steps, or their batches.
+    The random numbers of an epoch depend on seed, epoch and the number of images of a chunk. They
+    are the same whether the loader gives chunks, of which a training step takes as many optimizer
+    steps, or their batches.
 
     Args:
         dataset: kept on a device.
@@ -176,6 +178,27 @@ def are_known(transforms: Sequence[Any]) -> bool:
         log.info("Images are augmented on the CPU: %s", error)
         return False
     return True
+
+
+def fits(device: torch.device, images: tuple[int, ...], chunk: int) -> bool:
+    """True if a GPU has room for images of this shape, ``chunk`` of which are augmented at once.
+
+    If not, a line in the log says so. Half of the free memory is left to the network.
+    """
+    if device.type != "cuda":
+        return True
+    # A chunk in single precision, its grid, and what an operation makes of it.
+    needed = math.prod(images) + 6 * 4 * chunk * math.prod(images[1:])
+    free = torch.cuda.mem_get_info(device)[0]
+    if needed > free / 2:
+        log.warning(
+            "Training images stay on the CPU: they need %.1f GB on %s, which has %.1f GB free, "
+            "half of them for the network. loader.on_device=false leaves out this line",
+            needed / 1e9,
+            device,
+            free / 1e9,
+        )
+    return needed <= free / 2
 
 
 def flip(transform: Any, images: Images) -> None:

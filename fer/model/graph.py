@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from fer.core.errors import ConfigError, TrainingError, first_line
+from fer.core.errors import ConfigError, first_line
+from fer.model.muon import Muon
 from fer.model.steps import follow, take_steps
 
 log = logging.getLogger(__name__)
 
 WARM_UP = 3
 """Steps before a capture, in which libraries choose their algorithms."""
+FROM_ZERO = (torch.optim.Adam, torch.optim.RMSprop, torch.optim.SGD, Muon)
+"""Optimizers (AdamW is an Adam) whose state is zero before their first step."""
 
 
 def why_not_graphed(module: Any) -> str | None:
@@ -30,6 +33,13 @@ def why_not_graphed(module: Any) -> str | None:
         return "mixing draws its numbers on the CPU"
     if module.trainer.precision == "16-mixed":
         return "16-mixed scales its losses on the CPU"
+    optimizer: Any = module.optimizers().optimizer
+    if not isinstance(optimizer, FROM_ZERO) or any(
+        group.get("dampening") for group in optimizer.param_groups
+    ):
+        return f"the state of {type(optimizer).__name__} does not begin at zero"
+    if getattr(module.lr_schedulers(), "cycle_momentum", False):
+        return "the schedule changes more than learning rates"
     return None
 
 
@@ -65,6 +75,8 @@ class GraphedSteps:
         self.losses = torch.zeros(steps, device=device)
         self.preds = torch.zeros(steps, size, dtype=torch.int64, device=device)
         self.images.copy_(images.unflatten(0, (steps, size)))
+        # The graph reads these tensors, whatever a schedule puts into the groups.
+        self.current = [torch.zeros((), device=device) for _ in self.optimizer.param_groups]
         groups = [dict(group) for group in self.optimizer.param_groups]
         try:
             # Lightning computes in the run's precision around this; see take_steps.
@@ -75,8 +87,10 @@ class GraphedSteps:
                 group.update(before)
 
     def _prepare(self, device: torch.device) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = torch.tensor(float(group["lr"]), device=device)
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.rates[:] = torch.tensor(rates, device=device)
+        for group, rate in zip(self.optimizer.param_groups, self.current, strict=True):
+            group["lr"] = rate
             for name, value in (("capturable", True), ("fused", True), ("foreach", False)):
                 if name in group:
                     group[name] = value
@@ -100,8 +114,13 @@ class GraphedSteps:
                 self._step()
         torch.cuda.current_stream(device).wait_stream(side)
         self.optimizer.zero_grad(set_to_none=True)  # the graph has gradients of its own
-        with torch.cuda.graph(graph):
-            self._step()
+        try:
+            with torch.cuda.graph(graph):
+                self._step()
+        except RuntimeError:  # random numbers would be left waiting for the end of the capture
+            fresh = torch.Generator(device).graphsafe_get_state()
+            torch.cuda.default_generators[side.device_index].graphsafe_set_state(fresh)
+            raise
         return graph.replay
 
     def _check(self, kept: Kept) -> None:
@@ -110,13 +129,16 @@ class GraphedSteps:
         for step in (self._step, self.replay):
             self.optimizer.zero_grad(set_to_none=True)
             self.place.zero_()
+            self.losses.fill_(torch.nan)
             step()
-            moved = max(float((own.detach() - before).abs().max()) for own, before in kept.values)
+            moved = max(float((own.detach() - before).abs().max()) for own, before in kept.weights)
             found.append((float(self.losses[0]), moved))
             kept.restore()
         (loss, moved), (other, also) = found
         # Not: the difference is too large. A number that is not finite compares with nothing.
-        if not (abs(loss - other) <= 0.5 * abs(loss) + 0.1 and 0.1 * moved <= also <= 10 * moved):
+        if not (
+            abs(loss - other) <= 0.5 * abs(loss) + 0.1 and 0 < 0.1 * moved <= also <= 10 * moved
+        ):
             raise RuntimeError(
                 f"a replayed step had the loss {other:.3g} and moved weights by up to {also:.3g}, "
                 f"a plain one {loss:.3g} and {moved:.3g}"
@@ -130,8 +152,8 @@ class GraphedSteps:
             loss = module.loss_of(logits, target)
         loss.backward()
         rates = self.rates[self.place].squeeze(0)
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"].copy_(rate)
+        for own, rate in zip(self.current, rates, strict=True):
+            own.copy_(rate)
         self.optimizer.step()
         self.losses.copy_(torch.where(chosen, loss.detach(), self.losses))
         self.preds.copy_(torch.where(chosen[:, None], logits.argmax(dim=1), self.preds))
@@ -152,7 +174,7 @@ class GraphedSteps:
             moved.increment_completed()
             follow(module)
         losses = self.losses[:steps].clone()
-        module.train_metrics.keep(self.preds[:steps].flatten(), target, losses)
+        module.train_metrics.keep(self.preds[:steps].flatten().clone(), target, losses)
         return losses
 
     def _next_rates(self) -> list[float]:
@@ -169,7 +191,9 @@ class Kept:
 
     def __init__(self, module: Any, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
-        self.values = [(own, own.detach().clone()) for own in self._tensors(module)]
+        parts = (module.network, module.loss)
+        self.weights = [(w, w.detach().clone()) for part in parts for w in part.parameters()]
+        self.buffers = [(b, b.detach().clone()) for part in parts for b in part.buffers()]
         self.state = {
             parameter: {k: v.clone() for k, v in own.items() if isinstance(v, torch.Tensor)}
             for parameter, own in optimizer.state.items()
@@ -177,17 +201,11 @@ class Kept:
         self.random = torch.cuda.get_rng_state(module.device)
         self.device = module.device
 
-    @staticmethod
-    def _tensors(module: Any) -> Iterator[torch.Tensor]:
-        for part in (module.network, module.loss):
-            yield from part.parameters()
-            yield from part.buffers()
-
     @torch.no_grad()
     def restore(self) -> None:
         """Put it back; what the optimizer did not have before is zero, as it begins."""
         torch.cuda.synchronize(self.device)
-        for own, before in self.values:
+        for own, before in (*self.weights, *self.buffers):
             own.copy_(before)
         for parameter, state in self.optimizer.state.items():
             known = self.state.get(parameter, {})
@@ -210,22 +228,13 @@ def make_take(
 
     Raises:
         ConfigError: a graph was asked for, and there can be none.
-        TrainingError: memory is too small.
     """
     reason = why_not_graphed(module)
     if graph and reason is None:
         try:
             return GraphedSteps(module, images, size).take
-        except torch.cuda.OutOfMemoryError as error:
-            raise TrainingError(
-                f"trainer.cuda_graph: expected memory for a chunk of {len(images):,} images and "
-                f"a step on {size} of them, found too little: {first_line(error)}. Lower "
-                "loader.chunk or loader.batch_size."
-            ) from error
-        except (
-            RuntimeError,
-            TypeError,
-        ) as error:  # of any network, loss or optimizer that waits for the CPU
+        # Of any network, loss or optimizer; or there is too little memory.
+        except (RuntimeError, TypeError) as error:
             reason = f"the step cannot be captured ({first_line(error)})"
     if graph is True:
         raise ConfigError(f"trainer.cuda_graph: expected auto or false, found true, but {reason}.")

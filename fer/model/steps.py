@@ -6,20 +6,30 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, WeightAveraging
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+    ProgressBar,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 
 ORDINARY = {
     "accumulate_grad_batches": 1,
     "gradient_clip_val": None,
     "limit_train_batches": 1.0,
     "max_steps": -1,
-    "overfit_batches": 0.0,
+    "val_check_interval": 1.0,
 }
 """Options of Lightning's trainer that are about single steps, with their defaults."""
 HOOKS = (
     *("on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_backward"),
     *("on_after_backward", "on_before_optimizer_step"),
 )
+
+ABOUT_STEPS = (BaseFinetuning, GradientAccumulationScheduler, StochasticWeightAveraging)
+"""Callbacks that change what a step does, by other means than its hooks."""
 
 
 def why_single(trainer: Trainer) -> str | None:
@@ -44,7 +54,10 @@ def looks_at_steps(callback: Callback) -> bool:
     if isinstance(callback, WeightAveraging | ProgressBar) or hasattr(callback, "takes_chunks"):
         return False
     own = type(callback)
-    return any(getattr(own, hook) is not getattr(Callback, hook) for hook in HOOKS)
+    return isinstance(callback, ABOUT_STEPS) or any(
+        hook in vars(callback) or getattr(own, hook) is not getattr(Callback, hook)
+        for hook in HOOKS
+    )
 
 
 def take_steps(module: Any, images: torch.Tensor, target: torch.Tensor, size: int) -> torch.Tensor:

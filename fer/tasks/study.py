@@ -107,7 +107,10 @@ def count_images(stage: Preparation) -> dict[str, int] | None:
         return None
     totals = {split: sum(own.values()) for split, own in counts.items()}
     if "val" not in totals:  # held out of train
-        totals["val"] = round(totals["train"] * cfg.reader.get("val_fraction", 0))
+        share = cfg.reader.get("val_fraction")
+        if share is None:
+            return None
+        totals["val"] = round(totals["train"] * share)
         totals["train"] -= totals["val"]
     return totals
 

@@ -11,11 +11,20 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
+from lightning.pytorch.callbacks import (
+    EMAWeightAveraging,
+    GradientAccumulationScheduler,
+    LambdaCallback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    StochasticWeightAveraging,
+    TQDMProgressBar,
+)
 from lightning.pytorch.loggers import CSVLogger
 
 from fer.core.errors import ConfigError, TrainingError
 from fer.data.datamodule import EmotionDataModule
+from fer.data.device import fits
 from fer.data.drawn.synthetic import generate
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.model import graph
@@ -25,6 +34,7 @@ from fer.model.module import EmotionModule
 from fer.model.muon import Muon
 from fer.model.schedules import plateau
 from fer.model.shared_cnn import SharedCNN
+from fer.model.steps import looks_at_steps
 
 
 class Watcher(Callback):
@@ -137,6 +147,23 @@ def test_images_do_not_depend_on_whether_chunks_are_given(folder: Path) -> None:
         )
 
 
+def test_the_same_images_again_and_again_are_the_cpu_s(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"overfit_batches: expected 0 .*on_device=false"):
+        Trainer(accelerator="cpu", max_epochs=1, overfit_batches=2, logger=False).fit(
+            EmotionModule(SharedCNN([4, 8], image_size=24)), data_in(folder)
+        )
+
+
+def test_too_little_memory_leaves_the_images_on_the_cpu(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**6, 10**9))
+    shape = (75, 24, 24, 1)
+    assert fits(torch.device("cuda"), shape, 30) and fits(torch.device("cpu"), (10**9,), 10**9)
+    assert not fits(torch.device("cuda"), shape, 40)
+    assert "need 0.0 GB on cuda" in caplog.text
+
+
 def test_a_loss_that_is_not_finite_names_its_batch_within_the_chunk(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -172,12 +199,12 @@ def without_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
     def capture(self: graph.GraphedSteps, device: torch.device) -> Callable[[], None]:
         def replay() -> None:
             before = [group["lr"] for group in self.optimizer.param_groups]
-            for group in self.optimizer.param_groups:  # a graph has kept its tensors
-                group["lr"] = torch.zeros(())
+            for group, rate in zip(self.optimizer.param_groups, self.current, strict=True):
+                group["lr"] = rate
             self.optimizer.zero_grad()
             self._step()
-            for group, rate in zip(self.optimizer.param_groups, before, strict=True):
-                group["lr"] = rate
+            for group, number in zip(self.optimizer.param_groups, before, strict=True):
+                group["lr"] = number
 
         for _ in range(2):
             self.optimizer.zero_grad()
@@ -221,20 +248,71 @@ def test_replayed_steps_do_what_plain_ones_do(
         torch.testing.assert_close(one[key], other[key], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(state["state"], plain["state"], rtol=1e-3, atol=1e-6)
     assert state["param_groups"] == plain["param_groups"]
-    for key in ("train_loss", "val_macro_f1", "learning_rate"):
+    for key in ("train_loss", "train_accuracy", "train_macro_f1", "val_macro_f1", "learning_rate"):
         assert [row[key] for row in rows] == pytest.approx([row[key] for row in same], rel=1e-4)
 
 
+def nothing(self: graph.GraphedSteps) -> None:
+    """A replay that does not run."""
+
+
+def forward_only(self: graph.GraphedSteps) -> None:
+    """A replay that computes a loss and moves no weight."""
+    with torch.no_grad():
+        loss = self.module.loss_of(self.module(self.images[0]), self.target[0])
+    self.losses[0] = loss
+
+
 @pytest.mark.usefixtures("without_a_card")
+@pytest.mark.parametrize("replay", [nothing, forward_only])
 def test_a_replay_that_does_something_else_is_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    folder: Path, monkeypatch: pytest.MonkeyPatch, replay: Callable[[graph.GraphedSteps], None]
 ) -> None:
-    monkeypatch.setattr(graph.GraphedSteps, "_capture", lambda self, device: lambda: None)
-    with caplog.at_level("INFO", logger="fer"):
-        module, _ = fit(folder, [], cuda_graph="auto")
+    monkeypatch.setattr(
+        graph.GraphedSteps, "_capture", lambda self, device: functools.partial(replay, self)
+    )
+    module, _ = fit(folder, [], cuda_graph="auto")
     assert not hasattr(module.take, "__self__")
     with pytest.raises(ConfigError, match=r"true, but the step cannot be captured \(a replayed"):
         fit(folder, [], cuda_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"optimizer": torch.optim.NAdam}, "the state of NAdam does not begin at zero"),
+        (
+            {"optimizer": functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, dampening=0.1)},
+            "the state of SGD",
+        ),
+        (
+            {"scheduler": functools.partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=1e-3)},
+            "the schedule changes more",
+        ),
+        ({"mixing": Mixing(0.2)}, "mixing draws"),
+    ],
+)
+def test_what_a_graph_could_not_repeat_is_not_graphed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], words: str
+) -> None:
+    module, _ = fit(folder, [], cuda_graph=False, **options)
+    monkeypatch.setattr(EmotionModule, "device", torch.device("cuda"))
+    reason = graph.why_not_graphed(module)
+    assert reason is not None and words in reason
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        LambdaCallback(on_train_batch_end=print),
+        GradientAccumulationScheduler({0: 2}),
+        StochasticWeightAveraging(1e-3),
+        ModelCheckpoint(every_n_train_steps=5),
+    ],
+)
+def test_callbacks_that_chunks_would_mislead_are_known(callback: Callback) -> None:
+    assert looks_at_steps(callback)
+    assert not looks_at_steps(ModelCheckpoint()) and not looks_at_steps(TQDMProgressBar())
 
 
 def test_a_graph_needs_a_gpu(folder: Path) -> None:

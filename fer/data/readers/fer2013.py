@@ -234,9 +234,13 @@ class FER2013Reader(HoldOut):
             how = f"{self.val_fraction:.0%} of train is held out as val (seed {self.split_seed})"
         return records, [
             f"{len(without):,} of {len(records):,} file names carry no usage (Training, "
-            f"PublicTest, PrivateTest), such as {without[0].source}: {how}. Results are not "
-            "comparable with the official protocol unless dataset.reader.splits=official restores "
-            "the official splits; the verdict says whether it did."
+            f"PublicTest, PrivateTest), such as {without[0].source}: {how}. "
+            + (
+                "The verdict says whether that restored the official protocol."
+                if self.splits == "official"
+                else "Results are not comparable with the official protocol. To restore the "
+                "official splits: dataset.reader.splits=official"
+            )
         ]
 
     def _list_table(self, source: TableSource) -> RawDataset:
@@ -253,6 +257,7 @@ class FER2013Reader(HoldOut):
             dict(zip("0123456", TABLE_EMOTIONS, strict=True)).get,
             drop_unknown=self.drop_unknown,
             expected="emotions from 0 to 6",
+            remedy=lambda _: "correct or remove the rows, or download the table again",
         )
         if not records:
             raise DataError(
@@ -403,7 +408,13 @@ def read_rows(path: Path, table: str, file: IO[bytes]) -> Iterator[Record]:
             continue
         where = f"{path}: row {number}"
         cells = [cell.strip() for cell in parse_row(line, where)]
-        usage = cells[usage_at] if len(cells) == len(header) else ""
+        whole = len(cells) == len(header)
+        usage = cells[usage_at] if whole else ""
+        if whole and not cells[emotion_at].isdecimal():  # another number may be left out
+            raise DataError(
+                f"{where}: expected an emotion from 0 to 6, found {cells[emotion_at][:40]!r}. "
+                "Correct or remove the row, or download the table again."
+            )
         if usage not in USAGE_SPLIT:
             raise DataError(
                 f"{where}: expected {len(header)} cells, with a usage of Training, PublicTest or "

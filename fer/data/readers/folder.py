@@ -246,8 +246,7 @@ class FolderReader(HoldOut):
             made.update(dict.fromkeys(chosen, split))
             rest = [key for key in pool if key not in made]
         counts = Counter(emotion_of[key] for key in pool)
-        emptied = counts.keys() - {emotion_of[key] for key in rest}
-        short = [f"{counts[name]} of {name!r}" for name in labels.EMOTIONS if name in emptied]
+        short = [f"{n} of {name!r}" for name in labels.EMOTIONS if 0 < (n := counts[name]) < least]
         if short or not set(missing) <= set(made.values()):
             found = ", ".join(short) or f"{len(set(persons.values()))} persons"
             raise DataError(
@@ -258,16 +257,17 @@ class FolderReader(HoldOut):
             )
         items = [replace(item, split=made.get(item.key, item.split or "train")) for item in items]
         parts = " and then ".join(
-            f"{shares[split]:.0%} of {'the rest' if number else 'train'} as {split}"
+            f"{'about ' if persons else ''}{shares[split]:.0%} of "
+            f"{'the rest' if number else 'train'} as {split}"
             for number, split in enumerate(missing)
         )
-        how, note = "person by person, about", ""
+        how, note = "person by person", ""
         if not persons:
-            how = "class by class,"
+            how = "class by class"
             note = ": pictures of one person may be on both sides (dataset.person=… says who it is)"
         return items, [
-            f"There is no {' and no '.join(missing)} split: held out at random, {how} {parts} "
-            f"(seed {self.split_seed}). This is not an official protocol{note}."
+            f"There is no {' and no '.join(missing)} split: held out at random, {how}, were "
+            f"{parts} (seed {self.split_seed}). This is not an official protocol{note}."
         ]
 
     def _is_class(self, name: str) -> bool:
@@ -282,7 +282,8 @@ class FolderReader(HoldOut):
         root = ""
         while True:
             tops = folders_below(root, images)
-            if len(tops) != 1 or any(split_of(name) or self._is_class(name) for name in tops):
+            # Not for a number: the folder around all classes may be called 2013.
+            if len(tops) != 1 or any(split_of(name) or self._known(name) for name in tops):
                 return root
             root += f"{next(iter(tops))}/"
 

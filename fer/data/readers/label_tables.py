@@ -128,6 +128,12 @@ def read_rows(
         DataError: a column is missing or there twice, or a row is malformed.
     """
     names, rows = open_table(path, data)
+    if not names and path.suffix.lower() == ".jsonl":
+        raise DataError(
+            f'{path}: expected a JSON mapping such as {{"file_name": "1.png", "label": "happy"}} '
+            f"in each line, found {shown(first_line(data)[1].strip())[:80]!r} in the first. "
+            "Correct it."
+        )
     if not names:
         raise DataError(
             f"{path}: expected the columns image and label (and split), in any order, separated "

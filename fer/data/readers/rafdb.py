@@ -130,7 +130,8 @@ class RAFDBReader(HoldOut):
         """
         root = self.find(raw)
         if root is None:
-            inside = sorted(path.name for path in raw.iterdir()) if raw.is_dir() else ["a file"]
+            inside = sorted(path.name for path in raw.iterdir()) if raw.is_dir() else []
+            inside = ["a file"] if raw.is_file() else inside
             raise DataError(
                 f"{raw}: expected a folder with RAF-DB: {LIST_FILE} with {ALIGNED}/ or {ORIGINAL}/ "
                 f"beside it, or DATASET/train/<1..7>/ and DATASET/test/<1..7>/. Found "
@@ -138,6 +139,11 @@ class RAFDBReader(HoldOut):
                 "pass the folder that holds one of them: dataset.raw=PATH"
             )
         codes = {str(code): name for code, name in enumerate(CODED, self.codes_from)}
+        if (root / LIST_FILE).is_file() and has_halves(root / MIRROR):
+            raise DataError(
+                f"{root}: expected one copy of RAF-DB, found two: {LIST_FILE} and {MIRROR}/train "
+                "and test. Move one of them elsewhere."
+            )
         if (root / LIST_FILE).is_file():
             there = [kind for kind, folder in FOLDERS.items() if (root / folder).is_dir()]
             dataset = self._list_authors(root, self._choose_images(root, there), codes)
@@ -344,7 +350,7 @@ def list_mirror(root: Path, codes: Mapping[str, str] = CODES) -> RawDataset:
             code, file = parts
             below = (base / name).relative_to(root).as_posix()
             images[below] = read_label(str(base / name), file, code, codes, (split,))
-            placed[split].add((PurePosixPath(file).stem, code))
+            placed[split].add((mirror_id(file), code))
     check_unique(images.values())
     checked = []
     for place in dict.fromkeys((root, base)):
@@ -364,8 +370,13 @@ def list_mirror(root: Path, codes: Mapping[str, str] = CODES) -> RawDataset:
     )
 
 
+def mirror_id(name: str) -> str:
+    """The image's name, which tables and files may give with ``_aligned`` or without."""
+    return PurePosixPath(name).stem.removesuffix("_aligned")
+
+
 def check_table(path: Path, placed: Collection[tuple[str, str]]) -> None:
-    """Refuse a table (``image,label``) that does not say what the folders do: stem and label of
+    """Refuse a table (``image,label``) that does not say what the folders do: name and label of
     each image.
 
     Raises:
@@ -373,7 +384,7 @@ def check_table(path: Path, placed: Collection[tuple[str, str]]) -> None:
     """
     data = FolderSource(path.parent).read_bytes(path.name)
     rows = read_rows(path, data, known=("image", "label"))
-    listed = {(PurePosixPath(row.source).stem, row.emotion) for row in rows}
+    listed = {(mirror_id(row.source), row.emotion) for row in rows}
     odd = [(pair, "table") for pair in listed.difference(placed)]
     odd += [(pair, "folders") for pair in set(placed) - listed]
     if odd:

@@ -333,6 +333,10 @@ def test_emotions_beyond_the_seven_are_left_out_where_that_is_asked_for(
     check_refused(tmp_path, path, r"found '7' .*row 58\. .*dataset.drop_unknown=true")
     prepared = prepare_fer(tmp_path / "d", path, drop_unknown=True)
     assert len(prepared.entries) == len(rows)
+    damaged = tmp_path / "damaged.csv"
+    damaged.write_text(path.read_text().replace("\n7,", "\nx!,"))
+    with pytest.raises(DataError, match=r"row 58: expected an emotion from 0 to 6, found 'x!'"):
+        prepare_fer(tmp_path / "x", damaged, drop_unknown=True)
     assert prepared.integrity["excluded"] == {"their class '7' is not one of the seven emotions": 1}
     folder = write_folder(tmp_path / "raw", rows)
     Image.fromarray(rows[0][2]).save(write_file(folder / "train/contempt/Training_99.png", b""))

@@ -286,6 +286,23 @@ def test_a_file_of_another_kind_is_answered_with_the_forms(tmp_path: Path) -> No
         read(path)
 
 
+@pytest.mark.parametrize("around", ["2013", "1/faces", "7"])
+@pytest.mark.parametrize("names", [class_names(), FULL], ids=["classes", "splits"])
+def test_a_number_may_name_the_folder_around_the_classes(
+    tmp_path: Path, around: str, names: list[str]
+) -> None:
+    found = read(write(tmp_path / "raw", [f"{around}/{name}" for name in names]))
+    assert len(found.records) == len(names)
+    assert {record.emotion for record in found.records} == set(labels.EMOTIONS)
+
+
+def test_a_damaged_line_of_json_is_answered_with_its_form(tmp_path: Path) -> None:
+    path = tmp_path / "metadata.jsonl"
+    path.write_text("not json\n")
+    with pytest.raises(DataError, match=r"expected a JSON mapping .*found 'not json' in the first"):
+        read(path)
+
+
 def test_links_are_followed_and_loops_refused(tmp_path: Path) -> None:
     write(tmp_path / "elsewhere", FULL)
     (tmp_path / "raw").mkdir()
@@ -916,6 +933,13 @@ def of_persons(persons: int, per_person: int = 2) -> list[str]:
 
 def person_of(location: object) -> str:
     return Path(str(location)).name[:4]
+
+
+def test_a_rare_emotion_is_refused_as_without_persons(tmp_path: Path) -> None:
+    names = [name for name in of_persons(9) if "disgust" not in name]
+    raw = write(tmp_path / "raw", [*names, "disgust/S000_0.png"])
+    with pytest.raises(DataError, match=r"at least 3 training images .*found 1 of 'disgust'"):
+        read(raw, person=r"S\d+")
 
 
 @pytest.mark.parametrize("form", ["pattern", "column"])
