@@ -133,8 +133,8 @@ show(section["counts"], caption=f"Images of each emotion and split. {section['co
 pictures = data.folder / "figures"
 show(
     pictures / "class_balance.png",
-    caption="Each emotion's share of its split, with the number of images. Look at how unequal "
-    "the bars are, and whether the three splits agree.",
+    caption="Each emotion's share of the images of every split. Look at how unequal the bars are, "
+    "and whether the three splits agree.",
 )
 
 # %% [markdown]

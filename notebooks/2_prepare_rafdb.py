@@ -125,7 +125,7 @@ show(section["counts"], caption=f"Images of each emotion and split. {section['co
 pictures = data.folder / "figures"
 show(
     pictures / "class_balance.png",
-    caption="Each emotion's share of its split, with the number of images.",
+    caption="Each emotion's share of the images of every split.",
 )
 
 # %% [markdown]

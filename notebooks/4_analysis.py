@@ -183,8 +183,8 @@ show(
 # %% slideshow={"slide_type": "-"}
 show(
     *(folder / "figures" / "robustness.png" for folder in home.values()),
-    caption="Accuracy (above) and macro-F1 (below) against the severity of the damage; 0 is "
-    "clean. The shade is the 95 % interval. A flat line is robust, wherever it begins.",
+    caption="Accuracy and, at its right, macro-F1 against the severity of each kind of damage; 0 "
+    "is clean. The shade is the 95 % interval. A flat line is robust, wherever it begins.",
 )
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
@@ -279,7 +279,8 @@ for dataset, folder in home.items():
 # %% slideshow={"slide_type": "-"}
 SUREST = (
     "The mistakes that the network was surest of. Look for wrong labels among them. Beside each "
-    "face: where the answer comes from; bars: probabilities (blue: true, orange: predicted)."
+    "face: where the answer comes from; below it: the true emotion, → the answer, with their "
+    "probabilities."
 )
 mistakes = [folder / "figures" / "confident_mistakes.png" for folder in home.values()]
 mistakes = [picture for picture in mistakes if picture.is_file()]  # none where all is right

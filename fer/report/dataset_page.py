@@ -27,6 +27,15 @@ VERDICTS: dict[str, tuple[str, str, str]] = {
     UNKNOWN: ("open", "?", "Unknown copy"),
 }
 """Look, sign and name of each verdict."""
+COMPARED: dict[str, tuple[str, bool]] = {
+    "identical": ("Identical", False),
+    "recognised": ("Recognised", False),
+    "unrecognised": ("Not recognised", True),
+    "missing": ("Missing here", True),
+    "moved": ("In another split than there", True),
+    "relabelled": ("With another emotion than there", True),
+}
+"""The words for each count of ``compared_with_reference``, and whether it counts a fault."""
 STATISTICS: dict[str, int] = {"mean": 2, "std": 2, "contrast": 1, "sharpness": 3}
 """The decimals of each statistic in ``pixels``."""
 
@@ -51,8 +60,6 @@ def write_dataset_report(
     if not entries:
         raise DataError(f"{folder}: expected images to report on, found none.")
     section, pictures = dataset_section(integrity), Pictures(folder, entries, integrity, read)
-    sizes = integrity["sizes"]
-    rest = integrity["images"] - sum(sizes.values())
     overview, galleries = pictures.overview(), pictures.galleries()
     content = {
         **section,
@@ -63,7 +70,9 @@ def write_dataset_report(
         "splits_compared": _splits_compared(integrity),
         "galleries": [picture for picture in galleries.values() if picture],
         "absent": [title.lower() for title, picture in galleries.items() if picture is None],
-        "sizes": {**sizes, **({"others": rest} if rest else {})},
+        "compared": _compared(integrity),
+        "sizes": _sizes(integrity),
+        "source": _without_listing(integrity["source"]),
         "odd_ids": list(map(str, integrity["odd_sizes"]["ids"][:LISTED])),
         "excluded": {why: number for why, number in integrity["excluded"].items() if number},
         "undecodable": integrity["undecodable"][:LISTED],
@@ -71,6 +80,13 @@ def write_dataset_report(
         "links": [file for file in ("manifest.csv", "integrity.json") if (folder / file).exists()],
     }
     return write_page(folder / "report.html", "dataset.html.j2", content)
+
+
+def _without_listing(node: Any) -> Any:
+    """Where data comes from, without the checksums of files' names, which tell a reader nothing."""
+    if not isinstance(node, Mapping):
+        return node
+    return {key: _without_listing(one) for key, one in node.items() if key != "listing"}
 
 
 def dataset_section(integrity: Mapping[str, Any], left_out: Sequence[str] = ()) -> dict[str, Any]:
@@ -132,8 +148,8 @@ def _counts(integrity: Mapping[str, Any]) -> Table:
 
 def _beside_official(found: int, official: int | None) -> Cell:
     detail = None if official is None else "= official"
-    if official not in (None, found):
-        detail = f"official {official:,} ({signed(found - official, 0)})"
+    if official is not None and official != found:
+        detail = f"official {official:,} ({found - official:+,})".replace("-", "−")
     return Cell(whole(found), detail, marked=official not in (None, found))
 
 
@@ -149,6 +165,27 @@ def _describe_official(integrity: Mapping[str, Any]) -> str:
     if "val" not in official:
         note += " Officially there is no val: it was held out of train."
     return note
+
+
+def _compared(integrity: Mapping[str, Any]) -> Table | None:
+    """Images by what they are in the reference copy; what should not be is marked."""
+    compared = integrity["compared_with_reference"]
+    if compared is None:
+        return None
+    rows = [
+        (Cell(name), Cell(whole(compared[key]), marked=fault and compared[key] > 0))
+        for key, (name, fault) in COMPARED.items()
+    ]
+    return make_table("compared", ["Beside the reference copy", "Images"], rows)
+
+
+def _sizes(integrity: Mapping[str, Any]) -> Table:
+    """Images of each size, as far as ``integrity.json`` lists them."""
+    sizes = {size.replace("x", " × "): images for size, images in integrity["sizes"].items()}
+    rest = integrity["images"] - sum(sizes.values())
+    if rest:
+        sizes["others"] = rest
+    return make_table("sizes", ["Width × height in pixels", "Images"], sizes.items())
 
 
 def _pixels(integrity: Mapping[str, Any]) -> Table:

@@ -153,8 +153,8 @@ class Pictures:
 
     def _show(self, gallery: Gallery) -> FigureEntry:
         """Some groups of a gallery, a few images of each."""
-        picked, rows, shown = self._pick(gallery.groups), [], 0
-        for number, group in enumerate(picked, start=1):
+        picked, rows, shown = self._pick(gallery), [], 0
+        for name, group in picked.items():
             few = self._varied(group)[:ACROSS]
             color = WRONG if self._crosses(group) else None
             some = f"\n{len(few)} of them shown" if len(few) < len(group) else ""
@@ -162,23 +162,27 @@ class Pictures:
                 Tile(self.read(i), (self.entries[i].split, self.entries[i].emotion), color)
                 for i in few
             ]
-            rows.append((f"{number}: {how_many(len(group), 'image')}{some}", tiles))
+            rows.append((f"{name}: {how_many(len(group), 'image')}{some}", tiles))
             shown += len(few)
         count = f"{shown:,} of {how_many(gallery.images, 'image')}"
+        crossing = any(map(self._crosses, picked.values()))
         figure = figures.picture_grid(
             rows,
             title=f"{gallery.title} in {self.integrity['dataset']}",
-            subtitle=f"{count} · orange: in more than one split",
+            subtitle=count + (" · orange: in more than one split" if crossing else ""),
         )
-        caption = f"{count}, first those in more than one split. {gallery.note}"
+        first = ", first those in more than one split" if crossing else ""
+        caption = f"{count}{first}. {gallery.note}"
         files = self._list_files(gallery.name, picked)
         return self._save(gallery.name, gallery.title, caption, figure, files)
 
     def _crosses(self, group: Sequence[int]) -> bool:
         return len({self.entries[i].split for i in group}) > 1
 
-    def _pick(self, groups: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-        """The groups to show: first those that cross splits and are not blank."""
+    def _pick(self, gallery: Gallery) -> dict[str, Sequence[int]]:
+        """The groups to show by their names: first those that cross splits and are not blank."""
+        if gallery.name == "blank":  # a group for each split
+            return {self.entries[group[0]].split: group for group in gallery.groups}
         blank = frozenset(self.integrity["blank"])
 
         def order(group: Sequence[int]) -> tuple[bool, bool, str]:
@@ -186,7 +190,8 @@ class Pictures:
             # By the checksum of the pixels: in no particular order, but always the same.
             return not self._crosses(group), first.id in blank, first.sha256
 
-        return sorted(groups, key=order)[:DOWN]
+        picked = sorted(gallery.groups, key=order)[:DOWN]
+        return {str(number): group for number, group in enumerate(picked, start=1)}
 
     def _varied(self, group: Sequence[int]) -> list[int]:
         """The group, with one image of each split and emotion ahead of the others."""
@@ -196,17 +201,17 @@ class Pictures:
         first = list(ahead.values())
         return [*first, *(i for i in group if i not in first)]
 
-    def _list_files(self, kind: str, groups: Sequence[Sequence[int]]) -> Table:
+    def _list_files(self, kind: str, groups: Mapping[str, Sequence[int]]) -> Table:
         """The images of the groups that a picture shows."""
-        rows: list[list[Cell | int]] = []
-        for number, group in enumerate(groups, start=1):
+        rows: list[list[Cell | str]] = []
+        for name, group in groups.items():
             for entry in (self.entries[i] for i in group[:LISTED]):
                 is_there = (self.folder / entry.file).exists()
                 link = quote(entry.file, errors="surrogateescape") if is_there else None
                 texts = (entry.split, entry.emotion, entry.id, entry.source)
                 cells = [Cell(text, words=True) for text in texts]
                 cells[2] = Cell(entry.id, words=True, link=link)
-                rows.append([number, *cells])
+                rows.append([name, *cells])
         columns = ["Group", "Split", "Emotion", "Image", "From"]
         return make_table(f"{kind}-files", columns, rows)
 

@@ -6,6 +6,7 @@ The templates named after them hold the sentences.
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -30,6 +31,7 @@ from fer.report.figures import (
     MUTED,
     SERIES,
     Tile,
+    legend_below,
     new_figure,
     panels,
     picture_grid,
@@ -119,15 +121,16 @@ def robustness_curves(
                 }
                 _plot_curve(axis, points, SERIES, index, network, shaded=alone)
             unit = f" ({score.format.unit.strip()})" if score.format.unit else ""
-            _label_severities(axis, name, score.heading + unit, score.format == PERCENT)
+            panel = textwrap.fill(f"{score.title}: {name.replace('_', ' ')}", 27)
+            _label_severities(axis, panel, score.heading + unit, score.format == PERCENT)
         if not alone:
-            handles, texts = axes[0].get_legend_handles_labels()
-            figure.legend(handles, texts, loc="outside lower center", ncols=min(3, len(networks)))
+            legend_below(figure, axes[0])
     return figure
 
 
-def _label_severities(axis: Axes, perturbation: str, ylabel: str, percents: bool) -> None:
-    axis.set(title=perturbation.replace("_", " "), xlabel="severity (0: clean)")
+def _label_severities(axis: Axes, title: str, ylabel: str, percents: bool) -> None:
+    axis.set_title(title, parse_math=False)
+    axis.set_xlabel("severity (0: clean)")
     axis.set_ylabel(ylabel, parse_math=False)
     axis.xaxis.set_major_locator(MultipleLocator(1))
     axis.grid(True)
@@ -181,9 +184,8 @@ def robustness_per_class(rows: Sequence[Mapping[str, Any]], *, title: str, image
                     and (own := row["per_class"][emotion])["recall"] is not None
                 }
                 _plot_curve(axis, points, colors, index, emotion, shaded=True)
-            _label_severities(axis, name, "recall (%)", True)
-        handles, texts = axes[0].get_legend_handles_labels()
-        figure.legend(handles, texts, loc="outside lower center", ncols=7)
+            _label_severities(axis, name.replace("_", " "), "recall (%)", True)
+        legend_below(figure, axes[0], most=7)
     return figure
 
 

@@ -310,8 +310,16 @@ def bars(
         axis.grid(axis="y")
         axis.set_ylim(0, min(105, 1.12 * axis.get_ylim()[1]))
         axis.set(xlabel=xlabel, ylabel=ylabel)
-        figure.legend(loc="outside lower center", ncols=3)
+        legend_below(figure, axis)
     return figure
+
+
+def legend_below(figure: Figure, axis: Axes, most: int = 3) -> None:
+    """The names of an axes' series below the figure, in as many columns as fit, up to ``most``."""
+    handles, names = axis.get_legend_handles_labels()
+    column = 0.62 + 0.075 * max(map(len, names))  # inches: the sign and its space, the letters
+    columns = max(1, min(most, int(figure.get_figwidth() / column)))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns)
 
 
 def class_balance(counts: Mapping[str, Mapping[str, int]], *, title: str) -> Figure:

@@ -18,6 +18,8 @@ from fer.runs.sweep import Job, shorten
 SEED = "seed"
 MANY = 8
 """Numbers beyond this are put on a scale instead of one beside the other."""
+LETTER = 0.08
+"""Inches of a letter of a label, about."""
 LABEL = "validation macro-F1 (%)"
 
 
@@ -69,45 +71,75 @@ def _ordered(values: set[str]) -> list[str]:
 def points(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
     """A panel for each swept key, with a point for each job."""
     scores = [_score(job) for job in jobs]
-    subtitle = f"{how_many(len(jobs), 'finished job')} · line: mean of those that share a value"
+    values = {key: [job.values[key] for job in jobs] for key in keys}
+    subtitle = how_many(len(jobs), "finished job")
     if list(keys) == [SEED]:
         spread = f" ± {np.std(scores, ddof=1):.2f}" if len(scores) > 1 else ""
-        subtitle = (
-            f"{how_many(len(jobs), 'finished job')} · mean {np.mean(scores):.2f}{spread} "
-            "(standard deviation; line: mean)"
-        )
-    title = f"Validation macro-F1 against {', '.join(keys)}"
+        subtitle += f" · mean {np.mean(scores):.2f}{spread} (standard deviation; line: mean)"
+    elif any(map(_has_line, values.values())):
+        subtitle += " · line: mean of those that share a value"
+    swept = keys[0] if len(keys) == 1 else "each swept option"
+    title = f"Validation macro-F1 against {swept}"
+    width = 6.4 if len(keys) == 1 else 3.6
     with style():
-        figure, axes = panels(len(keys), 3, 6.4 if len(keys) == 1 else 3.6, 3.8, title, subtitle)
+        figure, axes = panels(len(keys), 3, width, 3.8, title, subtitle)
         for axis, key in zip(axes, keys, strict=True):
-            _plot_key(axis, [job.values[key] for job in jobs], scores, key)
+            _plot_key(axis, values[key], scores, key, width)
     return figure
 
 
-def _plot_key(axis: Axes, values: Sequence[str], scores: Sequence[float], key: str) -> None:
-    """Scores against the values of a key.
+def _is_scale(values: Sequence[str]) -> bool:
+    """True for many numbers, which are put where they belong."""
+    return len(set(values)) > MANY and all(math.isfinite(_number(value)) for value in values)
+
+
+def _has_line(values: Sequence[str]) -> bool:
+    """False for a scale of numbers that all differ: a line would only join the points."""
+    return not _is_scale(values) or len(set(values)) < len(values)
+
+
+def _plot_key(
+    axis: Axes, values: Sequence[str], scores: Sequence[float], key: str, width: float
+) -> None:
+    """Scores against the values of a key, in a panel of ``width`` inches.
 
     Many numbers are where they belong, on a logarithmic axis if they are above 0 and the largest is
     30 times the smallest; words and few numbers are one beside the other.
     """
     names = _ordered(set(values))
-    numbers = list(map(_number, values))
-    if len(names) > MANY and all(map(math.isfinite, numbers)):
-        axis.plot(numbers, scores, "o", color=SERIES[0], alpha=0.7)
-        if min(numbers) > 0 and max(numbers) >= 30 * min(numbers):
+    if _is_scale(values):
+        places = np.array(list(map(_number, values)))
+        if min(places) > 0 and max(places) >= 30 * min(places):
             axis.set_xscale("log")
-    else:
-        places = list(map(names.index, values))
-        axis.plot(places, scores, "o", color=SERIES[0], alpha=0.7)
-        axis.set_xticks(range(len(names)), [plain(shorten(name)) for name in names])
-        if key == SEED:  # seeds have no order
-            axis.axhline(float(np.mean(scores)), color=INK, linewidth=1)
         else:
-            groups = [np.array(scores)[np.array(places) == n] for n in range(len(names))]
-            axis.plot(range(len(names)), list(map(np.mean, groups)), color=INK, linewidth=1)
+            axis.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10])
+            axis.ticklabel_format(axis="x", scilimits=(-3, 5))
+    else:
+        places = np.array(list(map(names.index, values)))
+        texts = [plain(shorten(name)) for name in names]
+        axis.set_xticks(range(len(texts)), texts)
+        if _touch(texts, width):
+            _slant(axis)
+    axis.plot(places, scores, "o", color=SERIES[0], alpha=0.7)
+    if key == SEED:  # seeds have no order
+        axis.axhline(float(np.mean(scores)), color=INK, linewidth=1)
+    elif _has_line(values):
+        marks = np.unique(places)
+        means = [np.mean(np.array(scores)[places == mark]) for mark in marks]
+        axis.plot(marks, means, color=INK, linewidth=1)
     axis.set(xlabel=plain(key), ylabel=LABEL)
     axis.margins(x=0.1, y=0.15)
     axis.grid(axis="y")
+
+
+def _touch(texts: Sequence[str], width: float) -> bool:
+    """True for labels that would touch on an axis of ``width`` inches."""
+    return len(texts) * (max(map(len, texts)) + 2) * LETTER > width
+
+
+def _slant(axis: Axes) -> None:
+    for label in axis.get_xticklabels():
+        label.set(rotation=45, ha="right", rotation_mode="anchor")
 
 
 def heat_map(jobs: Sequence[Job], down: str, across: str) -> Figure:
@@ -128,11 +160,17 @@ def heat_map(jobs: Sequence[Job], down: str, across: str) -> Figure:
         subtitle += " · mean ± standard deviation over seeds"
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     with style():
-        size = max(5.6, 1.8 + 1.25 * len(columns)), 1.3 + 0.75 * len(rows)
-        figure = new_figure(*size, "Validation macro-F1", subtitle)
+        width, height = max(5.6, 1.8 + 1.25 * len(columns)), 1.3 + 0.75 * len(rows)
+        # The names of the rows and the colour bar take their part of the width.
+        aslant = _touch(columns, width - 1.5 - LETTER * max(map(len, rows)))
+        if aslant:
+            height += 0.7 * LETTER * max(map(len, columns))
+        figure = new_figure(width, height, "Validation macro-F1", subtitle)
         axis = figure.subplots()
         limits = low - 0.3 * (high - low) - 0.1, high + 0.1
         picture = plot_cells(axis, means, texts, rows, columns, limits)
+        if aslant:
+            _slant(axis)
         axis.set(xlabel=plain(across), ylabel=plain(down))
         figure.colorbar(picture, ax=axis, label=LABEL)
     return figure

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from fer.core.words import ABSENT, how_many, percent
 from fer.evaluation.metrics import SplitResult
-from fer.evaluation.scores import SCORES
+from fer.evaluation.scores import SCORES, shown_in
 from fer.report.score_cells import leak_free
 from fer.runs.sweep import Job, best_jobs, measured_scores, short_names, shorten
 
@@ -51,6 +51,13 @@ def print_summary(
         )
     for note in notes:
         console.print(f"Note: {note}", markup=False)
+    for name, row in result.metrics.get("robustness", {}).get("relative_area", {}).items():
+        left = (f"{percent(row[s.name])} of the {s.heading}" for s in shown_in("robustness"))
+        console.print(
+            f"Left under {name.replace('_', ' ')}: {', '.join(left)} (area under the curve)",
+            markup=False,
+            highlight=False,
+        )
     for path in sorted(folder.iterdir()):
         if not path.name.startswith("."):
             # soft_wrap keeps a path in one piece, to be copied.

@@ -264,6 +264,46 @@ def test_the_splits_stand_beside_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_the_reference_copy_says_stands_in_words_and_faults_are_marked(
+    tmp_path: Path,
+) -> None:
+    compared = {
+        "identical": 30_000,
+        "recognised": 32_000,
+        "unrecognised": 1_234,
+        "missing": 3_887,
+        "moved": 0,
+        "relabelled": 5,
+    }
+    integrity = make_integrity(
+        compared_with_reference=compared, images=33_234, sizes={"48x48": 33_000}
+    )
+    source = write(tmp_path, integrity)
+    page = Page(source)
+    assert page.tables["compared"] == [
+        ["Beside the reference copy", "Images"],
+        ["Identical", "30,000"],
+        ["Recognised", "32,000"],
+        ["Not recognised", "1,234"],
+        ["Missing here", "3,887"],
+        ["In another split than there", "0"],
+        ["With another emotion than there", "5"],
+    ]
+    assert re.findall(r'differs"[^>]*>([\d,]+)<', source) == ["1,234", "3,887", "5"]
+    assert page.tables["sizes"][1:] == [["48 × 48", "33,000"], ["others", "234"]]
+
+
+@pytest.mark.usefixtures("quick")
+def test_of_the_raw_data_the_page_does_not_show_a_bare_checksum(tmp_path: Path) -> None:
+    integrity = make_integrity()
+    listing = 32 * "ab"
+    integrity["source"]["given"]["listing"] = listing
+    integrity["source"]["beside"] = {"path": "/data/list.txt", "listing": listing}
+    source = write(tmp_path, integrity)
+    assert "/data/list.txt" in source and listing not in source and "listing" not in source
+
+
+@pytest.mark.usefixtures("quick")
 def test_near_duplicates_that_were_not_searched_are_not_called_none(tmp_path: Path) -> None:
     page = Page(write(tmp_path, make_integrity(near_duplicates=None)))
     assert rows_of(page, "copies")["Near duplicates"] == ["–", "–"]
@@ -287,6 +327,9 @@ def test_counts_stand_beside_the_official_ones_and_what_differs_is_marked(tmp_pa
     assert rows["all"][1] == "2,828 | official 2,825 (+3)"
     assert re.findall(r'differs"[^>]*>([\d,]+)<', source) == ["403", "2,828"]
     assert "These are not the official counts" in source
+    integrity["official_counts"]["val"]["fear"] = 28_112
+    rows = rows_of(Page(write(tmp_path, integrity)), "counts")
+    assert rows["fear"][1] == "403 | official 28,112 (−27,709)"
 
 
 @pytest.mark.usefixtures("quick")
@@ -371,6 +414,7 @@ def test_copies_and_leaks_stand_with_the_options_that_act_on_them(tmp_path: Path
     }
     assert list(found.values()) == [["617", "1,235"], ["–", "731"], ["–", "1"]]
     assert "at most 6 of 128 bits" in page.text
+    assert "stand beside their numbers below" in page.text
 
 
 @pytest.mark.usefixtures("quick")
@@ -385,6 +429,7 @@ def test_empty_galleries_are_left_out_and_said_in_words(tmp_path: Path) -> None:
         "blank images." in source
     )
     assert "<code>" not in source  # nothing to act on, no option
+    assert "stand beside their numbers" not in source
     assert "every image of the raw copy is in the prepared dataset" in source
 
 
@@ -430,6 +475,7 @@ def test_the_list_of_images_names_the_groups_as_the_picture_does(tmp_path: Path)
     assert rows[0] == ["1", "train", "angry", "train_angry_0", "raw/train_angry_0.jpg"]
     assert rows[1][:4] == ["1", "test", "sad", "test_sad_0"]  # crosses splits: first
     assert [row[0] for row in rows] == ["1", "1", "2", "2"]
+    assert page.tables["blank-files"][1][:2] == ["train", "train"]  # a group for each split
 
 
 @pytest.mark.usefixtures("quick")
@@ -666,9 +712,19 @@ def test_groups_across_splits_come_first_and_are_framed(
 ) -> None:
     saved = collect_figures(monkeypatch)
     entries, _ = make_images()
-    make_pictures(tmp_path, entries).galleries()
+    found = make_pictures(tmp_path, entries).galleries()
     axis = saved[0].axes[0]  # a copy in train and test, and two in val
     assert len(axis.images) == 4
     assert [patch.get_edgecolor() for patch in axis.patches] == [to_rgba(figures.WRONG)] * 2
     colors = {text.get_text(): text.get_color() for text in axis.texts}
     assert colors["test"] == figures.WRONG and colors["val"] == figures.INK
+    words = {
+        title: (picture.caption, saved[place].texts[1].get_text())
+        for place, (title, picture) in enumerate(found.items())
+        if picture is not None
+    }
+    for text in words["Exact duplicates"]:
+        assert "in more than one split" in text
+    for text in words["Blank images"]:
+        assert "in more than one split" not in text
+    assert "train: 1 image" in figure_texts(saved[list(found).index("Blank images")])

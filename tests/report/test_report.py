@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import math
 import re
 import subprocess
@@ -36,6 +37,10 @@ from fer.report.evaluation_sections import robustness_curves, robustness_per_cla
 from fer.report.page import Cell, FigureEntry, fragment, render
 from fer.report.run_page import write_run_report
 from fer.report.score_cells import change_cell, score_cell
+from fer.report.sweep_figure import heat_map, points
+from fer.report.terminal import print_summary
+from fer.runs.state import State
+from fer.runs.sweep import Job
 
 # --- made-up data ------------------------------------------------------------------------------
 
@@ -257,6 +262,23 @@ def test_class_balance_shows_the_shares_of_each_split() -> None:
     assert_texts_inside(figure)
 
 
+@pytest.mark.parametrize(("longest", "columns"), [(30, 3), (50, 2), (80, 1)])
+def test_a_legend_with_long_names_is_not_cut_off(longest: int, columns: int) -> None:
+    names = [f"{i}{'_shared_cnn_focal' * 5}"[: longest - 10] + " → fer2013" for i in range(4)]
+    figure = figures.bars(
+        {name: [0.5] * 7 for name in names},
+        figures.SERIES,
+        labels.EMOTIONS,
+        title="t",
+        subtitle="s",
+        xlabel="x",
+        ylabel="y",
+    )
+    assert_texts_inside(figure)
+    tops = [text.get_window_extent().y0 for text in figure.legends[0].get_texts()]
+    assert len(set(map(round, tops))) == math.ceil(4 / columns)
+
+
 def test_emotions_have_seven_distinct_colors() -> None:
     assert list(figures.EMOTION_COLORS) == list(labels.EMOTIONS)
     assert len(set(figures.EMOTION_COLORS.values())) == 7
@@ -335,10 +357,13 @@ def test_a_run_shows_its_last_split_and_predictions_on_the_first(tmp_path: Path)
     assert len(list((tmp_path / "figures").iterdir())) == 8  # those of val, too
 
 
+LONG = [f"a_long_name_of_a_network_{n}" for n in range(3)]
+
+
 def test_a_value_without_an_interval_is_shown_alone() -> None:
     rows = [
         {
-            "perturbation": "blur",
+            "perturbation": "low_light",
             "severity": severity,
             "accuracy": 0.5,
             "macro_f1": 0.25,
@@ -350,14 +375,96 @@ def test_a_value_without_an_interval_is_shown_alone() -> None:
         }
         for severity in range(3)
     ]
-    for networks in ({"a": rows}, {"a": rows, "b": rows}):
+    for networks in ({"a": rows}, {"a": rows, "b": rows}, dict.fromkeys(LONG, rows)):
         figure = robustness_curves(networks, title="t", subtitle="s")
         assert list(np.asarray(figure.axes[0].lines[0].get_ydata())) == [50] * 3
+        titles = [axis.get_title() for axis in figure.axes]
+        assert titles == ["Accuracy: low light", "Macro-F1: low light"]
         assert_texts_inside(figure)
     figure = robustness_per_class(rows, title="t", images=9)
+    assert_texts_inside(figure)
     assert len(figure.axes[0].lines) == 6  # there is no image of fear
     assert change_cell(-0.012, None, SCORES["accuracy"]) == Cell("−1.2")
     assert score_cell(rows[0], SCORES["accuracy"]) == Cell("50.0 %")
+
+
+def make_jobs(**values: Sequence[Any]) -> list[Job]:
+    """Finished jobs, the n-th with the n-th of each option's values; better and better."""
+    return [
+        Job(
+            number,
+            str(number),
+            [f"{key}={value}" for key, value in zip(values, row, strict=True)],
+            State.FINISHED,
+            run={"validation": {"macro_f1": 0.01 * number}},
+        )
+        for number, row in enumerate(zip(*values.values(), strict=True))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"lr": [0.1, 0.1, 0.2]}, [0.5, 2]),
+        ({"lr": [*range(1, 11), 1]}, [5, *range(1, 10)]),  # a scale, with a value that is shared
+        ({"lr": range(1, 11)}, None),  # a scale without one
+        ({"seed": range(3)}, [1, 1]),
+        ({"seed": range(20)}, [9.5, 9.5]),
+    ],
+)
+def test_a_sweep_has_the_line_that_its_subtitle_promises(
+    values: dict[str, Sequence[Any]], line: list[float] | None
+) -> None:
+    figure = points(make_jobs(**values), list(values))
+    lines = figure.axes[0].lines[1:]
+    assert [list(np.asarray(one.get_ydata())) for one in lines] == (
+        [] if line is None else [pytest.approx(line)]
+    )
+    assert ("line: mean" in figure.texts[1].get_text()) == (line is not None)
+
+
+def test_the_names_of_swept_values_do_not_touch() -> None:
+    words = [f"augmentation_number_{n}" for n in range(6)]
+    figure = points(make_jobs(augmentation=words, loss=list("abcdef")), ["augmentation", "loss"])
+    assert figure.texts[0].get_text() == "Validation macro-F1 against each swept option"
+    aslant, upright = (axis.get_xticklabels()[0].get_rotation() for axis in figure.axes)
+    assert (aslant, upright) == (45, 0)
+    assert_texts_inside(figure)
+    jobs = make_jobs(a=words * 2, b=[*"xxxxxxyyyyyy"])
+    assert heat_map(jobs, "b", "a").axes[0].get_xticklabels()[0].get_rotation() == 45
+    assert heat_map(jobs, "a", "b").axes[0].get_xticklabels()[0].get_rotation() == 0
+    # On a scale: two labels never overlap.
+    figure = points(make_jobs(a=[n * 1.7e-5 for n in range(1, 12)], b=range(11)), ["a", "b"])
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_the_terminal_says_what_damage_leaves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    area = {"low_light": {"accuracy": 0.8951, "macro_f1": 0.7}}
+    metrics = make_metrics()
+    print_summary(tmp_path, replace(make_result(200), metrics=metrics), None, [])
+    assert "Left under" not in capsys.readouterr().out
+    metrics["robustness"] = {"relative_area": area}
+    print_summary(tmp_path, replace(make_result(200), metrics=metrics), None, [])
+    words = "Left under low light: 89.5 % of the accuracy, 70.0 % of the macro-F1"
+    assert words in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("node", "shown"),
+    [
+        ([True, None, "a", 0], "yes, –, a, 0"),
+        ("", "–"),
+        ({"a": []}, "a –"),
+        (Path("here"), "here"),
+        ([["a", "b"], {"c": False}], "a, b c no"),
+    ],
+)
+def test_nested_data_is_shown_in_words(node: object, shown: str) -> None:
+    assert " ".join(Page(fragment("tree", node)).text.split()) == shown
 
 
 def test_the_font_has_every_sign_that_figures_use() -> None:
