@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fer.core.labels import EMOTIONS as EMOTIONS
     from fer.data.datamodule import EmotionDataModule as EmotionDataModule
-    from fer.data.datamodule import FER2013DataModule as FER2013DataModule
-    from fer.data.datamodule import RAFDBDataModule as RAFDBDataModule
+    from fer.data.published import FER2013DataModule as FER2013DataModule
+    from fer.data.published import RAFDBDataModule as RAFDBDataModule
     from fer.evaluation.predictor import Predictor as Predictor
     from fer.evaluation.scores import register_score as register_score
     from fer.model.checkpoint import load_checkpoint as load_checkpoint
@@ -36,9 +36,9 @@ MODULES = {
     "EMOTIONS": "fer.core.labels",
     "EmotionDataModule": "fer.data.datamodule",
     "EmotionModule": "fer.model.module",
-    "FER2013DataModule": "fer.data.datamodule",
+    "FER2013DataModule": "fer.data.published",
     "Predictor": "fer.evaluation.predictor",
-    "RAFDBDataModule": "fer.data.datamodule",
+    "RAFDBDataModule": "fer.data.published",
     "SharedCNN": "fer.model.shared_cnn",
     "load_checkpoint": "fer.model.checkpoint",
     "register_network": "fer.model.network",

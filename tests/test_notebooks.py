@@ -112,7 +112,9 @@ def test_all_notebooks_run_from_top_to_bottom_and_use_finished_runs_again(
 
 
 def test_a_command_that_fails_says_what_it_said(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(CommandFailed, match=r"(?s)exit code 1.*model\.drop.*widths, "):
+    with pytest.raises(
+        CommandFailed, match=r"(?s)exit code 1.*model\.drop.* below model: .*widths"
+    ):
         notebook.command("train.py", "model.drop=0.5")
     assert "$ python train.py model.drop=0.5" in capsys.readouterr().out
 

@@ -1,11 +1,4 @@
-"""Lightning data modules: from raw data, or a prepared folder, to data loaders.
-
-Without Hydra too, with the defaults of ``conf/``:
-
->>> data = FER2013DataModule(raw="archive.zip")  # read when a Trainer asks for it
->>> data.image_size, data.in_channels, data.batch_size, data.transforms
-(48, 1, 64, 'standard')
-"""
+"""The Lightning data module: from raw data, or a prepared folder, to data loaders."""
 
 from __future__ import annotations
 
@@ -41,8 +34,6 @@ from fer.data.manifest import ATTRIBUTES, Entry
 from fer.data.preparation import Generator, Preparation
 from fer.data.prepared import CACHE, Prepared, Report
 from fer.data.readers.base import SPLITS, Reader, check_classes
-from fer.data.readers.fer2013 import FER2013Reader
-from fer.data.readers.rafdb import RAFDBReader
 from fer.data.selection import check_selection, select
 
 log = logging.getLogger(__name__)
@@ -95,6 +86,7 @@ class EmotionDataModule(LightningDataModule):
 
     >>> import functools, tempfile
     >>> from fer.data.drawn.synthetic import generate
+    >>> from fer.data.readers.fer2013 import FER2013Reader
     >>> draw = functools.partial(generate, name="synthetic_a", train=14, val=7, test=7, seed=0)
     >>> folder = tempfile.TemporaryDirectory()
     >>> data = EmotionDataModule("drawn", folder.name, reader=FER2013Reader(), generator=draw)
@@ -137,16 +129,9 @@ class EmotionDataModule(LightningDataModule):
         super().__init__()
         if folder is None:
             folder = Path(os.environ.get("FER_DATA") or "data") / str(name)
+        fetch = downloader(name, download, kaggle)
         self.preparation = Preparation(
-            name,
-            folder,
-            reader,
-            raw,
-            generator,
-            downloader(name, download, kaggle),
-            workers,
-            undecodable,
-            report,
+            name, folder, reader, raw, generator, fetch, workers, undecodable, report
         )
         check_selection(leaks, blank, conflicts, accept_altered)
         for key, value, rule in (
@@ -482,47 +467,3 @@ class EmotionDataModule(LightningDataModule):
         found = [self._nearly_leaked[part] for part in name.split("+")]
         known = [part for part in found if part is not None]
         return np.concatenate(known) if len(known) == len(found) else None
-
-
-class FER2013DataModule(EmotionDataModule):
-    """FER2013 (see :mod:`fer.data.readers.fer2013`).
-
-    Without ``reader`` it is read with the reader's defaults; ``options`` are those of
-    :class:`EmotionDataModule`.
-
-    >>> data = FER2013DataModule("prepared/fer2013", leaks="drop_from_train")
-    >>> data.folder.name, data.describe()["options"]["leaks"]
-    ('fer2013', 'drop_from_train')
-    """
-
-    def __init__(
-        self,
-        folder: str | Path | None = None,
-        *,
-        name: str = "fer2013",
-        reader: Reader | None = None,
-        kaggle: str | None = "msambare/fer2013",
-        **options: Any,
-    ) -> None:
-        super().__init__(name, folder, reader=reader or FER2013Reader(), kaggle=kaggle, **options)
-
-
-class RAFDBDataModule(EmotionDataModule):
-    """RAF-DB (see :mod:`fer.data.readers.rafdb`).
-
-    Without ``reader`` it is read with the reader's defaults; ``options`` are those of
-    :class:`EmotionDataModule`.
-
-    >>> RAFDBDataModule(raw="basic", in_channels=3).describe()["reader"]["images"]
-    'auto'
-    """
-
-    def __init__(
-        self,
-        folder: str | Path | None = None,
-        *,
-        name: str = "rafdb",
-        reader: Reader | None = None,
-        **options: Any,
-    ) -> None:
-        super().__init__(name, folder, reader=reader or RAFDBReader(), **options)

@@ -50,9 +50,8 @@ class Muon(torch.optim.Optimizer):
                     groups.append({**group, "params": own, "of_muon": of_muon, "lr": rate})
         adamw = torch.optim.AdamW([torch.zeros(())], lr=adamw_lr, weight_decay=weight_decay)
         super().__init__(groups, {**adamw.defaults, "of_muon": False})
-        self.adamw = torch.optim.AdamW(
-            [{"params": group["params"]} for group in self.param_groups if not group["of_muon"]]
-        )
+        rest = [{"params": own["params"]} for own in self.param_groups if not own["of_muon"]]
+        self.adamw = torch.optim.AdamW(rest) if rest else None
         self.matrices = {
             kernel: nn.Parameter(torch.zeros_like(kernel.detach().flatten(1)))
             for group in self.param_groups
@@ -60,9 +59,10 @@ class Muon(torch.optim.Optimizer):
             for kernel in group["params"]
         }
         """Kernel → where Muon steps from zero: what it moves a matrix by at a rate of 1."""
-        self.muon = torch.optim.Muon(
-            list(self.matrices.values()), lr=1.0, momentum=momentum, weight_decay=0.0
-        )
+        kernels = list(self.matrices.values())
+        self.muon: Any = None
+        if kernels:
+            self.muon = torch.optim.Muon(kernels, 1.0, weight_decay=0, momentum=momentum)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -72,16 +72,18 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         # What the two remember lies in this optimizer's state, which checkpoints hold.
-        self.adamw.state = self.state
-        others = [group for group in self.param_groups if not group["of_muon"]]
-        for own, group in zip(self.adamw.param_groups, others, strict=True):
-            own.update({key: value for key, value in group.items() if key != "params"})
-        self.adamw.step()
+        if self.adamw is not None:
+            self.adamw.state = self.state
+            others = [group for group in self.param_groups if not group["of_muon"]]
+            for own, group in zip(self.adamw.param_groups, others, strict=True):
+                own.update({key: value for key, value in group.items() if key != "params"})
+            self.adamw.step()
         for kernel, matrix in self.matrices.items():
             matrix.zero_()
             matrix.grad = None if kernel.grad is None else kernel.grad.flatten(1)
             self.muon.state[matrix] = self.state[kernel]
-        self.muon.step()
+        if self.muon is not None:
+            self.muon.step()
         for group in self.param_groups:
             if group["of_muon"]:
                 for kernel in group["params"]:

@@ -21,9 +21,9 @@ def test_help_shows_every_group_with_its_options(program: str, tmp_path: Path) -
     if program == "train.py":
         for line in (
             "augmentation: none, standard, strong",
-            "model: shared_cnn, shared_cnn_small",
+            "model: shared_cnn, shared_cnn_deep, shared_cnn_small",
             "loss: cross_entropy, focal, weighted",
-            "optimizer: adam, adamw, sgd",
+            "optimizer: adam, adamw, muon, sgd",
             "experiment: exp_a, exp_b",
         ):
             assert line in done.stdout
@@ -51,7 +51,7 @@ MISTAKES = [
     (["trainer.max_epoch=3"], ["found 'max_epoch'", "max_epochs"]),
     (["model=shared_cnn_small", "lr=1"], ["found 'lr'", "optimizer", "seed"]),
     (["optimizer.lr=["], ["optimizer.lr"]),
-    (["optimizer=null"], ["expected one of adam, adamw, sgd"]),
+    (["optimizer=null"], ["expected one of adam, adamw, muon, sgd"]),
     (["nope=1"], ["experiment", "dataset", "seed"]),
 ]
 
@@ -73,7 +73,8 @@ def test_bad_data_ends_in_one_message_without_a_traceback(tmp_path: Path, rows: 
     arguments = ["-m", "fer", "prepare", "dataset=fer2013", f"dataset.raw={raw}"]
     done = run_program(*arguments, cwd=tmp_path, check=False)
     assert done.returncode != 0
-    assert "row 2: expected an emotion from 0 to 6, found '9'" in done.stderr
+    assert "expected emotions from 0 to 6, found '9' (1 images)" in done.stderr
+    assert "the first: fer2013.csv row 2" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "data" / "fer2013" / "manifest.csv").exists()
     full = run_program(*arguments, cwd=tmp_path, check=False, env={"HYDRA_FULL_ERROR": "1"})

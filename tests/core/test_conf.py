@@ -69,6 +69,7 @@ def covering() -> list[dict[str, str]]:
     return rows
 
 
+@pytest.mark.slow
 def test_choices_compose_with_each_other() -> None:
     """No option changes what another group chose, but for an experiment its dataset."""
 

@@ -14,9 +14,9 @@ import torch
 
 from fer.core.errors import ConfigError, DataError
 from fer.core.hardware import Computing
-from fer.data.datamodule import FER2013DataModule
 from fer.data.dataset import EmotionDataset
 from fer.data.device import DeviceDataset
+from fer.data.published import FER2013DataModule
 from fer.evaluation.inference import measure_network
 from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
@@ -145,6 +145,7 @@ def test_an_unknown_way_to_act_is_refused(tmp_path: Path, rows: list[Row], optio
         module(tmp_path, rows, **{option: "remove"})
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_left_out_and_its_evaluation_leaves_out_the_same(
     tmp_path: Path, rows: list[Row]
 ) -> None:
@@ -202,6 +203,7 @@ def test_an_altered_copy_trains_only_when_it_is_accepted(tmp_path: Path, rows: l
     assert len(data.train_dataloader()) > 0
 
 
+@pytest.mark.slow
 def test_every_result_from_an_altered_copy_says_so(tmp_path: Path, rows: list[Row]) -> None:
     raw = altered(tmp_path, rows)
     command = ["train.py", "dataset=fer2013", f"dataset.raw={raw}", "hydra.run.dir=run", *TINY]

@@ -16,9 +16,10 @@ from torch import nn
 
 from fer.core import labels
 from fer.core.errors import ConfigError
-from fer.data.datamodule import EmotionDataModule, FER2013DataModule, RAFDBDataModule
+from fer.data.datamodule import EmotionDataModule
 from fer.data.drawn.synthetic import generate
 from fer.data.prepared import FORMAT
+from fer.data.published import FER2013DataModule, RAFDBDataModule
 from fer.data.readers.base import FolderSource, RawDataset, Reader, Record, is_image, list_files
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.tasks.assembly import make_data, make_model

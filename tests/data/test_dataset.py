@@ -16,7 +16,6 @@ from fer.core import labels
 from fer.core.application import config_folder
 from fer.core.errors import ConfigError
 from fer.data.augmentation import Augmentation, BufferedRandom, import_albumentations, on_image
-from fer.data.datamodule import FER2013DataModule
 from fer.data.dataset import (
     Draw,
     EmotionDataset,
@@ -27,6 +26,7 @@ from fer.data.dataset import (
 )
 from fer.data.images import to_input
 from fer.data.preparation import prepare
+from fer.data.published import FER2013DataModule
 from fer.data.readers.fer2013 import FER2013Reader
 from tests.conftest import Row, write_folder
 

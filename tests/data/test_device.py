@@ -137,6 +137,7 @@ def test_a_transform_that_the_device_does_not_know_is_refused() -> None:
         translate(albumentations.Affine(shear=(-5, 5)))
 
 
+@pytest.mark.slow
 def test_a_run_with_augmentation_on_the_device_is_reproducible(
     tmp_path: Path, tiny_zip: Path
 ) -> None:

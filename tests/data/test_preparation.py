@@ -18,11 +18,11 @@ from fer.core.errors import ConfigError, DataError
 from fer.data import adoption, conversion
 from fer.data import prepared as prepared_module
 from fer.data.audit.integrity import earlier_and_own, exact_leaks, summarise
-from fer.data.datamodule import FER2013DataModule
 from fer.data.dataset import load_images
 from fer.data.drawn.synthetic import generate
 from fer.data.manifest import Entry, fingerprint, read_manifest
 from fer.data.preparation import prepare
+from fer.data.published import FER2013DataModule
 from fer.data.readers.base import RawDataset
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.data.readers.folder import FolderReader

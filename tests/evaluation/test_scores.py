@@ -660,6 +660,7 @@ def test_damage_that_is_older_than_the_metric_leaves_it_out(tmp_path: Path) -> N
 # --- the whole way -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_metric_in_a_module_of_ones_own_goes_the_whole_way(tmp_path: Path) -> None:
     (tmp_path / "my_metrics.py").write_text(
         "from fer.evaluation.scores import register_score\n\n\n"

@@ -35,6 +35,7 @@ def history_of(run: Path) -> list[dict[str, str]]:
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -45,6 +45,8 @@ from tests.conftest import (
 )
 from tests.runs.test_resume import OPTIONS
 
+pytestmark = pytest.mark.slow  # trainings, or the whole real archive
+
 GRID = ["optimizer.lr=1e-3,1e-2", "model.dropout=0.2,0.5"]
 SHORT = [*OPTIONS, "trainer.max_epochs=2", "logger=none"]
 
@@ -114,7 +116,6 @@ def test_a_killed_sweep_goes_on_and_ends_like_one_that_was_not(place: Path) -> N
     assert one == other
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "local"])
 def test_other_launchers_give_the_same_jobs(place: Path, launcher: str) -> None:
     run_program(
@@ -124,7 +125,6 @@ def test_other_launchers_give_the_same_jobs(place: Path, launcher: str) -> None:
     assert rows_of(place / launcher) == rows_of(place / "whole")
 
 
-@pytest.mark.slow
 def test_jobs_side_by_side_end_with_a_sweep_that_is_killed(tmp_path: Path) -> None:
     """They prepare their dataset themselves; nobody trains on in a folder that is resumed."""
     sizes = [f"dataset.generator.{split}=56" for split in ("train", "val", "test")]
@@ -426,7 +426,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             process.wait(60)
 
 
-@pytest.mark.slow
 def test_a_ray_cluster_gives_the_same_jobs(place: Path, cluster: str) -> None:
     run_program(
         "train.py", "-m", *SHORT, "dataset.raw=archive.zip", *GRID, "launcher=ray",

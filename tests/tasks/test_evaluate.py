@@ -25,6 +25,8 @@ from fer.tasks.train import train
 from tests.conftest import ROOT, run_program, to_png, write_file
 from tests.core.test_conf import compose
 
+pytestmark = pytest.mark.slow  # trainings, or the whole real archive
+
 FEW = ["saliency.images_per_class=2", "saliency.smoothgrad.samples=2",
        "saliency.integrated_gradients.steps=2", "saliency.faithfulness.images=7",
        "saliency.faithfulness.steps=3", "saliency.sanity.images=4", "saliency.confusions.pairs=1",

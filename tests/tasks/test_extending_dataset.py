@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from fer.core import labels
 from fer.data.readers.base import FolderSource, RawDataset, Reader, Record, list_files, make_ids
 
+pytestmark = pytest.mark.slow  # trainings, or the whole real archive
+
 
 @dataclass(frozen=True)
 class MyReader(Reader):

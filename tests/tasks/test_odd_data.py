@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -169,15 +170,24 @@ def disturb(
     monkeypatch: pytest.MonkeyPatch, epoch: int, step: int, what: Callable[[Any], float]
 ) -> None:
     """Multiply the loss of one step by what a function of its batch returns."""
-    plain = EmotionModule.training_step
+    plain, begin = EmotionModule.loss_of_batch, EmotionModule.on_train_epoch_start
+    steps = itertools.count()
 
-    def training_step(module: EmotionModule, batch: Any, batch_idx: int) -> torch.Tensor:
-        loss = plain(module, batch, batch_idx)
-        if (module.current_epoch, batch_idx) == (epoch, step):
-            loss = loss * what(batch)
+    def on_train_epoch_start(module: EmotionModule) -> None:
+        nonlocal steps
+        steps = itertools.count()
+        begin(module)
+
+    def loss_of_batch(
+        module: EmotionModule, images: torch.Tensor, target: torch.Tensor
+    ) -> torch.Tensor:
+        loss = plain(module, images, target)
+        if (module.current_epoch, next(steps)) == (epoch, step):
+            loss = loss * what((images, target))
         return loss
 
-    monkeypatch.setattr(EmotionModule, "training_step", training_step)
+    monkeypatch.setattr(EmotionModule, "on_train_epoch_start", on_train_epoch_start)
+    monkeypatch.setattr(EmotionModule, "loss_of_batch", loss_of_batch)
 
 
 @pytest.mark.parametrize("device", ["false", "true"], ids=["", "on_device"])

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from fer.core.errors import ConfigError
 from fer.core.hardware import check_processes
-from fer.data.datamodule import FER2013DataModule
 from fer.data.dataset import EpochSampler, ShareSampler
+from fer.data.published import FER2013DataModule
 from tests.conftest import ROOT, run_program, tiny_rows, write_zip
 from tests.runs.test_resume import OPTIONS
 

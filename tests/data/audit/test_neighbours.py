@@ -46,6 +46,7 @@ def hash_tables(draw: st.DrawFn) -> np.ndarray:
     return hashes[rng.permutation(len(hashes))]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(hash_tables(), st.sampled_from([3, 5, 16, 20]), st.sampled_from([8, 1 << 20]))
 def test_groups_are_those_of_comparing_every_pair(

@@ -12,9 +12,9 @@ from PIL import Image
 
 from fer.core import labels
 from fer.core.errors import DataError, FerError
-from fer.data.datamodule import FER2013DataModule
 from fer.data.preparation import prepare
 from fer.data.prepared import Prepared
+from fer.data.published import FER2013DataModule
 from fer.data.readers.fer2013 import FER2013Reader
 from tests.conftest import Row, to_png, write_file, write_folder, write_table, write_zip
 

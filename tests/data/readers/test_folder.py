@@ -746,6 +746,7 @@ def test_preparation_takes_own_names_from_the_command_line(tmp_path: Path) -> No
     assert sum(integrity["excluded"].values()) == 5
 
 
+@pytest.mark.slow
 def test_own_faces_of_every_kind_train(tmp_path: Path) -> None:
     """From a folder with every image mode and a class beyond the seven to complete metrics."""
     raw = tmp_path / "raw"
@@ -776,6 +777,7 @@ def test_own_faces_of_every_kind_train(tmp_path: Path) -> None:
     assert any("no val split" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_remembers_the_name_and_synonyms_of_own_faces(tmp_path: Path) -> None:
     own = ["mad", "contempt", *labels.EMOTIONS[1:]]
     raw = write(tmp_path / "raw", split_names({"train": 3, "val": 1, "test": 1}, own))
@@ -901,6 +903,7 @@ CHINESE = dict(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beside", [[], ["happy/a.png"]], ids=["alone", "beside a known class"])
 def test_the_message_about_classes_in_another_script_can_be_pasted(
     tmp_path: Path, beside: list[str]

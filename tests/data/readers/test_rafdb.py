@@ -849,6 +849,7 @@ def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
 # --- the program -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_runs_on_faces_cut_out_of_the_originals(tmp_path: Path) -> None:
     raw = write_rafdb(tmp_path / "raw", 2, original=True)
     write_original(raw, pattern(80, 60), "20 10 51.5 40")  # another size than the others
