@@ -149,7 +149,7 @@ class GraphedSteps:
         images, target = self.images[self.place].squeeze(0), self.target[self.place].squeeze(0)
         with module.trainer.precision_plugin.train_step_context():
             logits = module(images)
-            loss = module.loss_of(logits, target)
+            loss = module.loss_of(logits, target, images)
         loss.backward()
         rates = self.rates[self.place].squeeze(0)
         for own, rate in zip(self.current, rates, strict=True):

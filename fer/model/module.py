@@ -22,6 +22,7 @@ from fer.core import labels
 from fer.core.errors import ConfigError, first_line
 from fer.core.options import SWITCH_OR_AUTO, Guard, check_value
 from fer.model.checkpoint import load_checkpoint
+from fer.model.distillation import DistilledLoss
 from fer.model.graph import make_take
 from fer.model.losses import CrossEntropyLoss, process_factor
 from fer.model.mixing import Mixing
@@ -177,6 +178,8 @@ class EmotionModule(LightningModule):
         if not isinstance(self.loss, nn.Module):
             counts = data.class_counts() if hasattr(data, "class_counts") else None
             self.loss = make_loss(self.loss, counts)
+        if isinstance(self.loss, DistilledLoss):
+            self.loss.check_student(self.network)
         self.take = None
         if getattr(data, "on_device", None) is not None:
             single = why_single(self.trainer)
@@ -201,19 +204,23 @@ class EmotionModule(LightningModule):
     def loss_of_batch(self, images: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss of training images ``(N, C, H, W)``, a scalar, with mixing; noted as such."""
         mixed = self.mixing(images)
-        logits = self(images if mixed is None else mixed.images)
-        loss = self.loss_of(logits, target)
+        seen = images if mixed is None else mixed.images
+        logits = self(seen)
+        loss = self.loss_of(logits, target, seen)
         if mixed is not None:
-            other = self.loss_of(logits, target[mixed.partner])
+            other = self.loss_of(logits, target[mixed.partner], seen)
             loss = mixed.share * loss + (1 - mixed.share) * other
         # A mixed batch repeats its targets, and so their weights.
         loss = loss * process_factor(self.loss, target)
         self.train_metrics.add(logits, target, loss)
         return loss
 
-    def loss_of(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The loss in single precision, a scalar."""
-        loss: torch.Tensor = self.loss(logits.float(), target)
+    def loss_of(
+        self, logits: torch.Tensor, target: torch.Tensor, images: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The loss in single precision, a scalar; teachers see the images."""
+        seen = [images] if isinstance(self.loss, DistilledLoss) else []
+        loss: torch.Tensor = self.loss(logits.float(), target, *seen)
         return loss
 
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:

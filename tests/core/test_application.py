@@ -22,7 +22,7 @@ def test_help_shows_every_group_with_its_options(program: str, tmp_path: Path) -
         for line in (
             "augmentation: none, standard, strong",
             "model: shared_cnn, shared_cnn_deep, shared_cnn_small",
-            "loss: cross_entropy, focal, weighted",
+            "loss: cross_entropy, distilled, focal, weighted",
             "optimizer: adam, adamw, muon, sgd",
             "experiment: exp_a, exp_b",
         ):
