@@ -45,7 +45,7 @@ from tests.conftest import (
 )
 from tests.runs.test_resume import OPTIONS
 
-pytestmark = pytest.mark.slow  # trainings, or the whole real archive
+pytestmark = pytest.mark.slow  # whole trainings
 
 GRID = ["optimizer.lr=1e-3,1e-2", "model.dropout=0.2,0.5"]
 SHORT = [*OPTIONS, "trainer.max_epochs=2", "logger=none"]

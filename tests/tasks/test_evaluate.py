@@ -25,7 +25,7 @@ from fer.tasks.train import train
 from tests.conftest import ROOT, run_program, to_png, write_file
 from tests.core.test_conf import compose
 
-pytestmark = pytest.mark.slow  # trainings, or the whole real archive
+pytestmark = pytest.mark.slow  # whole trainings
 
 FEW = ["saliency.images_per_class=2", "saliency.smoothgrad.samples=2",
        "saliency.integrated_gradients.steps=2", "saliency.faithfulness.images=7",

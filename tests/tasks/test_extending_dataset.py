@@ -22,6 +22,8 @@ from fer.tasks.assembly import make_data, with_dataset_of
 from tests.conftest import run_program, to_png, write_file
 from tests.core.test_conf import compose
 
+pytestmark = pytest.mark.slow  # trainings
+
 READER = '''
 """Faces at <split>/<class>/<prefix><number>.png, with classes and a val split of any name."""
 
@@ -29,8 +31,6 @@ from dataclasses import dataclass
 
 from fer.core import labels
 from fer.data.readers.base import FolderSource, RawDataset, Reader, Record, list_files, make_ids
-
-pytestmark = pytest.mark.slow  # trainings, or the whole real archive
 
 
 @dataclass(frozen=True)

@@ -780,7 +780,7 @@ def test_the_tables_may_be_missing_or_lie_in_the_folder(tmp_path: Path) -> None:
     assert not dataset.warnings
     edit(raw / "DATASET" / "train_labels.csv", lambda text: text.replace(",1", ",2"))
     for place in (raw, raw / "DATASET"):
-        with pytest.raises(DataError, match=r"found 'train_00001_aligned' .*'1' in the folders"):
+        with pytest.raises(DataError, match=r"found 'train_00001' .*'1' in the folders"):
             listed(place)
     (raw / "DATASET" / "train_labels.csv").unlink()
     assert listed(raw).form == "mirror's tree, aligned images"

@@ -21,7 +21,7 @@ from fer.data.prepared import Prepared
 from fer.data.readers.fer2013 import OFFICIAL_COUNTS, TABLE_EMOTIONS, FER2013Reader
 from tests.conftest import decode, to_jpeg
 
-pytestmark = pytest.mark.slow  # trainings, or the whole real archive
+pytestmark = pytest.mark.slow  # the whole real archive
 
 # Measured once on the public archive with `python -m fer prepare dataset=fer2013`.
 FINGERPRINT = "046377511a0537b08cf77f4298a42d3e084d4abf730b6f44f4c9a0c12eb02caa"
