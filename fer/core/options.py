@@ -69,7 +69,7 @@ PATH: Check = (
     lambda value: isinstance(value, str | os.PathLike) and str(value) != "",
 )
 SEED = whole(0, 2**32 - 1)
-EACH_EPOCH = "the best epoch is chosen by the validation of every one"
+EACH_EPOCH = "since every epoch is validated and the best kept (a quick try: trainer.max_epochs=1)"
 
 CHECKS: dict[str, Check] = {
     "dataset.epochs": whole(1),
@@ -80,11 +80,11 @@ CHECKS: dict[str, Check] = {
     "trainer.devices": whole(1),
     "trainer.progress_bar": SWITCH,
     "trainer.compile": SWITCH,
-    "trainer.fast_dev_run": (f"false: {EACH_EPOCH}", lambda value: not value),
-    "trainer.limit_val_batches": (f"more than 0: {EACH_EPOCH}", lambda value: value != 0),
-    "trainer.check_val_every_n_epoch": (f"1: {EACH_EPOCH}", lambda value: value == 1),
-    "trainer.val_check_interval": (f"1.0: {EACH_EPOCH}", lambda value: value in (None, 1.0)),
-    "trainer.enable_checkpointing": (f"true: {EACH_EPOCH}", bool),
+    "trainer.fast_dev_run": (f"false, {EACH_EPOCH}", lambda value: not value),
+    "trainer.limit_val_batches": (f"more than 0, {EACH_EPOCH}", lambda value: value != 0),
+    "trainer.check_val_every_n_epoch": (f"1, {EACH_EPOCH}", lambda value: value == 1),
+    "trainer.val_check_interval": (f"1.0, {EACH_EPOCH}", lambda value: value in (None, 1.0)),
+    "trainer.enable_checkpointing": (f"true, {EACH_EPOCH}", bool),
     "seed": SEED,
     "test": SWITCH,
     "resume": or_null(TEXT, "for a new run"),
