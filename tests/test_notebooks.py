@@ -96,7 +96,7 @@ def test_all_notebooks_run_from_top_to_bottom_and_use_finished_runs_again(
     for number, dataset in ((0, "synthetic_a"), (1, "synthetic_b")):
         page = shown[NAMES[number]]
         assert f"{dataset}: 189 images" in page
-        assert page.count("data:image/png") >= 5  # balance, samples, pixels, input, augmentation
+        assert page.count("data:image/png") >= 4  # balance, samples, input, augmentation
     training, analysis = shown["3_train"], shown["4_analysis"]
     assert "Exp-A and Exp-B differ in: dataset\n" in training
     assert training.count("model.dropout=0.15 seed=3 trainer.progress_bar") == 2
