@@ -27,7 +27,7 @@ HOOKS = (
     *("on_train_batch_start", "on_train_batch_end", "on_before_zero_grad", "on_before_backward"),
     *("on_after_backward", "on_before_optimizer_step"),
 )
-
+"""Those of a callback that are called for each step."""
 ABOUT_STEPS = (BaseFinetuning, GradientAccumulationScheduler, StochasticWeightAveraging)
 """Callbacks that change what a step does, by other means than its hooks."""
 
@@ -72,7 +72,7 @@ def take_steps(module: Any, images: torch.Tensor, target: torch.Tensor, size: in
     Returns:
         Losses ``(K,)``.
     """
-    optimizer: Any = module.optimizers()
+    optimizer, schedule = module.optimizers(), module.lr_schedulers()
     losses = []
     # Lightning computes in the precision of the run around all of this, but takes backward and
     # update out of it; the closure enters it for the forward pass alone.
@@ -88,16 +88,10 @@ def take_steps(module: Any, images: torch.Tensor, target: torch.Tensor, size: in
                 return loss
 
             optimizer.step(closure=closure)
-            after_step(module)
+            if schedule is not None:
+                schedule.step()
+            follow(module)
     return torch.stack(losses)
-
-
-def after_step(module: Any) -> None:
-    """Let the schedule and the averaged weights follow a step."""
-    schedule: Any = module.lr_schedulers()
-    if schedule is not None:
-        schedule.step()
-    follow(module)
 
 
 def follow(module: Any) -> None:

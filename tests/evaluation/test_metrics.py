@@ -123,7 +123,7 @@ def test_percentiles_of_few_images_lie_far_enough_out() -> None:
     for sample in rng.standard_normal((1000, 20)):
         low, high = percentile(rng.choice(sample, (500, 20)).mean(axis=1), 20)
         covered.append(low <= 0 <= high)
-    assert 0.95 <= np.mean(covered) <= 0.99  # plain percentiles: 0.92
+    assert 0.95 <= np.mean(covered) <= 0.99  # plain percentiles: 0.914
 
 
 INTERVALS = {macro_f1: macro_f1_interval, balanced_accuracy: balanced_accuracy_interval}
