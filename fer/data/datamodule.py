@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
-from fer.core.options import SEED, check_value, whole
+from fer.core.hardware import images_at_once
+from fer.core.options import SEED, check_value, or_null, whole
 from fer.data.audit.integrity import earlier_and_own, exact_leaks, near_leaks
 from fer.data.audit.verdict import ALTERED
 from fer.data.augmentation import Augmentation, load_policy
@@ -28,7 +29,7 @@ from fer.data.dataset import (
     load_images,
     own_generator,
 )
-from fer.data.device import DeviceDataset, DeviceLoader, fits
+from fer.data.device import DeviceDataset, DeviceLoader, fits, move
 from fer.data.download import downloader
 from fer.data.manifest import ATTRIBUTES, Entry
 from fer.data.preparation import Generator, Preparation
@@ -74,7 +75,8 @@ class EmotionDataModule(LightningDataModule):
         transforms: albumentations transforms for training images, or the name of a policy in
             ``conf/augmentation``. An empty list leaves the images as they are.
         batch_size: images per training step.
-        eval_batch_size: images per step of validation, test and prediction.
+        eval_batch_size: images per step of validation, test and prediction; None: 32 on a CPU, 512
+            on another device.
         num_workers: processes that augment; 0 does it in the training process.
         on_device: keep training images there and augment whole batches there; None for the CPU.
         chunk: batches that are augmented at once on a device, of which :class:`EmotionModule` takes
@@ -120,7 +122,7 @@ class EmotionDataModule(LightningDataModule):
         in_channels: int = 1,
         transforms: Sequence[Any] | str = "standard",
         batch_size: int = 64,
-        eval_batch_size: int = 32,
+        eval_batch_size: int | None = None,
         num_workers: int = 0,
         on_device: torch.device | None = None,
         chunk: int | None = None,
@@ -136,7 +138,7 @@ class EmotionDataModule(LightningDataModule):
         check_selection(leaks, blank, conflicts, accept_altered)
         for key, value, rule in (
             ("loader.batch_size", batch_size, whole(1)),
-            ("loader.eval_batch_size", eval_batch_size, whole(1)),
+            ("loader.eval_batch_size", eval_batch_size, or_null(whole(1), "for the usual number")),
             ("loader.num_workers", num_workers, whole(0)),
             ("loader.chunk", 1 if chunk is None else chunk, whole(1)),
             ("seed", seed, SEED),
@@ -153,7 +155,8 @@ class EmotionDataModule(LightningDataModule):
         self.leaks, self.blank, self.conflicts = leaks, blank, conflicts
         self.image_size, self.in_channels = image_size, in_channels
         self.transforms = transforms if isinstance(transforms, str) else list(transforms)
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or images_at_once(on_device)
         self.num_workers, self.on_device, self.seed = num_workers, on_device, seed
         self.chunk, self.in_chunks = chunk, False
         self.prepared: Prepared
@@ -378,9 +381,14 @@ class EmotionDataModule(LightningDataModule):
         dataset = self.split(split)
         rank, processes = self._place()
         self._check_share(split, processes)
+        batches = ShareSampler(len(dataset), self.eval_batch_size, rank, processes)
+        if self.on_device is not None:  # where they stay, for every epoch
+            parts = (own.tensor_split(len(batches)) for own in move(dataset, self.on_device))
+            whole_batches: Any = list(zip(*parts, strict=True))
+            return DataLoader(whole_batches, batch_size=None, generator=own_generator())
         return DataLoader(
             EmotionDataset(dataset.source, dataset.targets, dataset.ids, rows=dataset.rows),
-            batch_sampler=ShareSampler(len(dataset), self.eval_batch_size, rank, processes),
+            batch_sampler=batches,
             collate_fn=identity_collate,
             generator=own_generator(),
         )
