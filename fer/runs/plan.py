@@ -42,7 +42,10 @@ INERT = (
     *("dataset.raw", "dataset.workers", "dataset.folder"),
 )
 """Options that do not change a result: where things are, what is shown."""
-IN_DOMAIN = ("perturbation", "robustness", "saliency", "errors", "temperature_scaling")
+IN_DOMAIN = (
+    *("perturbation", "robustness", "saliency", "errors", "temperature_scaling"),
+    "prediction_sets",
+)
 """Options that add to the scores, for a network's own dataset alone."""
 UNCOMPARED = ("--", "hydra.", "paths.", "checkpoint=", *FREE)
 """Beginnings of arguments that say where things are, not what is measured."""
