@@ -31,6 +31,7 @@ from fer.data.dataset import (
 )
 from fer.data.device import DeviceDataset, DeviceLoader, fits, move
 from fer.data.download import downloader
+from fer.data.folds import refold
 from fer.data.manifest import ATTRIBUTES, Entry
 from fer.data.preparation import Generator, Preparation
 from fer.data.prepared import CACHE, Prepared, Report
@@ -39,7 +40,7 @@ from fer.data.selection import check_selection, select
 
 log = logging.getLogger(__name__)
 
-OPTIONS = ("undecodable", "leaks", "blank", "conflicts", "accept_altered")
+OPTIONS = ("undecodable", "leaks", "blank", "conflicts", "fold", "accept_altered")
 """Options that decide which images a dataset has."""
 CHUNK = 32
 """Batches that are augmented at once on a device."""
@@ -67,6 +68,8 @@ class EmotionDataModule(LightningDataModule):
             ``drop_from_train``.
         blank: images that show nothing: ``keep`` or ``drop``, from every split.
         conflicts: exact copies that have different emotions: ``keep`` or ``drop``, all of them.
+        fold: such as ``2/5``, for cross-validation: see :mod:`fer.data.folds`. None: the splits as
+            they are.
         accept_altered: train on a copy that was found to be altered.
         report: writes figures and a page when the dataset is prepared; None writes neither.
         choice: name of the configuration in ``conf/dataset`` that describes it; None: ``name``.
@@ -115,6 +118,7 @@ class EmotionDataModule(LightningDataModule):
         leaks: str = "keep",
         blank: str = "keep",
         conflicts: str = "keep",
+        fold: str | None = None,
         accept_altered: bool = False,
         report: Report | None = None,
         choice: str | None = None,
@@ -135,7 +139,7 @@ class EmotionDataModule(LightningDataModule):
         self.preparation = Preparation(
             name, folder, reader, raw, generator, fetch, workers, undecodable, report
         )
-        check_selection(leaks, blank, conflicts, accept_altered)
+        check_selection(leaks, blank, conflicts, accept_altered, fold)
         for key, value, rule in (
             ("loader.batch_size", batch_size, whole(1)),
             ("loader.eval_batch_size", eval_batch_size, or_null(whole(1), "for the usual number")),
@@ -152,7 +156,7 @@ class EmotionDataModule(LightningDataModule):
         self.dataset_name, self.folder, self.reader = name, Path(folder), reader
         self.generator, self.choice = generator, choice or name
         self.undecodable, self.accept_altered = undecodable, accept_altered
-        self.leaks, self.blank, self.conflicts = leaks, blank, conflicts
+        self.leaks, self.blank, self.conflicts, self.fold = leaks, blank, conflicts, fold
         self.image_size, self.in_channels = image_size, in_channels
         self.transforms = transforms if isinstance(transforms, str) else list(transforms)
         self.batch_size = batch_size
@@ -160,6 +164,7 @@ class EmotionDataModule(LightningDataModule):
         self.num_workers, self.on_device, self.seed = num_workers, on_device, seed
         self.chunk, self.in_chunks = chunk, False
         self.prepared: Prepared
+        self._stored: Prepared  # the same with the splits that it has on disk
         self.left_out: dict[str, dict[str, int]] = {}
         """Reasons for which images are left out, in words, with the number of each split."""
         self.rows: dict[str, np.ndarray] = {}  # of the manifest, for each split
@@ -188,8 +193,10 @@ class EmotionDataModule(LightningDataModule):
 
     def _load(self) -> None:
         """The images of every split as they are."""
-        self.prepared = self.preparation.run()
-        images = load_images(self.prepared, self.image_size, self.in_channels)
+        self.prepared = self._stored = self.preparation.run()
+        images = load_images(self._stored, self.image_size, self.in_channels)
+        if self.fold is not None:
+            self.prepared = refold(self._stored, self.fold, self.reader)
         entries = self.prepared.entries
         targets = np.array([labels.INDEX[entry.emotion] for entry in entries], dtype=np.int64)
         chosen, self.left_out = select(
@@ -200,7 +207,7 @@ class EmotionDataModule(LightningDataModule):
             inside = np.array([entry.split == split for entry in entries])
             self.rows[split] = rows = np.flatnonzero(inside & chosen)
             # Preparation orders the entries by split: those of one lie side by side in the mapping,
-            # with those that are left out between them.
+            # with those that are left out between them; but for folds.
             first, end = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
             self.datasets[split] = EmotionDataset(
                 images[first:end],
@@ -445,7 +452,7 @@ class EmotionDataModule(LightningDataModule):
 
     def images(self, name: str, size: int) -> np.ndarray:
         """The images of :meth:`split` at another size, ``(N, size, size, C)`` uint8."""
-        return load_images(self.prepared, size, self.in_channels)[self._rows_of(name)]
+        return load_images(self._stored, size, self.in_channels)[self._rows_of(name)]
 
     def attributes(self, name: str) -> dict[str, list[str]]:
         """The annotated attributes of the images of :meth:`split`, as far as there are any."""

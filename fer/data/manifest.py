@@ -37,6 +37,8 @@ class Entry:
     """A range of years, such as ``20-39``."""
     phash: str = ""
     """Perceptual hash, 32 hex digits; empty where the picture has no content."""
+    person: str = ""
+    """Who is shown; empty if that is not known."""
 
     @property
     def file(self) -> str:
@@ -47,7 +49,7 @@ class Entry:
 ATTRIBUTES = ("gender", "race", "age")
 """Columns of ``manifest.csv`` that only a dataset with such annotations has."""
 PHASH = re.compile("(?:[0-9a-f]{32})?")
-LATER = (*ATTRIBUTES, "phash")
+LATER = (*ATTRIBUTES, "phash", "person")
 """Columns that a table may lack; an earlier version wrote no ``phash``."""
 COLUMNS = tuple(field.name for field in fields(Entry) if field.name not in LATER)
 
@@ -72,7 +74,8 @@ def fingerprint(entries: Iterable[Entry]) -> str:
 def write_manifest(path: Path, entries: Sequence[Entry]) -> Path:
     """Write ``manifest.csv``, atomically."""
     annotated = any(getattr(entry, name) for entry in entries for name in ATTRIBUTES)
-    columns = (*COLUMNS, *(ATTRIBUTES if annotated else ()), "phash")
+    known = any(entry.person for entry in entries)
+    columns = (*COLUMNS, *ATTRIBUTES * annotated, "phash", *["person"] * known)
     rows = ({name: getattr(entry, name) for name in columns} for entry in entries)
     return write_csv(path, columns, rows)
 
@@ -127,5 +130,5 @@ def to_entry(path: Path, number: int, cells: Mapping[str | None, str | None]) ->
             f"{row['phash']!r}. {REPAIR}"
         )
     own = {name: row.get(name, "") for name in (*COLUMNS, *LATER)}
-    repeated = ("emotion", "split", *ATTRIBUTES)  # kept in memory once
+    repeated = ("emotion", "split", *ATTRIBUTES, "person")  # kept in memory once
     return Entry(**own | {name: sys.intern(own[name]) for name in repeated})

@@ -67,6 +67,11 @@ def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
             + ", ".join(f"dataset.{key}={own[key]}, then {saved[key]}" for key in different)
             + "."
         )
+    if saved.get("fold") != data.fold:
+        notes.append(
+            f"The network was trained with dataset.fold={saved.get('fold') or 'null'} and is "
+            f"measured with {data.fold or 'null'}: test images may have been seen in training."
+        )
     if trained_on["fingerprint"] != data.prepared.integrity["fingerprint"]:
         notes.append(
             f"This is not the copy of {data.dataset_name} that the network was trained on "
