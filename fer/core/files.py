@@ -65,9 +65,14 @@ class BackgroundWriter:
 
     def wait(self) -> None:
         """Return once everything is written."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            pending.result()
+        if self._pending is None:
+            return
+        try:
+            self._pending.result()
+        except Exception:  # of the writing; an interrupted wait is waited for again
+            self._pending = None
+            raise
+        self._pending = None
 
 
 def is_ours(path: Path, mark: str) -> bool:

@@ -221,7 +221,8 @@ class EmotionDataModule(LightningDataModule):
         dataset = self.datasets["train"]
         if self.on_device is not None:
             chunk = (self.chunk or CHUNK) * self.images_of_step()
-            if not fits(self.on_device, (len(dataset), *dataset.source.shape[1:]), chunk):
+            images = len(dataset) + len(self.datasets["val"])
+            if not fits(self.on_device, (images, *dataset.source.shape[1:]), chunk):
                 self.on_device = None
         if self.on_device is not None:
             self.datasets["train"] = DeviceDataset(dataset, transforms, self.on_device)

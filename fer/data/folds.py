@@ -7,7 +7,7 @@ reader knows who is shown.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -55,9 +55,9 @@ def refold(prepared: Prepared, fold: str, reader: Reader) -> Prepared:
     """
     if getattr(reader, "person", None) and not all(entry.person for entry in prepared.entries):
         raise ConfigError(
-            "dataset.fold: expected a manifest that says who is shown (dataset.person), found one "
-            f"that does not: {prepared.folder} was prepared by an earlier version. Delete it (but "
-            "not its raw/ folder) and prepare the dataset again."
+            "dataset.fold: expected a prepared dataset that says who is shown (dataset.person), "
+            f"found one that does not: {prepared.folder}. Prepare the raw images anew into another "
+            "folder (dataset.raw=PATH dataset.folder=NEW), or leave out dataset.person."
         )
     seed = getattr(reader, "split_seed", 0)
     number, count = map(int, fold.split("/"))
@@ -69,20 +69,30 @@ def refold(prepared: Prepared, fold: str, reader: Reader) -> Prepared:
     ]
     integrity = prepared.integrity
     near = integrity["near_duplicates"]
+    about_splits = ("persons across splits", "The splits do not look alike")  # a kind, a text
     integrity = {
         **integrity,
         "official_protocol": False,
+        "official_counts": None,
         "matches_official_counts": None,
+        "reference_pixels": None,
+        "pixels": {},  # of the splits that it had
+        "findings": [
+            finding
+            for finding in integrity["findings"]
+            if not any(finding[key].startswith(about_splits) for key in ("kind", "text"))
+        ],
         "counts": count_classes(entries),
         "leaks": count_leaks(entries),
         "duplicates": {**integrity["duplicates"], **describe_groups(group_duplicates(entries))},
         "near_duplicates": near
         and {**near, "groups_across_splits": 0, "images_across_splits": 0, "listed": []},
         "warnings": [
+            *(line for line in integrity["warnings"] if "held out" not in line),
             f"Cross-validation: of the images of all splits, fold {number} of {count} is test, "
             f"fold {number % count + 1} is val, the others are train. Copies"
             f"{' and pictures of one person' if any(e.person for e in entries) else ''} are "
-            "in one fold. This is not an official protocol."
+            "in one fold. This is not an official protocol.",
         ],
     }
     return Prepared(prepared.folder, entries, integrity, prepared.files)
@@ -91,8 +101,8 @@ def refold(prepared: Prepared, fold: str, reader: Reader) -> Prepared:
 def assign_folds(entries: Sequence[Entry], count: int, seed: int) -> np.ndarray:
     """The fold of each image, ``(N,)`` int64 from 0, with about equal classes in each.
 
-    Images come in the order of a hash, those that must stay together first. Each goes to the fold
-    that has the fewest of its class.
+    Images come in the order of a hash, those that must stay together first. They go to the fold
+    that has the smallest share of their classes.
 
     Raises:
         ConfigError: a class has too few images that are not alike.
@@ -104,15 +114,16 @@ def assign_folds(entries: Sequence[Entry], count: int, seed: int) -> np.ndarray:
     def rank(group: list[int]) -> tuple[int, str]:
         return -len(group), sha256_of_name(f"{seed}:{min(entries[i].sha256 for i in group)}")
 
+    emotions = np.array([labels.INDEX[entry.emotion] for entry in entries])
+    total = np.bincount(emotions, minlength=labels.NUM_CLASSES)
     folds = np.zeros(len(entries), np.int64)
     counts = np.zeros((count, labels.NUM_CLASSES), np.int64)
     for group in sorted(members.values(), key=rank):
-        own = Counter(labels.INDEX[entries[index].emotion] for index in group)
-        commonest = max(own, key=lambda emotion: (own[emotion], -emotion))
-        fold = int(np.lexsort((counts.sum(axis=1), counts[:, commonest]))[0])
+        own = np.bincount(emotions[group], minlength=labels.NUM_CLASSES)
+        crowding = counts @ (own / np.maximum(total, 1))  # a rare emotion counts as much as others
+        fold = int(np.lexsort((counts.sum(axis=1), crowding))[0])
         folds[group] = fold
-        for emotion, images in own.items():
-            counts[fold, emotion] += images
+        counts[fold] += own
     short = [
         f"{name} ({counts[:, i].sum():,} images)"
         for i, name in enumerate(labels.EMOTIONS)
@@ -120,8 +131,9 @@ def assign_folds(entries: Sequence[Entry], count: int, seed: int) -> np.ndarray:
     ]
     if short:
         raise ConfigError(
-            f"dataset.fold: expected images of every emotion for each of the {count} folds, found "
-            f"too few that are not copies or of one person: {', '.join(short)}. Take fewer folds."
+            f"dataset.fold: expected images of every emotion for each of the {count} folds, where "
+            f"copies and pictures of one person stay together, found too few of "
+            f"{', '.join(short)}. Take fewer folds, or another dataset.reader.split_seed."
         )
     return folds
 

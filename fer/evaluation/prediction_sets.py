@@ -114,7 +114,7 @@ def calibrate_sets(target: np.ndarray, probabilities: np.ndarray, level: float) 
 
 def _position(level: float, images: int) -> int:
     """Which of the ordered scores is the threshold, counted from 1."""
-    return math.ceil(round((images + 1) * level, 9))
+    return max(1, math.ceil(round((images + 1) * level, 9)))
 
 
 def make_sets(probabilities: np.ndarray, threshold: float) -> np.ndarray:
@@ -146,10 +146,12 @@ def measure_sets(
     covered = inside[np.arange(len(target)), target]
     size = inside.sum(axis=1)
     m, n = len(val[0]), len(target)
-    position = _position(level, m)
     # The coverage that a threshold has varies with the images that calibrate it (a beta
-    # distribution), and that of the sample with its images: together, beta-binomial.
-    low, high = stats.betabinom(n, position, m + 1 - position).interval(0.95)
+    # distribution), and that of the sample with its images: together, beta-binomial. All images
+    # whose best guess is right have the score 0: where that is the threshold, the sets hold more.
+    first, last = _position(level, m), int(make_sets(val[1], threshold)[np.arange(m), val[0]].sum())
+    low = stats.betabinom(n, first, m + 1 - first).ppf(0.025)
+    high = stats.betabinom(n, last, m + 1 - last).ppf(0.975)
     per_class: dict[str, ClassOfSets] = {}
     for index, emotion in enumerate(labels.EMOTIONS):
         own = target == index
@@ -206,6 +208,11 @@ def read_threshold(content: object, source: str) -> float:
     """
     found = content.get("prediction_sets") if isinstance(content, Mapping) else None
     threshold = found.get("threshold") if isinstance(found, Mapping) else None
+    if isinstance(content, Mapping) and content.get("tta") is not None:
+        raise DataError(
+            f"{source}: expected sets that single passes calibrate, found tta={content['tta']}. "
+            "Evaluate without tta."
+        )
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise DataError(
             f"{source}: expected the metrics.json of an evaluation with prediction sets, found "

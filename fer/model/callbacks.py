@@ -22,6 +22,8 @@ from fer.data.readers.names import shown
 from fer.model.checkpoint import read_checkpoint
 from fer.model.module import MONITOR, EmotionModule
 
+log = logging.getLogger(__name__)
+
 HISTORY_COLUMNS = (
     "epoch",
     "train_loss",
@@ -115,8 +117,11 @@ class History(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Wait until it is written."""
-        self._writer.wait()
+        """Wait until it is written; the error that ends the training is the one to be told."""
+        try:
+            self._writer.wait()
+        except OSError as error:
+            log.warning("%s was not written: %s", self.path, error)
 
     def state_dict(self) -> dict[str, Any]:
         """Rows for a training that is resumed."""
@@ -223,10 +228,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     It is written while the training goes on, which would wait for the disk as long as a GPU takes
     for a hundred steps.
+
+    Args:
+        background: False to wait all the same, for a logger that passes each file on at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, background: bool = True) -> None:
         self._writer = BackgroundWriter()
+        self._background = background
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
@@ -235,6 +244,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()  # the training goes on to change what the checkpoint refers to
         torch.save(checkpoint, buffer)
         self._writer.write(write_bytes, Path(path), buffer.getbuffer())
+        if not self._background:
+            self._writer.wait()
 
     def remove_checkpoint(self, path: Any) -> None:
         """Delete a checkpoint."""
@@ -242,7 +253,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         super().remove_checkpoint(path)
 
     def teardown(self) -> None:
-        """Wait for the last one, at the end of a training or when an error ends it."""
+        """Wait for the last one, at the end of a training or when an error ends it.
+
+        One of several processes hands its weights over after that.
+        """
+        self._background = False
         self._writer.wait()
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:

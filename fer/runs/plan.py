@@ -27,7 +27,7 @@ from fer.runs.state import BEST, FINISHED, State, state_of
 
 SET_BY_STUDY = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
 """Options that the study sets itself."""
-PLACES_OF_STUDY = ("hydra.", "paths.", "dataset.raw", "dataset.folder")
+PLACES_OF_STUDY = ("hydra.", "paths.", "dataset.raw", "dataset.folder", "dataset.fold")
 """Beginnings of more of them."""
 SEEDS: Check = (
     "a list of different whole numbers from 0, such as [0,1,2]",

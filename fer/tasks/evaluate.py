@@ -158,7 +158,7 @@ def measure(cfg: DictConfig, folder: Path) -> Measured:
     data.prepare_data()
     data.setup()
     if cfg.prediction_sets is not None:
-        check_level(cfg.prediction_sets, len(data.split("val")))
+        check_level(cfg.prediction_sets, len(data.datasets["val"]))
     hold(folder)
     if state_of(folder) is State.FINISHED:  # of an earlier job of the same sweep
         raise ConfigError(

@@ -57,6 +57,7 @@ from fer.tasks.assembly import (
     make_model,
     measuring,
     resolved,
+    several,
 )
 from fer.tasks.logging_results import finish, log_results
 from fer.tasks.notes import compare_threads, describe_left_out, notes_on
@@ -201,7 +202,7 @@ def make_trainer(
         max_epochs=cfg.trainer.max_epochs,
         logger=loggers or False,
         callbacks=[Quiet(), DivergenceGuard(folder), history, *make_callbacks(cfg), best, last],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(background=not passes_on(cfg))],
         use_distributed_sampler=False,  # the data module shares out the images, and repeats none
         num_sanity_val_steps=0,  # it would only cost time and count in the metrics
         enable_progress_bar=cfg.trainer.progress_bar,
@@ -211,6 +212,11 @@ def make_trainer(
         **options,
     )
     return trainer
+
+
+def passes_on(cfg: DictConfig) -> bool:
+    """True if a logger uploads each checkpoint as soon as it is saved."""
+    return any(node.get("log_model") == "all" for node in several(cfg.logger).values())
 
 
 def fit_or_go_on(run: Run) -> None:

@@ -34,6 +34,23 @@ def test_the_background_writer_keeps_the_order_and_does_not_wait(tmp_path: Path)
     assert path.read_bytes() == b"second"
 
 
+def test_an_interrupted_wait_can_be_taken_up_again(tmp_path: Path) -> None:
+    held = threading.Event()
+    writer = BackgroundWriter()
+    writer.write(lambda: (held.wait(10), write_bytes(tmp_path / "a", b"")))
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer._pending, "result", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            writer.wait()
+    held.set()
+    writer.wait()
+    assert (tmp_path / "a").exists()
+
+
 def test_an_error_in_the_background_is_raised_once(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     writer = BackgroundWriter()

@@ -74,10 +74,18 @@ def test_near_duplicates_and_persons_stay_together() -> None:
     assert assign_folds(persons, 4, seed=1).tolist() != folds.tolist()
 
 
+def test_an_emotion_that_is_rare_in_each_person_is_dealt_out_too() -> None:
+    for seed in range(20):
+        entries = [entry(4 * p + i, "happy", person=f"p{p}") for p in range(30) for i in range(4)]
+        entries += [entry(1000 + p, "fear", person=f"p{p}") for p in range(6)]
+        folds = assign_folds(entries, 3, seed)
+        assert np.bincount(folds[-6:], minlength=3).tolist() == [2, 2, 2]
+
+
 def test_too_many_folds_are_refused_before_anything_is_trained() -> None:
     entries = [entry(i, labels.EMOTIONS[i % 2]) for i in range(20)]
     entries += [entry(0, "happy") for _ in range(20)]  # of one image
-    with pytest.raises(ConfigError, match=r"each of the 3 folds, found .* happy \(20 images\)"):
+    with pytest.raises(ConfigError, match=r"each of the 3 folds, .* found too few of happy \(20 images\)"):
         assign_folds(entries, 3, seed=0)
 
 
@@ -87,6 +95,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("folds") / "raw"
     folder.mkdir()
     rng = np.random.default_rng(0)
+    (folder / "notes.txt").write_text("none of the images")
+    (folder / "more.txt").write_text("neither")
     with (folder / "labels.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image", "label", "who"])
@@ -127,7 +137,10 @@ def test_every_image_is_measured_once(faces: Path, person: str | None) -> None:
         kept = sorted((data.folder / ".cache").iterdir())
         assert np.array_equal(data.images("test", 24), data.split("test").images)
         assert sorted((data.folder / ".cache").iterdir()) == kept  # nothing is decoded again
-        assert f"fold {number} of 4 is test" in " ".join(notes_on(data))
+        notes = " ".join(notes_on(data))
+        assert f"fold {number} of 4 is test" in notes
+        assert "2 files are not images" in notes  # what else the reader has to say
+        assert "held out" not in notes and "more than one split" not in notes
     assert sorted(measured) == sorted(pixels)
 
 
@@ -144,7 +157,7 @@ def test_who_is_shown_must_be_known(faces: Path, tmp_path: Path) -> None:
     assert {row["person"] for row in rows} == {f"p{i}" for i in range(PERSONS)}
     assert "person" not in (module(faces, None, None).folder / "manifest.csv").read_text()[:200]
     without = [replace(one, person="") for one in data.prepared.entries]
-    with pytest.raises(ConfigError, match=r"expected a manifest that says who is shown"):
+    with pytest.raises(ConfigError, match=r"expected a prepared dataset that says who is shown"):
         refold(replace(data.prepared, entries=without), "1/3", data.reader)
 
 

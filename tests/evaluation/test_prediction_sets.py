@@ -53,6 +53,16 @@ def test_the_share_of_sets_that_hold_the_truth_is_the_one_asked_for(
     assert np.mean(inside) > 0.87
 
 
+def test_a_level_below_the_accuracy_gives_the_best_guess_alone() -> None:
+    rng = np.random.default_rng(0)
+    found = measure_sets(answers(rng, 500, 6.0), *answers(rng, 500, 6.0), 0.5)
+    assert found["threshold"] == 0 and found["sizes"][0] == 500
+    low, high = found["expected"]
+    assert low < 0.6 < found["coverage"] < high < 1
+    tiny = measure_sets(answers(rng, 50, 6.0), *answers(rng, 50, 6.0), 1e-13)
+    assert tiny["threshold"] == 0
+
+
 @given(seed=st.integers(0, 2**32 - 1), a=st.floats(0, 1), b=st.floats(0, 1))
 @settings(max_examples=50, deadline=None)
 def test_sets_take_the_most_probable_emotions_and_grow_with_the_threshold(
@@ -138,6 +148,9 @@ def test_a_file_without_sets_is_refused(
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"expected the metrics\.json of an evaluation"):
+        Predictor(network, "cpu", sets=path)
+    path.write_text(json.dumps({"prediction_sets": {"threshold": 0.4}, "tta": "flip"}))
+    with pytest.raises(DataError, match=r"single passes calibrate, found tta=flip"):
         Predictor(network, "cpu", sets=path)
     with pytest.raises(ConfigError, match=r"sets: expected a threshold from 0 to 1, found 1\.5"):
         Predictor(network, "cpu", sets=1.5)
