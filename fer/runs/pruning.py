@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from fer.model.module import MONITOR
@@ -41,6 +39,6 @@ class Pruning(Callback):
         """Close the connection."""
         self._reporter = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, bool]:
         """The state for a checkpoint: true if the training was ended here."""
         return {"pruned": self.pruned}

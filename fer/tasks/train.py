@@ -29,7 +29,7 @@ from fer.core.options import Guard, check_options
 from fer.data.datamodule import EmotionDataModule
 from fer.evaluation.inference import measure_network
 from fer.evaluation.metrics import SplitResult, describe_empty
-from fer.evaluation.scores import SCORES
+from fer.evaluation.scores import scores_in
 from fer.model.callbacks import (
     AtomicCheckpointIO,
     DivergenceGuard,
@@ -47,6 +47,7 @@ from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.ownership import hold
 from fer.runs.provenance import describe_run
+from fer.runs.records import PrunedRecord, TrainingRecord
 from fer.runs.state import BEST, FINISHED, LAST, PRUNED
 from fer.tasks.assembly import (
     hyper_parameters,
@@ -254,13 +255,14 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     if empty is not None:
         notes.insert(0, empty)
     write_json(folder / "metrics.json", result.metrics)
-    record = {
+    assert history.best_epoch is not None  # there is a row
+    record: TrainingRecord = {
         **describe_run(resolved(cfg), data, run.computing, notes),
         "started": run.begun.isoformat(timespec="seconds"),
         "resumed_after_epochs": None if run.cut_off is None else run.cut_off.epochs,
         "best_epoch": history.best_epoch,
         "epochs": len(history.rows),
-        "validation": {name: val.metrics[name] for name in SCORES},
+        "validation": scores_in(val.metrics),
         "images_per_second": float(np.median([row["images_per_second"] for row in history.rows])),
         "training_seconds": round(trained, 1),
         "wall_seconds": round(time.perf_counter() - run.started, 1),
@@ -277,7 +279,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
         notes=notes,
         metrics=result.metrics,
         sections=[figures],
-        provenance={key: value for key, value in record.items() if key != "config"},
+        provenance=record,
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         extra_splits={"val": val.metrics} if cfg.test else None,
         data=data.prepared.integrity,
@@ -331,7 +333,7 @@ def record_pruned(run: Run, seconds: float) -> float:
     scores = {
         name: history.rows[history.best_epoch][f"val_{name}"] for name in ("accuracy", "macro_f1")
     }
-    record = {
+    record: PrunedRecord = {
         "best_epoch": history.best_epoch,
         "epochs": len(history.rows),
         "validation": scores,

@@ -16,7 +16,7 @@ from fer.evaluation.metrics import measure_split
 from fer.evaluation.mistakes import write_predictions
 from fer.report.side_by_side_page import write_side_by_side_page
 from fer.runs.side_by_side import Collection, collect
-from tests.conftest import run_record
+from tests.conftest import data_record, network_record, run_record
 
 N = 70
 
@@ -38,15 +38,15 @@ def write_job(folder: Path, network: str, dataset: str, **differing: Any) -> Non
         metrics["tta"] = facts["tta"]
     folder.mkdir(parents=True)
     write_json(folder / "metrics.json", metrics)
-    home = {"name": network[0]}  # network "a2" is another one of dataset "a"
     config = {
         "split": facts["split"], "tta": facts["tta"], "metrics": {"resamples": 100, "seed": 0},
         "robustness": facts["robustness"], "perturbation": facts["perturbation"],
         "dataset": {"name": dataset, "folder": str(folder), "conflicts": facts["conflicts"]},
     }  # fmt: skip
     run = run_record(
-        checkpoint={"path": facts["path"], "sha256": facts["sha256"], "dataset": home, "seed": 0},
-        dataset={"fingerprint": facts["fingerprint"]},
+        # Network "a2" is another one of dataset "a".
+        checkpoint=network_record(network[0], path=facts["path"], sha256=facts["sha256"]),
+        dataset=data_record(facts["fingerprint"]),
         hardware={"precision": facts["precision"]},
         config=config,
     )
