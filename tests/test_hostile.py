@@ -294,9 +294,7 @@ STUDIED: dict[str, Attack] = {
     "a text as a number": run_json(GOOD_RUN | {"epochs": "<b>many</b>"}),
     "a number without end": run_json(GOOD_RUN | {"best_epoch": 10**400}),
     "a score that is none": run_json(json.dumps(GOOD_RUN).replace("0.5", "NaN")),
-    "a fingerprint that is a list": run_json(
-        GOOD_RUN | {"dataset": GOOD_RUN["dataset"] | {"fingerprint": [1]}}
-    ),
+    "a fingerprint that is a list": run_json(GOOD_RUN | {"dataset": data_record([1])}),
     "checkpoints elsewhere": lambda folder, canary: (
         run_json(GOOD_RUN)(folder, canary),
         link("train/synthetic_a-seed0/checkpoints")(folder, canary),
