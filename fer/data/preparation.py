@@ -401,7 +401,7 @@ def refuse_strangers(folder: Path, *, drawn: bool) -> None:
 def how_origins_differ(old: Origin, new: Origin) -> str:
     """The options in which two preparations differ, in words."""
 
-    def flat(origin: Mapping[str, Any]) -> dict[str, Any]:
+    def flat(origin: Mapping[str, Any]) -> dict[str, object]:
         parts = {key: value for key, value in origin.items() if not isinstance(value, Mapping)}
         for part in ("reader", "generator"):
             options = origin.get(part) or {}

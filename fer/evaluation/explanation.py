@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
+
+from fer.core.values import Options
 
 REPLACEMENTS = {"mean": "mean gray", "black": "black"}
 """Words for the values that replace deleted pixels while maps are checked."""
@@ -49,28 +51,15 @@ class Faithfulness(TypedDict):
     """Method → ``deletion`` and ``insertion`` → what holds under every replacement."""
 
 
-class Correlation(TypedDict):
-    """A method's maps beside those of networks with random weights."""
-
-    correlation: list[float | None]
-    """Mean rank correlation over the images at each stage; None where no map has contrast."""
-
-
 class Sanity(TypedDict):
     """Weights that become random from the head downwards."""
 
     images: int
     stages: list[str]
     """``trained``, ``head``, ``block 4``, …"""
-    methods: dict[str, Correlation]
-
-
-class Ratio(TypedDict):
-    """The saliency in some regions."""
-
-    share: float
-    ratio: float | None
-    """By their share of the area: 1 for an even map, None without area."""
+    methods: dict[str, dict[str, list[float | None]]]
+    """Method → ``correlation`` → the mean rank correlation with the trained network's maps at each
+    stage; None where no map has contrast."""
 
 
 class Expressive(TypedDict):
@@ -79,7 +68,8 @@ class Expressive(TypedDict):
     regions: list[str]
     images: int
     area: float
-    methods: dict[str, Ratio]
+    methods: dict[str, dict[str, float | None]]
+    """Method → ``share`` of the saliency there, and ``ratio`` to the area: 1 for an even map."""
 
 
 class RegionReport(TypedDict):
@@ -107,13 +97,6 @@ class Explained(TypedDict):
     ids: list[str]
 
 
-class ConfusedExample(TypedDict):
-    """An image that was taken for another emotion."""
-
-    probability_true: float
-    probability_predicted: float
-
-
 class ConfusionReport(TypedDict):
     """Images of one emotion that were taken for another."""
 
@@ -121,14 +104,15 @@ class ConfusionReport(TypedDict):
     predicted: str
     images: int
     share_of_true: float
-    examples: list[ConfusedExample]
+    examples: list[dict[str, float]]
+    """``probability_true`` and ``probability_predicted`` of some of them."""
 
 
 class Saliency(TypedDict):
     """``saliency.json``. Shares and probabilities are fractions."""
 
     methods: list[str]
-    options: dict[str, Any]
+    options: Options
     """Those of conf/saliency/standard.yaml."""
     images: Explained
     notes: list[str]

@@ -25,6 +25,7 @@ import numpy as np
 
 from fer.core.errors import ConfigError, first_line
 from fer.core.options import whole
+from fer.core.values import Options
 
 MAX_SEVERITY = 5
 GAMMA = 2.2
@@ -275,7 +276,7 @@ class Setting:
     perturbation: str
     severity: int
     """1 is the weakest."""
-    parameters: dict[str, Any]
+    parameters: Options
     function: Function
     image_size: int | None = None
     """Side in pixels at which it acts, before the image is brought to the network's size; None for

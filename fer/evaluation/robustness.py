@@ -10,6 +10,8 @@ from typing import Any, TypedDict, cast
 import numpy as np
 
 from fer.core import labels
+from fer.core.files import Row
+from fer.core.values import Options
 from fer.evaluation.compare import difference_interval, one_sided
 from fer.evaluation.intervals import distances, percentile, wilson
 from fer.evaluation.metrics import (
@@ -58,7 +60,7 @@ class _Row(DamagedScores):
     perturbation: str
     severity: int
     """0 is clean."""
-    parameters: dict[str, Any]
+    parameters: Options
     image_size: int
     """Side in pixels at which the images were damaged."""
     samples: int
@@ -84,7 +86,7 @@ class Robustness:
     summary: RobustnessSummary
     """One number per perturbation and over all, for ``metrics.json``."""
 
-    def table(self) -> list[dict[str, Any]]:
+    def table(self) -> list[Row]:
         """The rows of ``robustness.csv``, under :func:`columns`."""
         return [flatten(row) for row in self.rows]
 
@@ -331,16 +333,21 @@ def _relative_area(steps: Sequence[int], values: Sequence[Any]) -> Any:
     return np.divide(area, full, out=np.zeros_like(area), where=full > 0)
 
 
-def flatten(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of ``robustness.json`` under :func:`columns`; what it has not is left out."""
-    own = ("perturbation", "severity", "image_size", "samples")
-    flat = {key: row[key] for key in own if key in row}
-    # Compact JSON: a cell that programs can read again.
-    flat["parameters"] = json.dumps(row["parameters"], separators=(",", ":"))
+def flatten(row: RobustnessRow) -> Row:
+    """A row of ``robustness.json`` under :func:`columns`; scores that it lacks are left out."""
+    flat: Row = {
+        "perturbation": row["perturbation"],
+        "severity": row["severity"],
+        # Compact JSON: a cell that programs can read again.
+        "parameters": json.dumps(row["parameters"], separators=(",", ":")),
+        "image_size": row["image_size"],
+        "samples": row["samples"],
+    }
+    values: Mapping[str, Any] = row
     for name in with_changes():
-        if name in row:
+        if name in values:
             low, high = row["confidence_intervals"][name]
-            flat |= {name: row[name], f"{name}_low": low, f"{name}_high": high}
+            flat |= {name: values[name], f"{name}_low": low, f"{name}_high": high}
     for emotion, scores in row["per_class"].items():
         flat[f"recall_{emotion}"] = scores["recall"]
     return flat

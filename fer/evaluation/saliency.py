@@ -18,7 +18,6 @@ from fer.evaluation.explanation import (
     ConfusionMaps,
     ConfusionReport,
     Explanation,
-    Ratio,
     RegionReport,
     Saliency,
 )
@@ -238,11 +237,7 @@ def _confusions(
 def _region_report(
     maps: Mapping[str, np.ndarray], target: np.ndarray, masks: Mapping[str, np.ndarray]
 ) -> RegionReport:
-    """Shares of saliency and of area by region, of all images and of each emotion's.
-
-    ``all`` is the mean over the images; ``expressive`` the regions that the emotion moves, and
-    ``ratio`` their share of saliency by their share of the area: 1 for an even map.
-    """
+    """Shares of saliency and of area by region, over all images and over each emotion's."""
     shape = next(iter(maps.values())).shape
     areas = region_shares(np.full(shape, 1 / math.prod(shape[1:])), masks)
     shares = {method: region_shares(values, masks) for method, values in maps.items()}
@@ -266,7 +261,7 @@ def _region_report(
         if not moved:
             continue
         area = float(sum(areas[region][own].mean() for region in moved))
-        methods: dict[str, Ratio] = {}
+        methods: dict[str, dict[str, float | None]] = {}
         for method, found in shares.items():
             share = float(sum(found[region][own].mean() for region in moved))
             methods[method] = {"share": share, "ratio": share / area if area > 0 else None}

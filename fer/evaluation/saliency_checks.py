@@ -26,7 +26,7 @@ from fer.evaluation.attribution import (
     saliency_maps,
     to_tensor,
 )
-from fer.evaluation.explanation import Correlation, Curve, Faithfulness, Gain, Replaced, Sanity
+from fer.evaluation.explanation import Curve, Faithfulness, Gain, Replaced, Sanity
 from fer.model.network import NormalisedNetwork
 
 
@@ -208,7 +208,7 @@ def randomisation_check(
     """
     stages = network.stages()[::-1]
     copies = [randomised(network, k, options.seed) for k in range(1, len(stages) + 1)]
-    methods: dict[str, Correlation] = {}
+    methods: dict[str, dict[str, list[float | None]]] = {}
     for method, trained in maps.items():
         means: list[float | None] = []
         for other in (None, *copies):

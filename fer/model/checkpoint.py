@@ -20,7 +20,7 @@ from fer.core import labels
 from fer.core.commands import typed
 from fer.core.errors import CheckpointError, ConfigError, first_line
 from fer.core.options import NAME
-from fer.core.values import is_plain
+from fer.core.values import Options, is_plain
 from fer.model import shared_cnn  # noqa: F401  (registers its name)
 from fer.model.network import NormalisedNetwork, find_network, make_network
 
@@ -40,7 +40,7 @@ class ModelRecord(TypedDict):
     """Its registered name."""
     image_size: int
     in_channels: int
-    options: dict[str, Any]
+    options: Options
 
 
 class TrainedOn(TypedDict):
@@ -49,11 +49,11 @@ class TrainedOn(TypedDict):
     choice: str
     """Its configuration in ``conf/dataset``."""
     name: str
-    generator: dict[str, Any] | None
+    generator: Options | None
     """Options of the drawn faces."""
-    reader: dict[str, Any]
+    reader: Options
     """Options of the reader."""
-    options: dict[str, Any]
+    options: Options
     """Those that decide which images are used."""
     fingerprint: str
 
@@ -337,8 +337,8 @@ def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
 
 
 def upgrade(
-    model: Mapping[str, Any], state: Mapping[str, Any]
-) -> tuple[ModelRecord, dict[str, Any]]:
+    model: Options, state: Mapping[str, torch.Tensor]
+) -> tuple[ModelRecord, dict[str, torch.Tensor]]:
     """Turn the description and weights of :data:`PRETRAINED_FILE` into today's form.
 
     When it was written, a network was named by its class and normalised its images itself.

@@ -90,7 +90,7 @@ def _without_listing(node: Any) -> Any:
     return {key: _without_listing(one) for key, one in node.items() if key != "listing"}
 
 
-def dataset_section(integrity: Integrity, left_out: Sequence[str] = ()) -> dict[str, Any]:
+def dataset_section(integrity: Integrity, left_out: Sequence[str] = ()) -> dict[str, object]:
     """The section of a run's report on its data, for the template's macro ``data_section``.
 
     Args:

@@ -6,10 +6,11 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 from fer.core.errors import DataError
 from fer.core.files import read_json, read_text
+from fer.core.values import Options
 from fer.data.audit.integrity import Integrity, Leaks, exact_leaks, near_leaks
 from fer.data.manifest import Entry, read_manifest
 from fer.evaluation.explanation import Saliency
@@ -66,7 +67,7 @@ class TrainingResult(Circumstances):
     images_per_second: float
     epoch_seconds: int
     """Of all epochs, those before a training was cut off too."""
-    config: dict[str, Any]
+    config: Options
     drawn: bool
     data: DataRecord
 

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fer import __version__
 from fer.core.processes import cpu_count
+from fer.core.values import Options
 from fer.data.manifest import fingerprint
 from fer.runs.records import GitState, HardwareRecord, RunRecord
 
@@ -28,7 +29,7 @@ PACKAGES = (
 
 
 def describe_run(
-    config: dict[str, Any], data: EmotionDataModule, computing: Computing, notes: Sequence[str]
+    config: Options, data: EmotionDataModule, computing: Computing, notes: Sequence[str]
 ) -> RunRecord:
     """The part of ``run.json`` that every run has."""
     integrity = data.prepared.integrity

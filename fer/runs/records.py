@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from fer.core import labels
 from fer.core.files import read_json
-from fer.core.values import Shape
+from fer.core.values import Options, Shape
 from fer.evaluation.metrics import Metrics
 from fer.evaluation.robustness import RobustnessRow
 from fer.evaluation.scores import SCORES
@@ -77,7 +77,7 @@ class RunRecord(Circumstances):
     seed: int | None
     dataset: DataRecord
     notes: list[str]
-    config: dict[str, Any]
+    config: Options
 
 
 class PrunedRecord(TypedDict):
@@ -222,6 +222,7 @@ def read_robustness(folder: Path) -> list[RobustnessRow] | None:
         "perturbation": str,
         "severity": int,
         "parameters": dict,
+        "image_size": int,
         "per_class": {emotion: {"recall": (float, None)} for emotion in labels.EMOTIONS},
     }
     found: list[RobustnessRow] = read_json(path, [row])

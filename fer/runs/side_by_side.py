@@ -12,7 +12,7 @@ import numpy as np
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.core.files import write_csv, write_json
+from fer.core.files import Row, write_csv, write_json
 from fer.core.words import how_many
 from fer.evaluation.compare import PairedComparison, compare_paired, prior_shift
 from fer.evaluation.metrics import Metrics
@@ -123,7 +123,7 @@ class Collection:
     """The network of each, with the options that tell evaluations of one network apart."""
     places: list[str]
     """The dataset and split of each, with what tells images apart."""
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     """``cross_dataset.csv``, a row for each."""
     comparisons: list[Comparison]
     """``comparison.json``."""
@@ -149,7 +149,7 @@ def collect(folder: Path) -> Collection | None:
     rows, damaged = [], []
     for job, name, place in zip(jobs, names, places, strict=True):
         rows.append({**cross_row(job, jobs, name), "measured_on": place})
-        own = {"network": name, "dataset": job.metrics["dataset"], "measured_on": place}
+        own: Row = {"network": name, "dataset": job.metrics["dataset"], "measured_on": place}
         damaged += [own | flatten(row) for row in job.robustness or []]
     write_csv(folder / "cross_dataset.csv", cross_columns(), rows)
     comparisons = compare(jobs, names)
@@ -264,13 +264,13 @@ def with_marks(name: str, marks: Sequence[str]) -> str:
     return f"{name} ({', '.join(marks)})" if marks else name
 
 
-def cross_row(job: Evaluation, jobs: Sequence[Evaluation], network: str) -> dict[str, Any]:
+def cross_row(job: Evaluation, jobs: Sequence[Evaluation], network: str) -> Row:
     """A row of ``cross_dataset.csv``, without what the evaluations do not have.
 
     That may be scores, and the network's evaluation on its own dataset.
     """
     metrics = job.metrics
-    row: dict[str, Any] = {
+    row: Row = {
         "train_dataset": job.trained_on,
         "test_dataset": metrics["dataset"],
         "samples": metrics["samples"],

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -26,6 +25,7 @@ from fer.core.errors import CheckpointError, FerError, TrainingError
 from fer.core.files import remove_leftovers, write_json
 from fer.core.hardware import Computing, check_processes, keep_freed_memory
 from fer.core.options import Guard, check_options
+from fer.core.values import Options
 from fer.data.datamodule import EmotionDataModule
 from fer.evaluation.inference import measure_network
 from fer.evaluation.metrics import SplitResult, describe_empty
@@ -184,7 +184,7 @@ def make_trainer(
     cfg: DictConfig, folder: Path, computing: Computing, loggers: list[Logger], history: History
 ) -> pl.Trainer:
     """Lightning's trainer with the callbacks of every run and those of ``cfg``."""
-    options: dict[str, Any] = {}
+    options: Options = {}
     if cfg.trainer.devices > 1:
         # They are spawned by the one that Hydra started, which measures the test split when they
         # have ended: no second one composes a configuration or makes a run folder. The environment

@@ -648,7 +648,7 @@ def test_a_runs_report_without_data_has_no_such_section(tmp_path: Path) -> None:
 
 
 def test_the_section_is_plain_data() -> None:
-    section = dataset_section(make_integrity(), ["none"])
+    section: Any = dataset_section(make_integrity(), ["none"])
     assert section["verdict"]["word"] == "Reference copy"
     assert section["left_out"] == ["none"]
     assert section["counts"].columns == ["Emotion", *SPLITS, "all"]

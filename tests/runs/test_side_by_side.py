@@ -117,7 +117,8 @@ def test_a_loss_is_against_a_home_that_was_measured_alike(tmp_path: Path) -> Non
         for tta in (None, "flip") for conflicts in ("keep", "drop") for dataset in ("a", "b")
     ]  # fmt: skip
     found = side_by_side(tmp_path, *jobs)
-    for home, away in zip(found.rows[::2], found.rows[1::2], strict=True):
+    rows: Any = found.rows
+    for home, away in zip(rows[::2], rows[1::2], strict=True):
         assert away["drop_accuracy"] == home["accuracy"] - away["accuracy"]
     for number, differing in enumerate(
         ({"tta": "flip"}, {"split": "val"}, {"precision": "bf16-mixed"}, {"conflicts": "drop"})

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 import numpy as np
 
 from fer.core import labels
+from fer.core.values import Options
 from fer.data.audit.appearance import HASH_BITS, HASH_BYTES, hamming, has_content, sharpness
 from fer.data.audit.neighbours import group_near
 from fer.data.audit.reference import Reference
@@ -27,14 +28,6 @@ LISTED = 200
 """Groups and ids of each kind that ``integrity.json`` names; the numbers count all."""
 
 
-class Listed(TypedDict):
-    """An image of a group."""
-
-    id: str
-    split: str
-    emotion: str
-
-
 class Groups(TypedDict):
     """Groups of images that show the same."""
 
@@ -49,8 +42,8 @@ class Groups(TypedDict):
 class Duplicates(Groups):
     """The same pixels more than once."""
 
-    conflicts: list[list[Listed]]
-    """The first groups whose images have different emotions."""
+    conflicts: list[list[dict[str, str]]]
+    """The first groups whose images have different emotions; see :func:`name_groups`."""
 
 
 class NearDuplicates(Groups):
@@ -60,7 +53,7 @@ class NearDuplicates(Groups):
     """Most bits in which two perceptual hashes differ."""
     bits: int
     """Bits of a hash."""
-    listed: list[list[Listed]]
+    listed: list[list[dict[str, str]]]
     """The first groups, those that cross splits before the others."""
 
 
@@ -119,13 +112,10 @@ class Inspection(TypedDict):
     fingerprint: str
 
 
-class _Given(TypedDict):
+class Given(TypedDict, total=False):
+    """What raw data is known by; of a folder that was prepared elsewhere, the path alone."""
+
     path: str
-
-
-class Given(_Given, total=False):
-    """A file or folder of raw data, by which it is known again."""
-
     files: int
     bytes: int
     listing: str
@@ -149,8 +139,8 @@ class SourceRecord(_Source, total=False):
 class Origin(TypedDict):
     """The options that decide what becomes of the raw data."""
 
-    reader: dict[str, Any]
-    generator: dict[str, Any] | None
+    reader: Options
+    generator: Options | None
     """Options of the drawn faces."""
     undecodable: str
     format: int
@@ -248,7 +238,7 @@ def conflicting(groups: Sequence[Sequence[Entry]]) -> list[Sequence[Entry]]:
     return [group for group in groups if len({entry.emotion for entry in group}) > 1]
 
 
-def name_groups(groups: Sequence[Sequence[Entry]]) -> list[list[Listed]]:
+def name_groups(groups: Sequence[Sequence[Entry]]) -> list[list[dict[str, str]]]:
     """The first :data:`LISTED` groups, as plain data."""
     return [
         [{"id": entry.id, "split": entry.split, "emotion": entry.emotion} for entry in group]
