@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 Options = dict[str, Any]
-"""Options by name, which only the one who takes them knows: a network, a reader, a command."""
+"""Options by name. What takes them, such as a reader or a network, knows which there are."""
 Shape = dict[str, Any]
 """The keys that a value read from JSON is expected to have, see :func:`misfit`."""
 MAX_VALUES = 100_000

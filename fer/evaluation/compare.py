@@ -34,7 +34,7 @@ class PairedComparison(TypedDict):
 
     samples: int
     difference: dict[str, float]
-    """Of each score."""
+    """Score → difference."""
     confidence_intervals: dict[str, list[float]]
     mcnemar: McNemar
 
@@ -112,7 +112,7 @@ def difference_interval(
 
 
 def exact_p_value(first: int, second: int) -> float:
-    """Two-sided p-value of so uneven a division if either side were as likely.
+    """Two-sided p-value of this division of images if both sides are equally likely.
 
     >>> exact_p_value(5, 5), round(exact_p_value(0, 6), 5)
     (1.0, 0.03125)

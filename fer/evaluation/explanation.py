@@ -28,7 +28,7 @@ class _Curve(TypedDict):
 
 
 class Curve(_Curve, total=False):
-    """What deleting or inserting does, in the mean; random maps have no gain over themselves."""
+    """Mean effect of deleting or inserting pixels; random maps have no gain."""
 
     gain: Gain
 
@@ -52,7 +52,7 @@ class Faithfulness(TypedDict):
 
 
 class Sanity(TypedDict):
-    """Weights that become random from the head downwards."""
+    """How maps change while weights become random, from the head downwards."""
 
     images: int
     stages: list[str]
@@ -82,7 +82,7 @@ class RegionReport(TypedDict):
 
 
 class Regions(TypedDict):
-    """Shares by the boxes of the options, and by what was drawn."""
+    """Shares by fixed boxes, and by the regions that a drawn face has."""
 
     standard: RegionReport
     drawn: RegionReport | None

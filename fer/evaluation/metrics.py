@@ -51,13 +51,13 @@ class Bin(TypedDict):
 
 
 class Group(TypedDict):
-    """Some images. Those of a group that is large enough have :class:`Scores`."""
+    """A group of images; one that is large enough has :class:`Scores`."""
 
     samples: int
 
 
 class Scores(Group):
-    """Scores of some images: beside these, those that others have registered."""
+    """Scores of some images; a metric that somebody registers adds its key."""
 
     accuracy: float
     macro_f1: float
@@ -69,7 +69,7 @@ class Scores(Group):
 
 
 class DetailedScores(Scores):
-    """Scores with what is known of each emotion."""
+    """Scores of all images together and of each emotion."""
 
     per_class: dict[str, ClassScores]
     confusion_matrix: list[list[int]]
@@ -77,7 +77,7 @@ class DetailedScores(Scores):
 
 
 class Scaling(TypedDict):
-    """Calibration with a temperature: ``temperature_scaling``."""
+    """``temperature_scaling``: what one fitted temperature makes of the calibration."""
 
     temperature: float
     fitted_on: str
@@ -91,7 +91,7 @@ class Scaling(TypedDict):
 
 
 class DamagedScores(TypedDict):
-    """Robustness as one number for each score that is measured under damage."""
+    """Each score that is measured under damage, as one number."""
 
     accuracy: float
     macro_f1: float
@@ -105,7 +105,7 @@ class MeanOverSettings(DamagedScores):
 
 
 class PublishedMean(TypedDict):
-    """Mean accuracy over the settings that have a published one."""
+    """Mean accuracy over the settings for which one has been published."""
 
     settings: int
     accuracy: float
@@ -113,7 +113,7 @@ class PublishedMean(TypedDict):
 
 
 class BesidePublished(PublishedMean):
-    """Beside it the published one, and the mean of those measured at each size in pixels."""
+    """The same beside the published mean, and by the size in pixels at which damage is done."""
 
     reference_accuracy: float
     at_size: dict[str, PublishedMean]

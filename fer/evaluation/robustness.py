@@ -70,7 +70,7 @@ class _Row(DamagedScores):
 
 
 class RobustnessRow(_Row, total=False):
-    """A row of ``robustness.json``; others' scores, too, have a key and one for their change."""
+    """A row of ``robustness.json``; a registered metric adds its key and that of its change."""
 
     reference_accuracy: float
     """A published network's, on as many images."""
@@ -232,13 +232,13 @@ def _summarise(rows: Sequence[RobustnessRow], resampled: Resampled) -> Robustnes
     }
     names = [score.name for score in shown_in(TABLE)]
     areas: dict[str, dict[str, float]] = {}
-    drawn: dict[str, dict[str, np.ndarray]] = {}
+    resampled_areas: dict[str, dict[str, np.ndarray]] = {}
     for name, steps in severities.items():
         areas[name] = {
             metric: float(_relative_area(steps, [values[name, s][metric] for s in steps]))
             for metric in names
         }
-        drawn[name] = {
+        resampled_areas[name] = {
             metric: _relative_area(steps, [resampled[name, s][metric] for s in steps])
             for metric in names
         }
@@ -249,12 +249,14 @@ def _summarise(rows: Sequence[RobustnessRow], resampled: Resampled) -> Robustnes
                 "confidence_intervals": {metric: percentile(own[metric], n) for metric in names},
                 **areas[name],
             }
-            for name, own in drawn.items()
+            for name, own in resampled_areas.items()
         },
         "relative_area_mean": {
             **{metric: float(np.mean([own[metric] for own in areas.values()])) for metric in names},
             "confidence_intervals": {
-                metric: percentile(np.mean([own[metric] for own in drawn.values()], axis=0), n)
+                metric: percentile(
+                    np.mean([own[metric] for own in resampled_areas.values()], axis=0), n
+                )
                 for metric in names
             },
         },
@@ -322,7 +324,7 @@ def _beside_published(rows: Sequence[RobustnessRow], resampled: Resampled) -> Be
 
 
 def _relative_area(steps: Sequence[int], values: Sequence[Any]) -> Any:
-    """Area under a curve over the severities, as a share of what it would be if clean held.
+    """Area under a curve over the severities, as a share of what it would be without damage.
 
     Trapezoids between the severities that were measured. 0 where nothing is right even clean.
     """

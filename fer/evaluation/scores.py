@@ -244,9 +244,9 @@ def shown_in(table: str) -> list[Score]:
 
 
 def scores_in(found: Mapping[str, Any]) -> dict[str, float]:
-    """The registered scores among what a file holds, such as ``metrics.json``.
+    """The registered scores that a record such as ``metrics.json`` holds.
 
-    What was measured before a score was registered lacks it.
+    A record from before a score was registered lacks it.
     """
     return {name: found[name] for name in SCORES if name in found}
 

@@ -257,7 +257,7 @@ def _copies(integrity: Integrity) -> Table:
 
 
 def subgroup_tables(entries: Sequence[Entry]) -> list[Table]:
-    """Images per split for each value of the annotators' attributes, as far as there are any."""
+    """Images per split for each value of the annotated attributes; no table without any."""
     tables = []
     for name in ATTRIBUTES:
         counts = Counter((getattr(entry, name), entry.split) for entry in entries)

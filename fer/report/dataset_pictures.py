@@ -37,7 +37,7 @@ Read = Callable[[int], np.ndarray]
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images that faults were found with, a group in a row."""
+    """Images that have a fault, a group in each row."""
 
     name: str
     """Name of the file below ``figures/``, without its suffix."""

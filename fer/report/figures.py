@@ -119,7 +119,7 @@ def _wrap(text: str, width: float, points: float) -> list[str]:
 def panels(
     count: int, across: int, width: float, height: float, title: str, subtitle: str
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of ``count`` axes of such a size, ``across`` of them beside each other."""
+    """A figure of ``count`` panels of this size, ``across`` of them in a row."""
     columns = min(across, count)
     rows = math.ceil(count / columns)
     figure = new_figure(max(6.0, 0.6 + width * columns), height * rows, title, subtitle)
@@ -162,7 +162,7 @@ class Tile:
     lines: Sequence[str] = ()
     """Words below it."""
     color: str | None = None
-    """Of its frame and its words; None for no frame."""
+    """Colour of its frame and its words; None for no frame."""
 
 
 def picture_grid(

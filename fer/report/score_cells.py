@@ -97,7 +97,7 @@ def emotion_table(id: str, groups: Mapping[str, Sequence[DetailedScores]]) -> Ta
 
 
 def leak_free(metrics: Metrics) -> dict[str, Scores]:
-    """The scores without copies of earlier splits' images, as far as there are some.
+    """The scores without copies of earlier splits' images, where there are such copies.
 
     Returns:
         Which copies are left out, in words → the scores and ``samples``.

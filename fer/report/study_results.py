@@ -66,7 +66,7 @@ class TrainingResult(Circumstances):
     validation: dict[str, float]
     images_per_second: float
     epoch_seconds: int
-    """Of all epochs, those before a training was cut off too."""
+    """Sum over all epochs, those before a training was cut off too."""
     config: Options
     drawn: bool
     data: DataRecord
@@ -79,7 +79,7 @@ class Shared(TypedDict):
     exact_or_near: int | None
     """None where a manifest has no perceptual hashes."""
     without: Scores | None
-    """The scores without them; None where that is all or none."""
+    """The scores without them; None where none is left, or none was shared."""
 
 
 class _EvaluationResult(TypedDict):
@@ -115,7 +115,7 @@ class Spread(TypedDict):
 
 
 class Direction(TypedDict):
-    """The networks of one dataset on another; others' scores have a key, too."""
+    """The networks of one dataset on another; a registered metric adds its key."""
 
     train_dataset: str
     test_dataset: str
@@ -247,7 +247,7 @@ def find_shared(job: Evaluation, home: Sequence[Entry], abroad: Sequence[Entry])
 
 
 def describe_unlike(evaluations: Sequence[EvaluationResult]) -> list[str]:
-    """Describe how measurements differ in more than network and dataset."""
+    """Say in sentences what measurements do not share beside network and dataset."""
     ways = [{"tta": str(o["metrics"].get("tta")), "precision": o["precision"]} for o in evaluations]
     notes = [f"Not every score here is measured alike: {key} differs." for key in differing(ways)]
     for name in dict.fromkeys(one["test_dataset"] for one in evaluations):

@@ -22,7 +22,7 @@ def print_summary(
     val: SplitResult | None,
     notes: Sequence[str],
 ) -> None:
-    """The final table: metrics, and where everything is."""
+    """Print the final table of metrics, and where every file is."""
     split = result.metrics["split"]
     table = Table(title=f"{result.metrics['dataset']}: {len(result.target):,} {split} images")
     table.add_column("metric")
@@ -69,7 +69,7 @@ def print_summary(
 def print_jobs(
     folder: Path, jobs: Sequence[Job], keys: Sequence[str], notes: Sequence[str]
 ) -> None:
-    """The jobs on the terminal, the best on validation first."""
+    """Print the jobs, the best on validation first."""
     table = Table(title="Jobs, the best macro-F1 on validation first")
     table.add_column("job", justify="right")
     for name in short_names(keys):

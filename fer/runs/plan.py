@@ -51,7 +51,7 @@ UNCOMPARED = ("--", "hydra.", "paths.", "checkpoint=", *FREE)
 
 @functools.cache
 def checksum(path: Path, modified: int) -> str:
-    """Hex SHA-256 of a file as it was at a time of modification, computed once."""
+    """Hex SHA-256 of a file, computed once for each time of its modification."""
     return sha256_of_file(path)
 
 
@@ -365,7 +365,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
 
 def as_text(value: str) -> str:
-    """A text as Hydra's command line takes it; an interpolation in it is the command's.
+    """Quote a text for Hydra's command line; interpolations in it are left to the command.
 
     >>> print(as_text("model.widths=[4,8]"), as_text("a='b'"))
     'model.widths=[4,8]' 'a=\\'b\\''

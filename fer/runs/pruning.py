@@ -1,4 +1,4 @@
-"""The callback that ends a search's trial where it lags behind the others."""
+"""The callback that ends a search's trial when it lags behind the others."""
 
 from __future__ import annotations
 

@@ -39,12 +39,12 @@ class HardwareRecord(TypedDict):
     threads: int
     device: str
     device_name: str | None
-    """Of a GPU."""
+    """Name of the GPU."""
     precision: str
 
 
 class Circumstances(TypedDict):
-    """What equal weights need beside equal options."""
+    """What two runs must share, beside options and seed, to have the same weights."""
 
     git: GitState | None
     versions: dict[str, str]
@@ -56,7 +56,7 @@ class DataRecord(TypedDict):
 
     name: str
     fingerprint: str
-    """Of the prepared dataset."""
+    """Fingerprint of the prepared dataset."""
     form: str
     verdict: str
     official_protocol: bool
@@ -65,7 +65,7 @@ class DataRecord(TypedDict):
     train_counts: list[int] | None
     """Training images in use of each emotion."""
     fingerprints: dict[str, str]
-    """Of the images in use, by split: equal where two runs were measured on the same."""
+    """Split → fingerprint of the images in use: equal where two runs saw the same."""
     left_out: dict[str, dict[str, int]]
     """Reason → split → images."""
 
@@ -81,7 +81,7 @@ class RunRecord(Circumstances):
 
 
 class PrunedRecord(TypedDict):
-    """``pruned.json``, of a trial that its search ended early; part of ``run.json``, too."""
+    """``pruned.json`` of a trial that its search ended early; ``run.json`` has these keys, too."""
 
     best_epoch: int
     epochs: int

@@ -77,7 +77,7 @@ class Evaluation:
 
     @property
     def data(self) -> tuple[Any, ...]:
-        """The images: evaluations that agree in it saw the same."""
+        """What identifies the images: evaluations in which it is equal saw the same ones."""
         return (*self.place, self.run["dataset"]["fingerprint"], tuple(self.ids))
 
     @property
@@ -265,9 +265,9 @@ def with_marks(name: str, marks: Sequence[str]) -> str:
 
 
 def cross_row(job: Evaluation, jobs: Sequence[Evaluation], network: str) -> Row:
-    """A row of ``cross_dataset.csv``, without what the evaluations do not have.
+    """A row of ``cross_dataset.csv``, without columns of what was not measured.
 
-    That may be scores, and the network's evaluation on its own dataset.
+    Scores may be missing, or the network's evaluation on its own dataset.
     """
     metrics = job.metrics
     row: Row = {
@@ -323,7 +323,7 @@ def unlike(first: Evaluation, second: Evaluation) -> list[str]:
 
 
 def compare(jobs: Sequence[Evaluation], names: Sequence[str]) -> list[Comparison]:
-    """Compare each two networks that were measured on the same images, in the same way."""
+    """Compare every two networks that were measured on the same images in the same way."""
     found = []
     pairs = itertools.combinations(zip(jobs, names, strict=True), 2)
     for (first, first_name), (second, second_name) in pairs:

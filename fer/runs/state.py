@@ -53,7 +53,7 @@ def state_of(folder: Path) -> State:
 
 
 def disparities(runs: Sequence[Circumstances]) -> list[str]:
-    """What runs do not share, by their ``run.json``, although equal weights need it; sentences."""
+    """Say in sentences what runs do not share, although the same weights would need it."""
     facts = {
         "code": _code,
         "PyTorch": lambda run: run["versions"].get("torch"),

@@ -56,7 +56,7 @@ class Job:
 
     @property
     def launched(self) -> list[str]:
-        """Its overrides with its folder, which another start would name after another time."""
+        """Its overrides with its folder, whose name may hold the time of this start."""
         return [*self.overrides, f"hydra.sweep.subdir={quoted_if_needed(self.folder)}"]
 
     @property
@@ -212,7 +212,7 @@ def to_run(folder: Path, jobs: Sequence[Job]) -> list[tuple[int, list[list[str]]
 
 
 def launches(jobs: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[list[str]]]]:
-    """Group numbered jobs into rows without a gap, each with its first number.
+    """Group jobs into launches of consecutive numbers, each with its first number.
 
     A launcher counts the jobs of a launch from its first number on.
     """

@@ -291,7 +291,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
 def fit(
     trainer: pl.Trainer, module: EmotionModule, data: EmotionDataModule, path: Path | None
 ) -> None:
-    """Train; an error in one of several processes is raised as its own kind.
+    """Train; an error in one of several processes is raised here with its own class.
 
     Raises:
         FerError: as the process raised it.
