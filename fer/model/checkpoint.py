@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -290,8 +290,7 @@ def read_description(checkpoint: Path | str) -> tuple[Path, Description, dict[st
             f"{path}: expected the emotions {', '.join(labels.EMOTIONS)}, found "
             f"{', '.join(map(str, extras['labels']))}. It was trained with another schema."
         )
-    described: Description = extras  # type: ignore[assignment]
-    return path, described, content
+    return path, cast(Description, extras), content
 
 
 def are_shares(value: object) -> bool:

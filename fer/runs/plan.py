@@ -311,9 +311,7 @@ def mismatches(
         wanted = OmegaConf.to_container(composed, resolve=True)
         saved = read_training(stage.folder)["config"]
         for key, value, found in differences(wanted, saved):
-            if key.endswith("_target_"):  # a class may have moved since; its name stays
-                value, found = (str(name).rpartition(".")[2] for name in (value, found))
-            if value != found and not key.startswith(INERT):
+            if not key.startswith(INERT):
                 yield key, value, found
     found = read_run(stage.folder)["dataset"]["fingerprint"]
     if prints.get(stage.dataset, found) != found:
