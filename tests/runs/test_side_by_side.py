@@ -142,8 +142,8 @@ def test_damaged_images_are_said_to_be_of_their_split(tmp_path: Path) -> None:
     for number, split in enumerate(("val", "test")):
         folder = tmp_path / str(number)
         write_job(folder, "a", "a", split=split)
-        row = {"perturbation": "blur", "severity": 0, "parameters": {}, "samples": N,
-               "confidence_intervals": {},
+        row = {"perturbation": "blur", "severity": 0, "parameters": {}, "image_size": 48,
+               "samples": N, "confidence_intervals": {},
                "per_class": {name: {"recall": None} for name in EMOTIONS}}  # fmt: skip
         (folder / "robustness.json").write_text(json.dumps([row]))
     assert collect(tmp_path) is not None
