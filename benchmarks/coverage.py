@@ -169,6 +169,7 @@ def darken(images: np.ndarray, draws: object, *, s: int) -> np.ndarray:
 def gains(population: Population, n: int, rng: np.random.Generator) -> Iterator[Trial]:
     """The mean of skewed gains of saliency maps, of at most 70 images."""
     ends = compare(rng.gamma(2.0, 0.1, min(n, 70)))["interval"]
+    assert ends is not None  # of more than one image
     yield "mean gain of saliency maps", ends, 0.2
 
 

@@ -213,7 +213,22 @@ def run_record(**changes: Any) -> dict[str, Any]:
         "hardware": {"device": "cpu", "cpu": "a CPU", "device_name": None, "threads": 2,
                      "precision": "32-true"},
         "config": {"dataset": {"generator": None}, "metrics": {"resamples": 100, "seed": 0}},
-        "dataset": {"fingerprint": 64 * "0"}, "validation": {"macro_f1": 0.5, "accuracy": 0.5},
+        "dataset": data_record(64 * "0"),
+        "validation": {"macro_f1": 0.5, "accuracy": 0.5},
+    } | changes  # fmt: skip
+
+
+def data_record(fingerprint: object) -> dict[str, Any]:
+    """``dataset`` of a run's ``run.json``."""
+    fingerprints = dict.fromkeys(("train", "val", "test"), fingerprint)
+    return {"fingerprint": fingerprint, "fingerprints": fingerprints, "train_counts": None}
+
+
+def network_record(dataset: str, **changes: Any) -> dict[str, Any]:
+    """``checkpoint`` of an evaluation's ``run.json``: a network that was trained on ``dataset``."""
+    return {
+        "path": f"{dataset}.ckpt", "sha256": 64 * "0", "dataset": {"name": dataset}, "seed": 0,
+        "priors": None,
     } | changes  # fmt: skip
 
 
@@ -221,7 +236,8 @@ def metrics_record(**changes: Any) -> dict[str, Any]:
     """``metrics.json`` of 14 images, but for ``changes``."""
     target = np.arange(14) % 7
     right = 0.4 * np.eye(7)[target] + 0.6 / 7
-    return measure_split("faces", "test", target, right, target < 0, resamples=100) | changes
+    found = measure_split("faces", "test", target, right, target < 0, resamples=100)
+    return {**found, **changes}
 
 
 def is_held(folder: Path) -> bool:

@@ -29,7 +29,7 @@ from fer.runs.sweep import Job, read_job, recall
 from fer.tasks.card import write_card
 from fer.tasks.evaluate import evaluate
 from fer.tasks.study import study_task
-from tests.conftest import run_record, to_png, write_zip
+from tests.conftest import data_record, network_record, run_record, to_png, write_zip
 from tests.core.test_conf import compose
 from tests.core.test_strangers import png_of, save, tiny
 from tests.report.test_model_card import make_results
@@ -294,7 +294,7 @@ STUDIED: dict[str, Attack] = {
     "a text as a number": run_json(GOOD_RUN | {"epochs": "<b>many</b>"}),
     "a number without end": run_json(GOOD_RUN | {"best_epoch": 10**400}),
     "a score that is none": run_json(json.dumps(GOOD_RUN).replace("0.5", "NaN")),
-    "a fingerprint that is a list": run_json(GOOD_RUN | {"dataset": {"fingerprint": [1]}}),
+    "a fingerprint that is a list": run_json(GOOD_RUN | {"dataset": data_record([1])}),
     "checkpoints elsewhere": lambda folder, canary: (
         run_json(GOOD_RUN)(folder, canary),
         link("train/synthetic_a-seed0/checkpoints")(folder, canary),
@@ -316,7 +316,7 @@ def test_a_study(attack: Attack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("content", ["[]", "{}", '{"samples": "<b>"}', "id,true\n1,2", "\0", ""])
 def test_evaluations_side_by_side(name: str, content: str, tmp_path: Path) -> None:
     metrics = make_results()["evaluations"][0]["metrics"] | {"samples": 1}
-    run = GOOD_RUN | {"checkpoint": {"path": "x.ckpt", "seed": 0, "dataset": {"name": "x"}}}
+    run = GOOD_RUN | {"checkpoint": network_record("x")}
     table = (
         "id,true,predicted,confidence,p_angry,p_disgust,p_fear,p_happy,p_sad,p_surprise,p_neutral\n"
     )

@@ -147,7 +147,11 @@ def from_cell(text: str) -> str:
     return text[1:] if text.startswith("'") and FORMULA.match(text) else text
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> Path:
+Row = dict[str, str | float | None]
+"""A row of a table by its columns."""
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> Path:
     """Write ``rows`` under a header of ``columns``, atomically; see :func:`to_cell`."""
 
     def write(file: BinaryIO) -> None:

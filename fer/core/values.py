@@ -7,6 +7,10 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+Options = dict[str, Any]
+"""Options by name. What takes them, such as a reader or a network, knows which there are."""
+Shape = dict[str, Any]
+"""The keys that a value read from JSON is expected to have, see :func:`misfit`."""
 MAX_VALUES = 100_000
 """Largest description of a training that is read; a usual one has about a hundred values."""
 

@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from fer.core.errors import DataError
 from fer.core.files import write_json
 from fer.core.progress import progress_bar
 from fer.data.audit.appearance import LOOKS, hex_hash, measure, working_side
-from fer.data.audit.integrity import inspect, summarise
+from fer.data.audit.integrity import Integrity, Origin, inspect, summarise
 from fer.data.audit.reference import Reference, load_reference
 from fer.data.images import read_picture
 from fer.data.manifest import Entry, pixel_hash, write_manifest
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def adopt(
-    name: str, folder: Path, reader: Reader, origin: Mapping[str, Any], report: Report | None
+    name: str, folder: Path, reader: Reader, origin: Origin, report: Report | None
 ) -> Prepared:
     """Take a folder as it is.
 
@@ -47,14 +46,14 @@ def adopt(
     if known is not None:
         return known
     entries, looks = look_at(name, folder, emotions, working_side(reader.expected_size))
-    integrity = {
+    integrity: Integrity = {
         "dataset": name,
         "source": {
             "form": "prepared folder made elsewhere",
             "given": {"path": str(folder.resolve())},
             "signature": signature,
         },
-        "origin": dict(origin),
+        "origin": origin,
         "official_protocol": False,
         "warnings": ["The prepared folder was made elsewhere: its splits are taken as they are."],
         "excluded": {},

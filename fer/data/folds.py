@@ -68,7 +68,6 @@ def refold(prepared: Prepared, fold: str, reader: Reader) -> Prepared:
         for entry, place in zip(prepared.entries, own.tolist(), strict=True)
     ]
     integrity = prepared.integrity
-    near = integrity["near_duplicates"]
     about_splits = ("persons across splits", "The splits do not look alike")  # a kind, a text
     integrity = {
         **integrity,
@@ -85,8 +84,12 @@ def refold(prepared: Prepared, fold: str, reader: Reader) -> Prepared:
         "counts": count_classes(entries),
         "leaks": count_leaks(entries),
         "duplicates": {**integrity["duplicates"], **describe_groups(group_duplicates(entries))},
-        "near_duplicates": near
-        and {**near, "groups_across_splits": 0, "images_across_splits": 0, "listed": []},
+        "near_duplicates": {
+            **integrity["near_duplicates"],
+            "groups_across_splits": 0,
+            "images_across_splits": 0,
+            "listed": [],
+        },
         "warnings": [
             *(line for line in integrity["warnings"] if "held out" not in line),
             f"Cross-validation: of the images of all splits, fold {number} of {count} is test, "

@@ -25,7 +25,7 @@ from fer.core.options import NAME, PATH, Check, check_value, one_of, or_null, wh
 from fer.core.progress import Progress, progress_bar
 from fer.data.adoption import adopt, load_known
 from fer.data.audit.appearance import working_side
-from fer.data.audit.integrity import inspect, summarise
+from fer.data.audit.integrity import Integrity, Origin, inspect, summarise
 from fer.data.audit.reference import official_splits
 from fer.data.audit.verdict import ALTERED, REFERENCE
 from fer.data.conversion import Failure, convert
@@ -173,10 +173,10 @@ class Preparation:
                 )
             return self._adopt(origin)
 
-    def _adopt(self, origin: Mapping[str, Any]) -> Prepared:
+    def _adopt(self, origin: Origin) -> Prepared:
         return adopt(self.name, self.place, self.reader, origin, self.report)
 
-    def describe_origin(self) -> dict[str, Any]:
+    def describe_origin(self) -> Origin:
         """The options that decide what becomes of the raw data, as JSON gives them back."""
         origin = {
             "reader": {"class": type(self.reader).__name__, **self.reader.options()},
@@ -184,7 +184,7 @@ class Preparation:
             "undecodable": self.undecodable,
             "format": FORMAT,
         }
-        described: dict[str, Any] = json.loads(json.dumps(origin, default=str))
+        described: Origin = json.loads(json.dumps(origin, default=str))
         return described
 
     def _check_given(self) -> None:
@@ -203,7 +203,7 @@ class Preparation:
 
     # --- raw data ----------------------------------------------------------------------------
 
-    def _obtain(self, origin: Mapping[str, Any]) -> Path:
+    def _obtain(self, origin: Origin) -> Path:
         """The raw data: given, drawn, found in ``folder/raw``, or downloaded."""
         raw = self.place / "raw"
         if self.generator is not None:
@@ -244,7 +244,7 @@ class Preparation:
 
     # --- making it ---------------------------------------------------------------------------
 
-    def _make(self, origin: Mapping[str, Any]) -> Prepared:
+    def _make(self, origin: Origin) -> Prepared:
         """Prepare the dataset. Needs the lock."""
         place = self.place
         refuse_strangers(place, drawn=self.generator is not None)
@@ -268,7 +268,7 @@ class Preparation:
             log.info("%s: %s", self.name, line)
         return prepared
 
-    def _stage(self, raw: Path, dataset: RawDataset, origin: Mapping[str, Any]) -> None:
+    def _stage(self, raw: Path, dataset: RawDataset, origin: Origin) -> None:
         """Write everything into a staging folder, then rename that to ``.ready``."""
         staging = None
         try:
@@ -293,9 +293,7 @@ class Preparation:
             if staging is not None:
                 shutil.rmtree(staging, ignore_errors=True)
 
-    def _fill(
-        self, staging: Path, raw: Path, dataset: RawDataset, origin: Mapping[str, Any]
-    ) -> Prepared:
+    def _fill(self, staging: Path, raw: Path, dataset: RawDataset, origin: Origin) -> Prepared:
         """Write images, manifest and integrity report."""
         records, source = dataset.records, dataset.source
         side = working_side(dataset.expected_size)
@@ -331,15 +329,15 @@ class Preparation:
         )
         # What a source reads beside a file, such as the images that a table names.
         beside = source.path if raw.is_file() and source.path.is_dir() else None
-        integrity = {
+        integrity: Integrity = {
             "dataset": self.name,
             "source": {
                 "form": dataset.form,
                 "given": describe_path(raw),
-                "beside": beside and describe_path(beside),
+                "beside": None if beside is None else describe_path(beside),
                 "signature": source.signature(),
             },
-            "origin": dict(origin),
+            "origin": origin,
             "official_protocol": found["matches_official_counts"] is True
             and found["verdict"] != ALTERED
             and (dataset.official_protocol or found["verdict"] == REFERENCE),
@@ -400,10 +398,10 @@ def refuse_strangers(folder: Path, *, drawn: bool) -> None:
         )
 
 
-def how_origins_differ(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def how_origins_differ(old: Origin, new: Origin) -> str:
     """The options in which two preparations differ, in words."""
 
-    def flat(origin: Mapping[str, Any]) -> dict[str, Any]:
+    def flat(origin: Mapping[str, Any]) -> dict[str, object]:
         parts = {key: value for key, value in origin.items() if not isinstance(value, Mapping)}
         for part in ("reader", "generator"):
             options = origin.get(part) or {}

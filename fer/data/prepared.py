@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from filelock import FileLock
@@ -15,7 +15,8 @@ from filelock import FileLock
 from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.files import HALF, read_json
-from fer.core.values import fits
+from fer.core.values import Shape, fits
+from fer.data.audit.integrity import Given, Integrity, Origin
 from fer.data.images import read_picture
 from fer.data.manifest import Entry, fingerprint, read_manifest
 from fer.data.readers.base import SPLITS
@@ -30,7 +31,7 @@ REPORT = ("figures", "report.html")
 OWN = frozenset({*PARTS, *REPORT})
 CACHE = ".cache"
 ELSEWHERE = "Choose another place with paths.data=FOLDER or the environment variable FER_DATA."
-ORIGIN: dict[str, Any] = {"reader": dict, "generator": (dict, None)}
+ORIGIN: Shape = {"reader": dict, "generator": (dict, None)}
 GROUPS = dict.fromkeys(
     (
         *("groups", "images", "groups_across_splits", "images_across_splits"),
@@ -38,9 +39,14 @@ GROUPS = dict.fromkeys(
     ),
     int,
 )
-REPORTED: dict[str, Any] = {
+REPORTED: Shape = {
     "dataset": str,
-    "source": {"form": str, "given": {"path": str}, "signature": str},
+    "source": {
+        "form": str,
+        "given": {"path": str},
+        "signature": str,
+        "beside": ({"path": str}, None, ...),
+    },
     "origin": ORIGIN,
     "official_protocol": bool,
     "warnings": [str],
@@ -58,7 +64,7 @@ REPORTED: dict[str, Any] = {
     "pixels": dict,
     "duplicates": GROUPS,
     "leaks": dict.fromkeys(("train_in_val_or_test", "val_in_train", "test_in_train_or_val"), int),
-    "near_duplicates": (GROUPS, None),
+    "near_duplicates": {**GROUPS, "distance": int, "bits": int},
     "blank": [str],
     "fingerprint": str,
 }
@@ -73,7 +79,7 @@ class Report(Protocol):
         self,
         folder: Path,
         entries: Sequence[Entry],
-        integrity: Mapping[str, Any],
+        integrity: Integrity,
         read: Callable[[int], np.ndarray],
     ) -> object: ...
 
@@ -84,7 +90,7 @@ class Prepared:
 
     folder: Path
     entries: list[Entry]
-    integrity: dict[str, Any]
+    integrity: Integrity
     files: list[str]
     """Path of each entry's image below ``folder``."""
 
@@ -128,7 +134,7 @@ def load(folder: Path) -> Prepared:
     return Prepared(folder, entries, integrity, [entry.file for entry in entries])
 
 
-def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> Prepared | None:
+def load_current(folder: Path, origin: Origin, raw: Path | None) -> Prepared | None:
     """The complete dataset in ``folder`` if it was made this way from this raw data, else None."""
     if (folder / ".ready").exists() or not (folder / "manifest.csv").exists():
         return None
@@ -143,12 +149,13 @@ def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> P
         own = Path(source["given"]["path"]).is_relative_to((folder / "raw").resolve())
         if own and has_changed(source["given"]):
             return None
-    if fits(source.get("beside"), {"path": str}) and has_changed(source["beside"]):
+    beside = source.get("beside")
+    if beside is not None and has_changed(beside):
         return None
     return prepared
 
 
-def describe_path(raw: Path) -> dict[str, Any]:
+def describe_path(raw: Path) -> Given:
     """Path and size of a file or folder, and a checksum of its files' names, sizes and times."""
     absolute = raw.resolve()
     if absolute.is_dir():
@@ -163,7 +170,7 @@ def describe_path(raw: Path) -> dict[str, Any]:
     }
 
 
-def has_changed(given: Mapping[str, Any]) -> bool:
+def has_changed(given: Given) -> bool:
     """True if raw data is still there, but not as it was described."""
     place = Path(given["path"])
     return place.exists() and describe_path(place) != given

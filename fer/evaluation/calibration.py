@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from fer.evaluation.metrics import intervals, reliability
+from fer.evaluation.metrics import Scaling, intervals, reliability
 from fer.evaluation.scores import SCORES
 
 LOWEST, HIGHEST = 0.05, 20.0
@@ -52,7 +51,7 @@ def calibrate(
     notes: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Scaling:
     """Fit the temperature on validation and measure the calibration that it leads to.
 
     Args:
@@ -84,7 +83,7 @@ def calibrate(
         "validation_calibration_error": [
             error(val[0], p) for p in (val[1], scale(val[1], temperature))
         ],
-        error.name: error(target, scaled),
+        "expected_calibration_error": error(target, scaled),
         "confidence_intervals": intervals(target, scaled, [error], resamples=resamples, seed=seed),
         "reliability": reliability(target == scaled.argmax(axis=1), scaled.max(axis=1)),
     }

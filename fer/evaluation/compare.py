@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -20,6 +20,25 @@ from fer.evaluation.scores import (
 )
 
 
+class McNemar(TypedDict):
+    """How many images only one of two networks gets right."""
+
+    only_first_right: int
+    only_second_right: int
+    p_value: float
+    """Exact, two-sided."""
+
+
+class PairedComparison(TypedDict):
+    """Second network minus first, on the same images."""
+
+    samples: int
+    difference: dict[str, float]
+    """Score → difference."""
+    confidence_intervals: dict[str, list[float]]
+    mcnemar: McNemar
+
+
 def compare_paired(
     target: np.ndarray,
     first: np.ndarray,
@@ -27,7 +46,7 @@ def compare_paired(
     *,
     resamples: int = 2000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> PairedComparison:
     """Second minus first, on the same images.
 
     Args:
@@ -37,10 +56,9 @@ def compare_paired(
         seed: of the bootstrap.
 
     Returns:
-        ``difference`` and ``confidence_intervals`` of the scores, and ``mcnemar``: how many
-        images only the first and only the second gets right, with the exact two-sided p-value
-        (McNemar, "Note on the sampling error of the difference between correlated proportions or
-        percentages", Psychometrika 12(2), 1947).
+        The scores' differences with intervals, and McNemar's exact test ("Note on the sampling
+        error of the difference between correlated proportions or percentages", Psychometrika
+        12(2), 1947).
     """
     scores = shown_in("comparisons")
     before, after = (on_resamples(scores, target, found) for found in (first, second))
@@ -94,7 +112,7 @@ def difference_interval(
 
 
 def exact_p_value(first: int, second: int) -> float:
-    """Two-sided p-value of so uneven a division if either side were as likely.
+    """Two-sided p-value of this division of images if both sides are equally likely.
 
     >>> exact_p_value(5, 5), round(exact_p_value(0, 6), 5)
     (1.0, 0.03125)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from fer.core.errors import DataError
 from fer.core.options import check_value, whole
 from fer.evaluation.calibration_error import BINS, bins_of
 from fer.evaluation.intervals import percentile
+from fer.evaluation.prediction_sets import PredictionSets, Selective
 from fer.evaluation.scores import (
     SCORES,
     Score,
@@ -27,11 +28,145 @@ SMALLEST_GROUP = 20
 """Images; fewer are too few for intervals that say anything (``benchmarks/coverage.py``)."""
 
 
+# --- what the files hold -------------------------------------------------------------------------
+
+
+class ClassScores(TypedDict):
+    """An emotion's row of ``per_class``; 0 where a ratio is not defined."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    """Images."""
+
+
+class Bin(TypedDict):
+    """A bin of the calibration error. The means of an empty one are None."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float | None
+    accuracy: float | None
+
+
+class Group(TypedDict):
+    """A group of images; one that is large enough has :class:`Scores`."""
+
+    samples: int
+
+
+class Scores(Group):
+    """Scores of some images; a metric that somebody registers adds its key."""
+
+    accuracy: float
+    macro_f1: float
+    micro_f1: float
+    balanced_accuracy: float
+    expected_calibration_error: float
+    confidence_intervals: dict[str, list[float]]
+    """95 % interval of each score."""
+
+
+class DetailedScores(Scores):
+    """Scores of all images together and of each emotion."""
+
+    per_class: dict[str, ClassScores]
+    confusion_matrix: list[list[int]]
+    """Rows true, columns predicted."""
+
+
+class Scaling(TypedDict):
+    """``temperature_scaling``: what one fitted temperature makes of the calibration."""
+
+    temperature: float
+    fitted_on: str
+    notes: list[str]
+    """What a reader must know about the images that it was fitted on."""
+    validation_calibration_error: list[float]
+    """Before and after."""
+    expected_calibration_error: float
+    confidence_intervals: dict[str, list[float]]
+    reliability: list[Bin]
+
+
+class DamagedScores(TypedDict):
+    """Each score that is measured under damage, as one number."""
+
+    accuracy: float
+    macro_f1: float
+    confidence_intervals: dict[str, list[float]]
+
+
+class MeanOverSettings(DamagedScores):
+    """Mean scores over damaged settings."""
+
+    settings: int
+
+
+class PublishedMean(TypedDict):
+    """Mean accuracy over the settings for which one has been published."""
+
+    settings: int
+    accuracy: float
+    interval: list[float]
+
+
+class BesidePublished(PublishedMean):
+    """The same beside the published mean, and by the size in pixels at which damage is done."""
+
+    reference_accuracy: float
+    at_size: dict[str, PublishedMean]
+
+
+class _RobustnessSummary(TypedDict):
+    relative_area: dict[str, DamagedScores]
+    """Perturbation → area under the curve as a share of clean."""
+    relative_area_mean: DamagedScores
+    mean_over_settings: MeanOverSettings
+
+
+class RobustnessSummary(_RobustnessSummary, total=False):
+    """``robustness``: one number for each perturbation, and over all."""
+
+    beside_published: BesidePublished
+
+
+class _Metrics(DetailedScores):
+    dataset: str
+    split: str
+    without_leaks: Scores | None
+    """Without images that are duplicated in an earlier split; None if none is left."""
+
+
+class Metrics(_Metrics, total=False):
+    """``metrics.json``. Fractions, not percent; what was not measured is missing."""
+
+    without_near_leaks: Scores | None
+    """Without near duplicates too."""
+    reliability: list[Bin]
+    altered_copy: list[str]
+    """What was found in a copy that is not the authors'."""
+    tta: str
+    left_out: dict[str, dict[str, int]]
+    """Reason → split → images left out."""
+    temperature_scaling: Scaling
+    prediction_sets: PredictionSets
+    selective: list[Selective]
+    subgroups: dict[str, dict[str, Group]]
+    """Attribute → value → its images."""
+    robustness: RobustnessSummary
+
+
+# --- how they are computed -----------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class SplitResult:
     """A network's answers on one split."""
 
-    metrics: dict[str, Any]
+    metrics: Metrics
     images: np.ndarray
     target: np.ndarray
     probabilities: np.ndarray
@@ -44,7 +179,7 @@ class SplitResult:
         return self.probabilities.argmax(axis=1)
 
 
-def per_class(matrix: np.ndarray) -> dict[str, dict[str, float]]:
+def per_class(matrix: np.ndarray) -> dict[str, ClassScores]:
     """Precision, recall, F1 and support of each emotion; 0 where a ratio is not defined."""
     hits, true, predicted = counts_of(matrix)
     precision, recall = ratio(hits, predicted), ratio(hits, true)
@@ -60,7 +195,7 @@ def per_class(matrix: np.ndarray) -> dict[str, dict[str, float]]:
     }
 
 
-def reliability(correct: np.ndarray, confidence: np.ndarray) -> list[dict[str, Any]]:
+def reliability(correct: np.ndarray, confidence: np.ndarray) -> list[Bin]:
     """Bounds, images, mean confidence and accuracy of the calibration error's 15 bins.
 
     ``correct`` is ``(N,)`` bool, ``confidence`` ``(N,)``. The means of an empty bin are None.
@@ -104,7 +239,7 @@ def intervals(
 
 def measure_scores(
     target: np.ndarray, probabilities: np.ndarray, *, resamples: int = 2000, seed: int = 0
-) -> dict[str, Any]:
+) -> Scores:
     """Number of images, every score, and their intervals. Fractions, not percent.
 
     Args:
@@ -127,18 +262,19 @@ def measure_scores(
             "The weights have diverged; lower the learning rate."
         )
     scores = list(SCORES.values())
-    return {
+    found = {
         "samples": len(target),
         **{score.name: score(target, probabilities) for score in scores},
         "confidence_intervals": intervals(
             target, probabilities, scores, resamples=resamples, seed=seed
         ),
     }
+    return cast(Scores, found)
 
 
 def measure(
     target: np.ndarray, probabilities: np.ndarray, *, resamples: int = 2000, seed: int = 0
-) -> dict[str, Any]:
+) -> DetailedScores:
     """:func:`measure_scores`, with per-class figures and the confusion matrix."""
     found = measure_scores(target, probabilities, resamples=resamples, seed=seed)
     matrix = confusion_matrix(target, probabilities.argmax(axis=1))
@@ -155,7 +291,7 @@ def measure_split(
     *,
     resamples: int = 2000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Metrics:
     """The content of ``metrics.json``: :func:`measure_scores`, whose errors name dataset and split.
 
     Args:
@@ -169,23 +305,24 @@ def measure_split(
         seed: see :func:`measure_scores`.
     """
     options: Mapping[str, int] = {"resamples": resamples, "seed": seed}
-    parts = {"without_leaks": leaked, "without_near_leaks": nearly_leaked}
+
+    def without(again: np.ndarray) -> Scores | None:
+        if again.all():
+            return None
+        return measure_scores(target[~again], probabilities[~again], **options)
+
     try:
-        return {
+        found: Metrics = {
             "dataset": dataset,
             "split": split,
             **measure(target, probabilities, **options),
-            **{
-                name: None
-                if again.all()
-                else measure_scores(target[~again], probabilities[~again], **options)
-                for name, again in parts.items()
-                if again is not None
-            },
-            "reliability": reliability(
-                target == probabilities.argmax(axis=1), probabilities.max(axis=1)
-            ),
+            "without_leaks": without(leaked),
         }
+        if nearly_leaked is not None:
+            found["without_near_leaks"] = without(nearly_leaked)
+        right = target == probabilities.argmax(axis=1)
+        found["reliability"] = reliability(right, probabilities.max(axis=1))
+        return found
     except DataError as error:
         raise DataError(f"{dataset}, split {split}: {error}") from error
 
@@ -197,7 +334,7 @@ def measure_subgroups(
     *,
     resamples: int = 2000,
     seed: int = 0,
-) -> dict[str, dict[str, dict[str, Any]]]:
+) -> dict[str, dict[str, Group]]:
     """:func:`measure_scores` of the images that share an annotated attribute.
 
     ``attributes`` maps a name to the value of each image, an empty text for none.
@@ -206,12 +343,12 @@ def measure_subgroups(
         attribute → value → samples, scores and intervals, in the order of the values. A group of
         fewer than :data:`SMALLEST_GROUP` images has its samples alone.
     """
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    found: dict[str, dict[str, Group]] = {}
     for name, column in attributes.items():
         values = np.array(column)
         for value in sorted(set(column) - {""}):
             own = values == value
-            group: dict[str, Any] = {"samples": int(own.sum())}
+            group: Group = {"samples": int(own.sum())}
             if own.sum() >= SMALLEST_GROUP:
                 try:
                     group = measure_scores(
@@ -223,7 +360,7 @@ def measure_subgroups(
     return found
 
 
-def describe_empty(metrics: Mapping[str, Any]) -> str | None:
+def describe_empty(metrics: Metrics) -> str | None:
     """A sentence for the reader where an emotion has no image; None where each has one."""
     empty = [name for name, row in metrics["per_class"].items() if row["support"] == 0]
     if not empty:

@@ -7,7 +7,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -92,7 +91,7 @@ def read_predictions(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
         with open_data(path) as data:
             file = io.TextIOWrapper(data, "utf-8", "surrogateescape", newline="")
             table = csv.DictReader(file)
-            rows: list[dict[str, Any]] = list(table)
+            rows = list(table)
             if not set(PREDICTION_COLUMNS) <= set(table.fieldnames or ()):
                 raise ValueError("other columns")
         probabilities = np.array(

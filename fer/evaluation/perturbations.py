@@ -18,13 +18,14 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
 
 from fer.core.errors import ConfigError, first_line
 from fer.core.options import whole
+from fer.core.values import Options
 
 MAX_SEVERITY = 5
 GAMMA = 2.2
@@ -260,6 +261,14 @@ def _to_uint8(values: np.ndarray) -> np.ndarray:
 # --- from a configuration to what is measured ----------------------------------------------------
 
 
+class Published(TypedDict):
+    """A published accuracy under damage."""
+
+    images: int
+    accuracy: float
+    """A fraction."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """One perturbation at one severity."""
@@ -267,13 +276,13 @@ class Setting:
     perturbation: str
     severity: int
     """1 is the weakest."""
-    parameters: dict[str, Any]
+    parameters: Options
     function: Function
     image_size: int | None = None
     """Side in pixels at which it acts, before the image is brought to the network's size; None for
     that size itself."""
-    reference: dict[str, dict[str, Any]] | None = None
-    """Dataset → another network's published ``accuracy`` (fraction), and of how many ``images``."""
+    reference: dict[str, Published] | None = None
+    """Dataset → what another network has there."""
 
     def __call__(self, images: np.ndarray, ids: Sequence[str], seed: int) -> np.ndarray:
         """Damage images ``(N, H, W, C)`` uint8 into a new array; ids decide what is random.
@@ -335,8 +344,11 @@ def make_settings(
                     f"perturbation.{name}.severities: {node['_target_']} does not accept "
                     f"{parameters}: {error}."
                 ) from error
-            reference = {
-                dataset: {**published, "accuracy": published["accuracy"][severity - 1]}
+            reference: dict[str, Published] = {
+                dataset: {
+                    "images": published["images"],
+                    "accuracy": published["accuracy"][severity - 1],
+                }
                 for dataset, published in (node.get("reference") or {}).items()
             }
             size = node.get("image_size")

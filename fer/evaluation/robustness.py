@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
 from fer.core import labels
+from fer.core.files import Row
+from fer.core.values import Options
 from fer.evaluation.compare import difference_interval, one_sided
 from fer.evaluation.intervals import distances, percentile, wilson
-from fer.evaluation.metrics import per_class
+from fer.evaluation.metrics import (
+    BesidePublished,
+    DamagedScores,
+    PublishedMean,
+    RobustnessSummary,
+    per_class,
+)
 from fer.evaluation.perturbations import Setting
 from fer.evaluation.scores import (
     confusion_matrix,
@@ -40,17 +48,45 @@ def with_changes() -> list[str]:
     return [f"{prefix}{score.name}" for prefix in ("", "delta_") for score in shown_in(TABLE)]
 
 
+class DamagedClass(TypedDict):
+    """An emotion under damage; None where it has no image."""
+
+    recall: float | None
+    f1: float
+    recall_interval: list[float] | None
+
+
+class _Row(DamagedScores):
+    perturbation: str
+    severity: int
+    """0 is clean."""
+    parameters: Options
+    image_size: int
+    """Side in pixels at which the images were damaged."""
+    samples: int
+    delta_accuracy: float
+    delta_macro_f1: float
+    per_class: dict[str, DamagedClass]
+
+
+class RobustnessRow(_Row, total=False):
+    """A row of ``robustness.json``; a registered metric adds its key and that of its change."""
+
+    reference_accuracy: float
+    """A published network's, on as many images."""
+
+
 @dataclass(frozen=True)
 class Robustness:
     """The scores of a network on damaged images."""
 
-    rows: list[dict[str, Any]]
+    rows: list[RobustnessRow]
     """The content of ``robustness.json``: for each perturbation the clean images (severity 0),
     then its severities."""
-    summary: dict[str, Any]
+    summary: RobustnessSummary
     """One number per perturbation and over all, for ``metrics.json``."""
 
-    def table(self) -> list[dict[str, Any]]:
+    def table(self) -> list[Row]:
         """The rows of ``robustness.csv``, under :func:`columns`."""
         return [flatten(row) for row in self.rows]
 
@@ -136,7 +172,7 @@ def _row(
     setting: Setting | None,
     dataset: str,
     seed: int,
-) -> dict[str, Any]:
+) -> RobustnessRow:
     name, severity = key
     own, clean = found[key], found[name, 0]
     values: dict[str, float] = {}
@@ -162,7 +198,7 @@ def _row(
     matrix = confusion_matrix(target, own.argmax(axis=1))
     hits, true, _ = counts_of(matrix)
     recall_ends = np.transpose(wilson(hits, true)).tolist()
-    row: dict[str, Any] = {
+    row = {
         "perturbation": name,
         "severity": severity,
         "parameters": {} if setting is None else setting.parameters,
@@ -182,42 +218,51 @@ def _row(
     # A number that is of other images does not stand beside this one.
     if published is not None and published["images"] == len(target):
         row["reference_accuracy"] = published["accuracy"]
-    return row
+    return cast(RobustnessRow, row)
 
 
-def _summarise(rows: Sequence[Mapping[str, Any]], resampled: Resampled) -> dict[str, Any]:
+def _summarise(rows: Sequence[RobustnessRow], resampled: Resampled) -> RobustnessSummary:
     """Areas under the curves relative to clean, and the mean over all damaged settings."""
     n = rows[0]["samples"]
     severities: dict[str, list[int]] = {}
     for row in rows:
         severities.setdefault(row["perturbation"], []).append(row["severity"])
-    values = {(row["perturbation"], row["severity"]): row for row in rows}
-    by_perturbation: dict[str, dict[str, Any]] = {}
+    values: Mapping[tuple[str, int], Mapping[str, Any]] = {
+        (row["perturbation"], row["severity"]): row for row in rows
+    }
     names = [score.name for score in shown_in(TABLE)]
-    draws: dict[str, list[np.ndarray]] = {metric: [] for metric in names}
+    areas: dict[str, dict[str, float]] = {}
+    resampled_areas: dict[str, dict[str, np.ndarray]] = {}
     for name, steps in severities.items():
-        own: dict[str, Any] = {"confidence_intervals": {}}
-        for metric in names:
-            own[metric] = float(_relative_area(steps, [values[name, s][metric] for s in steps]))
-            drawn = _relative_area(steps, [resampled[name, s][metric] for s in steps])
-            own["confidence_intervals"][metric] = percentile(drawn, n)
-            draws[metric].append(drawn)
-        by_perturbation[name] = own
+        areas[name] = {
+            metric: float(_relative_area(steps, [values[name, s][metric] for s in steps]))
+            for metric in names
+        }
+        resampled_areas[name] = {
+            metric: _relative_area(steps, [resampled[name, s][metric] for s in steps])
+            for metric in names
+        }
     damaged = [row for row in rows if row["severity"]]
-    summary: dict[str, Any] = {
-        "relative_area": by_perturbation,
+    summary: dict[str, object] = {
+        "relative_area": {
+            name: {
+                "confidence_intervals": {metric: percentile(own[metric], n) for metric in names},
+                **areas[name],
+            }
+            for name, own in resampled_areas.items()
+        },
         "relative_area_mean": {
-            **{
-                metric: float(np.mean([own[metric] for own in by_perturbation.values()]))
-                for metric in names
-            },
+            **{metric: float(np.mean([own[metric] for own in areas.values()])) for metric in names},
             "confidence_intervals": {
-                metric: percentile(np.mean(draws[metric], axis=0), n) for metric in names
+                metric: percentile(
+                    np.mean([own[metric] for own in resampled_areas.values()], axis=0), n
+                )
+                for metric in names
             },
         },
         "mean_over_settings": {
             "settings": len(damaged),
-            **{metric: float(np.mean([row[metric] for row in damaged])) for metric in names},
+            **{metric: float(np.mean(_values(damaged, metric))) for metric in names},
             "confidence_intervals": {
                 metric: _mean_interval(damaged, resampled, metric) for metric in names
             },
@@ -226,40 +271,42 @@ def _summarise(rows: Sequence[Mapping[str, Any]], resampled: Resampled) -> dict[
     beside = [row for row in damaged if "reference_accuracy" in row]
     if beside:
         summary["beside_published"] = _beside_published(beside, resampled)
-    return summary
+    return cast(RobustnessSummary, summary)
 
 
-def _mean_interval(
-    rows: Sequence[Mapping[str, Any]], resampled: Resampled, metric: str
-) -> list[float]:
+def _values(rows: Sequence[Mapping[str, Any]], metric: str) -> list[float]:
+    return [row[metric] for row in rows]
+
+
+def _mean_interval(rows: Sequence[RobustnessRow], resampled: Resampled, metric: str) -> list[float]:
     """The 95 % interval of a score's mean over settings, from the settings' own.
 
     Percentiles of the resampled mean would lie too low: few resampled images lack emotions, which
     lowers macro-F1 once more than the sample does.
     """
-    values = np.array([[row[metric], *row["confidence_intervals"][metric]] for row in rows])
+    ends = np.array([row["confidence_intervals"][metric] for row in rows])
     drawn = np.array([resampled[row["perturbation"], row["severity"]][metric] for row in rows])
     with np.errstate(invalid="ignore"):  # what never varies is taken to vary with the others
         correlation = np.nan_to_num(np.atleast_2d(np.corrcoef(drawn)), nan=1.0)
-    middle, low, high = values.T
+    middle, (low, high) = np.array(_values(rows, metric)), ends.T
     below, above = np.maximum(0, middle - low), np.maximum(0, high - middle)
     down, up = distances(below, above, correlation)
     return [float(middle.mean() - down), float(middle.mean() + up)]
 
 
-def _beside_published(rows: Sequence[Mapping[str, Any]], resampled: Resampled) -> dict[str, Any]:
+def _beside_published(rows: Sequence[RobustnessRow], resampled: Resampled) -> BesidePublished:
     """Mean accuracy over the settings with a published one.
 
     A setting that is measured at two sizes (``noise`` and ``noise_at_64``) counts with the lower
     accuracy; beside it the mean at each size.
     """
-    both: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    both: dict[tuple[str, int], list[RobustnessRow]] = {}
     for row in rows:
         name = row["perturbation"].removesuffix(f"_at_{row['image_size']}")
         both.setdefault((name, row["severity"]), []).append(row)
-    lower = [min(pair, key=lambda row: float(row["accuracy"])) for pair in both.values()]
+    lower = [min(pair, key=lambda row: row["accuracy"]) for pair in both.values()]
 
-    def mean(own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def mean(own: Sequence[RobustnessRow]) -> PublishedMean:
         return {
             "settings": len(own),
             "accuracy": float(np.mean([row["accuracy"] for row in own])),
@@ -277,7 +324,7 @@ def _beside_published(rows: Sequence[Mapping[str, Any]], resampled: Resampled) -
 
 
 def _relative_area(steps: Sequence[int], values: Sequence[Any]) -> Any:
-    """Area under a curve over the severities, as a share of what it would be if clean held.
+    """Area under a curve over the severities, as a share of what it would be without damage.
 
     Trapezoids between the severities that were measured. 0 where nothing is right even clean.
     """
@@ -288,16 +335,21 @@ def _relative_area(steps: Sequence[int], values: Sequence[Any]) -> Any:
     return np.divide(area, full, out=np.zeros_like(area), where=full > 0)
 
 
-def flatten(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of ``robustness.json`` under :func:`columns`; what it has not is left out."""
-    own = ("perturbation", "severity", "image_size", "samples")
-    flat = {key: row[key] for key in own if key in row}
-    # Compact JSON: a cell that programs can read again.
-    flat["parameters"] = json.dumps(row["parameters"], separators=(",", ":"))
+def flatten(row: RobustnessRow) -> Row:
+    """A row of ``robustness.json`` under :func:`columns`; scores that it lacks are left out."""
+    flat: Row = {
+        "perturbation": row["perturbation"],
+        "severity": row["severity"],
+        # Compact JSON: a cell that programs can read again.
+        "parameters": json.dumps(row["parameters"], separators=(",", ":")),
+        "image_size": row["image_size"],
+        "samples": row["samples"],
+    }
+    values: Mapping[str, Any] = row
     for name in with_changes():
-        if name in row:
+        if name in values:
             low, high = row["confidence_intervals"][name]
-            flat |= {name: row[name], f"{name}_low": low, f"{name}_high": high}
+            flat |= {name: values[name], f"{name}_low": low, f"{name}_high": high}
     for emotion, scores in row["per_class"].items():
         flat[f"recall_{emotion}"] = scores["recall"]
     return flat

@@ -14,7 +14,13 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.options import Check, check_value, number, whole
 from fer.evaluation.attribution import METHODS, MapOptions, saliency_maps
-from fer.evaluation.explanation import ConfusionMaps, Explanation
+from fer.evaluation.explanation import (
+    ConfusionMaps,
+    ConfusionReport,
+    Explanation,
+    RegionReport,
+    Saliency,
+)
 from fer.evaluation.metrics import SplitResult
 from fer.evaluation.mistakes import frequent_confusions
 from fer.evaluation.regions import (
@@ -98,7 +104,7 @@ def explain(
 
     counts = dict(zip(labels.EMOTIONS, map(len, by_class), strict=True))
     belief = options["faithfulness"]
-    summary = {
+    summary: Saliency = {
         "methods": methods,
         "options": dict(options),
         "images": {"explained": len(chosen), "per_class": counts, "ids": ids},
@@ -197,7 +203,7 @@ def _confusions(
     methods: Sequence[str],
     options: Mapping[str, int],
     how: MapOptions,
-) -> list[tuple[dict[str, Any], ConfusionMaps]]:
+) -> list[tuple[ConfusionReport, ConfusionMaps]]:
     """The most frequent confusions, each as plain data and with its images and maps."""
     found = []
     for pair in frequent_confusions(result.target, result.probabilities, options["pairs"]):
@@ -214,7 +220,7 @@ def _confusions(
             )
             for method in methods
         }
-        entry = {
+        entry: ConfusionReport = {
             "true": pair.true,
             "predicted": pair.predicted,
             "images": len(pair.rows),
@@ -230,12 +236,8 @@ def _confusions(
 
 def _region_report(
     maps: Mapping[str, np.ndarray], target: np.ndarray, masks: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """Shares of saliency and of area by region, of all images and of each emotion's.
-
-    ``all`` is the mean over the images; ``expressive`` the regions that the emotion moves, and
-    ``ratio`` their share of saliency by their share of the area: 1 for an even map.
-    """
+) -> RegionReport:
+    """Shares of saliency and of area by region, over all images and over each emotion's."""
     shape = next(iter(maps.values())).shape
     areas = region_shares(np.full(shape, 1 / math.prod(shape[1:])), masks)
     shares = {method: region_shares(values, masks) for method, values in maps.items()}
@@ -246,7 +248,7 @@ def _region_report(
         return {region: float(values[region][own].mean()) for region in REGIONS}
 
     everyone = {"all": np.ones(len(target), bool), **inside}
-    report: dict[str, Any] = {
+    report: RegionReport = {
         "area": means(areas, everyone["all"]),
         "methods": {
             method: {name: means(found, own) for name, own in everyone.items()}
@@ -259,11 +261,14 @@ def _region_report(
         if not moved:
             continue
         area = float(sum(areas[region][own].mean() for region in moved))
-        entry: dict[str, Any] = {"regions": list(moved), "images": int(own.sum()), "area": area}
-        entry["methods"] = {}
+        methods: dict[str, dict[str, float | None]] = {}
         for method, found in shares.items():
             share = float(sum(found[region][own].mean() for region in moved))
-            ratio = share / area if area > 0 else None
-            entry["methods"][method] = {"share": share, "ratio": ratio}
-        report["expressive"][emotion] = entry
+            methods[method] = {"share": share, "ratio": share / area if area > 0 else None}
+        report["expressive"][emotion] = {
+            "regions": list(moved),
+            "images": int(own.sum()),
+            "area": area,
+            "methods": methods,
+        }
     return report

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from fer.evaluation.attribution import (
     saliency_maps,
     to_tensor,
 )
+from fer.evaluation.explanation import Curve, Faithfulness, Gain, Replaced, Sanity
 from fer.model.network import NormalisedNetwork
 
 
@@ -101,7 +101,7 @@ def areas(curves: np.ndarray) -> np.ndarray:
     return np.asarray(trapezoid(curves, dx=1 / (curves.shape[1] - 1), axis=1))
 
 
-def compare(gains: np.ndarray) -> dict[str, Any]:
+def compare(gains: np.ndarray) -> Gain:
     """Test whether the mean of ``gains`` ``(N,)`` over the random maps is above 0.
 
     Returns:
@@ -125,25 +125,23 @@ def faithfulness(
     maps: Mapping[str, np.ndarray],
     options: MapOptions = DEFAULTS,
     steps: int = 16,
-) -> dict[str, Any]:
+) -> Faithfulness:
     """Delete and insert by each method's maps and by random maps.
 
     The arguments are those of :func:`deletion_insertion`, with the maps of each method.
 
     Returns:
-        ``images``; ``replacements``: for each the mean ``curve`` and its area (``auc``) by deletion
-        and by insertion, of ``random`` maps and of each of the ``methods``, these with their
-        ``gain`` over the random map of the same image (see :func:`compare`); and ``verdicts``:
-        for each method what holds under every replacement, else ``not better``.
+        The mean curves with their areas, for each method with its gain over the random map of the
+        same image; a verdict holds under every replacement, else it is ``not better``.
     """
     by_chance = random_maps(images, options.seed)
-    found: dict[str, Any] = {"images": len(images), "replacements": {}}
-    verdicts: dict[str, dict[str, set[str]]] = {
+    found: dict[str, Replaced] = {}
+    verdicts: dict[str, dict[str, set[str | None]]] = {
         method: {"deletion": set(), "insertion": set()} for method in maps
     }
     for name, fill in replacements(images).items():
         chance = deletion_insertion(network, images, targets, by_chance, fill, options, steps)
-        own: dict[str, Any] = {"random": _describe(chance), "methods": {}}
+        own: Replaced = {"random": _describe(chance), "methods": {}}
         for method, values in maps.items():
             curves = deletion_insertion(network, images, targets, values, fill, options, steps)
             own["methods"][method] = _describe(curves)
@@ -151,15 +149,15 @@ def faithfulness(
                 gain = compare(sign * (areas(curves[kind]) - areas(chance[kind])))
                 own["methods"][method][kind]["gain"] = gain
                 verdicts[method][kind].add(gain["verdict"])
-        found["replacements"][name] = own
-    found["verdicts"] = {
+        found[name] = own
+    agreed = {
         method: {kind: own.pop() if len(own) == 1 else "not better" for kind, own in kinds.items()}
         for method, kinds in verdicts.items()
     }
-    return found
+    return {"images": len(images), "replacements": found, "verdicts": agreed}
 
 
-def _describe(curves: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _describe(curves: Mapping[str, np.ndarray]) -> dict[str, Curve]:
     return {
         kind: {"curve": values.mean(axis=0).tolist(), "auc": float(areas(values).mean())}
         for kind, values in curves.items()
@@ -202,19 +200,15 @@ def randomisation_check(
     targets: np.ndarray,
     maps: Mapping[str, np.ndarray],
     options: MapOptions = DEFAULTS,
-) -> dict[str, Any]:
+) -> Sanity:
     """Compare the maps with those of networks whose weights are random from the head downwards.
 
     A map that shows what the network has learned changes; one that stays shows edges of the image.
     The arguments are those of :func:`faithfulness`; the seed is also that of the random weights.
-
-    Returns:
-        ``stages`` (``trained``, ``head``, ``block 4``, …) and, for each method, ``correlation``:
-        the mean rank correlation over the images at each stage, None where no map has contrast.
     """
     stages = network.stages()[::-1]
     copies = [randomised(network, k, options.seed) for k in range(1, len(stages) + 1)]
-    methods: dict[str, Any] = {}
+    methods: dict[str, dict[str, list[float | None]]] = {}
     for method, trained in maps.items():
         means: list[float | None] = []
         for other in (None, *copies):

@@ -16,10 +16,10 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -241,6 +241,14 @@ SCORES: dict[str, Score] = {
 def shown_in(table: str) -> list[Score]:
     """Scores that one of :data:`TABLES` shows, in order."""
     return [score for score in SCORES.values() if table in score.tables]
+
+
+def scores_in(found: Mapping[str, Any]) -> dict[str, float]:
+    """The registered scores that a record such as ``metrics.json`` holds.
+
+    A record from before a score was registered lacks it.
+    """
+    return {name: found[name] for name in SCORES if name in found}
 
 
 def register_score(

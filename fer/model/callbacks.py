@@ -123,11 +123,11 @@ class History(Callback):
         except OSError as error:
             log.warning("%s was not written: %s", self.path, error)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, list[dict[str, float]]]:
         """Rows for a training that is resumed."""
         return {"rows": self.rows}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, list[dict[str, float]]]) -> None:
         """Take over the rows of a training that was cut off."""
         self.rows = list(state_dict["rows"])
 

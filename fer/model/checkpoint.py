@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +20,7 @@ from fer.core import labels
 from fer.core.commands import typed
 from fer.core.errors import CheckpointError, ConfigError, first_line
 from fer.core.options import NAME
-from fer.core.values import is_plain
+from fer.core.values import Options, is_plain
 from fer.model import shared_cnn  # noqa: F401  (registers its name)
 from fer.model.network import NormalisedNetwork, find_network, make_network
 
@@ -31,6 +31,47 @@ PRETRAINED = "pretrained"
 PRETRAINED_FILE = Path(__file__).resolve().parent.parent / "pretrained" / "fer2013.safetensors"
 SAFETENSORS = ".safetensors"
 """Suffix of checkpoints in that format; all others are read as PyTorch's own."""
+
+
+class ModelRecord(TypedDict):
+    """A network, as :meth:`.NormalisedNetwork.describe` writes it."""
+
+    network: str
+    """Its registered name."""
+    image_size: int
+    in_channels: int
+    options: Options
+
+
+class TrainedOn(TypedDict):
+    """A dataset, as :meth:`.EmotionDataModule.describe` writes it."""
+
+    choice: str
+    """Its configuration in ``conf/dataset``."""
+    name: str
+    generator: Options | None
+    """Options of the drawn faces."""
+    reader: Options
+    """Options of the reader."""
+    options: Options
+    """Those that decide which images are used."""
+    fingerprint: str
+
+
+class _Description(TypedDict):
+    model: ModelRecord
+    labels: list[str]
+    dataset: TrainedOn
+    seed: int
+
+
+class Description(_Description, total=False):
+    """``fer`` in a checkpoint: what is needed to use its weights elsewhere."""
+
+    priors: list[float] | None
+    """Each emotion's share in training; None or missing where that is not known."""
+    teachers: list[str]
+    """SHA-256 of the checkpoints that it learned from."""
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -62,16 +103,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def rebuild_network(
-    path: Path, model: Mapping[str, Any], state: Mapping[str, Any]
-) -> NormalisedNetwork:
+def rebuild_network(path: Path, model: ModelRecord, state: Mapping[str, Any]) -> NormalisedNetwork:
     """Rebuild the network of a checkpoint from its description and weights.
 
     Raises:
         CheckpointError: no such network is registered, it does not accept the options, or the
             weights do not fit it or are not finite.
     """
-    name, own = str(model["network"]), dict(model["options"])
+    name, own = str(model["network"]), model["options"]
     shape = {"image_size": model["image_size"], "in_channels": model["in_channels"]}
 
     def refuse(found: object) -> CheckpointError:
@@ -165,9 +204,7 @@ class Checkpoint:
 
     path: Path
     network: NormalisedNetwork
-    extras: dict[str, Any]
-    """``model``, ``labels``, ``dataset`` (name, choice, options, fingerprint), ``seed``, and in
-    newer ones ``priors``: each emotion's share in training."""
+    extras: Description
     epoch: int
 
 
@@ -215,12 +252,11 @@ def read_safetensors(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def read_description(checkpoint: Path | str) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+def read_description(checkpoint: Path | str) -> tuple[Path, Description, dict[str, Any]]:
     """Read a checkpoint's description without making its network.
 
     Returns:
-        The file, its description (``model``, ``labels``, ``dataset``, ``seed``), and all of its
-        content.
+        The file, its description, and all of its content.
 
     Raises:
         CheckpointError: there is no file, this program did not write it, or its emotions differ.
@@ -256,7 +292,7 @@ def read_description(checkpoint: Path | str) -> tuple[Path, dict[str, Any], dict
             f"{path}: expected the emotions {', '.join(labels.EMOTIONS)}, found "
             f"{', '.join(map(str, extras['labels']))}. It was trained with another schema."
         )
-    return path, extras, content
+    return path, cast(Description, extras), content
 
 
 def are_shares(value: object) -> bool:
@@ -286,11 +322,11 @@ def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
         for key, value in content["state_dict"].items()
         if isinstance(key, str) and key.startswith(PREFIX)
     }
-    model: Mapping[str, Any] = extras["model"]
+    model: Any = extras["model"]  # of which nothing is known yet
     if "class" in model:
         model, state = upgrade(model, state)
     if (
-        set(model) != {"network", "image_size", "in_channels", "options"}
+        model.keys() != ModelRecord.__required_keys__
         or not isinstance(model["options"], dict)
         or not all(isinstance(model[key], int) for key in ("image_size", "in_channels"))
     ):
@@ -302,14 +338,14 @@ def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
 
 
 def upgrade(
-    model: Mapping[str, Any], state: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Turn description and weights of a version 0.1 checkpoint into today's.
+    model: Options, state: Mapping[str, torch.Tensor]
+) -> tuple[ModelRecord, dict[str, torch.Tensor]]:
+    """Turn the description and weights of :data:`PRETRAINED_FILE` into today's form.
 
-    Then a network was named by its class, and normalised its images itself.
+    When it was written, a network was named by its class and normalised its images itself.
     """
     options = {key: value for key, value in model.items() if key != "class"}
-    described = {
+    described: ModelRecord = {
         "network": "shared_cnn" if model["class"] == "SharedCNN" else model["class"],
         "image_size": options.get("image_size", 64),
         "in_channels": options.get("in_channels", 1),
@@ -332,7 +368,7 @@ class CutOff:
     """True if early stopping or a search had ended it."""
     pruned: bool
     """True if a search had ended it."""
-    threads: int | None
+    threads: int
     """Threads that it computed with: another number rounds differently."""
     rows: list[dict[str, float]]
     """Rows of its history."""
@@ -357,7 +393,7 @@ def read_progress(path: Path) -> CutOff:
             int(content["global_step"]),
             bool(progress["stopped"]),
             bool(content["callbacks"].get("Pruning", {"pruned": False})["pruned"]),
-            progress.get("threads"),  # None in earlier versions
+            int(progress["threads"]),
             list(content["callbacks"]["History"]["rows"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

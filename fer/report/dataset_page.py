@@ -11,6 +11,7 @@ from typing import Any
 from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.words import ABSENT, change, how_many, signed, whole
+from fer.data.audit.integrity import Groups, Integrity
 from fer.data.audit.verdict import ALTERED, REFERENCE, UNKNOWN
 from fer.data.manifest import ATTRIBUTES, Entry
 from fer.data.readers.base import SPLITS
@@ -41,7 +42,7 @@ STATISTICS: dict[str, int] = {"mean": 2, "std": 2, "contrast": 1, "sharpness": 3
 
 
 def write_dataset_report(
-    folder: Path, entries: Sequence[Entry], integrity: Mapping[str, Any], read: Read
+    folder: Path, entries: Sequence[Entry], integrity: Integrity, read: Read
 ) -> Path:
     """Write ``report.html`` and ``figures/*.png`` into ``folder``.
 
@@ -89,7 +90,7 @@ def _without_listing(node: Any) -> Any:
     return {key: _without_listing(one) for key, one in node.items() if key != "listing"}
 
 
-def dataset_section(integrity: Mapping[str, Any], left_out: Sequence[str] = ()) -> dict[str, Any]:
+def dataset_section(integrity: Integrity, left_out: Sequence[str] = ()) -> dict[str, object]:
     """The section of a run's report on its data, for the template's macro ``data_section``.
 
     Args:
@@ -107,7 +108,7 @@ def dataset_section(integrity: Mapping[str, Any], left_out: Sequence[str] = ()) 
     }
 
 
-def _verdict(integrity: Mapping[str, Any]) -> dict[str, str]:
+def _verdict(integrity: Integrity) -> dict[str, str]:
     verdict = integrity["verdict"]
     if verdict not in VERDICTS:
         raise DataError(
@@ -118,7 +119,7 @@ def _verdict(integrity: Mapping[str, Any]) -> dict[str, str]:
     return {"look": look, "sign": sign, "word": word, "text": integrity["verdict_text"]}
 
 
-def _counts(integrity: Mapping[str, Any]) -> Table:
+def _counts(integrity: Integrity) -> Table:
     """Images per emotion and split, beside the official ones."""
     counts, official = integrity["counts"], integrity["official_counts"] or {}
     # Heading, the splits that are added up, and the official split that they are compared with.
@@ -153,7 +154,7 @@ def _beside_official(found: int, official: int | None) -> Cell:
     return Cell(whole(found), detail, marked=official not in (None, found))
 
 
-def _describe_official(integrity: Mapping[str, Any]) -> str:
+def _describe_official(integrity: Integrity) -> str:
     official = integrity["official_counts"]
     if official is None:
         return "There are no official counts to compare these with."
@@ -167,7 +168,7 @@ def _describe_official(integrity: Mapping[str, Any]) -> str:
     return note
 
 
-def _compared(integrity: Mapping[str, Any]) -> Table | None:
+def _compared(integrity: Integrity) -> Table | None:
     """Images by what they are in the reference copy; what should not be is marked."""
     compared = integrity["compared_with_reference"]
     if compared is None:
@@ -179,7 +180,7 @@ def _compared(integrity: Mapping[str, Any]) -> Table | None:
     return make_table("compared", ["Beside the reference copy", "Images"], rows)
 
 
-def _sizes(integrity: Mapping[str, Any]) -> Table:
+def _sizes(integrity: Integrity) -> Table:
     """Images of each size, as far as ``integrity.json`` lists them."""
     sizes = {size.replace("x", " × "): images for size, images in integrity["sizes"].items()}
     rest = integrity["images"] - sum(sizes.values())
@@ -188,7 +189,7 @@ def _sizes(integrity: Mapping[str, Any]) -> Table:
     return make_table("sizes", ["Width × height in pixels", "Images"], sizes.items())
 
 
-def _pixels(integrity: Mapping[str, Any]) -> Table:
+def _pixels(integrity: Integrity) -> Table:
     reference = integrity["reference_pixels"] or {}
     rows = []
     for split, found in integrity["pixels"].items():
@@ -206,7 +207,7 @@ def _pixels(integrity: Mapping[str, Any]) -> Table:
     return Table("pixels", ["Split", *map(str.capitalize, STATISTICS)], rows)
 
 
-def _splits_compared(integrity: Mapping[str, Any]) -> Table | None:
+def _splits_compared(integrity: Integrity) -> Table | None:
     """The looks of each split beside those of each other one."""
     rows = []
     for row in integrity["splits_compared"]:
@@ -218,42 +219,36 @@ def _splits_compared(integrity: Mapping[str, Any]) -> Table | None:
     return make_table("splits-compared", columns, rows) if rows else None
 
 
-def _copies(integrity: Mapping[str, Any]) -> Table:
+def _copies(integrity: Integrity) -> Table:
     """Images that are there more than once or show nothing, with the option that acts on them."""
     leaks, near = integrity["leaks"], integrity["near_duplicates"]
     rows: list[list[Cell | int | None]] = []
 
     def add(
-        name: str,
-        groups: int | None,
-        images: int | None,
-        detail: str | None = None,
-        option: str | None = None,
+        name: str, groups: int | None, images: int, detail: str = "", option: str | None = None
     ) -> None:
-        rows.append([Cell(name, detail, option if images else None), groups, images])
+        rows.append([Cell(name, detail or None, option if images else None), groups, images])
 
-    def of(kind: str, ending: str = "") -> tuple[int | None, int | None]:
-        found = integrity[kind] or {}
-        return found.get(f"groups{ending}"), found.get(f"images{ending}")
+    def add_groups(name: str, found: Groups, detail: str, option: str | None = None) -> None:
+        add(name, found["groups"], found["images"], detail)
+        across = found["groups_across_splits"], found["images_across_splits"]
+        add(f"{name} across splits", *across)
+        conflicts = (
+            found["groups_with_conflicting_labels"],
+            found["images_with_conflicting_labels"],
+        )
+        add(f"{name} with different emotions", *conflicts, option=option)
 
-    across, conflicting = "_across_splits", "_with_conflicting_labels"
-    exact, alike = "Exact duplicates", "Near duplicates"
-    add(exact, *of("duplicates"), "the same pixels more than once")
-    add(f"{exact} across splits", *of("duplicates", across))
-    conflicts = of("duplicates", conflicting)
-    add(f"{exact} with different emotions", *conflicts, option="dataset.conflicts=drop")
+    same = "the same pixels more than once"
+    add_groups("Exact duplicates", integrity["duplicates"], same, "dataset.conflicts=drop")
     counted = "exact leaks, counted where they could be left out"
     drop = "dataset.leaks=drop_from_train"
     add("Training images in val or test", None, leaks["train_in_val_or_test"], counted, drop)
     add("Validation images in train", None, leaks["val_in_train"], "exact leaks")
     measured = "exact leaks; every run measures test without them too"
     add("Test images in train or val", None, leaks["test_in_train_or_val"], measured)
-    bits = "not searched: too many images"
-    if near:
-        bits = f"perceptual hashes that differ in at most {near['distance']} of {near['bits']} bits"
-    add(alike, *of("near_duplicates"), bits)
-    add(f"{alike} across splits", *of("near_duplicates", across))
-    add(f"{alike} with different emotions", *of("near_duplicates", conflicting))
+    bits = f"perceptual hashes that differ in at most {near['distance']} of {near['bits']} bits"
+    add_groups("Near duplicates", near, bits)
     blank = len(integrity["blank"])
     add("Blank images", None, blank, "all pixels nearly alike", "dataset.blank=drop")
     return make_table(
@@ -262,7 +257,7 @@ def _copies(integrity: Mapping[str, Any]) -> Table:
 
 
 def subgroup_tables(entries: Sequence[Entry]) -> list[Table]:
-    """Images per split for each value of the annotators' attributes, as far as there are any."""
+    """Images per split for each value of the annotated attributes; no table without any."""
     tables = []
     for name in ATTRIBUTES:
         counts = Counter((getattr(entry, name), entry.split) for entry in entries)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.words import how_many
+from fer.data.audit.integrity import Integrity
 from fer.data.manifest import Entry
 from fer.data.readers.base import SPLITS
 from fer.report import figures
@@ -37,7 +37,7 @@ Read = Callable[[int], np.ndarray]
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images that faults were found with, a group in a row."""
+    """Images that have a fault, a group in each row."""
 
     name: str
     """Name of the file below ``figures/``, without its suffix."""
@@ -56,7 +56,7 @@ class Pictures:
 
     folder: Path
     entries: Sequence[Entry]
-    integrity: Mapping[str, Any]
+    integrity: Integrity
     read: Read
 
     @cached_property
@@ -117,7 +117,7 @@ class Pictures:
         exact, near = self.integrity["duplicates"], self.integrity["near_duplicates"]
         blank = self.find(self.integrity["blank"])
         by_split = [[i for i in blank if self.entries[i].split == split] for split in SPLITS]
-        galleries = [
+        return [
             Gallery(
                 "duplicates",
                 "Exact duplicates",
@@ -134,6 +134,14 @@ class Pictures:
                 "No classifier can be right on all the copies of such an image.",
             ),
             Gallery(
+                "near_duplicates",
+                "Near duplicates",
+                [self.find(member["id"] for member in group) for group in near["listed"]],
+                near["images"],
+                f"Their perceptual hashes differ in at most {near['distance']} of {near['bits']} "
+                "bits. A few may be different pictures that look alike.",
+            ),
+            Gallery(
                 "blank",
                 "Blank images",
                 list(filter(None, by_split)),
@@ -141,15 +149,6 @@ class Pictures:
                 "They show nothing, and have a label all the same.",
             ),
         ]
-        if near is not None:  # searched
-            note = (
-                f"Their perceptual hashes differ in at most {near['distance']} of {near['bits']} "
-                "bits. A few may be different pictures that look alike."
-            )
-            groups = [self.find(member["id"] for member in group) for group in near["listed"]]
-            near_duplicates = "near_duplicates", "Near duplicates", groups, near["images"], note
-            galleries.insert(2, Gallery(*near_duplicates))
-        return galleries
 
     def _show(self, gallery: Gallery) -> FigureEntry:
         """Some groups of a gallery, a few images of each."""

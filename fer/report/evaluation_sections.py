@@ -20,17 +20,18 @@ from matplotlib.ticker import MultipleLocator
 
 from fer.core import labels
 from fer.core.words import PERCENT, how_many, percent, plain
-from fer.evaluation.metrics import SMALLEST_GROUP, SplitResult
+from fer.evaluation.metrics import SMALLEST_GROUP, Bin, DamagedScores, Group, SplitResult
 from fer.evaluation.mistakes import Confusion, confident_mistakes, frequent_confusions
 from fer.evaluation.prediction_sets import Selective, risk_curve
-from fer.evaluation.robustness import Robustness
-from fer.evaluation.scores import shown_in
+from fer.evaluation.robustness import Robustness, RobustnessRow
+from fer.evaluation.scores import scores_in, shown_in
 from fer.report.figures import (
     EMOTION_COLORS,
     INK,
     MARKERS,
     MUTED,
     SERIES,
+    Look,
     Tile,
     legend_below,
     new_figure,
@@ -47,7 +48,7 @@ ACROSS = 4
 
 
 def reliability_diagram(
-    series: Mapping[str, tuple[Sequence[Mapping[str, Any]], float]], *, title: str, images: int
+    series: Mapping[str, tuple[Sequence[Bin], float]], *, title: str, images: int
 ) -> Figure:
     """Accuracy against confidence, with how many images each bin has.
 
@@ -65,12 +66,13 @@ def reliability_diagram(
         for (upper, lower), (name, (bins, error)) in zip(axes.T, series.items(), strict=True):
             rows = [row for row in bins if row["images"]]
             left = [100 * row["low"] for row in rows]
-            look: dict[str, Any] = {"align": "edge", "edgecolor": "white"}
+            look: Look = {"align": "edge", "edgecolor": "white"}
             look["width"] = [100 * (row["high"] - row["low"]) for row in rows]
             lower.bar(left, [row["images"] for row in rows], color=MUTED, **look)
-            right = [100 * row["accuracy"] for row in rows]
+            right = 100 * np.array([row["accuracy"] for row in rows], np.float64)
             upper.bar(left, right, color=SERIES[5], **look)
-            upper.plot([100 * row["confidence"] for row in rows], right, "o", color=INK, ms=4)
+            sure = 100 * np.array([row["confidence"] for row in rows], np.float64)
+            upper.plot(sure, right, "o", color=INK, ms=4)
             upper.plot([0, 100], [0, 100], color=INK, linestyle="--", linewidth=1)
             upper.set(title=f"{name}: calibration error {percent(error)}")
             upper.set(xlim=(0, 100), ylim=(0, 100))
@@ -98,7 +100,7 @@ def damage_grid(
 
 
 def robustness_curves(
-    networks: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str, subtitle: str
+    networks: Mapping[str, Sequence[RobustnessRow]], *, title: str, subtitle: str
 ) -> Figure:
     """Scores against severity, a panel for each perturbation and score.
 
@@ -116,9 +118,9 @@ def robustness_curves(
             for index, (network, rows) in enumerate(networks.items()):
                 points = {
                     row["severity"]: score.format.factor
-                    * _with_bounds(row[score.name], row["confidence_intervals"][score.name])
+                    * _with_bounds(values[score.name], row["confidence_intervals"][score.name])
                     for row in rows
-                    if row["perturbation"] == name and score.name in row
+                    if row["perturbation"] == name and score.name in (values := scores_in(row))
                 }
                 _plot_curve(axis, points, SERIES, index, network, shaded=alone)
             unit = f" ({score.format.unit.strip()})" if score.format.unit else ""
@@ -140,7 +142,7 @@ def _label_severities(axis: Axes, title: str, ylabel: str, percents: bool) -> No
         axis.yaxis.set_major_locator(MultipleLocator(20))
 
 
-def _with_bounds(value: float, bounds: Sequence[float] | None) -> np.ndarray:
+def _with_bounds(value: float | None, bounds: Sequence[float] | None) -> np.ndarray:
     """A value with its interval; NaN, which is not plotted, where there is none."""
     return np.array([value, *(bounds or (np.nan, np.nan))])
 
@@ -159,7 +161,7 @@ def _plot_curve(
         return
     x, (y, low, high) = list(points), np.array(list(points.values())).T
     color, marker = colors[index % len(colors)], MARKERS[index % len(MARKERS)]
-    look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4.5, "label": label}
+    look: Look = {"color": color, "marker": marker, "markersize": 4.5, "label": label}
     if shaded:
         axis.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
         axis.plot(x, y, **look)
@@ -169,7 +171,7 @@ def _plot_curve(
         axis.errorbar(x, y, errors, capsize=2, elinewidth=0.8, **look)
 
 
-def robustness_per_class(rows: Sequence[Mapping[str, Any]], *, title: str, images: int) -> Figure:
+def robustness_per_class(rows: Sequence[RobustnessRow], *, title: str, images: int) -> Figure:
     """Recall of each emotion against severity in the rows of ``robustness.json``."""
     subtitle = f"{how_many(images, 'image')} · shaded: 95 % interval"
     colors = list(EMOTION_COLORS.values())
@@ -300,7 +302,7 @@ def selective_curve(risk: np.ndarray, marked: Sequence[Selective], *, title: str
     return figure
 
 
-def subgroups_section(subgroups: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section:
+def subgroups_section(subgroups: Mapping[str, Mapping[str, Group]]) -> Section:
     """Scores of the images that share an attribute."""
     tables = [
         score_table(
@@ -360,7 +362,7 @@ def robustness_section(
     )
 
 
-def area_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Mapping[str, Any]]]]) -> Table:
+def area_table(id: str, groups: Mapping[str, Sequence[Mapping[str, DamagedScores]]]) -> Table:
     """The share of each score that damage leaves.
 
     Args:
@@ -370,11 +372,11 @@ def area_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Mapping[str, 
     scores = shown_in("robustness")
     rows: list[list[Cell]] = []
     for group, areas in groups.items():
-        for name in areas[0]:
-            own = [area[name] for area in areas]
-            row = own[0]
-            if len(own) > 1:
-                known = [s.name for s in scores if all(s.name in one for one in own)]
+        for name in areas[0] if areas else ():
+            row: Mapping[str, Any] = areas[0][name]
+            if len(areas) > 1:  # without an interval
+                own = [scores_in(area[name]) for area in areas]
+                known = [key for key in own[0] if all(key in one for one in own)]
                 row = {key: mean(one[key] for one in own) for key in known}
             cells = [score_cell(row, score, PERCENT) for score in scores]
             rows.append([Cell(f"{group}{name.replace('_', ' ')}"), *cells])
@@ -382,7 +384,7 @@ def area_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Mapping[str, 
     return Table(id, columns, rows)
 
 
-def settings_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def settings_table(rows: Sequence[RobustnessRow]) -> Table:
     """Scores under each severity of each perturbation, beside the undamaged ones."""
     with_reference = any("reference_accuracy" in row for row in rows)
     with_size = len({row["image_size"] for row in rows}) > 1
@@ -393,9 +395,10 @@ def settings_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         cells = [Cell(f"{row['perturbation'].replace('_', ' ')} {row['severity']}", words)]
         if with_size:
             cells.append(Cell(f"{row['image_size']} × {row['image_size']}"))
+        changes: Mapping[str, Any] = row
         for score in scores:
             key = f"delta_{score.name}"
-            change = change_cell(row[key], row["confidence_intervals"][key], score)
+            change = change_cell(changes[key], row["confidence_intervals"][key], score)
             cells += [score_cell(row, score), change]
         if with_reference:
             cells.append(percent_cell(row.get("reference_accuracy")))

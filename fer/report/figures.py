@@ -45,7 +45,9 @@ SPLIT_COLORS = {"train": BLUE, "val": ORANGE, "test": GREEN}
 CORRECT, WRONG = BLUE, "#C04A00"
 
 INK, MUTED, GRID = "#1B1F24", "#5A636E", "#E3E6EA"
-STYLE: dict[str, Any] = {
+Look = dict[str, Any]
+"""Options of matplotlib for a line, a bar or a text."""
+STYLE: Look = {
     "text.color": INK,
     "axes.edgecolor": "#9AA3AD",
     "axes.labelcolor": INK,
@@ -91,7 +93,7 @@ def new_figure(
     FigureCanvasAgg(figure)
     y = height - MARGIN
     for lines, points, color, weight in header:
-        look: dict[str, Any] = {"size": points, "color": color, "weight": weight, "va": "top"}
+        look: Look = {"size": points, "color": color, "weight": weight, "va": "top"}
         look |= {"linespacing": 1.25, "parse_math": False}  # a dollar sign is no formula
         figure.text(MARGIN / width, y / height, "\n".join(lines), **look)
         y -= _height(lines, points)
@@ -117,7 +119,7 @@ def _wrap(text: str, width: float, points: float) -> list[str]:
 def panels(
     count: int, across: int, width: float, height: float, title: str, subtitle: str
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of ``count`` axes of such a size, ``across`` of them beside each other."""
+    """A figure of ``count`` panels of this size, ``across`` of them in a row."""
     columns = min(across, count)
     rows = math.ceil(count / columns)
     figure = new_figure(max(6.0, 0.6 + width * columns), height * rows, title, subtitle)
@@ -160,7 +162,7 @@ class Tile:
     lines: Sequence[str] = ()
     """Words below it."""
     color: str | None = None
-    """Of its frame and its words; None for no frame."""
+    """Colour of its frame and its words; None for no frame."""
 
 
 def picture_grid(
@@ -225,7 +227,7 @@ def _plot_tile(axis: Axes, tile: Tile, x: float, y: float, side: float) -> None:
     if tile.color is not None:
         _outline(axis, x, y, side, side, tile.color, 2.5)
     for line, words in enumerate(tile.lines):
-        look: dict[str, Any] = {"va": "top", "size": 8.5, "color": tile.color or INK}
+        look: Look = {"va": "top", "size": 8.5, "color": tile.color or INK}
         axis.text(x, y + side + 0.05 + 0.17 * line, words, **look)
 
 
@@ -256,7 +258,7 @@ def plot_cells(
     backgrounds = image.to_rgba(values)
     for (row, column), (large, small) in texts.items():
         color = readable_on(backgrounds[row, column])
-        place: dict[str, Any] = {"ha": "center", "va": "center", "color": color}
+        place: Look = {"ha": "center", "va": "center", "color": color}
         axis.text(column, row - 0.1 if small else row, large, size=11, **place)
         if small:
             axis.text(column, row + 0.24, small, size=8.5, **place)

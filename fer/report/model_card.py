@@ -14,6 +14,7 @@ from jinja2 import TemplateError
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.words import percent
+from fer.evaluation.metrics import Group, Metrics
 from fer.evaluation.scores import SCORES, shown_in
 from fer.report.page import environment, make_table
 from fer.report.saliency_sections import checks_table
@@ -26,7 +27,12 @@ from fer.report.score_cells import (
     score_table,
     spread_cell,
 )
-from fer.report.study_results import of_direction
+from fer.report.study_results import (
+    EvaluationResult,
+    StudyResults,
+    TrainingResult,
+    of_direction,
+)
 
 LONGEST = 10_000
 """Characters of a text: a command with many options has some hundred."""
@@ -34,7 +40,7 @@ HUB = {"macro_f1": "f1"}
 """The names of scores that have another one on the Hugging Face hub."""
 
 
-def render_card(results: Mapping[str, Any]) -> str:
+def render_card(results: StudyResults) -> str:
     """The card as Markdown with its metadata.
 
     Args:
@@ -89,7 +95,7 @@ def inert(value: Any, key: str = "") -> Any:
     return "".join(f"&#{ord(one)};" if one in "*[]`|\\#~" else one for one in escape(line, False))
 
 
-def describe(results: Mapping[str, Any]) -> dict[str, Any]:
+def describe(results: StudyResults) -> dict[str, object]:
     """The content of the template."""
     names = list(results["datasets"])
     own = {name: of_direction(results["evaluations"], name, name) for name in names}
@@ -149,13 +155,13 @@ def class_name(target: object) -> str:
     return str(target).rpartition(".")[2]
 
 
-def preferred(results: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def preferred(results: StudyResults, name: str) -> TrainingResult:
     """The training of a dataset with the highest validation macro-F1: the one to pass on."""
     own = [one for one in results["trainings"] if one["dataset"] == name]
     return max(own, key=lambda one: one["validation"]["macro_f1"])
 
 
-def make_metadata(results: Mapping[str, Any]) -> str:
+def make_metadata(results: StudyResults) -> str:
     """The card's metadata with its ``model-index``, as YAML.
 
     Raises:
@@ -168,7 +174,8 @@ def make_metadata(results: Mapping[str, Any]) -> str:
             "fer card: expected huggingface_hub, which writes a card's metadata, found none. "
             'pip install "fer-lab[card]"'
         ) from error
-    scores = [one for one in shown_in("sweeps") if one.name in results["summary"][0]]
+    rows: Sequence[Mapping[str, Any]] = results["summary"]
+    scores = [one for one in shown_in("sweeps") if one.name in rows[0]]
     found = [
         EvalResult(
             task_type="image-classification",
@@ -180,7 +187,7 @@ def make_metadata(results: Mapping[str, Any]) -> str:
             metric_name=f"{score.title} (trained on {row['train_dataset']})",
             metric_value=round(row[score.name]["mean"], 4),
         )
-        for row in results["summary"]
+        for row in rows
         for score in scores
     ]
     data = ModelCardData(
@@ -197,7 +204,7 @@ def make_metadata(results: Mapping[str, Any]) -> str:
     return str(data.to_yaml()).rstrip("\n")
 
 
-def _groups(metrics: Mapping[str, Any]) -> tuple[list[tuple[str, Mapping[str, Any]]], int]:
+def _groups(metrics: Metrics) -> tuple[list[tuple[str, Group]], int]:
     """The groups of people that were measured, and how many others are too small for that."""
     found = [
         (f"{attribute} {group}", row)
@@ -208,7 +215,7 @@ def _groups(metrics: Mapping[str, Any]) -> tuple[list[tuple[str, Mapping[str, An
     return measured, len(found) - len(measured)
 
 
-def _robustness(name: str, evaluations: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def _robustness(name: str, evaluations: Sequence[EvaluationResult]) -> list[list[str]]:
     """For each perturbation the accuracy at severities 0 to 5, and what is left of it."""
     damaged = [one for one in evaluations if "robustness" in one]
     found: dict[str, list[list[float]]] = {}
@@ -220,7 +227,7 @@ def _robustness(name: str, evaluations: Sequence[Mapping[str, Any]]) -> list[lis
         [
             f"{name}: {kind.replace('_', ' ')}",
             *(percent(average(values)) for values in cells),
-            percent(average([area.get(kind, {}).get("accuracy") for area in areas])),
+            percent(average([area[kind]["accuracy"] for area in areas if kind in area])),
         ]
         for kind, cells in found.items()
     ]

@@ -38,6 +38,10 @@ class Cell:
     """Differs from what it should be. The text must say so too: colour alone does not reach all."""
 
 
+Content = Cell | str | float | None
+"""What a cell is made of."""
+
+
 @dataclass(frozen=True)
 class Table:
     """A table whose first column names the rows. There is at least one row."""
@@ -65,7 +69,7 @@ class FigureEntry:
 def make_table(
     id: str,
     columns: Sequence[str],
-    rows: Iterable[Sequence[Cell | str | float | None]],
+    rows: Iterable[Sequence[Content]],
 ) -> Table:
     """A table of cells, texts and whole numbers; what is absent is a dash."""
     cells = [
@@ -151,7 +155,7 @@ def _points(fraction: float) -> str:
     return f"{100 * fraction:.1f}".replace("-", "−")
 
 
-def read_png(path: Path) -> dict[str, Any]:
+def read_png(path: Path) -> dict[str, str | int]:
     """A figure's content as a URI, with its width and height in pixels.
 
     Raises:

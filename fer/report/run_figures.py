@@ -16,13 +16,14 @@ from matplotlib.ticker import MaxNLocator
 
 from fer.core import labels
 from fer.core.words import how_many, percent, to_number
-from fer.evaluation.metrics import SplitResult
+from fer.evaluation.metrics import ClassScores, SplitResult
 from fer.report.figures import (
     CORRECT,
     INK,
     MUTED,
     SPLIT_COLORS,
     WRONG,
+    Look,
     Tile,
     bars,
     class_balance,
@@ -43,7 +44,7 @@ PANELS = (
     ("learning rate", "learning rate", 1.0, ("learning_rate",)),
 )
 """The panels of the training curves: title, label, factor, columns of ``history.csv``."""
-LINES: dict[str, dict[str, Any]] = {
+LINES: dict[str, Look] = {
     # A second difference beside the hue, for gray print.
     "train": {"color": SPLIT_COLORS["train"], "linestyle": "--", "linewidth": 1.8},
     "val": {"color": SPLIT_COLORS["val"], "linestyle": "-", "linewidth": 1.8},
@@ -143,7 +144,7 @@ def _plot_curve(axis: Axes, history: Sequence[Mapping[str, Any]], key: str, unit
     found = [(row["epoch"], to_number(row.get(key))) for row in history]
     known = [(epoch, unit * value) for epoch, value in found if value is not None]
     if known:
-        marker: Any = {"marker": "o" if len(known) <= MANY_POINTS else "", "markersize": 3.5}
+        marker: Look = {"marker": "o" if len(known) <= MANY_POINTS else "", "markersize": 3.5}
         axis.plot(*zip(*known, strict=True), label=key, **LINES[key.split("_")[0]], **marker)
 
 
@@ -187,11 +188,14 @@ def confusion_matrix(counts: np.ndarray, *, title: str) -> Figure:
     return figure
 
 
-def per_class(scores: Mapping[str, Mapping[str, Any]], *, title: str) -> Figure:
+def per_class(scores: Mapping[str, ClassScores], *, title: str) -> Figure:
     """Precision, recall and F1 of each emotion, from ``per_class`` of ``metrics.json``."""
     rows = [scores[emotion] for emotion in labels.EMOTIONS]
-    series = {name: [row[name.lower()] for row in rows] for name in SCORE_COLORS}
-    series["recall"] = [row["recall"] if row["support"] else None for row in rows]
+    series: dict[str, list[float | None]] = {
+        "precision": [row["precision"] for row in rows],
+        "recall": [row["recall"] if row["support"] else None for row in rows],
+        "F1": [row["f1"] for row in rows],
+    }
     groups = [
         f"{emotion}\n{how_many(row['support'], 'image')}"
         for emotion, row in zip(labels.EMOTIONS, rows, strict=True)

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fer.data.audit.integrity import Integrity
+from fer.evaluation.metrics import Metrics
 from fer.evaluation.scores import SCORES, shown_in
 from fer.report.dataset_page import dataset_section
 from fer.report.page import Cell, Section, Table, make_table, write_page
 from fer.report.score_cells import emotion_table, leak_free, score_cell
+from fer.runs.records import RunRecord
 
 
 def write_run_report(
@@ -18,24 +21,24 @@ def write_run_report(
     title: str,
     subtitle: str,
     notes: Sequence[str],
-    metrics: Mapping[str, Any],
+    metrics: Metrics,
     sections: Sequence[Section],
-    provenance: Mapping[str, Any],
+    provenance: RunRecord,
     config_yaml: str,
-    extra_splits: Mapping[str, Mapping[str, Any]] | None = None,
-    data: Mapping[str, Any] | None = None,
+    extra_splits: Mapping[str, Metrics] | None = None,
+    data: Integrity | None = None,
     left_out: Sequence[str] = (),
 ) -> Path:
     """Write ``report.html``: one file, readable without a network, a server or JavaScript.
 
     Args:
         metrics: the content of ``metrics.json``.
-        provenance: the content of ``run.json``, nested as deeply as it is.
+        provenance: the content of ``run.json``.
         extra_splits: ``{name: metrics}`` of further splits, shown beside ``metrics``.
         data: the content of the dataset's ``integrity.json``, for the section on the data.
         left_out: what this run left out of the prepared dataset, a sentence each; shown there.
     """
-    splits = {str(metrics["split"]): metrics, **(extra_splits or {})}
+    splits = {metrics["split"]: metrics, **(extra_splits or {})}
     return write_page(
         path,
         "run.html.j2",
@@ -54,14 +57,17 @@ def write_run_report(
             "data": None if data is None else dataset_section(data, left_out),
             "sections": sections,
             "config_yaml": config_yaml,
-            "provenance": provenance,
+            "provenance": {key: value for key, value in provenance.items() if key != "config"},
         },
     )
 
 
-def _headline(splits: Mapping[str, Mapping[str, Any]]) -> Table:
+def _headline(splits: Mapping[str, Metrics]) -> Table:
     (name, metrics), *others = splits.items()
-    columns = {name: metrics, f"{name}, without leaks": metrics.get("without_leaks") or {}}
+    columns: dict[str, Mapping[str, Any]] = {
+        name: metrics,
+        f"{name}, without leaks": metrics["without_leaks"] or {},
+    }
     near = leak_free(metrics).get("exactly or nearly")
     if near:
         columns[f"{name}, without near leaks"] = near

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,9 +14,28 @@ from matplotlib.figure import Figure
 
 from fer.core import labels
 from fer.core.words import ABSENT, how_many, percent
-from fer.evaluation.explanation import REPLACEMENTS, Explanation
-from fer.report.figures import INK, MARKERS, SERIES, Tile, new_figure, picture_grid, save, style
-from fer.report.page import Cell, Section, Table, make_table, percent_cell, render
+from fer.evaluation.explanation import (
+    REPLACEMENTS,
+    Curve,
+    Explanation,
+    Faithfulness,
+    RegionReport,
+    Replaced,
+    Saliency,
+    Sanity,
+)
+from fer.report.figures import (
+    INK,
+    MARKERS,
+    SERIES,
+    Look,
+    Tile,
+    new_figure,
+    picture_grid,
+    save,
+    style,
+)
+from fer.report.page import Cell, Content, Section, Table, make_table, percent_cell, render
 
 METHOD_NAMES: dict[str, str] = {
     "gradient": "plain gradient",
@@ -26,7 +43,7 @@ METHOD_NAMES: dict[str, str] = {
     "integrated_gradients": "integrated gradients",
     "grad_cam": "Grad-CAM",
 }
-LOOKS: dict[str, dict[str, Any]] = {
+LOOKS: dict[str, Look] = {
     method: {"color": color, "marker": marker, "label": METHOD_NAMES[method]}
     for method, color, marker in zip(METHOD_NAMES, SERIES, MARKERS, strict=False)
 }
@@ -37,8 +54,6 @@ BRIGHTEST = 99.0
 KINDS = {"deletion": ("deletion to", "lower"), "insertion": ("insertion into", "higher")}
 """Each test's name, put before that of a replacement, and which area is better."""
 VERDICTS = {"better": "yes", "worse": "no, worse", "not better": "no", None: "too few images"}
-REGIONS = {"standard": "regions in fixed boxes", "drawn": "regions as drawn"}
-"""Source of the regions of the face → the words for it."""
 
 
 def class_maps(explanation: Explanation, *, title: str) -> Figure:
@@ -135,7 +150,7 @@ def _overlay(face: np.ndarray, values: np.ndarray | None, top: float | None = No
     return Tile(np.clip((1 - opacity) * pale + opacity * HEAT(strength)[..., :3], 0, 1))
 
 
-def faithfulness_curves(found: Mapping[str, Any], *, title: str) -> Figure:
+def faithfulness_curves(found: Faithfulness, *, title: str) -> Figure:
     """Probability of the explained emotion while pixels are deleted and inserted.
 
     A row for each replacement of deleted pixels; ``found`` is ``faithfulness`` of the summary.
@@ -159,12 +174,12 @@ def faithfulness_curves(found: Mapping[str, Any], *, title: str) -> Figure:
     return figure
 
 
-def _plot_probabilities(axis: Axes, own: Mapping[str, Any], kind: str) -> None:
-    signs = {"better": " +", "worse": " −"}
+def _plot_probabilities(axis: Axes, own: Replaced, kind: str) -> None:
+    signs: dict[str | None, str] = {"better": " +", "worse": " −"}
     lines = {**own["methods"], "random": own["random"]}
     for method, results in lines.items():
         curve, area = results[kind]["curve"], f"{results[kind]['auc']:.3f}"
-        look: dict[str, Any] = {"color": INK, "ls": "--", "label": f"random map ({area})"}
+        look: Look = {"color": INK, "ls": "--", "label": f"random map ({area})"}
         if method != "random":
             sign = signs.get(results[kind]["gain"]["verdict"], "")
             label = f"{METHOD_NAMES[method]} ({area}{sign})"
@@ -174,7 +189,7 @@ def _plot_probabilities(axis: Axes, own: Mapping[str, Any], kind: str) -> None:
     axis.legend(loc="upper right" if kind == "deletion" else "upper left", fontsize=8.5)
 
 
-def sanity_curves(found: Mapping[str, Any], *, title: str) -> Figure:
+def sanity_curves(found: Sanity, *, title: str) -> Figure:
     """Rank correlation with the trained network's maps while weights become random.
 
     ``found`` is ``sanity`` of the summary.
@@ -237,14 +252,17 @@ def saliency_section(folder: Path, explanation: Explanation, shown: str) -> Sect
                 _region_table(report, kind),
                 _expressive_table(report, kind) if report["expressive"] else None,
             )
-            for kind, words in REGIONS.items()
-            if (report := summary["regions"][kind]) is not None
+            for kind, words, report in (
+                ("standard", "regions in fixed boxes", summary["regions"]["standard"]),
+                ("drawn", "regions as drawn", summary["regions"]["drawn"]),
+            )
+            if report is not None
         },
         checks=checks_table(summary),
     )
 
 
-def _region_table(report: Mapping[str, Any], kind: str) -> Table:
+def _region_table(report: RegionReport, kind: str) -> Table:
     """The share of the saliency in each region, beside its share of the area."""
     methods = report["methods"]
     rows = [
@@ -258,12 +276,12 @@ def _region_table(report: Mapping[str, Any], kind: str) -> Table:
     return Table(f"saliency-regions-{kind}", columns, rows)
 
 
-def _expressive_table(report: Mapping[str, Any], kind: str) -> Table:
+def _expressive_table(report: RegionReport, kind: str) -> Table:
     """The share of the saliency in the regions that make each expression."""
-    rows: list[list[Cell | str | int]] = []
+    rows = []
     for emotion, entry in report["expressive"].items():
         regions, area = ", ".join(entry["regions"]), percent_cell(entry["area"])
-        cells = [emotion, Cell(regions, words=True), entry["images"], area]
+        cells: list[Content] = [emotion, Cell(regions, words=True), entry["images"], area]
         for found in entry["methods"].values():
             ratio = ABSENT if found["ratio"] is None else format(found["ratio"], ".2f")
             cells.append(percent_cell(found["share"], f"{ratio} ×"))
@@ -273,7 +291,7 @@ def _expressive_table(report: Mapping[str, Any], kind: str) -> Table:
     return make_table(f"saliency-expressive-{kind}", columns, rows)
 
 
-def checks_table(summary: Mapping[str, Any]) -> Table:
+def checks_table(summary: Saliency) -> Table:
     """The checks of each method's maps: areas under the curves, verdicts, correlation."""
     found, sanity = summary["faithfulness"], summary["sanity"]
     tests = [(kind, name) for kind in KINDS for name in found["replacements"]]
@@ -295,7 +313,7 @@ def checks_table(summary: Mapping[str, Any]) -> Table:
     return Table("saliency-checks", columns, rows)
 
 
-def _area_cell(result: Mapping[str, Any]) -> Cell:
+def _area_cell(result: Curve) -> Cell:
     """Area under a curve, with the gain over random maps where there is one."""
     gain, detail = result.get("gain"), None
     if gain is not None and gain["interval"] is not None:

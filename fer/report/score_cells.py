@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from fer.core import labels
 from fer.core.words import ABSENT, Format, percent
+from fer.evaluation.metrics import DetailedScores, Metrics, Scores
 from fer.evaluation.scores import Score
 from fer.report.page import Cell, Table, make_table, percent_cell
 
 EMOTION_SCORES = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
-LEAKS = {"leaks": "exactly", "near_leaks": "exactly or nearly"}
-"""Measurements without copies of earlier splits' images, and which copies those are."""
 
 
 def score_cell(row: Mapping[str, Any], score: Score, form: Format | None = None) -> Cell:
@@ -73,7 +72,7 @@ def average(values: Sequence[float | None]) -> float | None:
     return mean(known) if known else None
 
 
-def emotion_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+def emotion_table(id: str, groups: Mapping[str, Sequence[DetailedScores]]) -> Table:
     """Precision, recall and F1 of each emotion, and what it is mistaken for.
 
     Args:
@@ -82,8 +81,8 @@ def emotion_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Any]]]) ->
     rows = []
     for group, metrics in groups.items():
         for index, emotion in enumerate(labels.EMOTIONS):
-            own = [one["per_class"][emotion] for one in metrics]
-            support = own[0]["support"]
+            own: list[Mapping[str, Any]] = [one["per_class"][emotion] for one in metrics]
+            support: int = own[0]["support"]
             scores = {name: average([row[name] for row in own]) for name in EMOTION_SCORES}
             if not support:
                 scores |= {"recall": None, "f1": None}
@@ -97,34 +96,45 @@ def emotion_table(id: str, groups: Mapping[str, Sequence[Mapping[str, Any]]]) ->
     return make_table(id, columns, rows)
 
 
-def leak_free(metrics: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The scores without copies of earlier splits' images, as far as there are some.
+def leak_free(metrics: Metrics) -> dict[str, Scores]:
+    """The scores without copies of earlier splits' images, where there are such copies.
 
     Returns:
         Which copies are left out, in words → the scores and ``samples``.
     """
     found, before = {}, metrics["samples"]
-    for name, words in LEAKS.items():
-        clean = metrics.get(f"without_{name}")
-        if clean and clean["samples"] < before:
+    for words, clean in (
+        ("exactly", metrics["without_leaks"]),
+        ("exactly or nearly", metrics.get("without_near_leaks")),
+    ):
+        if clean is not None and clean["samples"] < before:
             found[words], before = clean, clean["samples"]
     return found
 
 
-def leak_free_means(metrics: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """:func:`leak_free` over the seeds of one network: ``left_out`` (images) and mean scores."""
+class LeakFree(TypedDict):
+    """Mean scores without copies of earlier splits' images, and how many those were."""
+
+    left_out: int
+    accuracy: float
+    macro_f1: float
+
+
+def leak_free_means(metrics: Sequence[Metrics]) -> dict[str, LeakFree]:
+    """:func:`leak_free` over the seeds of one network."""
     found = [leak_free(one) for one in metrics]
     return {
         words: {
             "left_out": metrics[0]["samples"] - first["samples"],
-            **{name: mean(one[words][name] for one in found) for name in ("accuracy", "macro_f1")},
+            "accuracy": mean(one[words]["accuracy"] for one in found),
+            "macro_f1": mean(one[words]["macro_f1"] for one in found),
         }
         for words, first in found[0].items()
         if all(words in one for one in found)
     }
 
 
-def most_frequent(metrics: Mapping[str, Any]) -> float:
+def most_frequent(metrics: DetailedScores) -> float:
     """Accuracy of naming the most frequent emotion always."""
     supports = [scores["support"] for scores in metrics["per_class"].values()]
-    return float(max(supports) / sum(supports))
+    return max(supports) / sum(supports)

@@ -13,9 +13,9 @@ from fer.core.words import ABSENT, how_many
 from fer.evaluation.scores import Score, shown_in
 from fer.report.evaluation_sections import robustness_curves
 from fer.report.figures import SERIES, bars, save
-from fer.report.page import Cell, Table, make_table, percent_cell, write_page
+from fer.report.page import Cell, Content, Table, make_table, percent_cell, write_page
 from fer.report.score_cells import change_cell, score_cell
-from fer.runs.side_by_side import Collection, Evaluation, unlike
+from fer.runs.side_by_side import Collection, Comparison, Evaluation, unlike
 from fer.runs.state import FINISHED
 
 Row = tuple[Evaluation, str, str, Mapping[str, Any]]
@@ -57,7 +57,7 @@ def _label(row: Row) -> str:
 
 def _cross_table(rows: Sequence[Row]) -> Table:
     scores = shown_in("comparisons")
-    cells: list[list[Cell | int]] = [
+    cells: list[list[Content]] = [
         [
             Cell(_label(row), link=f"{quote(row[0].folder.name)}/{FINISHED}"),
             *(score_cell(row[0].metrics, score) for score in scores),
@@ -132,9 +132,9 @@ def _differences(jobs: Sequence[Evaluation]) -> list[str]:
     return sorted(found)
 
 
-def _comparison_table(comparisons: Sequence[Mapping[str, Any]]) -> Table:
+def _comparison_table(comparisons: Sequence[Comparison]) -> Table:
     scores = shown_in("comparisons")
-    rows = []
+    rows: list[list[Content]] = []
     for row in comparisons:
         difference, bounds, test = row["difference"], row["confidence_intervals"], row["mcnemar"]
         p = test["p_value"]

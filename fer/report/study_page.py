@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from fer.core.files import write_json
 from fer.evaluation.scores import SCORES, shown_in
 from fer.report.evaluation_sections import area_table
-from fer.report.page import Cell, Table, make_table, write_page
+from fer.report.page import Cell, Content, Table, make_table, write_page
 from fer.report.score_cells import (
     emotion_table,
     leak_free_means,
@@ -19,7 +18,14 @@ from fer.report.score_cells import (
     score_table,
     spread_cell,
 )
-from fer.report.study_results import RESULTS, describe_unlike, gather, of_direction
+from fer.report.study_results import (
+    RESULTS,
+    Direction,
+    StudyResults,
+    describe_unlike,
+    gather,
+    of_direction,
+)
 from fer.runs.plan import Study
 from fer.runs.state import FINISHED, disparities
 
@@ -39,7 +45,7 @@ def write_study(study: Study, parameters: int) -> Path:
     # The folder of a dataset's first training.
     trained = {one["dataset"]: one["folder"] for one in reversed(results["trainings"])}
     areas = {
-        f"{name}: ": [one.get("robustness", {}).get("relative_area", {}) for one in found]
+        f"{name}: ": [one["robustness"]["relative_area"] for one in found if "robustness" in one]
         for name, found in metrics.items()
     }
     unlike = describe_unlike(results["evaluations"])
@@ -92,12 +98,12 @@ def write_study(study: Study, parameters: int) -> Path:
 
 
 def _describe_transfer(
-    results: Mapping[str, Any], summary: Mapping[tuple[str, str], Any], here: str, there: str
-) -> dict[str, Any]:
+    results: StudyResults, summary: Mapping[tuple[str, str], Direction], here: str, there: str
+) -> dict[str, object]:
     """The loss from one dataset to another, and the images that they share."""
     shared = [one["shared"] for one in of_direction(results["evaluations"], here, there)]
     exact, near = shared[0]["exact"], shared[0]["exact_or_near"]
-    without = [one["without"] for one in shared]
+    without = [one["without"]["accuracy"] for one in shared if one["without"]]
     home, away = summary[here, here]["accuracy"], summary[here, there]["accuracy"]
     return {
         "trained_on": here,
@@ -105,20 +111,20 @@ def _describe_transfer(
         "lost": home["mean"] - away["mean"],
         "exact": exact,
         "near": None if near is None else near - exact,
-        "without": mean(one["accuracy"] for one in without) if all(without) else None,
+        "without": mean(without) if len(without) == len(shared) else None,
     }
 
 
-def _training_table(results: Mapping[str, Any]) -> Table:
+def _training_table(results: StudyResults) -> Table:
     scores = shown_in("sweeps")
-    rows = [
+    rows: list[list[Content]] = [
         [
             Cell(f"{row['dataset']}, seed {row['seed']}", link=f"{row['folder']}/{FINISHED}"),
             Cell(str(row["best_epoch"]), f"of 0 to {row['epochs'] - 1}"),
             *(score_cell(row["validation"], score) for score in scores),
             row["images_per_second"],
             f"{row['epoch_seconds'] / 60:.1f}",
-            Cell(str(row["hardware"]["device_name"] or row["hardware"]["cpu"]), words=True),
+            Cell(row["hardware"]["device_name"] or row["hardware"]["cpu"], words=True),
         ]
         for row in results["trainings"]
     ]

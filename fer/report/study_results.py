@@ -6,17 +6,28 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TypedDict, cast
 
 from fer.core.errors import DataError
 from fer.core.files import read_json, read_text
-from fer.data.audit.integrity import exact_leaks, near_leaks
+from fer.core.values import Options
+from fer.data.audit.integrity import Integrity, Leaks, exact_leaks, near_leaks
 from fer.data.manifest import Entry, read_manifest
-from fer.evaluation.metrics import measure_scores
-from fer.evaluation.scores import SCORES
+from fer.evaluation.explanation import Saliency
+from fer.evaluation.metrics import Metrics, Scores, measure_scores
+from fer.evaluation.robustness import RobustnessRow
+from fer.evaluation.scores import scores_in
 from fer.runs.plan import Measurement, Study, Training
 from fer.runs.provenance import git_state, without_places
-from fer.runs.records import EVALUATION, TRAINING, read_metrics, read_robustness, read_run
+from fer.runs.records import (
+    Circumstances,
+    DataRecord,
+    GitState,
+    read_evaluation,
+    read_metrics,
+    read_robustness,
+    read_training,
+)
 from fer.runs.side_by_side import Evaluation, differing, load_evaluation
 
 RESULTS = "study.json"
@@ -26,14 +37,109 @@ RECIPE = (
     *("early_stopping", "mixing", "ema", "seed"),
 )
 """Parts of a configuration that both trainings share; the others say where things are."""
-RECORDED = (
-    *("git", "started", "best_epoch", "epochs", "validation"),
-    *("images_per_second", "versions", "hardware"),
-)
-"""Keys of a training's ``run.json`` that are taken over."""
 
 
-def gather(study: Study, parameters: int) -> dict[str, Any]:
+class DataFacts(TypedDict):
+    """A dataset for a card: counts, verdict, and known faults as numbers."""
+
+    counts: dict[str, dict[str, int]]
+    fingerprint: str
+    verdict: str
+    verdict_text: str
+    leaks: Leaks
+    duplicates: dict[str, int]
+    blank: int
+    drawn: bool
+
+
+class TrainingResult(Circumstances):
+    """A training of the study."""
+
+    dataset: str
+    seed: int
+    folder: str
+    """Relative to the study's."""
+    command: str
+    started: str
+    best_epoch: int
+    epochs: int
+    validation: dict[str, float]
+    images_per_second: float
+    epoch_seconds: int
+    """Sum over all epochs, those before a training was cut off too."""
+    config: Options
+    drawn: bool
+    data: DataRecord
+
+
+class Shared(TypedDict):
+    """Measured images of one dataset that are duplicated in train or val of another."""
+
+    exact: int
+    exact_or_near: int | None
+    """None where a manifest has no perceptual hashes."""
+    without: Scores | None
+    """The scores without them; None where none is left, or none was shared."""
+
+
+class _EvaluationResult(TypedDict):
+    train_dataset: str
+    test_dataset: str
+    seed: int
+    folder: str
+    command: str
+    notes: list[str]
+    data: DataRecord
+    precision: str
+    metrics: Metrics
+
+
+class EvaluationResult(_EvaluationResult, total=False):
+    """An evaluation of the study."""
+
+    shared: Shared
+    """Between two datasets."""
+    robustness: list[RobustnessRow]
+    saliency: Saliency
+
+
+class Spread(TypedDict):
+    """A score over the seeds."""
+
+    mean: float
+    sd: float | None
+    """Sample standard deviation; None for one seed."""
+    values: list[float]
+    interval: list[float] | None
+    """95 %, over the images; None for several seeds."""
+
+
+class Direction(TypedDict):
+    """The networks of one dataset on another; a registered metric adds its key."""
+
+    train_dataset: str
+    test_dataset: str
+    seeds: int
+    samples: int
+    accuracy: Spread
+    macro_f1: Spread
+
+
+class StudyResults(TypedDict):
+    """``study.json``."""
+
+    datasets: list[str]
+    seeds: list[int]
+    train_options: list[str]
+    parameters: int
+    git: GitState | None
+    data: dict[str, DataFacts]
+    summary: list[Direction]
+    trainings: list[TrainingResult]
+    evaluations: list[EvaluationResult]
+
+
+def gather(study: Study, parameters: int) -> StudyResults:
     """Collect the results of a study's runs, as plain values.
 
     Raises:
@@ -54,11 +160,7 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
             stage.dataset: describe_data(stage.report(), trainings) for stage in study.preparations
         },
         "summary": [
-            {
-                "train_dataset": trained_on,
-                "test_dataset": measured_on,
-                **summarise(of_direction(evaluations, trained_on, measured_on)),
-            }
+            summarise(of_direction(evaluations, trained_on, measured_on))
             for trained_on in study.datasets
             for measured_on in study.datasets
         ],
@@ -67,15 +169,21 @@ def gather(study: Study, parameters: int) -> dict[str, Any]:
     }
 
 
-def _read_training(stage: Training, folder: Path) -> dict[str, Any]:
-    run = read_run(stage.folder, TRAINING)
+def _read_training(stage: Training, folder: Path) -> TrainingResult:
+    run = read_training(stage.folder)
     return {
         "dataset": stage.dataset,
         "seed": stage.seed,
         "folder": _relative(stage.folder, folder),
         "command": without_places(run["command"]),
-        **{key: run[key] for key in RECORDED},
-        # Of all epochs, those before a training was cut off too.
+        "git": run["git"],
+        "started": run["started"],
+        "best_epoch": run["best_epoch"],
+        "epochs": run["epochs"],
+        "validation": run["validation"],
+        "images_per_second": run["images_per_second"],
+        "versions": run["versions"],
+        "hardware": run["hardware"],
         "epoch_seconds": round(sum(read_column(stage.folder / "history.csv", "seconds"))),
         "config": {key: value for key, value in run["config"].items() if key in RECIPE},
         "drawn": run["config"]["dataset"]["generator"] is not None,
@@ -85,10 +193,10 @@ def _read_training(stage: Training, folder: Path) -> dict[str, Any]:
 
 def _read_evaluation(
     one: Measurement, folder: Path, entries: Mapping[str, Sequence[Entry]]
-) -> dict[str, Any]:
+) -> EvaluationResult:
     place, trained_on = one.folder, one.training.dataset
-    run = read_run(place, EVALUATION)
-    found = {
+    run = read_evaluation(place)
+    found: EvaluationResult = {
         "train_dataset": trained_on,
         "test_dataset": one.dataset,
         "seed": one.training.seed,
@@ -110,16 +218,12 @@ def _read_evaluation(
     return found
 
 
-def find_shared(job: Evaluation, home: Sequence[Entry], abroad: Sequence[Entry]) -> dict[str, Any]:
-    """Measured images of one dataset that are duplicated in train or val of another.
+def find_shared(job: Evaluation, home: Sequence[Entry], abroad: Sequence[Entry]) -> Shared:
+    """Find measured images that are duplicated in train or val of the network's own dataset.
 
     Args:
         home: images of the dataset that its network was trained on.
         abroad: of the dataset that it is measured on.
-
-    Returns:
-        ``exact`` and ``exact_or_near``: how many (the second None where a manifest has no
-        perceptual hashes); ``without``: the scores without them, None where that is all or none.
     """
     seen = [entry for entry in home if entry.split != "test"]
     split = job.metrics["split"]
@@ -142,16 +246,13 @@ def find_shared(job: Evaluation, home: Sequence[Entry], abroad: Sequence[Entry])
     }
 
 
-def describe_unlike(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Describe how measurements differ in more than network and dataset."""
+def describe_unlike(evaluations: Sequence[EvaluationResult]) -> list[str]:
+    """Say in sentences what measurements do not share beside network and dataset."""
     ways = [{"tta": str(o["metrics"].get("tta")), "precision": o["precision"]} for o in evaluations]
     notes = [f"Not every score here is measured alike: {key} differs." for key in differing(ways)]
     for name in dict.fromkeys(one["test_dataset"] for one in evaluations):
         images = {
-            (
-                one["data"].get("fingerprints", {}).get("test", one["data"]["fingerprint"]),
-                one["metrics"]["samples"],
-            )
+            (one["data"]["fingerprints"]["test"], one["metrics"]["samples"])
             for one in evaluations
             if one["test_dataset"] == name
         }
@@ -160,16 +261,15 @@ def describe_unlike(evaluations: Sequence[Mapping[str, Any]]) -> list[str]:
     return notes
 
 
-def describe_data(
-    integrity: Mapping[str, Any], trainings: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    """The facts of a dataset for a card: counts, verdict, and known faults as numbers."""
+def describe_data(integrity: Integrity, trainings: Sequence[TrainingResult]) -> DataFacts:
+    """The facts of a dataset for a card."""
     drawn = next(row["drawn"] for row in trainings if row["dataset"] == integrity["dataset"])
     return {
-        **{
-            key: integrity[key]
-            for key in ("counts", "fingerprint", "verdict", "verdict_text", "leaks")
-        },
+        "counts": integrity["counts"],
+        "fingerprint": integrity["fingerprint"],
+        "verdict": integrity["verdict"],
+        "verdict_text": integrity["verdict_text"],
+        "leaks": integrity["leaks"],
         "duplicates": {
             key: value for key, value in integrity["duplicates"].items() if isinstance(value, int)
         },
@@ -197,8 +297,8 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def of_direction(
-    evaluations: Sequence[Mapping[str, Any]], trained_on: str, measured_on: str
-) -> list[Mapping[str, Any]]:
+    evaluations: Sequence[EvaluationResult], trained_on: str, measured_on: str
+) -> list[EvaluationResult]:
     """The evaluations of the networks of one dataset on another, a seed each."""
     return [
         one
@@ -207,28 +307,27 @@ def of_direction(
     ]
 
 
-def summarise(evaluations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and spread over the seeds of one direction.
-
-    Args:
-        evaluations: with their ``metrics``, at least one.
-
-    Returns:
-        ``seeds``, ``samples``, and for each score that all of them have ``mean``, ``sd`` (sample
-        standard deviation over seeds; None for one seed), ``values``, and ``interval``: the 95 %
-        interval over images where there is one seed, else None.
-    """
+def summarise(evaluations: Sequence[EvaluationResult]) -> Direction:
+    """Mean and spread over the seeds of one direction, of the scores that every seed has."""
     metrics = [one["metrics"] for one in evaluations]
-    found: dict[str, Any] = {"seeds": len(metrics), "samples": metrics[0]["samples"]}
-    for name in SCORES:
-        values = [row[name] for row in metrics if name in row]
-        if len(values) < len(metrics):  # of runs before the metric was registered
+    rows = [scores_in(one) for one in metrics]
+    spreads: dict[str, Spread] = {}
+    for name in rows[0]:
+        if not all(name in row for row in rows):
             continue
+        values = [row[name] for row in rows]
         alone = len(values) == 1
-        found[name] = {
+        spreads[name] = {
             "mean": mean(values),
             "sd": None if alone else stdev(values),
             "values": values,
             "interval": metrics[0]["confidence_intervals"][name] if alone else None,
         }
-    return found
+    found = {
+        "train_dataset": evaluations[0]["train_dataset"],
+        "test_dataset": evaluations[0]["test_dataset"],
+        "seeds": len(metrics),
+        "samples": metrics[0]["samples"],
+        **spreads,
+    }
+    return cast(Direction, found)

@@ -89,7 +89,7 @@ def points(jobs: Sequence[Job], keys: Sequence[str]) -> Figure:
 
 
 def _is_scale(values: Sequence[str]) -> bool:
-    """True for many numbers, which are put where they belong."""
+    """True for many numbers, which are plotted to scale."""
     return len(set(values)) > MANY and all(math.isfinite(_number(value)) for value in values)
 
 

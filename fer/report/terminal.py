@@ -11,7 +11,7 @@ from rich.table import Table
 
 from fer.core.words import ABSENT, how_many, percent
 from fer.evaluation.metrics import SplitResult
-from fer.evaluation.scores import SCORES, shown_in
+from fer.evaluation.scores import SCORES, scores_in, shown_in
 from fer.report.score_cells import leak_free
 from fer.runs.sweep import Job, best_jobs, measured_scores, short_names, shorten
 
@@ -22,7 +22,7 @@ def print_summary(
     val: SplitResult | None,
     notes: Sequence[str],
 ) -> None:
-    """The final table: metrics, and where everything is."""
+    """Print the final table of metrics, and where every file is."""
     split = result.metrics["split"]
     table = Table(title=f"{result.metrics['dataset']}: {len(result.target):,} {split} images")
     table.add_column("metric")
@@ -33,11 +33,11 @@ def print_summary(
     for name, score in SCORES.items():
         cells = [
             escape(score.heading),
-            score.format.text(result.metrics[name], more=1),
+            score.format.text(scores_in(result.metrics)[name], more=1),
             score.format.interval(result.metrics["confidence_intervals"][name], more=1),
         ]
         if val is not None:
-            cells.append(score.format.text(val.metrics[name], more=1))
+            cells.append(score.format.text(scores_in(val.metrics)[name], more=1))
         table.add_row(*cells)
     console = Console()
     console.print(table)
@@ -51,8 +51,10 @@ def print_summary(
         )
     for note in notes:
         console.print(f"Note: {note}", markup=False)
-    for name, row in result.metrics.get("robustness", {}).get("relative_area", {}).items():
-        left = (f"{percent(row[s.name])} of the {s.heading}" for s in shown_in("robustness"))
+    damaged = result.metrics.get("robustness")
+    for name, row in damaged["relative_area"].items() if damaged else ():
+        kept = scores_in(row)
+        left = (f"{percent(kept[s.name])} of the {s.heading}" for s in shown_in("robustness"))
         console.print(
             f"Left under {name.replace('_', ' ')}: {', '.join(left)} (area under the curve)",
             markup=False,
@@ -67,7 +69,7 @@ def print_summary(
 def print_jobs(
     folder: Path, jobs: Sequence[Job], keys: Sequence[str], notes: Sequence[str]
 ) -> None:
-    """The jobs on the terminal, the best on validation first."""
+    """Print the jobs, the best on validation first."""
     table = Table(title="Jobs, the best macro-F1 on validation first")
     table.add_column("job", justify="right")
     for name in short_names(keys):
@@ -89,7 +91,7 @@ def print_jobs(
             str(job.number),
             *(escape(shorten(job.values.get(key, ""))) for key in keys),
             *(score.format.text(job.score(split, score.name), more=1) for split, score in columns),
-            ABSENT if job.run is None else f"{job.run['wall_seconds']:.0f}",
+            ABSENT if job.outcome is None else f"{job.outcome['wall_seconds']:.0f}",
             job.state.value,
         )
     console = Console()

@@ -1,4 +1,4 @@
-"""Run folders: each belongs to one process, and a finished run to nobody.
+"""Run folders: each belongs to one process, and a finished run is not written over.
 
 A folder that a command names itself is claimed by making it: of two commands that begin in the same
 second, the second takes another name. A folder that the user names is refused if it holds a run.

@@ -20,8 +20,9 @@ from fer.core.commands import quoted_if_needed
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import read_json, sha256_of_file
 from fer.core.options import SEED, Check, check_value, one_of, or_null
+from fer.data.audit.integrity import Integrity
 from fer.data.prepared import CACHE, REPORTED
-from fer.runs.records import EVALUATION, RUN, STATISTICS, TRAINING, read_run
+from fer.runs.records import STATISTICS, read_evaluation, read_run, read_training
 from fer.runs.resume import FREE, key_of, read_overrides
 from fer.runs.state import BEST, FINISHED, State, state_of
 
@@ -53,7 +54,7 @@ UNCOMPARED = ("--", "hydra.", "paths.", "checkpoint=", *FREE)
 
 @functools.cache
 def checksum(path: Path, modified: int) -> str:
-    """Hex SHA-256 of a file as it was at a time of modification, computed once."""
+    """Hex SHA-256 of a file, computed once for each time of its modification."""
     return sha256_of_file(path)
 
 
@@ -98,13 +99,14 @@ class Preparation(Stage):
         except DataError:
             return False
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Integrity:
         """``integrity.json``.
 
         Raises:
             DataError: it cannot be read, or is something else.
         """
-        return dict(read_json(self.done_by, REPORTED))
+        found: Integrity = read_json(self.done_by, REPORTED)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +138,11 @@ class Measurement(Stage):
         path = self.training.checkpoint
         if not (self.done_by.is_file() and path.is_file()):
             return False
-        record = read_run(self.folder, EVALUATION)
+        record = read_evaluation(self.folder)
         own = checksum(path, path.stat().st_mtime_ns)
         return (
             record.get("statistics") == STATISTICS
-            and record["checkpoint"].get("sha256") == own
+            and record["checkpoint"]["sha256"] == own
             and _compared(self.command) == _compared(read_overrides(self.folder) or [])
         )
 
@@ -310,13 +312,11 @@ def mismatches(
         named = [f"dataset={stage.dataset}", f"seed={stage.seed}", "test=false"]
         composed = compose("train", [*named, *study.options])
         wanted = OmegaConf.to_container(composed, resolve=True)
-        saved = read_run(stage.folder, TRAINING)["config"]
+        saved = read_training(stage.folder)["config"]
         for key, value, found in differences(wanted, saved):
-            if key.endswith("_target_"):  # a class may have moved since; its name stays
-                value, found = (str(name).rpartition(".")[2] for name in (value, found))
-            if value != found and not key.startswith(INERT):
+            if not key.startswith(INERT):
                 yield key, value, found
-    found = read_run(stage.folder, RUN)["dataset"]["fingerprint"]
+    found = read_run(stage.folder)["dataset"]["fingerprint"]
     if prints.get(stage.dataset, found) != found:
         yield f"the fingerprint of {stage.dataset}", prints[stage.dataset], found
 
@@ -366,7 +366,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
 
 def as_text(value: str) -> str:
-    """A text as Hydra's command line takes it; an interpolation in it is the command's.
+    """Quote a text for Hydra's command line; interpolations in it are left to the command.
 
     >>> print(as_text("model.widths=[4,8]"), as_text("a='b'"))
     'model.widths=[4,8]' 'a=\\'b\\''

@@ -7,14 +7,16 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fer import __version__
 from fer.core.processes import cpu_count
+from fer.core.values import Options
 from fer.data.manifest import fingerprint
+from fer.runs.records import GitState, HardwareRecord, RunRecord
 
 if TYPE_CHECKING:
     from fer.core.hardware import Computing
@@ -27,8 +29,8 @@ PACKAGES = (
 
 
 def describe_run(
-    config: Mapping[str, Any], data: EmotionDataModule, computing: Computing, notes: Sequence[str]
-) -> dict[str, Any]:
+    config: Options, data: EmotionDataModule, computing: Computing, notes: Sequence[str]
+) -> RunRecord:
     """The part of ``run.json`` that every run has."""
     integrity = data.prepared.integrity
     return {
@@ -43,18 +45,17 @@ def describe_run(
             "official_protocol": integrity["official_protocol"],
             "images": {split: len(dataset) for split, dataset in data.datasets.items()},
             "train_counts": data.class_counts() if len(data.datasets["train"]) else None,
-            # Of the images in use: equal where two runs were measured on the same.
             "fingerprints": {split: fingerprint(data.entries(split)) for split in data.rows},
             "left_out": data.left_out,
         },
         "notes": list(notes),
         "versions": versions(),
         "hardware": hardware(str(computing.device), computing.precision),
-        "config": dict(config),
+        "config": config,
     }
 
 
-def git_state() -> dict[str, Any] | None:
+def git_state() -> GitState | None:
     """Commit, and whether files differ from it; None outside a git checkout."""
     folder = Path(__file__).resolve().parent
 
@@ -91,7 +92,7 @@ def cpu_name() -> str:
     return platform.processor()
 
 
-def hardware(device: str, precision: str) -> dict[str, Any]:
+def hardware(device: str, precision: str) -> HardwareRecord:
     """The machine and what of it was used."""
     import torch
 

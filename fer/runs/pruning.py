@@ -1,8 +1,6 @@
-"""The callback that ends a search's trial where it lags behind the others."""
+"""The callback that ends a search's trial when it lags behind the others."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -41,6 +39,6 @@ class Pruning(Callback):
         """Close the connection."""
         self._reporter = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, bool]:
         """The state for a checkpoint: true if the training was ended here."""
         return {"pruned": self.pruned}

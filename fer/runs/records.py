@@ -2,26 +2,140 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from fer.core import labels
 from fer.core.files import read_json
+from fer.core.values import Options, Shape
+from fer.evaluation.metrics import Metrics
+from fer.evaluation.robustness import RobustnessRow
 from fer.evaluation.scores import SCORES
+
+if TYPE_CHECKING:
+    from fer.model.checkpoint import ModelRecord, TrainedOn
 
 STATISTICS = 2
 """Version of an evaluation's numbers, kept in its ``run.json``. Raise it with any change of a
 number or a key for the same predictions: evaluations of another version are measured again."""
+
+
+# --- what the files hold -------------------------------------------------------------------------
+
+
+class GitState(TypedDict):
+    """The commit, and whether files differed from it."""
+
+    commit: str
+    dirty: bool
+
+
+class HardwareRecord(TypedDict):
+    """The machine and what of it was used."""
+
+    platform: str
+    cpu: str
+    cores: int
+    threads: int
+    device: str
+    device_name: str | None
+    """Name of the GPU."""
+    precision: str
+
+
+class Circumstances(TypedDict):
+    """What two runs must share, beside options and seed, to have the same weights."""
+
+    git: GitState | None
+    versions: dict[str, str]
+    hardware: HardwareRecord
+
+
+class DataRecord(TypedDict):
+    """The data of a run."""
+
+    name: str
+    fingerprint: str
+    """Fingerprint of the prepared dataset."""
+    form: str
+    verdict: str
+    official_protocol: bool
+    images: dict[str, int]
+    """In use, by split."""
+    train_counts: list[int] | None
+    """Training images in use of each emotion."""
+    fingerprints: dict[str, str]
+    """Split → fingerprint of the images in use: equal where two runs saw the same."""
+    left_out: dict[str, dict[str, int]]
+    """Reason → split → images."""
+
+
+class RunRecord(Circumstances):
+    """The part of ``run.json`` that every run has."""
+
+    command: str
+    seed: int | None
+    dataset: DataRecord
+    notes: list[str]
+    config: Options
+
+
+class PrunedRecord(TypedDict):
+    """``pruned.json`` of a trial that its search ended early; ``run.json`` has these keys, too."""
+
+    best_epoch: int
+    epochs: int
+    validation: dict[str, float]
+    """The scores of the best epoch."""
+    wall_seconds: float
+
+
+class _TrainingRecord(RunRecord, PrunedRecord):
+    started: str
+    resumed_after_epochs: int | None
+    images_per_second: float
+    training_seconds: float
+
+
+class TrainingRecord(_TrainingRecord, total=False):
+    """``run.json`` of a training."""
+
+    teachers: list[str]
+    """SHA-256 of the checkpoints that it learned from; missing if there were none."""
+
+
+class NetworkRecord(TypedDict):
+    """The checkpoint that an evaluation measured."""
+
+    path: str
+    sha256: str
+    epoch: int
+    model: ModelRecord
+    dataset: TrainedOn
+    seed: int
+    priors: list[float] | None
+
+
+class EvaluationRecord(RunRecord):
+    """``run.json`` of an evaluation."""
+
+    statistics: int
+    started: str
+    checkpoint: NetworkRecord
+    wall_seconds: float
+
+
+# --- what of it is relied on ---------------------------------------------------------------------
+
 BOUNDS = [float, float]
-RUN: dict[str, Any] = {
+RUN: Shape = {
     "command": str,
     "notes": [str],
     "config": dict,
-    "dataset": {"fingerprint": str},
+    "dataset": {"fingerprint": str, "fingerprints": {str: str}},
     "git": ({"commit": str, "dirty": bool}, None),
 }
-TRAINING: dict[str, Any] = {
+TRAINING: Shape = {
     **RUN,
     "config": {"dataset": {"generator": (dict, None)}},
     "seed": int,
@@ -34,21 +148,21 @@ TRAINING: dict[str, Any] = {
     "versions": {str: str},
     "hardware": {str: (str, int, None)},
 }
-EVALUATION: dict[str, Any] = {
+EVALUATION: Shape = {
     **RUN,
     "checkpoint": {
         "path": str,
-        "sha256": (str, ...),
+        "sha256": str,
         "seed": (int, None),
         "dataset": {"name": str},
-        "priors": ([float] * labels.NUM_CLASSES, None, ...),
+        "priors": ([float] * labels.NUM_CLASSES, None),
     },
-    "dataset": {**RUN["dataset"], "train_counts": ([int] * labels.NUM_CLASSES, None, ...)},
+    "dataset": {**RUN["dataset"], "train_counts": ([int] * labels.NUM_CLASSES, None)},
     "config": {"metrics": {"resamples": int, "seed": int}},
     "hardware": {"precision": str},
     "statistics": (int, ...),
 }
-PRUNED = {
+PRUNED_SHAPE: Shape = {
     "validation": {str: float},
     "best_epoch": int,
     "epochs": int,
@@ -56,16 +170,29 @@ PRUNED = {
 }
 
 
-def read_run(folder: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
-    """``run.json`` of a training (:data:`TRAINING`) or of an evaluation (:data:`EVALUATION`).
+def read_run(folder: Path) -> RunRecord:
+    """``run.json``.
 
     Raises:
         DataError: it cannot be read, or is something else.
     """
-    return dict(read_json(folder / "run.json", shape))
+    found: RunRecord = read_json(folder / "run.json", RUN)
+    return found
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
+def read_training(folder: Path) -> TrainingRecord:
+    """``run.json`` of a training; raises as :func:`read_run`."""
+    found: TrainingRecord = read_json(folder / "run.json", TRAINING)
+    return found
+
+
+def read_evaluation(folder: Path) -> EvaluationRecord:
+    """``run.json`` of an evaluation; raises as :func:`read_run`."""
+    found: EvaluationRecord = read_json(folder / "run.json", EVALUATION)
+    return found
+
+
+def read_metrics(folder: Path) -> Metrics:
     """``metrics.json``; an older run may lack some scores.
 
     Raises:
@@ -81,10 +208,11 @@ def read_metrics(folder: Path) -> dict[str, Any]:
         "confusion_matrix": [[int] * labels.NUM_CLASSES] * labels.NUM_CLASSES,
         "robustness": ({"relative_area": {str: _scores()}}, ...),
     }
-    return dict(read_json(folder / "metrics.json", shape))
+    found: Metrics = read_json(folder / "metrics.json", shape)
+    return found
 
 
-def read_robustness(folder: Path) -> list[dict[str, Any]] | None:
+def read_robustness(folder: Path) -> list[RobustnessRow] | None:
     """The rows of ``robustness.json``; None where nothing was damaged.
 
     Raises:
@@ -99,12 +227,14 @@ def read_robustness(folder: Path) -> list[dict[str, Any]] | None:
         "perturbation": str,
         "severity": int,
         "parameters": dict,
+        "image_size": int,
         "per_class": {emotion: {"recall": (float, None)} for emotion in labels.EMOTIONS},
     }
-    return list(read_json(path, [row]))
+    found: list[RobustnessRow] = read_json(path, [row])
+    return found
 
 
-def _scores() -> dict[str, Any]:
+def _scores() -> Shape:
     """The shape of all registered scores and their intervals."""
     return {
         **dict.fromkeys(SCORES, (float, ...)),

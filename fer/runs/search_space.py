@@ -129,7 +129,7 @@ def make_dimension(key: str, override: Override) -> Dimension:
 
 
 def _make_interval(key: str, value: IntervalSweep) -> Dimension | None:
-    """None where it is empty."""
+    """Make an interval; None where it would be empty."""
     low, high, log = value.start, value.end, "log" in value.tags
     assert low is not None and high is not None
     if not (math.isfinite(low) and math.isfinite(high) and low <= high) or (log and low <= 0):

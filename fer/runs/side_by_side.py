@@ -12,13 +12,19 @@ import numpy as np
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.core.files import write_csv, write_json
+from fer.core.files import Row, write_csv, write_json
 from fer.core.words import how_many
-from fer.evaluation.compare import compare_paired, prior_shift
+from fer.evaluation.compare import PairedComparison, compare_paired, prior_shift
+from fer.evaluation.metrics import Metrics
 from fer.evaluation.mistakes import read_predictions
-from fer.evaluation.robustness import columns, flatten
-from fer.evaluation.scores import shown_in
-from fer.runs.records import EVALUATION, read_metrics, read_robustness, read_run
+from fer.evaluation.robustness import RobustnessRow, columns, flatten
+from fer.evaluation.scores import scores_in, shown_in
+from fer.runs.records import (
+    EvaluationRecord,
+    read_evaluation,
+    read_metrics,
+    read_robustness,
+)
 
 
 def cross_columns() -> tuple[str, ...]:
@@ -47,39 +53,38 @@ class Evaluation:
     """One evaluation, as its folder has it."""
 
     folder: Path
-    metrics: dict[str, Any]
-    run: dict[str, Any]
+    metrics: Metrics
+    run: EvaluationRecord
     ids: list[str]
     target: np.ndarray
     probabilities: np.ndarray
-    robustness: list[dict[str, Any]] | None
+    robustness: list[RobustnessRow] | None
 
     @property
     def trained_on(self) -> str:
         """The dataset that the network was trained on."""
-        return str(self.run["checkpoint"]["dataset"]["name"])
+        return self.run["checkpoint"]["dataset"]["name"]
 
     @property
     def network(self) -> str:
         """The identity of its network: the checkpoint's content, wherever it lies."""
-        checkpoint = self.run["checkpoint"]
-        return str(checkpoint.get("sha256") or checkpoint["path"])
+        return self.run["checkpoint"]["sha256"]
 
     @property
     def place(self) -> tuple[str, str]:
         """Dataset and split."""
-        return (str(self.metrics["dataset"]), str(self.metrics["split"]))
+        return (self.metrics["dataset"], self.metrics["split"])
 
     @property
     def data(self) -> tuple[Any, ...]:
-        """The images: evaluations that agree in it saw the same."""
-        return (*self.place, str(self.run["dataset"]["fingerprint"]), tuple(self.ids))
+        """What identifies the images: evaluations in which it is equal saw the same ones."""
+        return (*self.place, self.run["dataset"]["fingerprint"], tuple(self.ids))
 
     @property
     def way(self) -> dict[str, str]:
         """The passes and precision, which change a network's answers on the same images."""
         precision = self.run["hardware"]["precision"]
-        return {"tta": str(self.metrics.get("tta")), "trainer.precision": str(precision)}
+        return {"tta": str(self.metrics.get("tta")), "trainer.precision": precision}
 
     @property
     def options(self) -> dict[str, str]:
@@ -100,6 +105,15 @@ class Evaluation:
         return self.trained_on == self.metrics["dataset"]
 
 
+class Comparison(PairedComparison):
+    """A row of ``comparison.json``: two networks on the same images."""
+
+    dataset: str
+    split: str
+    first: str
+    second: str
+
+
 @dataclass(frozen=True)
 class Collection:
     """Several evaluations and what they say together."""
@@ -109,9 +123,9 @@ class Collection:
     """The network of each, with the options that tell evaluations of one network apart."""
     places: list[str]
     """The dataset and split of each, with what tells images apart."""
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     """``cross_dataset.csv``, a row for each."""
-    comparisons: list[dict[str, Any]]
+    comparisons: list[Comparison]
     """``comparison.json``."""
 
 
@@ -135,7 +149,7 @@ def collect(folder: Path) -> Collection | None:
     rows, damaged = [], []
     for job, name, place in zip(jobs, names, places, strict=True):
         rows.append({**cross_row(job, jobs, name), "measured_on": place})
-        own = {"network": name, "dataset": job.metrics["dataset"], "measured_on": place}
+        own: Row = {"network": name, "dataset": job.metrics["dataset"], "measured_on": place}
         damaged += [own | flatten(row) for row in job.robustness or []]
     write_csv(folder / "cross_dataset.csv", cross_columns(), rows)
     comparisons = compare(jobs, names)
@@ -164,7 +178,7 @@ def load_evaluation(folder: Path) -> Evaluation:
             f"{folder / 'predictions.csv'}: expected the {metrics['samples']:,} images of "
             f"metrics.json, found {len(ids):,}. Evaluate the checkpoint again."
         )
-    run, damaged = read_run(folder, EVALUATION), read_robustness(folder)
+    run, damaged = read_evaluation(folder), read_robustness(folder)
     return Evaluation(folder, metrics, run, ids, target, probabilities, damaged)
 
 
@@ -250,13 +264,13 @@ def with_marks(name: str, marks: Sequence[str]) -> str:
     return f"{name} ({', '.join(marks)})" if marks else name
 
 
-def cross_row(job: Evaluation, jobs: Sequence[Evaluation], network: str) -> dict[str, Any]:
-    """A row of ``cross_dataset.csv``, without what the evaluations do not have.
+def cross_row(job: Evaluation, jobs: Sequence[Evaluation], network: str) -> Row:
+    """A row of ``cross_dataset.csv``, without columns of what was not measured.
 
-    That may be scores, and the network's evaluation on its own dataset.
+    Scores may be missing, or the network's evaluation on its own dataset.
     """
     metrics = job.metrics
-    row: dict[str, Any] = {
+    row: Row = {
         "train_dataset": job.trained_on,
         "test_dataset": metrics["dataset"],
         "samples": metrics["samples"],
@@ -264,20 +278,22 @@ def cross_row(job: Evaluation, jobs: Sequence[Evaluation], network: str) -> dict
         "network": network,
         "run": job.folder.name,
     }
-    names = [score.name for score in shown_in("comparisons") if score.name in metrics]
+    values = scores_in(metrics)
+    names = [score.name for score in shown_in("comparisons") if score.name in values]
     for name in names:
         low, high = metrics["confidence_intervals"][name]
-        row |= {name: metrics[name], f"{name}_low": low, f"{name}_high": high}
+        row |= {name: values[name], f"{name}_low": low, f"{name}_high": high}
     for emotion, scores in metrics["per_class"].items():
         row[f"recall_{emotion}"] = scores["recall"] if scores["support"] else None
     own = in_domain_of(job, jobs)
     if own is not None and not job.in_domain:
+        before = scores_in(own.metrics)
         for name in names:
-            if name in own.metrics:
-                row[f"drop_{name}"] = own.metrics[name] - metrics[name]
+            if name in before:
+                row[f"drop_{name}"] = before[name] - values[name]
         counts = np.bincount(own.target, minlength=labels.NUM_CLASSES)
-        # A checkpoint of an earlier version does not say: its loss is taken to have had no weights.
-        priors = job.run["checkpoint"].get("priors") or own.run["dataset"].get("train_counts")
+        # A checkpoint that does not say is taken to be trained without weights in its loss.
+        priors = job.run["checkpoint"]["priors"] or own.run["dataset"]["train_counts"]
         shares = None if priors is None else np.array(priors, dtype=np.float64)
         row |= prior_shift(job.target, job.probabilities, counts, shares)
     return row
@@ -306,26 +322,27 @@ def unlike(first: Evaluation, second: Evaluation) -> list[str]:
     return found + differing([first.way, second.way])
 
 
-def compare(jobs: Sequence[Evaluation], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Compare each two networks that were measured on the same images, in the same way."""
+def compare(jobs: Sequence[Evaluation], names: Sequence[str]) -> list[Comparison]:
+    """Compare every two networks that were measured on the same images in the same way."""
     found = []
     pairs = itertools.combinations(zip(jobs, names, strict=True), 2)
     for (first, first_name), (second, second_name) in pairs:
         if first.network == second.network or first.place != second.place or unlike(first, second):
             continue
-        metrics: Mapping[str, Any] = first.run["config"]["metrics"]
+        options = first.run["config"]["metrics"]
         comparison = compare_paired(
             first.target,
             first.probabilities,
             second.probabilities,
-            resamples=metrics["resamples"],
-            seed=metrics["seed"],
+            resamples=options["resamples"],
+            seed=options["seed"],
         )
-        heading = {
+        row: Comparison = {
             "dataset": first.metrics["dataset"],
             "split": first.metrics["split"],
             "first": first_name,
             "second": second_name,
+            **comparison,
         }
-        found.append(heading | comparison)
+        found.append(row)
     return found

@@ -6,12 +6,15 @@ Nothing here imports torch.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fer.core.application import FAILED
 from fer.core.application import LAST as LAST
+
+if TYPE_CHECKING:
+    from fer.runs.records import Circumstances
 
 BEST = "checkpoints/best.ckpt"
 FINISHED = "report.html"
@@ -49,8 +52,8 @@ def state_of(folder: Path) -> State:
     return State.MISSING
 
 
-def disparities(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What runs do not share, by their ``run.json``, although equal weights need it; sentences."""
+def disparities(runs: Sequence[Circumstances]) -> list[str]:
+    """Say in sentences what runs do not share, although the same weights would need it."""
     facts = {
         "code": _code,
         "PyTorch": lambda run: run["versions"].get("torch"),
@@ -68,7 +71,7 @@ def disparities(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     return sentences
 
 
-def _code(run: Mapping[str, Any]) -> str:
+def _code(run: Circumstances) -> str:
     git, version = run.get("git"), str(run["versions"].get("fer"))
     if git is None:
         return version

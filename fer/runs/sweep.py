@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from statistics import mean, stdev
-from typing import Any
 
 import yaml
 from hydra.core.config_loader import ConfigLoader
@@ -22,8 +21,15 @@ from fer.core.application import FAILED, CommandError
 from fer.core.commands import quoted_if_needed
 from fer.core.errors import DataError
 from fer.core.files import is_outside, read_json, write_csv, write_json, write_text
-from fer.evaluation.scores import Score, shown_in
-from fer.runs import records
+from fer.evaluation.metrics import Metrics
+from fer.evaluation.scores import Score, scores_in, shown_in
+from fer.runs.records import (
+    PRUNED_SHAPE,
+    PrunedRecord,
+    TrainingRecord,
+    read_metrics,
+    read_training,
+)
 from fer.runs.resume import plain
 from fer.runs.state import JOBS, PRUNED, State, disparities, state_of
 
@@ -32,9 +38,6 @@ NUMBER = "${hydra:job.num}"
 FOLD = "dataset.fold"
 REPEATS = ("dataset", "experiment", FOLD, "seed", "test")
 """Keys that a sweep repeats a recipe over; between the values of any other it chooses."""
-
-OF_RUN = {"best_epoch": "best_epoch", "epochs": "epochs", "seconds": "wall_seconds"}
-"""Columns of ``sweep.csv`` and the keys of ``run.json`` that they show."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,15 @@ class Job:
     overrides: list[str]
     state: State = State.MISSING
     error: str = ""
-    run: dict[str, Any] | None = None
-    """Its ``run.json`` if it has finished, its ``pruned.json`` if it was ended early."""
-    metrics: dict[str, Any] | None = None
+    run: TrainingRecord | None = None
+    """Its ``run.json`` if it has finished."""
+    pruned: PrunedRecord | None = None
+    """Its ``pruned.json`` if it was ended early."""
+    metrics: Metrics | None = None
 
     @property
     def launched(self) -> list[str]:
-        """Its overrides with its folder, which another start would name after another time."""
+        """Its overrides with its folder, whose name may hold the time of this start."""
         return [*self.overrides, f"hydra.sweep.subdir={quoted_if_needed(self.folder)}"]
 
     @property
@@ -62,20 +67,22 @@ class Job:
         return values_of(self.overrides)
 
     @property
+    def outcome(self) -> PrunedRecord | None:
+        """What is known of it, finished or ended early."""
+        return self.run or self.pruned
+
+    @property
     def validated_on(self) -> str:
-        """Fingerprint of its validation images; of an old run, of its data."""
-        data = (self.run or {}).get("dataset", {})
-        own = data.get("fingerprints", {}).get("val") or data.get("fingerprint", "")
-        return str(own)[:16]
+        """Fingerprint of its validation images."""
+        return "" if self.run is None else self.run["dataset"]["fingerprints"]["val"][:16]
 
     def score(self, split: str, name: str) -> float | None:
         """A score on val or test; None where it was not measured."""
         if split == "val":
-            value = None if self.run is None else self.run["validation"].get(name)
-        else:
-            measured = self.metrics if self.metrics and self.metrics["split"] == split else {}
-            value = measured.get(name)
-        return None if value is None else float(value)
+            return None if self.outcome is None else self.outcome["validation"].get(name)
+        if self.metrics is None or self.metrics["split"] != split:
+            return None
+        return scores_in(self.metrics).get(name)
 
 
 # --- what there is to run ------------------------------------------------------------------------
@@ -207,7 +214,7 @@ def to_run(folder: Path, jobs: Sequence[Job]) -> list[tuple[int, list[list[str]]
 
 
 def launches(jobs: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[list[str]]]]:
-    """Group numbered jobs into rows without a gap, each with its first number.
+    """Group jobs into launches of consecutive numbers, each with its first number.
 
     A launcher counts the jobs of a launch from its first number on.
     """
@@ -229,10 +236,9 @@ def read_job(folder: Path, job: Job) -> Job:
     place = folder / job.folder
     found = replace(job, overrides=plain(job.overrides), state=state_of(place))
     if found.state is State.FINISHED:
-        run, metrics = records.read_run(place, records.TRAINING), records.read_metrics(place)
-        return replace(found, run=run, metrics=metrics)
+        return replace(found, run=read_training(place), metrics=read_metrics(place))
     if found.state is State.PRUNED:
-        return replace(found, run=read_json(place / PRUNED, records.PRUNED))
+        return replace(found, pruned=read_json(place / PRUNED, PRUNED_SHAPE))
     if found.state is State.FAILED:
         return replace(found, error=read_json(place / FAILED, {"message": str})["message"])
     return found
@@ -281,7 +287,9 @@ def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
             **{key: job.values.get(key) for key in keys},
             **{f"{split}_{name}": job.score(split, name) for split, name in scores},
             "validated_on": job.validated_on,
-            **{name: (job.run or {}).get(key) for name, key in OF_RUN.items()},
+            "best_epoch": None if job.outcome is None else job.outcome["best_epoch"],
+            "epochs": None if job.outcome is None else job.outcome["epochs"],
+            "seconds": None if job.outcome is None else job.outcome["wall_seconds"],
             "error": job.error.replace("\n", " "),
             "run": job.folder,
         }
@@ -339,9 +347,17 @@ def write_best(path: Path, best: Sequence[Job], notes: Sequence[str]) -> None:
     chosen = []
     for job in best:
         assert job.run is not None
-        own = {key: job.run[key] for key in ("validation", "best_epoch", "seed")}
-        chosen.append({"job": job.number, "run": job.folder, "overrides": job.overrides, **own})
-    content: dict[str, Any] = {"chosen_by": "validation macro-F1"}
+        chosen.append(
+            {
+                "job": job.number,
+                "run": job.folder,
+                "overrides": job.overrides,
+                "validation": job.run["validation"],
+                "best_epoch": job.run["best_epoch"],
+                "seed": job.run["seed"],
+            }
+        )
+    content: dict[str, object] = {"chosen_by": "validation macro-F1"}
     content |= chosen[0] if len(chosen) == 1 else {"best_on_each": chosen}
     content["notes"] = list(notes)
     # Through JSON: plain values, floats in full.

@@ -6,7 +6,6 @@ import inspect
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -22,7 +21,7 @@ from fer.core.errors import CheckpointError, ConfigError
 from fer.core.hardware import images_at_once
 from fer.core.options import NAME, SWITCH_OR_AUTO, Guard, check_options, check_value
 from fer.core.plugins import import_plugin
-from fer.core.values import walk
+from fer.core.values import Options, walk
 from fer.data.augmentation import make_transforms
 from fer.data.datamodule import OPTIONS, EmotionDataModule
 from fer.data.device import are_known
@@ -80,7 +79,7 @@ def make_data(
     With ``loader.on_device`` it keeps its training images on ``device``: ``auto`` means on a GPU
     that no other process shares, with an augmentation that is known there.
     """
-    options: dict[str, Any] = {
+    options: Options = {
         "image_size": network.image_size,
         "in_channels": network.in_channels,
         **OmegaConf.to_container(cfg.loader, resolve=True),  # type: ignore[dict-item]
@@ -128,7 +127,7 @@ def make_loggers(cfg: DictConfig, folder: Path, cut_off: CutOff | None = None) -
     loggers = []
     for key, node in several(cfg.logger).items():
         taken = inspect.signature(locate(f"logger.{key}", node.get("_target_"))).parameters
-        own: dict[str, Any] = {}
+        own: Options = {}
         if "save_dir" in taken and node.get("save_dir") is None:
             own["save_dir"] = folder
         for name in ("name", "run_name"):
@@ -146,7 +145,7 @@ def make_later(node: DictConfig) -> Guard:
 
     For torch's own classes a list of numbers becomes a tensor, as a loss wants for its weights.
     """
-    values: dict[str, Any] = {}
+    values: Options = {}
     if str(node.get("_target_")).startswith("torch.nn."):
         values = {
             str(key): torch.tensor(list(value), dtype=torch.float32)
@@ -252,7 +251,7 @@ def is_inert(value: object) -> bool:
     )
 
 
-def hyper_parameters(cfg: DictConfig) -> dict[str, Any]:
+def hyper_parameters(cfg: DictConfig) -> Options:
     """The choices and values by which TensorBoard's HParams view compares runs."""
     choices = HydraConfig.get().runtime.choices
     groups = ("dataset", "augmentation", "model", "loss", "optimizer", "scheduler")
@@ -268,7 +267,7 @@ def hyper_parameters(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def measuring(cfg: DictConfig) -> dict[str, Any]:
+def measuring(cfg: DictConfig) -> Options:
     """The options of :func:`fer.evaluation.inference.measure_network`."""
     return {
         "batch_size": cfg.loader.eval_batch_size,
@@ -277,7 +276,7 @@ def measuring(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def resolved(node: DictConfig) -> dict[str, Any]:
+def resolved(node: DictConfig) -> Options:
     """A configuration, or a part of it, as plain values."""
     content = OmegaConf.to_container(node, resolve=True)
     assert isinstance(content, dict)

@@ -136,7 +136,7 @@ def usage() -> str:
 
 
 def complete(arguments: Sequence[str]) -> int:
-    """Answer the shell by Hydra's completion of the command on the line."""
+    """Complete the command line for the shell, as Hydra does."""
     line = os.environ.get("COMP_LINE")  # what was typed, while the shell asks
     if line is None:
         return run_command("train", arguments)

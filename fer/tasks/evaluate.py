@@ -45,7 +45,7 @@ from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.ownership import hold
 from fer.runs.provenance import describe_run
-from fer.runs.records import STATISTICS
+from fer.runs.records import STATISTICS, EvaluationRecord
 from fer.runs.state import FINISHED, State, state_of
 from fer.tasks.assembly import import_networks, make_data, measuring, resolved, with_dataset_of
 from fer.tasks.notes import (
@@ -112,7 +112,8 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     # Written before the maps, which take longest: what was measured is not lost with them.
     write_json(folder / "metrics.json", result.metrics)
     sections += evaluate_mistakes(measured)
-    run = {
+    extras = checkpoint.extras
+    run: EvaluationRecord = {
         **describe_run(resolved(cfg), data, measured.computing, notes),
         "statistics": STATISTICS,
         "started": begun.isoformat(timespec="seconds"),
@@ -120,20 +121,22 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
             "path": str(checkpoint.path),
             "sha256": sha256_of_file(checkpoint.path),
             "epoch": checkpoint.epoch,
-            **{key: checkpoint.extras.get(key) for key in ("model", "dataset", "seed", "priors")},
+            "model": extras["model"],
+            "dataset": extras["dataset"],
+            "seed": extras["seed"],
+            "priors": extras.get("priors"),
         },
         "wall_seconds": round(time.perf_counter() - started, 1),
     }
     write_json(folder / "run.json", run)
-    trained_on = checkpoint.extras["dataset"]["name"]
     write_run_report(
         folder / FINISHED,
-        title=f"{checkpoint.network.title}: {trained_on} → {data.dataset_name}",
+        title=f"{checkpoint.network.title}: {extras['dataset']['name']} → {data.dataset_name}",
         subtitle=f"{checkpoint.path.name} measured on the {len(result.target):,} images of "
         f"{data.dataset_name}'s {cfg.split} split.",
         notes=notes,
         metrics=result.metrics,
-        provenance={key: value for key, value in run.items() if key != "config"},
+        provenance=run,
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         data=data.prepared.integrity,
         left_out=describe_left_out(data),

@@ -9,7 +9,7 @@ import numpy as np
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 
 from fer.evaluation.metrics import SplitResult
-from fer.evaluation.scores import shown_in
+from fer.evaluation.scores import scores_in, shown_in
 from fer.report import run_figures as figures
 from fer.report.figures import to_image
 
@@ -25,7 +25,7 @@ def log_results(
     if not loggers:
         return
     best = {
-        f"best/{result.metrics['split']}_{score.name}": result.metrics[score.name]
+        f"best/{result.metrics['split']}_{score.name}": scores_in(result.metrics)[score.name]
         for result in results
         for score in shown_in("sweeps")
     }

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError, FerError
-from fer.core.files import is_ours, write_bytes, write_csv
+from fer.core.files import Row, is_ours, write_bytes, write_csv
 
 if TYPE_CHECKING:
     from fer.evaluation.detection import Prediction
@@ -253,7 +253,7 @@ def shown(text: object) -> str:
     )
 
 
-def describe(result: Result) -> dict[str, Any]:
+def describe(result: Result) -> dict[str, object]:
     """An element of what ``--json`` prints."""
     faces = [
         {
@@ -268,10 +268,10 @@ def describe(result: Result) -> dict[str, Any]:
     return {**picture, "faces": faces}
 
 
-def rows(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
+def rows(results: Sequence[Result]) -> Iterator[Row]:
     """The rows of the table: one per face, and one for a picture without any."""
     for result in results:
-        picture = {"image": str(result.path), "status": result.status}
+        picture: Row = {"image": str(result.path), "status": result.status}
         if not result.faces:
             yield picture
         for number, face in enumerate(result.faces, start=1):

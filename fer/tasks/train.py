@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -26,10 +25,11 @@ from fer.core.errors import CheckpointError, FerError, TrainingError
 from fer.core.files import remove_leftovers, write_json
 from fer.core.hardware import Computing, check_processes, keep_freed_memory
 from fer.core.options import Guard, check_options
+from fer.core.values import Options
 from fer.data.datamodule import EmotionDataModule
 from fer.evaluation.inference import measure_network
 from fer.evaluation.metrics import SplitResult, describe_empty
-from fer.evaluation.scores import SCORES
+from fer.evaluation.scores import scores_in
 from fer.model.callbacks import (
     AtomicCheckpointIO,
     DivergenceGuard,
@@ -47,6 +47,7 @@ from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.ownership import hold
 from fer.runs.provenance import describe_run
+from fer.runs.records import PrunedRecord, TrainingRecord
 from fer.runs.state import BEST, FINISHED, LAST, PRUNED
 from fer.tasks.assembly import (
     hyper_parameters,
@@ -184,7 +185,7 @@ def make_trainer(
     cfg: DictConfig, folder: Path, computing: Computing, loggers: list[Logger], history: History
 ) -> pl.Trainer:
     """Lightning's trainer with the callbacks of every run and those of ``cfg``."""
-    options: dict[str, Any] = {}
+    options: Options = {}
     if cfg.trainer.devices > 1:
         # They are spawned by the one that Hydra started, which measures the test split when they
         # have ended: no second one composes a configuration or makes a run folder. The environment
@@ -260,18 +261,20 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     if empty is not None:
         notes.insert(0, empty)
     write_json(folder / "metrics.json", result.metrics)
-    record = {
+    assert history.best_epoch is not None  # there is a row
+    record: TrainingRecord = {
         **describe_run(resolved(cfg), data, run.computing, notes),
         "started": run.begun.isoformat(timespec="seconds"),
         "resumed_after_epochs": None if run.cut_off is None else run.cut_off.epochs,
-        **({"teachers": run.module.teachers} if run.module.teachers else {}),
         "best_epoch": history.best_epoch,
         "epochs": len(history.rows),
-        "validation": {name: val.metrics[name] for name in SCORES},
+        "validation": scores_in(val.metrics),
         "images_per_second": float(np.median([row["images_per_second"] for row in history.rows])),
         "training_seconds": round(trained, 1),
         "wall_seconds": round(time.perf_counter() - run.started, 1),
     }
+    if run.module.teachers:
+        record["teachers"] = run.module.teachers
     write_json(folder / "run.json", record)
     counts = data.prepared.integrity["counts"]
     figures = run_section(folder, results, history.rows, history.best_epoch, counts)
@@ -284,7 +287,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
         notes=notes,
         metrics=result.metrics,
         sections=[figures],
-        provenance={key: value for key, value in record.items() if key != "config"},
+        provenance=record,
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         extra_splits={"val": val.metrics} if cfg.test else None,
         data=data.prepared.integrity,
@@ -296,7 +299,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
 def fit(
     trainer: pl.Trainer, module: EmotionModule, data: EmotionDataModule, path: Path | None
 ) -> None:
-    """Train; an error in one of several processes is raised as its own kind.
+    """Train; an error in one of several processes is raised here with its own class.
 
     Raises:
         FerError: as the process raised it.
@@ -338,7 +341,7 @@ def record_pruned(run: Run, seconds: float) -> float:
     scores = {
         name: history.rows[history.best_epoch][f"val_{name}"] for name in ("accuracy", "macro_f1")
     }
-    record = {
+    record: PrunedRecord = {
         "best_epoch": history.best_epoch,
         "epochs": len(history.rows),
         "validation": scores,

@@ -617,9 +617,10 @@ def test_names_cannot_bring_html_into_the_page_of_a_run_or_an_evaluation(tmp_pat
     target = np.arange(7)
     even = np.eye(7, dtype=np.float32)
     metrics = measure_split(EVIL, EVIL, target, even, np.zeros(7, bool), resamples=100, seed=0)
+    run: Any = {EVIL: {EVIL: EVIL}}
     write_run_report(
         tmp_path / "report.html", title=EVIL, subtitle=EVIL, notes=[EVIL], metrics=metrics,
-        provenance={EVIL: {EVIL: EVIL}}, config_yaml=EVIL, left_out=[EVIL],
+        provenance=run, config_yaml=EVIL, left_out=[EVIL],
         sections=[subgroups_section({EVIL: {EVIL: metrics}})],
     )  # fmt: skip
     check_page(tmp_path / "report.html")

@@ -67,7 +67,7 @@ def test_near_duplicates_of_earlier_splits_are_leaks_too(tmp_path: Path, rows: l
     data = module(tmp_path, [*rows, *pictures])
     (row,) = np.flatnonzero(data.nearly_leaked("test") & ~data.leaked("test"))
     assert np.ptp(data.split("test").images[row]) <= np.ptp(darker)
-    result = measure_network(
+    result: Any = measure_network(
         NormalisedNetwork(SharedCNN(widths=[4], image_size=32)), data, "val+test",
         Computing(torch.device("cpu"), "32-true"), resamples=100,
     ).metrics  # fmt: skip

@@ -85,7 +85,9 @@ def test_an_emotion_that_is_rare_in_each_person_is_dealt_out_too() -> None:
 def test_too_many_folds_are_refused_before_anything_is_trained() -> None:
     entries = [entry(i, labels.EMOTIONS[i % 2]) for i in range(20)]
     entries += [entry(0, "happy") for _ in range(20)]  # of one image
-    with pytest.raises(ConfigError, match=r"each of the 3 folds, .* found too few of happy \(20 images\)"):
+    with pytest.raises(
+        ConfigError, match=r"each of the 3 folds, .* found too few of happy \(20 images\)"
+    ):
         assign_folds(entries, 3, seed=0)
 
 

@@ -70,7 +70,7 @@ def test_scaling_is_the_softmax_of_divided_logits() -> None:
 def test_the_reliability_bins_add_up_to_the_calibration_error() -> None:
     target, probabilities = draw(500, 0.6, np.random.default_rng(0))
     confidence = probabilities.max(axis=1).astype(np.float64)
-    bins = reliability(probabilities.argmax(axis=1) == target, confidence)
+    bins: Any = reliability(probabilities.argmax(axis=1) == target, confidence)
     assert sum(row["images"] for row in bins) == 500
     gap = sum(
         row["images"] * abs(row["confidence"] - row["accuracy"]) for row in bins if row["images"]
@@ -87,7 +87,7 @@ def test_groups_are_measured_on_their_own_images() -> None:
     rng = np.random.default_rng(0)
     target, probabilities = draw(300, 0.7, rng)
     gender = rng.choice(["", "female", "male"], 300).tolist()
-    found = measure_subgroups(target, probabilities, {"gender": gender}, resamples=100)
+    found: Any = measure_subgroups(target, probabilities, {"gender": gender}, resamples=100)
     assert list(found["gender"]) == ["female", "male"]
     chosen = np.array(gender) == "male"
     expected = measure(target[chosen], probabilities[chosen], resamples=100)

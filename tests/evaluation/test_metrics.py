@@ -190,6 +190,7 @@ def test_the_schema_is_complete_and_is_json() -> None:
     assert list(found["per_class"]) == list(labels.EMOTIONS)
     assert set(found["confidence_intervals"]) == set(SCORES)
     clean = measure(target[40:], probabilities[40:], resamples=100)
+    assert found["without_leaks"] is not None
     assert found["without_leaks"]["samples"] == 60
     assert found["without_leaks"]["accuracy"] == clean["accuracy"]
     json.dumps(found, allow_nan=False)

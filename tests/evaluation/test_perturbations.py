@@ -240,7 +240,7 @@ def test_a_row_says_its_size_and_a_reference_stands_beside_its_own_number_of_ima
     assert settings_table(found.rows).columns[1] == "Damaged at"
     assert not any("reference_accuracy" in row for row in found.rows)
     assert "beside_published" not in found.summary
-    few = {"fer2013": {"images": 30, "accuracy": 0.5}}
+    few: dict[str, p.Published] = {"fer2013": {"images": 30, "accuracy": 0.5}}
     found = measure([dataclasses.replace(setting, reference=few) for setting in asked], 30)
     assert all(row["reference_accuracy"] == 0.5 for row in found.rows if row["severity"])
     beside = found.summary["beside_published"]
@@ -252,7 +252,7 @@ def test_a_row_says_its_size_and_a_reference_stands_beside_its_own_number_of_ima
 
 
 def test_the_interval_of_a_mean_is_narrower_the_less_its_settings_agree() -> None:
-    rows = [
+    rows: Any = [
         {"perturbation": name, "severity": 1, "accuracy": 0.5,
          "confidence_intervals": {"accuracy": [0.4, 0.7]}}
         for name in ("blur", "noise")
@@ -267,7 +267,7 @@ def test_the_interval_of_a_mean_is_narrower_the_less_its_settings_agree() -> Non
 def test_a_network_is_compared_by_the_harder_size_of_each_setting() -> None:
     accuracies = {("noise", 48): 0.5, ("noise_at_64", 64): 0.6,
                   ("blur", 48): 0.7, ("blur_at_64", 64): 0.66}  # fmt: skip
-    rows = [
+    rows: Any = [
         {"perturbation": name, "severity": 1, "image_size": size, "accuracy": accuracy,
          "confidence_intervals": {"accuracy": [accuracy - 0.095, accuracy + 0.095]},
          "reference_accuracy": 0.5}

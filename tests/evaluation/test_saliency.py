@@ -31,7 +31,7 @@ from fer.evaluation.attribution import (
     random_maps,
     saliency_maps,
 )
-from fer.evaluation.explanation import REPLACEMENTS, Explanation
+from fer.evaluation.explanation import REPLACEMENTS, Explanation, Sanity
 from fer.evaluation.inference import predict
 from fer.evaluation.metrics import SplitResult
 from fer.evaluation.regions import (
@@ -211,7 +211,7 @@ def test_random_maps_are_not_better_than_random_maps_and_misleading_ones_are_wor
     maps = {"again": random_maps(images, 1), "elsewhere": elsewhere}
     found = faithfulness(network, images, targets, maps, steps=8)
     for own in found["replacements"].values():
-        again = own["methods"]["again"]["deletion"]["gain"]
+        again: Any = own["methods"]["again"]["deletion"]["gain"]
         assert again["interval"][0] < again["mean"] < again["interval"][1]
     assert found["verdicts"]["again"]["deletion"] == "not better"
     assert found["verdicts"]["elsewhere"]["deletion"] == "worse"
@@ -258,7 +258,7 @@ def test_no_replacement_is_where_a_method_starts(monkeypatch: pytest.MonkeyPatch
 
 def test_gains_have_students_interval() -> None:
     gains = np.random.default_rng(0).normal(0.1, 0.2, 32)
-    found = compare(gains)
+    found: Any = compare(gains)
     expected = ttest_1samp(gains, 0).confidence_interval(0.95)
     np.testing.assert_allclose(found["interval"], [expected.low, expected.high])
     assert found["verdict"] == "better" and compare(-gains)["verdict"] == "worse"
@@ -465,7 +465,8 @@ def make_split(missing: Sequence[str] = (), step: int = 1) -> SplitResult:
     probabilities = np.full((42, 7), 0.05)
     probabilities[np.arange(42), np.where(wrong, (target + 1) % 7, target)] = 0.7
     ids = [f"face {index}" for index in range(42)]
-    return SplitResult({}, images[::step], target[::step], probabilities[::step], ids[::step])
+    metrics: Any = {}
+    return SplitResult(metrics, images[::step], target[::step], probabilities[::step], ids[::step])
 
 
 @pytest.fixture(scope="module")
@@ -611,7 +612,7 @@ def test_figures_say_how_many_images_and_cut_nothing_off(explanation: Explanatio
 
 
 def test_a_correlation_that_is_not_defined_is_left_out() -> None:
-    sanity = {
+    sanity: Sanity = {
         "images": 3,
         "stages": ["trained", "head"],
         "methods": {

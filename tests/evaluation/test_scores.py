@@ -41,7 +41,7 @@ from fer.runs.plan import Measurement, Preparation, Study, Training
 from fer.runs.side_by_side import collect, cross_columns
 from fer.runs.state import State
 from fer.runs.sweep import Job, write_table
-from tests.conftest import ROOT, run_program, run_record, to_png
+from tests.conftest import ROOT, data_record, network_record, run_program, run_record, to_png
 from tests.report.test_report import Page, make_report
 
 N = 210
@@ -83,7 +83,7 @@ def guess(seed: int, n: int = N) -> tuple[np.ndarray, np.ndarray]:
     return target, (probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def metrics_of(seed: int = 0, dataset: str = "faces", split: str = "test") -> dict[str, Any]:
+def metrics_of(seed: int = 0, dataset: str = "faces", split: str = "test") -> Any:
     return measure_split(dataset, split, *guess(seed), np.arange(N) < 10, resamples=100)
 
 
@@ -112,7 +112,8 @@ def test_a_registered_metric_is_measured_after_the_built_in_ones() -> None:
     assert clean["top2"] == top2(target[10:], probabilities[10:])
     assert list(clean["confidence_intervals"]) == [*BUILT_IN, "top2"]
     groups = ["a" if index % 2 else "b" for index in range(N)]
-    group = measure_subgroups(target, probabilities, {"side": groups}, resamples=100)["side"]["a"]
+    found = measure_subgroups(target, probabilities, {"side": groups}, resamples=100)
+    group: Any = found["side"]["a"]
     assert group["top2"] == top2(target[1::2], probabilities[1::2])
     assert "top2" in group["confidence_intervals"]
     json.dumps(found, allow_nan=False)
@@ -127,7 +128,7 @@ def test_its_interval_is_that_of_the_same_resamples() -> None:
     target, first = guess(1)
     _, second = guess(2)
     leaked = np.arange(N) < 30
-    found = measure_split("faces", "test", target, first, leaked, resamples=300, seed=5)
+    found: Any = measure_split("faces", "test", target, first, leaked, resamples=300, seed=5)
     for part in (found, found["without_leaks"]):
         intervals = part["confidence_intervals"]
         # Accuracy has an interval of its own; that of resamples is much the same.
@@ -308,7 +309,7 @@ def test_a_page_without_the_metric_ignores_it_in_a_file(tmp_path: Path) -> None:
 def test_a_table_of_groups_shows_it() -> None:
     register_top2()
     groups = ["a" if index % 2 else "b" for index in range(N)]
-    found = measure_subgroups(*guess(0), {"side": groups}, resamples=100)
+    found: Any = measure_subgroups(*guess(0), {"side": groups}, resamples=100)
     header, first, _ = Page(str(subgroups_section(found))).tables["group-side"]
     cell = first[header.index("Top-2 accuracy")]
     assert cell == percent_and_interval(found["side"]["a"], "top2")
@@ -342,8 +343,9 @@ def test_the_table_of_a_notebook_shows_it(tmp_path: Path) -> None:
 
 
 def job(number: int, metrics: dict[str, Any] | None) -> Job:
-    run = {"validation": metrics or {"accuracy": 0.5, "macro_f1": 0.4}, "wall_seconds": 1}
-    tested = {"split": "test", "accuracy": 0.5, "macro_f1": 0.4, **(metrics or {})}
+    validation = metrics or {"accuracy": 0.5, "macro_f1": 0.4}
+    run: Any = run_record(validation=validation)
+    tested: Any = {"split": "test", "accuracy": 0.5, "macro_f1": 0.4, **(metrics or {})}
     return Job(number, str(number), ["seed=1"], State.FINISHED, run=run, metrics=tested)
 
 
@@ -384,8 +386,7 @@ def write_evaluation(folder: Path, trained_on: str, measured_on: str, seed: int)
     metrics = metrics_of(seed, measured_on)
     write_json(folder / "metrics.json", metrics)
     run = run_record(
-        checkpoint={"path": f"{trained_on}.ckpt", "dataset": {"name": trained_on}, "seed": 0},
-        dataset={"fingerprint": measured_on, "fingerprints": {"test": measured_on}},
+        checkpoint=network_record(trained_on, sha256=trained_on), dataset=data_record(measured_on)
     )
     write_json(folder / "run.json", run)
     ids = [str(index) for index in range(N)]
@@ -514,7 +515,7 @@ def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
             (place / "history.csv").write_text("epoch,seconds\n0,60\n")
             own = {name: metrics_of(seed)[name] for name in SCORES}
             run = run_record(
-                validation=own, config={"dataset": {"generator": {}}}, dataset={"fingerprint": name}
+                validation=own, config={"dataset": {"generator": {}}}, dataset=data_record(name)
             )
             write_json(place / "run.json", run)
             trainings.append(Training(f"train {name}{seed}", name, ["x"], place / "x", seed=seed))
@@ -598,11 +599,13 @@ def test_a_model_card_shows_it_and_its_metadata_too() -> None:
 
 
 def test_seeds_are_summarised_where_all_have_been_measured() -> None:
-    old = {"metrics": metrics_of(0)}
+    names = {"train_dataset": "a", "test_dataset": "b"}
+    old: Any = {**names, "metrics": metrics_of(0)}
     register_top2()
-    new = {"metrics": metrics_of(1)}
+    new: Any = {**names, "metrics": metrics_of(1)}
     assert "top2" not in summarise([old, new])
-    assert summarise([new])["top2"]["values"] == [new["metrics"]["top2"]]
+    found: Any = summarise([new])
+    assert found["top2"]["values"] == [new["metrics"]["top2"]]
 
 
 # --- damage --------------------------------------------------------------------------------------

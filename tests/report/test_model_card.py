@@ -15,7 +15,7 @@ from fer.core.errors import DataError
 from fer.evaluation.metrics import measure_split
 from fer.model.checkpoint import load_checkpoint
 from fer.report.model_card import preferred, render_card
-from fer.report.study_results import summarise
+from fer.report.study_results import of_direction, summarise
 from fer.tasks.card import main, write_card
 from tests.conftest import ROOT
 
@@ -27,7 +27,7 @@ def make_results(names: tuple[str, ...] = ("fer2013",), seeds: tuple[int, ...] =
     import numpy as np
 
     rng = np.random.default_rng(0)
-    evaluations = []
+    evaluations: list[Any] = []
     for here in names:
         for seed in seeds:
             for there in names:
@@ -58,13 +58,7 @@ def make_results(names: tuple[str, ...] = ("fer2013",), seeds: tuple[int, ...] =
             for name in names
         },
         "summary": [
-            {
-                "train_dataset": here, "test_dataset": there,
-                **summarise(
-                    [one for one in evaluations
-                     if (one["train_dataset"], one["test_dataset"]) == (here, there)]
-                ),
-            }
+            summarise(of_direction(evaluations, here, there))
             for here in names for there in names
         ],
         "trainings": [
@@ -233,7 +227,8 @@ def test_the_committed_card_is_that_of_the_committed_results(tmp_path: Path) -> 
     assert checkpoint.extras["seed"] == training["seed"]
     assert checkpoint.extras["dataset"]["fingerprint"] == training["data"]["fingerprint"]
     assert checkpoint.epoch == training["best_epoch"]
-    assert checkpoint.extras["model"]["widths"] == training["config"]["model"]["widths"]
+    model: Any = checkpoint.extras["model"]
+    assert model["widths"] == training["config"]["model"]["widths"]
 
 
 def test_a_card_replaces_nothing_but_an_earlier_card(tmp_path: Path) -> None:

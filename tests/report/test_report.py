@@ -30,7 +30,7 @@ from PIL import Image
 from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.words import PERCENT, percent
-from fer.evaluation.metrics import SplitResult, measure_split
+from fer.evaluation.metrics import ClassScores, SplitResult, measure_split
 from fer.evaluation.scores import SCORES
 from fer.report import figures, run_figures
 from fer.report.evaluation_sections import robustness_curves, robustness_per_class
@@ -41,6 +41,7 @@ from fer.report.sweep_figure import heat_map, points
 from fer.report.terminal import print_summary
 from fer.runs.state import State
 from fer.runs.sweep import Job
+from tests.conftest import run_record
 
 # --- made-up data ------------------------------------------------------------------------------
 
@@ -75,7 +76,7 @@ def make_matrix() -> np.ndarray:
     return matrix
 
 
-def make_metrics(split: str = "test", leaks: int = 5) -> dict[str, Any]:
+def make_metrics(split: str = "test", leaks: int = 5) -> Any:
     rng = np.random.default_rng(0)
     target = rng.integers(0, 7, 200)
     probabilities = rng.dirichlet(np.ones(7), 200)
@@ -92,7 +93,8 @@ def make_result(n: int, *channels: int) -> SplitResult:
     preds = np.where(np.arange(n) == 0, target, (target + 1) % 7)
     probabilities = np.zeros((n, 7))
     probabilities[np.arange(n), preds] = np.linspace(0.9, 0.3, n)
-    return SplitResult({}, images, target, probabilities, [])
+    metrics: Any = {}
+    return SplitResult(metrics, images, target, probabilities, [])
 
 
 def figure_texts(figure: Figure) -> list[str]:
@@ -301,7 +303,7 @@ def test_an_image_of_any_size_is_shown_in_its_own_proportions(shape: tuple[int, 
 
 
 def test_per_class_shows_three_scores_and_the_support() -> None:
-    scores = {
+    scores: dict[str, ClassScores] = {
         e: {"precision": 0.5, "recall": 0.25, "f1": 1.0, "support": 7} for e in labels.EMOTIONS
     }
     scores["fear"] = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
@@ -361,7 +363,7 @@ LONG = [f"a_long_name_of_a_network_{n}" for n in range(3)]
 
 
 def test_a_value_without_an_interval_is_shown_alone() -> None:
-    rows = [
+    rows: Any = [
         {
             "perturbation": "low_light",
             "severity": severity,
@@ -390,16 +392,12 @@ def test_a_value_without_an_interval_is_shown_alone() -> None:
 
 def make_jobs(**values: Sequence[Any]) -> list[Job]:
     """Finished jobs, the n-th with the n-th of each option's values; better and better."""
-    return [
-        Job(
-            number,
-            str(number),
-            [f"{key}={value}" for key, value in zip(values, row, strict=True)],
-            State.FINISHED,
-            run={"validation": {"macro_f1": 0.01 * number}},
-        )
-        for number, row in enumerate(zip(*values.values(), strict=True))
-    ]
+    jobs = []
+    for number, row in enumerate(zip(*values.values(), strict=True)):
+        overrides = [f"{key}={value}" for key, value in zip(values, row, strict=True)]
+        run: Any = run_record(validation={"macro_f1": 0.01 * number})
+        jobs.append(Job(number, str(number), overrides, State.FINISHED, run=run))
+    return jobs
 
 
 @pytest.mark.parametrize(

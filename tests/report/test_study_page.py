@@ -13,6 +13,7 @@ from fer.data.manifest import read_manifest, write_manifest
 from fer.evaluation.metrics import measure_scores
 from fer.report.evaluation_sections import area_table
 from fer.report.study_page import write_study
+from tests.conftest import data_record
 from tests.evaluation.test_scores import guess, list_entries, make_study
 
 
@@ -53,7 +54,7 @@ def test_what_a_manifest_does_not_know_is_not_said_to_be_none(tmp_path: Path) ->
     [
         ("metrics.json", {"tta": "flip"}, "tta differs"),
         ("run.json", {"hardware": {"precision": "bf16-mixed"}}, "precision differs"),
-        ("run.json", {"dataset": {"fingerprint": "b", "fingerprints": {"test": "x"}}},
+        ("run.json", {"dataset": data_record("x")},
          "Not every score on b is of the same test images"),
     ],
 )  # fmt: skip
@@ -77,7 +78,7 @@ def test_trainings_of_different_code_are_said_to_be(tmp_path: Path) -> None:
 
 
 def test_what_damage_leaves_is_averaged_over_seeds() -> None:
-    scores = [{"accuracy": 0.8, "macro_f1": 0.5}, {"accuracy": 0.9, "macro_f1": 0.7}]
+    scores: Any = [{"accuracy": 0.8, "macro_f1": 0.5}, {"accuracy": 0.9, "macro_f1": 0.7}]
     table = area_table("areas", {"a: ": [{"low_light": one} for one in scores]})
     assert [cell.text for cell in table.rows[0]] == ["a: low light", "85.0 %", "60.0 %"]
 

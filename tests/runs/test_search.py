@@ -549,7 +549,7 @@ def test_a_hopeless_trial_is_ended_and_leaves_its_scores(place: Path) -> None:
         cwd=place, env={"FER_DATA": str(place / "data")},
     )  # fmt: skip
     job = sweep.read_job(place / "hopeless", Job(0, "0", []))
-    assert job.state is State.PRUNED and job.run is not None and job.run["epochs"] == 2
+    assert job.state is State.PRUNED and job.outcome is not None and job.outcome["epochs"] == 2
     assert 0 <= (job.score("val", "macro_f1") or 0) < 1
     assert job.score("test", "macro_f1") is None
     assert not (place / "hopeless/0/metrics.json").exists()

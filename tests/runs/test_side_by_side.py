@@ -16,7 +16,7 @@ from fer.evaluation.metrics import measure_split
 from fer.evaluation.mistakes import write_predictions
 from fer.report.side_by_side_page import write_side_by_side_page
 from fer.runs.side_by_side import Collection, collect
-from tests.conftest import run_record
+from tests.conftest import data_record, network_record, run_record
 
 N = 70
 
@@ -38,15 +38,15 @@ def write_job(folder: Path, network: str, dataset: str, **differing: Any) -> Non
         metrics["tta"] = facts["tta"]
     folder.mkdir(parents=True)
     write_json(folder / "metrics.json", metrics)
-    home = {"name": network[0]}  # network "a2" is another one of dataset "a"
     config = {
         "split": facts["split"], "tta": facts["tta"], "metrics": {"resamples": 100, "seed": 0},
         "robustness": facts["robustness"], "perturbation": facts["perturbation"],
         "dataset": {"name": dataset, "folder": str(folder), "conflicts": facts["conflicts"]},
     }  # fmt: skip
     run = run_record(
-        checkpoint={"path": facts["path"], "sha256": facts["sha256"], "dataset": home, "seed": 0},
-        dataset={"fingerprint": facts["fingerprint"]},
+        # Network "a2" is another one of dataset "a".
+        checkpoint=network_record(network[0], path=facts["path"], sha256=facts["sha256"]),
+        dataset=data_record(facts["fingerprint"]),
         hardware={"precision": facts["precision"]},
         config=config,
     )
@@ -117,7 +117,8 @@ def test_a_loss_is_against_a_home_that_was_measured_alike(tmp_path: Path) -> Non
         for tta in (None, "flip") for conflicts in ("keep", "drop") for dataset in ("a", "b")
     ]  # fmt: skip
     found = side_by_side(tmp_path, *jobs)
-    for home, away in zip(found.rows[::2], found.rows[1::2], strict=True):
+    rows: Any = found.rows
+    for home, away in zip(rows[::2], rows[1::2], strict=True):
         assert away["drop_accuracy"] == home["accuracy"] - away["accuracy"]
     for number, differing in enumerate(
         ({"tta": "flip"}, {"split": "val"}, {"precision": "bf16-mixed"}, {"conflicts": "drop"})
@@ -141,8 +142,8 @@ def test_damaged_images_are_said_to_be_of_their_split(tmp_path: Path) -> None:
     for number, split in enumerate(("val", "test")):
         folder = tmp_path / str(number)
         write_job(folder, "a", "a", split=split)
-        row = {"perturbation": "blur", "severity": 0, "parameters": {}, "samples": N,
-               "confidence_intervals": {},
+        row = {"perturbation": "blur", "severity": 0, "parameters": {}, "image_size": 48,
+               "samples": N, "confidence_intervals": {},
                "per_class": {name: {"recall": None} for name in EMOTIONS}}  # fmt: skip
         (folder / "robustness.json").write_text(json.dumps([row]))
     assert collect(tmp_path) is not None

@@ -238,7 +238,7 @@ def test_jobs_that_were_computed_differently_are_noted() -> None:
     (left_alone,) = sweep.notes_on(jobs)
     assert left_alone.startswith("The test split was left alone")
     assert jobs[1].run is not None
-    jobs[1].run["hardware"] = {"device": "cpu", "threads": 1}
+    jobs[1].run["hardware"]["threads"] = 1
     (_, threads) = sweep.notes_on(jobs)
     assert threads.startswith("The runs do not share a number of threads (2, 1)")
 
@@ -291,7 +291,8 @@ def made_up(**values: list[Any]) -> list[Job]:
     for number, choice in enumerate(itertools.product(*values.values())):
         overrides = [f"{key}={value}" for key, value in zip(values, choice, strict=True)]
         scores = {"macro_f1": 0.4 + 0.01 * number, "accuracy": 0.5}
-        run, metrics = run_record(validation=scores), metrics_record(split="val", **scores)
+        run: Any = run_record(validation=scores)
+        metrics: Any = metrics_record(split="val", **scores)
         jobs.append(Job(number, str(number), overrides, State.FINISHED, run=run, metrics=metrics))
     return jobs
 
@@ -340,7 +341,7 @@ def test_jobs_that_were_validated_on_different_images_have_no_single_best(
         assert job.run is not None
         number = str(job.number)
         fingerprints = {"val": 64 * job.values["dataset"]}
-        job.run["dataset"] = {"fingerprint": "same", "fingerprints": fingerprints}
+        job.run["dataset"]["fingerprints"] = fingerprints
         write_json(tmp_path / number / "run.json", job.run)
         write_json(tmp_path / number / "metrics.json", job.metrics)
         (tmp_path / number / FINISHED).touch()
@@ -455,9 +456,9 @@ def test_a_cluster_that_cannot_run_a_job_is_refused_and_a_gpu_is_taken_where_the
 def test_the_folds_of_a_cross_validation_have_a_mean() -> None:
     def job(number: int, accuracy: float, *more: str, split: str = "test") -> Job:
         scores = {"accuracy": accuracy, "macro_f1": accuracy / 2}
-        run = {"dataset": {"fingerprints": {"val": str(number)}}, "validation": scores}
+        run: Any = {"dataset": {"fingerprints": {"val": str(number)}}, "validation": scores}
         overrides = [f"dataset.fold={number + 1}/3", *more]
-        metrics = {"split": split, **scores}
+        metrics: Any = {"split": split, **scores}
         return Job(number, str(number), overrides, State.FINISHED, run=run, metrics=metrics)
 
     jobs = [job(0, 0.5), job(1, 0.6), job(2, 0.7)]

@@ -220,7 +220,8 @@ def trained_on(choice: str, **parts: Any) -> Checkpoint:
         "options": {},
     }
     network = NormalisedNetwork(SharedCNN(widths=[4, 4], image_size=16))
-    return Checkpoint(Path("x.ckpt"), network, {"dataset": {**dataset, **parts}}, 0)
+    extras: Any = {"dataset": {**dataset, **parts}}
+    return Checkpoint(Path("x.ckpt"), network, extras, 0)
 
 
 def of(checkpoint: Checkpoint) -> dict[str, Any]:

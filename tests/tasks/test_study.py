@@ -23,7 +23,15 @@ from fer.report.study_results import summarise
 from fer.runs.plan import Preparation, Stage, check_same, expand, make_study
 from fer.runs.records import STATISTICS
 from fer.tasks.study import count_images, count_passes, run_child, run_stages
-from tests.conftest import ROOT, is_held, run_program, run_record, tiny_rows, write_zip
+from tests.conftest import (
+    ROOT,
+    is_held,
+    network_record,
+    run_program,
+    run_record,
+    tiny_rows,
+    write_zip,
+)
 
 TINY = ["train.model.widths=[4,8,8,8]", "train.model.image_size=32", "train.trainer.max_epochs=2",
         "train.loader.batch_size=7", "train.metrics.resamples=100",
@@ -238,7 +246,7 @@ def test_an_evaluation_is_done_with_its_checkpoint_options_and_statistics_alone(
     path = stage.training.checkpoint
     path.parent.mkdir(parents=True)
     path.write_bytes(b"weights")
-    checkpoint = {"path": "x", "seed": 0, "dataset": {"name": "x"}, "sha256": sha256_of_file(path)}
+    checkpoint = network_record("x", sha256=sha256_of_file(path))
     record = run_record(checkpoint=checkpoint, statistics=STATISTICS)
     overrides = [item for item in stage.command if "=" in item]
 
@@ -292,16 +300,18 @@ def test_options_of_the_evaluations_replace_the_studys_own() -> None:
 
 
 def test_scores_are_averaged_over_seeds_with_their_spread() -> None:
-    def metrics(value: float) -> dict[str, Any]:
+    def metrics(value: float) -> Any:
         names = (
             "accuracy", "macro_f1", "micro_f1", "balanced_accuracy", "expected_calibration_error",
         )  # fmt: skip
         return {
+            "train_dataset": "a",
+            "test_dataset": "b",
             "metrics": {
                 "samples": 10,
                 **dict.fromkeys(names, value),
                 "confidence_intervals": {key: [value - 0.1, value + 0.1] for key in names},
-            }
+            },
         }
 
     found = summarise([metrics(0.6), metrics(0.7), metrics(0.8)])

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TypedDict, cast
 
 import numpy as np
 
 from fer.core import labels
+from fer.core.values import Options
 from fer.data.audit.appearance import HASH_BITS, HASH_BYTES, hamming, has_content, sharpness
 from fer.data.audit.neighbours import group_near
 from fer.data.audit.reference import Reference
-from fer.data.audit.splits_compared import compare_splits
+from fer.data.audit.splits_compared import SplitDifference, compare_splits
 from fer.data.audit.verdict import ALTERED, Counts, count_classes, has_official_counts, judge
 from fer.data.manifest import Entry, fingerprint
 from fer.data.readers.base import SPLITS, Finding
@@ -25,6 +26,138 @@ NEAR_BITS = 16
 FER2013 at 16 bits that were looked at show the same photograph; at 24 bits some do not."""
 LISTED = 200
 """Groups and ids of each kind that ``integrity.json`` names; the numbers count all."""
+
+
+class Groups(TypedDict):
+    """Groups of images that show the same."""
+
+    groups: int
+    images: int
+    groups_across_splits: int
+    images_across_splits: int
+    groups_with_conflicting_labels: int
+    images_with_conflicting_labels: int
+
+
+class Duplicates(Groups):
+    """The same pixels more than once."""
+
+    conflicts: list[list[dict[str, str]]]
+    """The first groups whose images have different emotions; see :func:`name_groups`."""
+
+
+class NearDuplicates(Groups):
+    """The same picture more than once, in other pixels."""
+
+    distance: int
+    """Most bits in which two perceptual hashes differ."""
+    bits: int
+    """Bits of a hash."""
+    listed: list[list[dict[str, str]]]
+    """The first groups, those that cross splits before the others."""
+
+
+class Leaks(TypedDict):
+    """Images that are duplicated, pixel for pixel, in another split."""
+
+    train_in_val_or_test: int
+    val_in_train: int
+    test_in_train_or_val: int
+
+
+class OddSizes(TypedDict):
+    """Images of another size than expected, and the first of their ids."""
+
+    images: int
+    ids: list[str]
+
+
+class FindingRecord(TypedDict):
+    """A :class:`~fer.data.readers.base.Finding` as plain data."""
+
+    kind: str
+    text: str
+    split: str | None
+    emotion: str | None
+    images: int
+
+
+class Inspection(TypedDict):
+    """The part of ``integrity.json`` that follows from the images themselves."""
+
+    verdict: str
+    """``reference copy``, ``altered copy`` or ``unknown``."""
+    verdict_text: str
+    findings: list[FindingRecord]
+    images: int
+    counts: dict[str, dict[str, int]]
+    """Split → emotion → images."""
+    official_counts: Counts | None
+    matches_official_counts: bool | None
+    sizes: dict[str, int]
+    """``48x48`` → images, of the twenty most frequent sizes."""
+    expected_size: int | None
+    odd_sizes: OddSizes
+    pixels: dict[str, dict[str, float]]
+    """Split → :func:`pool_statistics`."""
+    reference_pixels: dict[str, dict[str, float]] | None
+    splits_compared: list[SplitDifference]
+    compared_with_reference: dict[str, int] | None
+    """Images by what they are in the reference copy."""
+    duplicates: Duplicates
+    leaks: Leaks
+    near_duplicates: NearDuplicates
+    blank: list[str]
+    """Ids."""
+    fingerprint: str
+
+
+class Given(TypedDict, total=False):
+    """What raw data is known by; of a folder that was prepared elsewhere, the path alone."""
+
+    path: str
+    files: int
+    bytes: int
+    listing: str
+    """Checksum of the files' names, sizes and times."""
+
+
+class _Source(TypedDict):
+    form: str
+    """In words: ``image archive (zip)``."""
+    given: Given
+    signature: str
+
+
+class SourceRecord(_Source, total=False):
+    """The raw data that was prepared."""
+
+    beside: Given | None
+    """What was read beside a file, such as the images that a table names."""
+
+
+class Origin(TypedDict):
+    """The options that decide what becomes of the raw data."""
+
+    reader: Options
+    generator: Options | None
+    """Options of the drawn faces."""
+    undecodable: str
+    format: int
+
+
+class Integrity(Inspection):
+    """``integrity.json``."""
+
+    dataset: str
+    source: SourceRecord
+    origin: Origin
+    official_protocol: bool
+    warnings: list[str]
+    excluded: dict[str, int]
+    """Reason → images that the reader left out."""
+    undecodable: list[dict[str, str]]
+    """Files that did not decode."""
 
 
 def earlier_and_own(entries: Sequence[Entry], split: str) -> tuple[list[Entry], list[Entry]]:
@@ -80,7 +213,7 @@ def near_groups(entries: Sequence[Entry]) -> np.ndarray:
     return groups
 
 
-def count_leaks(entries: Sequence[Entry]) -> dict[str, int]:
+def count_leaks(entries: Sequence[Entry]) -> Leaks:
     """Images that are duplicated, pixel for pixel, in another split."""
     train = [entry for entry in entries if entry.split == "train"]
     held_out = [entry for entry in entries if entry.split != "train"]
@@ -99,7 +232,7 @@ def group_duplicates(entries: Sequence[Entry]) -> list[list[Entry]]:
     return [group for group in by_hash.values() if len(group) > 1]
 
 
-def describe_groups(groups: Sequence[Sequence[Entry]]) -> dict[str, int]:
+def describe_groups(groups: Sequence[Sequence[Entry]]) -> Groups:
     """Count groups and images, and those of them that cross splits or disagree in emotion."""
     across = [group for group in groups if len({entry.split for entry in group}) > 1]
     conflicts = conflicting(groups)
@@ -126,7 +259,7 @@ def name_groups(groups: Sequence[Sequence[Entry]]) -> list[list[dict[str, str]]]
     ]
 
 
-def find_near_duplicates(entries: Sequence[Entry], looks: np.ndarray) -> dict[str, Any]:
+def find_near_duplicates(entries: Sequence[Entry], looks: np.ndarray) -> NearDuplicates:
     """Different pixels, the same picture: other sizes, crops, compressions and watermarks.
 
     Exact copies count as one image, and images without content are left out.
@@ -179,9 +312,8 @@ def inspect(
     expected_size: int | None = None,
     reference: Reference | None = None,
     known: Sequence[Finding] = (),
-) -> dict[str, Any]:
-    """The part of ``integrity.json`` that follows from the images themselves; see
-    :func:`~fer.data.audit.verdict.judge` for the arguments."""
+) -> Inspection:
+    """Inspect images; see :func:`~fer.data.audit.verdict.judge` for the arguments."""
     judged = judge(
         entries,
         looks,
@@ -199,7 +331,7 @@ def inspect(
     return {
         "verdict": judged.verdict,
         "verdict_text": judged.text,
-        "findings": [asdict(finding) for finding in judged.findings],
+        "findings": [cast(FindingRecord, asdict(finding)) for finding in judged.findings],
         "images": len(entries),
         "counts": count_classes(entries),
         "official_counts": official_counts,
@@ -225,7 +357,7 @@ def inspect(
     }
 
 
-def summarise(integrity: Mapping[str, Any]) -> list[str]:
+def summarise(integrity: Inspection) -> list[str]:
     """A few lines for the terminal."""
     duplicates, near = integrity["duplicates"], integrity["near_duplicates"]
     matches = integrity["matches_official_counts"]
@@ -242,20 +374,15 @@ def summarise(integrity: Mapping[str, Any]) -> list[str]:
         f"{duplicates['groups_with_conflicting_labels']:,} have conflicting labels",
         f"leaks: {leaks['test_in_train_or_val']:,} test images are duplicated in train or "
         f"val, {leaks['val_in_train']:,} val images in train",
-        "near duplicates: "
-        + (
-            f"{near['images']:,} images in {near['groups']:,} groups; "
-            f"{near['groups_across_splits']:,} groups cross splits"
-            if near
-            else "not searched"  # when more than 100,000 images were too many
-        ),
+        f"near duplicates: {near['images']:,} images in {near['groups']:,} groups; "
+        f"{near['groups_across_splits']:,} groups cross splits",
         f"blank images: {len(integrity['blank']):,}; odd sizes: "
         f"{integrity['odd_sizes']['images']:,}",
         f"fingerprint {integrity['fingerprint'][:16]}",
     ]
 
 
-def data_notes(integrity: Mapping[str, Any]) -> list[str]:
+def data_notes(integrity: Integrity) -> list[str]:
     """Notes on this copy that go with every result measured on it."""
     if integrity["verdict"] != ALTERED:
         # File names do not affect results.

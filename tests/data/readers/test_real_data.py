@@ -47,6 +47,7 @@ def test_the_archives_faults_are_counted(real: Prepared) -> None:
     # Measured once with `python -m fer prepare dataset=fer2013`; images never change.
     found = real.integrity
     assert found["verdict"] == "reference copy" and found["findings"] == []
+    assert found["compared_with_reference"] is not None
     assert found["compared_with_reference"]["identical"] == 35_887
     assert found["official_protocol"] is True
     duplicates = found["duplicates"]
