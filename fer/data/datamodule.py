@@ -390,8 +390,8 @@ class EmotionDataModule(LightningDataModule):
 
         Returns:
             ``choice``, ``name``, ``generator`` (its options, or None), ``reader`` (its options),
-            ``options`` (those that decide which images are used) and ``fingerprint``, which is None
-            until :meth:`setup`.
+            ``options`` (those that decide which images are used), ``fingerprint``, and, where every
+            image is recognised, ``identity``; both are None until :meth:`setup`.
         """
         prepared: Prepared | None = getattr(self, "prepared", None)
         return {
@@ -401,6 +401,8 @@ class EmotionDataModule(LightningDataModule):
             "reader": self.reader.options(),
             "options": {key: getattr(self, key) for key in OPTIONS},
             "fingerprint": None if prepared is None else prepared.integrity["fingerprint"],
+            # An earlier version wrote none.
+            "identity": None if prepared is None else prepared.integrity.get("identity"),
         }
 
     def class_counts(self) -> list[int]:

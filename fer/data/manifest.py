@@ -69,6 +69,21 @@ def fingerprint(entries: Iterable[Entry]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def identity(entries: Iterable[Entry], checksums: Iterable[int]) -> str:
+    """Hex SHA-256 of who is who: each image's split, and the picture of the reference that it is.
+
+    Two encodings of the same images have the same identity, and other fingerprints. Labels do not
+    matter.
+
+    Args:
+        entries: of the images.
+        checksums: of the reference's pixels for each of them.
+    """
+    pairs = zip(entries, checksums, strict=True)
+    lines = sorted(f"{entry.split} {checksum:08x}\n" for entry, checksum in pairs)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
 def write_manifest(path: Path, entries: Sequence[Entry]) -> Path:
     """Write ``manifest.csv``, atomically."""
     annotated = any(getattr(entry, name) for entry in entries for name in ATTRIBUTES)
