@@ -30,7 +30,7 @@ from fer.data.dataset import (
 )
 from fer.data.device import DeviceDataset, DeviceLoader, fits
 from fer.data.download import downloader
-from fer.data.manifest import ATTRIBUTES, Entry
+from fer.data.manifest import ATTRIBUTES, Entry, shares
 from fer.data.preparation import Generator, Preparation
 from fer.data.prepared import CACHE, Prepared, Report
 from fer.data.readers.base import SPLITS, Reader, check_classes
@@ -230,6 +230,21 @@ class EmotionDataModule(LightningDataModule):
                 f"of {', '.join(empty)} after leaving out what dataset.leaks, dataset.blank and "
                 "dataset.conflicts name. Set one of them to keep."
             )
+
+    def soften(self) -> None:
+        """Training targets are the shares of the annotators' votes from now on, ``(N, 7)`` float32.
+
+        Raises:
+            ConfigError: training images have no votes.
+        """
+        found = shares(self.entries("train"))
+        if found is None:
+            raise ConfigError(
+                "loss: expected a dataset with the votes of several annotators for each image, "
+                f"such as dataset=ferplus, found {self.dataset_name}, which has one label. Take "
+                "loss=cross_entropy"
+            )
+        self.datasets["train"].soften(found)
 
     def check_accepted(self) -> None:
         """Refuse to train without all splits and emotions, or on an altered copy unless the user

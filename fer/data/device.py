@@ -81,6 +81,11 @@ class DeviceDataset(EmotionDataset):
         self.pixels = images.permute(0, 3, 1, 2)  # (N, C, H, W), channels-last in memory
         self.labels = torch.from_numpy(dataset.targets).to(device)
 
+    def soften(self, shares: np.ndarray) -> None:
+        """Give batches the shares of votes ``(N, 7)`` float32 for targets."""
+        super().soften(shares)
+        self.labels = torch.from_numpy(shares).to(self.labels.device)
+
     def augmented(self, rows: torch.Tensor, generator: torch.Generator) -> Batch:
         """Augmented images float 0–1 and targets of some rows, all of it on the device."""
         images = Images(self.pixels[rows].float() / 255, generator)
@@ -132,7 +137,7 @@ class DeviceLoader(DataLoader[Any]):
         return -(-batches // self.steps_at_once)
 
     def __iter__(self) -> Any:
-        """Images ``(N, C, H, W)`` float 0–1 and targets ``(N,)`` int64."""
+        """Images ``(N, C, H, W)`` float 0–1 and their targets."""
         return self._fetch()
 
     def _fetch(self) -> Iterator[Batch]:  # runs from the first batch on, when the epoch is known

@@ -37,6 +37,8 @@ class Entry:
     """A range of years, such as ``20-39``."""
     phash: str = ""
     """Perceptual hash, 32 hex digits; empty where the picture has no content."""
+    votes: str = ""
+    """Annotators who saw each emotion, seven numbers in the schema's order; empty if unknown."""
 
     @property
     def file(self) -> str:
@@ -47,7 +49,8 @@ class Entry:
 ATTRIBUTES = ("gender", "race", "age")
 """Columns of ``manifest.csv`` that only a dataset with such annotations has."""
 PHASH = re.compile("(?:[0-9a-f]{32})?")
-LATER = (*ATTRIBUTES, "phash")
+VOTES = re.compile("(?:(?=.*[1-9])[0-9]{1,6}(?: [0-9]{1,6}){6})?")
+LATER = (*ATTRIBUTES, "phash", "votes")
 """Columns that a table may lack; an earlier version wrote no ``phash``."""
 COLUMNS = tuple(field.name for field in fields(Entry) if field.name not in LATER)
 
@@ -61,11 +64,14 @@ def pixel_hash(image: np.ndarray) -> str:
 
 
 def fingerprint(entries: Iterable[Entry]) -> str:
-    """Hex SHA-256 of what a dataset contains: each image's split, emotion and pixels.
+    """Hex SHA-256 of what a dataset contains: each image's split, emotion, pixels and votes.
 
     File names, order, file format and machine do not matter.
     """
-    lines = sorted(f"{entry.split} {entry.emotion} {entry.sha256}\n" for entry in entries)
+    lines = sorted(
+        f"{entry.split} {entry.emotion} {entry.sha256}{entry.votes and f' {entry.votes}'}\n"
+        for entry in entries
+    )
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -84,10 +90,25 @@ def identity(entries: Iterable[Entry], checksums: Iterable[int]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def shares(entries: Sequence[Entry]) -> np.ndarray | None:
+    """``(N, 7)`` float32: the share of each image's votes that each emotion has.
+
+    None where an image has no votes.
+
+    >>> shares([Entry("1", "sad", "train", "1.png", "", votes="0 0 1 0 3 0 0")])
+    array([[0.  , 0.  , 0.25, 0.  , 0.75, 0.  , 0.  ]], dtype=float32)
+    """
+    if not all(entry.votes for entry in entries):
+        return None
+    votes = np.array([entry.votes.split() for entry in entries], np.float32)
+    return votes / votes.sum(axis=1, keepdims=True)
+
+
 def write_manifest(path: Path, entries: Sequence[Entry]) -> Path:
     """Write ``manifest.csv``, atomically."""
     annotated = any(getattr(entry, name) for entry in entries for name in ATTRIBUTES)
-    columns = (*COLUMNS, *(ATTRIBUTES if annotated else ()), "phash")
+    voted = any(entry.votes for entry in entries)
+    columns = (*COLUMNS, *ATTRIBUTES * annotated, "phash", *["votes"] * voted)
     rows = ({name: getattr(entry, name) for name in columns} for entry in entries)
     return write_csv(path, columns, rows)
 
@@ -141,6 +162,11 @@ def to_entry(path: Path, number: int, cells: Mapping[str | None, str | None]) ->
             f"{path}: row {number}: expected a phash of 32 hex digits or none, found "
             f"{row['phash']!r}. {REPAIR}"
         )
+    if not VOTES.fullmatch(row.get("votes", "")):
+        raise DataError(
+            f"{path}: row {number}: expected seven numbers of votes that are not all 0, or none, "
+            f"found {row['votes'][:40]!r}. {REPAIR}"
+        )
     own = {name: row.get(name, "") for name in (*COLUMNS, *LATER)}
-    repeated = ("emotion", "split", *ATTRIBUTES)  # kept in memory once
+    repeated = ("emotion", "split", *ATTRIBUTES, "votes")  # kept in memory once
     return Entry(**own | {name: sys.intern(own[name]) for name in repeated})

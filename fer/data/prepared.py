@@ -128,8 +128,11 @@ def load(folder: Path) -> Prepared:
     return Prepared(folder, entries, integrity, [entry.file for entry in entries])
 
 
-def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> Prepared | None:
-    """The complete dataset in ``folder`` if it was made this way from this raw data, else None."""
+def load_current(
+    folder: Path, origin: Mapping[str, Any], raw: Path | None, beside: Path | None = None
+) -> Prepared | None:
+    """The complete dataset in ``folder`` if it was made this way from this raw data, and from this
+    file ``beside`` it, else None."""
     if (folder / ".ready").exists() or not (folder / "manifest.csv").exists():
         return None
     prepared = load(folder)
@@ -143,6 +146,8 @@ def load_current(folder: Path, origin: Mapping[str, Any], raw: Path | None) -> P
         own = Path(source["given"]["path"]).is_relative_to((folder / "raw").resolve())
         if own and has_changed(source["given"]):
             return None
+    if beside is not None and beside.exists() and source.get("beside") != describe_path(beside):
+        return None
     if fits(source.get("beside"), {"path": str}) and has_changed(source["beside"]):
         return None
     return prepared
