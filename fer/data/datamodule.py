@@ -424,6 +424,10 @@ class EmotionDataModule(LightningDataModule):
         """Training images of each emotion, in the schema's order."""
         return self.datasets["train"].class_counts()
 
+    def class_shares(self) -> list[float]:
+        """As :meth:`class_counts`; an image whose votes are its target counts by their shares."""
+        return self.datasets["train"].class_shares().tolist()
+
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of the training images per channel, as fractions of 255."""
         return self.datasets["train"].mean_and_std()

@@ -107,6 +107,12 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
         """Images per emotion."""
         return np.bincount(self.targets, minlength=labels.NUM_CLASSES).tolist()
 
+    def class_shares(self) -> np.ndarray:
+        """``(7,)`` float64: what batches have for targets, as images per emotion."""
+        if self.answers.ndim == 2:
+            return self.answers.sum(axis=0, dtype=np.float64)
+        return np.array(self.class_counts(), np.float64)
+
     def mean_and_std(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of the images per channel, as fractions of 255."""
         _, height, width, channels = self.source.shape

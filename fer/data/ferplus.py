@@ -66,6 +66,7 @@ class FERPlusReader(FER2013Reader):
     votes: str | Path | None = None
     rule: str = "majority"
 
+    relabels = True
     how_to_obtain = (
         f"{HOW_TO_OBTAIN}\nThe votes are not in it. {WHERE}, and pass its path: "
         f"dataset.reader.votes=PATH, or put {VOTES} beside the raw data."

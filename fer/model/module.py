@@ -287,7 +287,8 @@ class EmotionModule(LightningModule):
         """
         if not hasattr(data, "class_counts"):
             return None
-        seen = torch.tensor(data.class_counts(), dtype=torch.float64)
+        count = getattr(data, "class_shares", data.class_counts)
+        seen = torch.tensor(count(), dtype=torch.float64)
         weight = getattr(self.loss, "weight", None)
         if isinstance(weight, torch.Tensor) and weight.shape == seen.shape:
             seen *= weight.double().cpu()

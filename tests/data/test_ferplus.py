@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -270,6 +271,12 @@ def test_a_picture_that_is_not_fer2013s_is_left_out(tmp_path: Path, votes: Path)
     assert integrity["images"] == 92
 
 
+def test_a_folder_with_labels_of_its_own_is_not_taken_for_ferplus(tmp_path: Path) -> None:
+    place = write_folder(tmp_path / "prepared", ARCHIVE)
+    with pytest.raises(DataError, match=r"gives images new labels.*dataset=folder"):
+        prepare("ferplus", place, FERPlusReader())
+
+
 # --- preparing again -----------------------------------------------------------------------------
 
 
@@ -294,6 +301,18 @@ def test_other_votes_are_noticed(tmp_path: Path, votes: Path) -> None:
     write_votes(other, ROWS, votes_for(ROWS))
     again = prepare("ferplus", tmp_path / "prepared", FERPlusReader(votes=other), raw=raw)
     assert again.integrity["fingerprint"] == first.integrity["fingerprint"]
+
+
+def test_a_dataset_of_an_earlier_version_has_no_identity(tmp_path: Path, votes: Path) -> None:
+    raw = FORMS["archive"](tmp_path)
+    place = made(tmp_path, raw).folder / "integrity.json"
+    integrity = json.loads(place.read_text())
+    assert len(integrity.pop("identity")) == 64
+    place.write_text(json.dumps(integrity))
+    data = FERPlusDataModule(tmp_path / "prepared", raw=raw)
+    data.setup("test")
+    assert data.describe()["identity"] is None
+    assert data.describe()["fingerprint"] == integrity["fingerprint"]
 
 
 # --- votes as targets ----------------------------------------------------------------------------
@@ -326,6 +345,20 @@ def test_training_takes_the_votes_and_validation_the_labels(tmp_path: Path, vote
     odd = [row for row in whole.answers.tolist() if max(row) < 1]
     expected = [[0, 0, 0, 0.5, 0.2, 0, 0.3], [0, 0, 0.3, 0, 0, 0.7, 0]]
     np.testing.assert_allclose(sorted(odd), expected)
+
+
+def test_the_priors_are_those_of_the_votes(tmp_path: Path, votes: Path) -> None:
+    data = data_of(tmp_path)
+    data.prepare_data()
+    data.setup("fit")
+    assert data.class_shares() == data.class_counts()
+    data.soften()
+    counts, shares = np.array(data.class_counts()), np.array(data.class_shares())
+    # Of the two images with several emotions; see ODD.
+    expected = {"fear": 0.3, "surprise": -0.3, "happy": -0.5, "sad": 0.2, "neutral": 0.3}
+    np.testing.assert_allclose(
+        shares - counts, [expected.get(name, 0.0) for name in labels.EMOTIONS], atol=1e-6
+    )
 
 
 def test_chunks_on_the_device_give_the_weights_of_single_steps(tmp_path: Path, votes: Path) -> None:

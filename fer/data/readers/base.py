@@ -155,6 +155,9 @@ class Reader(ABC):
     """Side in pixels of the images as they are usually passed on; None if that varies."""
     reference: str | None = None
     """Name of the copy in :mod:`fer.data.audit.reference`; None if there is none."""
+    relabels: bool = False
+    """True if labels come from another source than the copy (see :class:`RawDataset`), so that
+    those of a folder that somebody else prepared are not the ones to take."""
     how_to_obtain: str = "Pass its path: dataset.raw=PATH"
     """Shown to a user who does not have the raw data."""
 
