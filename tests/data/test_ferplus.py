@@ -368,11 +368,13 @@ def test_chunks_on_the_device_give_the_weights_of_single_steps(tmp_path: Path, v
     weights = []
     alternatives: list[list[Callback]] = [[], [Watcher()]]
     for callbacks in alternatives:
+        data = data_of(tmp_path, on_device=torch.device("cpu"))
         torch.manual_seed(0)
         module = EmotionModule(SharedCNN(widths=[8, 8], image_size=48), SoftLoss())
         Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_progress_bar=False,
                 enable_checkpointing=False, enable_model_summary=False, callbacks=callbacks).fit(
-            module, data_of(tmp_path, on_device=torch.device("cpu")))  # fmt: skip
+            module, data)  # fmt: skip
+        assert all(targets.shape[1:] == (7,) for _, targets in data.train_dataloader())
         assert module.automatic_optimization == bool(callbacks)
         weights.append(torch.cat([w.flatten() for w in module.network.parameters()]))
     assert torch.equal(*weights)
