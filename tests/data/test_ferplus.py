@@ -419,5 +419,13 @@ def test_the_real_votes_give_the_published_counts(
     assert [int((kept & (splits == split)).sum()) for split in range(3)] == counts
     contempt = kept | ((answers >= 0) & (answers == ANSWERS.index("contempt")))
     if rule is majority:
+        # A shift by one row, in the last usage alone.
+        shifted = votes.copy()
+        shifted[-3589:] = np.roll(votes[-3589:], 1, axis=0)
+        rows, train = np.arange(len(joined)), ["train"] * len(joined)
+        path = Path("fer2013new.csv")
+        assert len(ferplus.Relabelling(path, votes, "majority", reference)(rows, train).votes)
+        with pytest.raises(DataError, match=r"found 18% in PrivateTest: .*another order"):
+            ferplus.Relabelling(path, shifted, "majority", reference)(rows, train)
         with_contempt = [int((contempt & (splits == split)).sum()) for split in range(3)]
         assert with_contempt == [25_060, 3_199, 3_153]
