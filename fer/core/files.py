@@ -9,9 +9,10 @@ import json
 import mmap
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -28,23 +29,50 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     A reader sees the old file or the whole new one, never a part of it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=HALF, dir=path.parent)
+    # Not by mkstemp, whose files are private: the mode that others have cannot be asked for without
+    # changing it, for other threads too.
+    half = path.with_name(f".{path.name}.{secrets.token_hex(4)}{HALF}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with half.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; restore the mode that open() would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
+        half.replace(path)
     except BaseException as error:
-        Path(name).unlink(missing_ok=True)
+        half.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None and error.filename is None:
             error.filename = str(path)  # so that the message says which disk is full
         raise
     return path
+
+
+class BackgroundWriter:
+    """Writes files in a thread, one after the other, while whatever comes next is computed.
+
+    At most one is waiting. What goes wrong is raised by the next :meth:`write` or :meth:`wait`.
+    """
+
+    def __init__(self) -> None:
+        self._thread: ThreadPoolExecutor | None = None
+        self._pending: Future[object] | None = None
+
+    def write(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call the function, which writes a file, once the one before is written."""
+        self.wait()
+        if self._thread is None:  # not before: a writer travels to other processes
+            self._thread = ThreadPoolExecutor(max_workers=1)
+        self._pending = self._thread.submit(function, *arguments)
+
+    def wait(self) -> None:
+        """Return once everything is written."""
+        if self._pending is None:
+            return
+        try:
+            self._pending.result()
+        except Exception:  # of the writing; an interrupted wait is waited for again
+            self._pending = None
+            raise
+        self._pending = None
 
 
 def is_ours(path: Path, mark: str) -> bool:
@@ -74,7 +102,7 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes) -> Path:
+def write_bytes(path: Path, data: bytes | memoryview) -> Path:
     """Write ``data``, atomically."""
     return write_atomic(path, lambda file: file.write(data))
 

@@ -118,6 +118,11 @@ def find_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
+def images_at_once(device: torch.device | None) -> int:
+    """Images of a step that only predicts: few fit a CPU's cache, many keep another device busy."""
+    return 32 if device is None or device.type == "cpu" else 512
+
+
 @dataclass(frozen=True)
 class Computing:
     """The device and precision that a network runs with."""

@@ -113,6 +113,9 @@ CHECKS: dict[str, Check] = {
         "for all",
     ),
     "temperature_scaling": SWITCH,
+    "prediction_sets": or_null(
+        number("a share between 0 and 1", lambda value: 0 < value < 1), "for none"
+    ),
     "errors.pairs": whole(0),
     "errors.images": whole(1),
     "errors.confident": whole(0),

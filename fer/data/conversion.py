@@ -87,6 +87,7 @@ def _convert(job: tuple[Source, Sequence[Record], Path, int]) -> Converted:
             record.race,
             record.age,
             hex_hash(looks),
+            record.person,
         )
         (folder / entry.file).write_bytes(encode_png(image))
         entries.append(entry)

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
-from fer.core.options import SEED, check_value, whole
+from fer.core.hardware import images_at_once
+from fer.core.options import SEED, check_value, or_null, whole
 from fer.data.audit.integrity import earlier_and_own, exact_leaks, near_leaks
 from fer.data.audit.verdict import ALTERED
 from fer.data.augmentation import Augmentation, load_policy
@@ -28,8 +29,9 @@ from fer.data.dataset import (
     load_images,
     own_generator,
 )
-from fer.data.device import DeviceDataset, DeviceLoader, fits
+from fer.data.device import DeviceDataset, DeviceLoader, fits, move
 from fer.data.download import downloader
+from fer.data.folds import refold
 from fer.data.manifest import ATTRIBUTES, Entry, shares
 from fer.data.preparation import Generator, Preparation
 from fer.data.prepared import CACHE, Prepared, Report
@@ -38,7 +40,7 @@ from fer.data.selection import check_selection, select
 
 log = logging.getLogger(__name__)
 
-OPTIONS = ("undecodable", "leaks", "blank", "conflicts", "accept_altered")
+OPTIONS = ("undecodable", "leaks", "blank", "conflicts", "fold", "accept_altered")
 """Options that decide which images a dataset has."""
 CHUNK = 32
 """Batches that are augmented at once on a device."""
@@ -66,6 +68,8 @@ class EmotionDataModule(LightningDataModule):
             ``drop_from_train``.
         blank: images that show nothing: ``keep`` or ``drop``, from every split.
         conflicts: exact copies that have different emotions: ``keep`` or ``drop``, all of them.
+        fold: such as ``2/5``, for cross-validation: see :mod:`fer.data.folds`. None: the splits as
+            they are.
         accept_altered: train on a copy that was found to be altered.
         report: writes figures and a page when the dataset is prepared; None writes neither.
         choice: name of the configuration in ``conf/dataset`` that describes it; None: ``name``.
@@ -74,7 +78,8 @@ class EmotionDataModule(LightningDataModule):
         transforms: albumentations transforms for training images, or the name of a policy in
             ``conf/augmentation``. An empty list leaves the images as they are.
         batch_size: images per training step.
-        eval_batch_size: images per step of validation, test and prediction.
+        eval_batch_size: images per step of validation, test and prediction; None: 32 on a CPU, 512
+            on another device.
         num_workers: processes that augment; 0 does it in the training process.
         on_device: keep training images there and augment whole batches there; None for the CPU.
         chunk: batches that are augmented at once on a device, of which :class:`EmotionModule` takes
@@ -113,6 +118,7 @@ class EmotionDataModule(LightningDataModule):
         leaks: str = "keep",
         blank: str = "keep",
         conflicts: str = "keep",
+        fold: str | None = None,
         accept_altered: bool = False,
         report: Report | None = None,
         choice: str | None = None,
@@ -120,7 +126,7 @@ class EmotionDataModule(LightningDataModule):
         in_channels: int = 1,
         transforms: Sequence[Any] | str = "standard",
         batch_size: int = 64,
-        eval_batch_size: int = 32,
+        eval_batch_size: int | None = None,
         num_workers: int = 0,
         on_device: torch.device | None = None,
         chunk: int | None = None,
@@ -133,10 +139,10 @@ class EmotionDataModule(LightningDataModule):
         self.preparation = Preparation(
             name, folder, reader, raw, generator, fetch, workers, undecodable, report
         )
-        check_selection(leaks, blank, conflicts, accept_altered)
+        check_selection(leaks, blank, conflicts, accept_altered, fold)
         for key, value, rule in (
             ("loader.batch_size", batch_size, whole(1)),
-            ("loader.eval_batch_size", eval_batch_size, whole(1)),
+            ("loader.eval_batch_size", eval_batch_size, or_null(whole(1), "for the usual number")),
             ("loader.num_workers", num_workers, whole(0)),
             ("loader.chunk", 1 if chunk is None else chunk, whole(1)),
             ("seed", seed, SEED),
@@ -150,13 +156,15 @@ class EmotionDataModule(LightningDataModule):
         self.dataset_name, self.folder, self.reader = name, Path(folder), reader
         self.generator, self.choice = generator, choice or name
         self.undecodable, self.accept_altered = undecodable, accept_altered
-        self.leaks, self.blank, self.conflicts = leaks, blank, conflicts
+        self.leaks, self.blank, self.conflicts, self.fold = leaks, blank, conflicts, fold
         self.image_size, self.in_channels = image_size, in_channels
         self.transforms = transforms if isinstance(transforms, str) else list(transforms)
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or images_at_once(on_device)
         self.num_workers, self.on_device, self.seed = num_workers, on_device, seed
         self.chunk, self.in_chunks = chunk, False
         self.prepared: Prepared
+        self._stored: Prepared  # the same with the splits that it has on disk
         self.left_out: dict[str, dict[str, int]] = {}
         """Reasons for which images are left out, in words, with the number of each split."""
         self.rows: dict[str, np.ndarray] = {}  # of the manifest, for each split
@@ -185,8 +193,10 @@ class EmotionDataModule(LightningDataModule):
 
     def _load(self) -> None:
         """The images of every split as they are."""
-        self.prepared = self.preparation.run()
-        images = load_images(self.prepared, self.image_size, self.in_channels)
+        self.prepared = self._stored = self.preparation.run()
+        images = load_images(self._stored, self.image_size, self.in_channels)
+        if self.fold is not None:
+            self.prepared = refold(self._stored, self.fold, self.reader)
         entries = self.prepared.entries
         targets = np.array([labels.INDEX[entry.emotion] for entry in entries], dtype=np.int64)
         chosen, self.left_out = select(
@@ -197,7 +207,7 @@ class EmotionDataModule(LightningDataModule):
             inside = np.array([entry.split == split for entry in entries])
             self.rows[split] = rows = np.flatnonzero(inside & chosen)
             # Preparation orders the entries by split: those of one lie side by side in the mapping,
-            # with those that are left out between them.
+            # with those that are left out between them; but for folds.
             first, end = (rows[0], rows[-1] + 1) if len(rows) else (0, 0)
             self.datasets[split] = EmotionDataset(
                 images[first:end],
@@ -211,7 +221,8 @@ class EmotionDataModule(LightningDataModule):
         dataset = self.datasets["train"]
         if self.on_device is not None:
             chunk = (self.chunk or CHUNK) * self.images_of_step()
-            if not fits(self.on_device, (len(dataset), *dataset.source.shape[1:]), chunk):
+            images = len(dataset) + len(self.datasets["val"])
+            if not fits(self.on_device, (images, *dataset.source.shape[1:]), chunk):
                 self.on_device = None
         if self.on_device is not None:
             self.datasets["train"] = DeviceDataset(dataset, transforms, self.on_device)
@@ -237,14 +248,7 @@ class EmotionDataModule(LightningDataModule):
         Raises:
             ConfigError: training images have no votes.
         """
-        found = shares(self.entries("train"))
-        if found is None:
-            raise ConfigError(
-                "loss: expected a dataset with the votes of several annotators for each image, "
-                f"such as dataset=ferplus, found {self.dataset_name}, which has one label. Take "
-                "loss=cross_entropy"
-            )
-        self.datasets["train"].soften(found)
+        self.datasets["train"].soften(shares(self.entries("train"), self.dataset_name))
 
     def check_accepted(self) -> None:
         """Refuse to train without all splits and emotions, or on an altered copy unless the user
@@ -393,9 +397,14 @@ class EmotionDataModule(LightningDataModule):
         dataset = self.split(split)
         rank, processes = self._place()
         self._check_share(split, processes)
+        batches = ShareSampler(len(dataset), self.eval_batch_size, rank, processes)
+        if self.on_device is not None:  # where they stay, for every epoch
+            parts = (own.tensor_split(len(batches)) for own in move(dataset, self.on_device))
+            whole_batches: Any = list(zip(*parts, strict=True))
+            return DataLoader(whole_batches, batch_size=None, generator=own_generator())
         return DataLoader(
             EmotionDataset(dataset.source, dataset.targets, dataset.ids, rows=dataset.rows),
-            batch_sampler=ShareSampler(len(dataset), self.eval_batch_size, rank, processes),
+            batch_sampler=batches,
             collate_fn=identity_collate,
             generator=own_generator(),
         )
@@ -458,7 +467,7 @@ class EmotionDataModule(LightningDataModule):
 
     def images(self, name: str, size: int) -> np.ndarray:
         """The images of :meth:`split` at another size, ``(N, size, size, C)`` uint8."""
-        return load_images(self.prepared, size, self.in_channels)[self._rows_of(name)]
+        return load_images(self._stored, size, self.in_channels)[self._rows_of(name)]
 
     def attributes(self, name: str) -> dict[str, list[str]]:
         """The annotated attributes of the images of :meth:`split`, as far as there are any."""

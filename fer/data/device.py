@@ -77,9 +77,7 @@ class DeviceDataset(EmotionDataset):
     ) -> None:
         super().__init__(dataset.source, dataset.targets, dataset.ids, rows=dataset.rows)
         self.operations = [translate(transform) for transform in transforms]
-        images = torch.from_numpy(dataset.read(np.arange(len(dataset)))).to(device)  # (N, H, W, C)
-        self.pixels = images.permute(0, 3, 1, 2)  # (N, C, H, W), channels-last in memory
-        self.labels = torch.from_numpy(dataset.targets).to(device)
+        self.pixels, self.labels = move(dataset, device)
 
     def soften(self, shares: np.ndarray) -> None:
         """Give batches the shares of votes ``(N, 7)`` float32 for targets."""
@@ -92,6 +90,13 @@ class DeviceDataset(EmotionDataset):
         for operation in self.operations:
             operation(images)
         return images.values, self.labels[rows]
+
+
+def move(dataset: EmotionDataset, device: torch.device) -> Batch:
+    """Images ``(N, C, H, W)`` uint8 as they are, and targets ``(N,)`` int64, on the device."""
+    images = torch.from_numpy(dataset.read(np.arange(len(dataset)))).to(device)  # (N, H, W, C)
+    # Channels-last in memory, as convolutions want them.
+    return images.permute(0, 3, 1, 2), torch.from_numpy(dataset.targets).to(device)
 
 
 class DeviceLoader(DataLoader[Any]):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fer.core import labels
-from fer.core.errors import DataError
+from fer.core.errors import ConfigError, DataError
 from fer.core.files import from_cell, is_outside, open_data, write_csv
 from fer.data.readers.base import SPLITS
 
@@ -37,6 +37,8 @@ class Entry:
     """A range of years, such as ``20-39``."""
     phash: str = ""
     """Perceptual hash, 32 hex digits; empty where the picture has no content."""
+    person: str = ""
+    """Who is shown; empty if that is not known."""
     votes: str = ""
     """Annotators who saw each emotion, seven numbers in the schema's order; empty if unknown."""
 
@@ -50,7 +52,7 @@ ATTRIBUTES = ("gender", "race", "age")
 """Columns of ``manifest.csv`` that only a dataset with such annotations has."""
 PHASH = re.compile("(?:[0-9a-f]{32})?")
 VOTES = re.compile("(?:(?=.*[1-9])[0-9]{1,6}(?: [0-9]{1,6}){6})?")
-LATER = (*ATTRIBUTES, "phash", "votes")
+LATER = (*ATTRIBUTES, "phash", "person", "votes")
 """Columns that a table may lack; an earlier version wrote no ``phash``."""
 COLUMNS = tuple(field.name for field in fields(Entry) if field.name not in LATER)
 
@@ -90,16 +92,20 @@ def identity(entries: Iterable[Entry], checksums: Iterable[int]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def shares(entries: Sequence[Entry]) -> np.ndarray | None:
+def shares(entries: Sequence[Entry], dataset: str) -> np.ndarray:
     """``(N, 7)`` float32: the share of each image's votes that each emotion has.
 
-    None where an image has no votes.
+    Raises:
+        ConfigError: an image of the dataset has no votes.
 
-    >>> shares([Entry("1", "sad", "train", "1.png", "", votes="0 0 1 0 3 0 0")])
+    >>> shares([Entry("1", "sad", "train", "1.png", "", votes="0 0 1 0 3 0 0")], "ferplus")
     array([[0.  , 0.  , 0.25, 0.  , 0.75, 0.  , 0.  ]], dtype=float32)
     """
     if not all(entry.votes for entry in entries):
-        return None
+        raise ConfigError(
+            "loss: expected a dataset with the votes of several annotators for each image, such as "
+            f"dataset=ferplus, found {dataset}, which has one label. Take loss=cross_entropy"
+        )
     votes = np.array([entry.votes.split() for entry in entries], np.float32)
     return votes / votes.sum(axis=1, keepdims=True)
 
@@ -107,8 +113,9 @@ def shares(entries: Sequence[Entry]) -> np.ndarray | None:
 def write_manifest(path: Path, entries: Sequence[Entry]) -> Path:
     """Write ``manifest.csv``, atomically."""
     annotated = any(getattr(entry, name) for entry in entries for name in ATTRIBUTES)
+    known = any(entry.person for entry in entries)
     voted = any(entry.votes for entry in entries)
-    columns = (*COLUMNS, *ATTRIBUTES * annotated, "phash", *["votes"] * voted)
+    columns = (*COLUMNS, *ATTRIBUTES * annotated, "phash", *["person"] * known, *["votes"] * voted)
     rows = ({name: getattr(entry, name) for name in columns} for entry in entries)
     return write_csv(path, columns, rows)
 
@@ -168,5 +175,5 @@ def to_entry(path: Path, number: int, cells: Mapping[str | None, str | None]) ->
             f"found {row['votes'][:40]!r}. {REPAIR}"
         )
     own = {name: row.get(name, "") for name in (*COLUMNS, *LATER)}
-    repeated = ("emotion", "split", *ATTRIBUTES, "votes")  # kept in memory once
+    repeated = ("emotion", "split", *ATTRIBUTES, "person", "votes")  # kept in memory once
     return Entry(**own | {name: sys.intern(own[name]) for name in repeated})

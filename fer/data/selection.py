@@ -6,11 +6,14 @@ import numpy as np
 
 from fer.core.options import SWITCH, check_value, one_of
 from fer.data.audit.integrity import conflicting, group_duplicates
+from fer.data.folds import FOLD
 from fer.data.prepared import Prepared
 from fer.data.readers.base import SPLITS
 
 
-def check_selection(leaks: str, blank: str, conflicts: str, accept_altered: bool = False) -> None:
+def check_selection(
+    leaks: str, blank: str, conflicts: str, accept_altered: bool = False, fold: str | None = None
+) -> None:
     """Refuse options that cannot work, before anything is read.
 
     Raises:
@@ -20,6 +23,7 @@ def check_selection(leaks: str, blank: str, conflicts: str, accept_altered: bool
     check_value("dataset.blank", blank, one_of("keep", "drop"))
     check_value("dataset.conflicts", conflicts, one_of("keep", "drop"))
     check_value("dataset.accept_altered", accept_altered, SWITCH)
+    check_value("dataset.fold", fold, FOLD)
 
 
 def select(

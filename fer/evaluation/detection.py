@@ -44,6 +44,8 @@ class Prediction:
     """Every emotion's, in the order of :data:`fer.core.labels.EMOTIONS`."""
     box: Box | None = None
     """The box of the face in its picture, without the margin; None if the picture is the face."""
+    emotions: tuple[str, ...] | None = None
+    """The prediction set, the most probable emotion first; None if sets were not asked for."""
 
     @property
     def confidence(self) -> float:

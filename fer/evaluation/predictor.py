@@ -16,10 +16,12 @@ from PIL import Image
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
+from fer.core.files import read_json
 from fer.core.hardware import Computing
 from fer.data.images import read_picture, to_input, to_pixels
 from fer.evaluation.detection import Box, Detector, FaceDetector, Prediction, crop
 from fer.evaluation.inference import for_inference, predict
+from fer.evaluation.prediction_sets import make_sets, read_threshold
 from fer.model.checkpoint import PRETRAINED, load_checkpoint
 
 Array = np.ndarray | torch.Tensor
@@ -46,10 +48,13 @@ class Predictor:
             default detector's boxes match FER2013's crops: it finds the face in 255 of 400
             validation images surrounded by their own border, with boxes in the middle and a median
             side of 47.6 of 48 pixels.
+        sets: gives each face a set of emotions, too: the ``metrics.json`` of an evaluation of this
+            network with ``prediction_sets``, or the threshold in it. None: no sets.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
         ConfigError: a value that cannot work, or not on this machine.
+        DataError: ``sets`` names a file without a threshold.
 
     Example::
 
@@ -67,6 +72,7 @@ class Predictor:
         precision: str = "auto",
         detector: Detector | None = None,
         margin: float = 0.0,
+        sets: float | Path | str | None = None,
     ) -> None:
         if not -0.5 < margin <= 2:
             raise ConfigError(
@@ -83,6 +89,11 @@ class Predictor:
         self.network = for_inference(network, self.computing.device)
         self.detector = detector or FaceDetector()
         self.margin = margin
+        if isinstance(sets, str | Path):
+            sets = read_threshold(read_json(Path(sets)), str(sets))
+        if sets is not None and not 0 <= sets <= 1:
+            raise ConfigError(f"sets: expected a threshold from 0 to 1, found {sets}.")
+        self.threshold = sets
 
     @overload
     def __call__(self, images: File) -> Prediction: ...
@@ -157,9 +168,17 @@ class Predictor:
                 labels.EMOTIONS[int(row.argmax())],
                 dict(zip(labels.EMOTIONS, row.tolist(), strict=True)),
                 box,
+                self._set_of(row),
             )
             for row, box in zip(rows, places, strict=True)
         ]
+
+    def _set_of(self, row: np.ndarray) -> tuple[str, ...] | None:
+        """The prediction set of probabilities ``(7,)``, the most probable emotion first."""
+        if self.threshold is None:
+            return None
+        size = int(make_sets(row[None], self.threshold).sum())  # it takes the most probable ones
+        return tuple(labels.EMOTIONS[i] for i in np.argsort(-row, kind="stable")[:size])
 
 
 def is_one(images: object) -> bool:

@@ -17,10 +17,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fer.core.errors import TrainingError
-from fer.core.files import write_atomic, write_csv
+from fer.core.files import BackgroundWriter, write_bytes, write_csv
 from fer.data.readers.names import shown
 from fer.model.checkpoint import read_checkpoint
 from fer.model.module import MONITOR, EmotionModule
+
+log = logging.getLogger(__name__)
 
 HISTORY_COLUMNS = (
     "epoch",
@@ -67,6 +69,7 @@ class History(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[dict[str, float]] = []
+        self._writer = BackgroundWriter()
         self._started = 0.0
         self._trained = 0.0
         self._images = 0
@@ -105,7 +108,20 @@ class History(Callback):
         }
         self.rows.append({name: row[name] for name in HISTORY_COLUMNS})
         if trainer.is_global_zero:
-            write_csv(self.path, HISTORY_COLUMNS, self.rows)
+            self._writer.write(write_csv, self.path, HISTORY_COLUMNS, list(self.rows))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Wait until it is written."""
+        self._writer.wait()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Wait until it is written; the error that ends the training is the one to be told."""
+        try:
+            self._writer.wait()
+        except OSError as error:
+            log.warning("%s was not written: %s", self.path, error)
 
     def state_dict(self) -> dict[str, Any]:
         """Rows for a training that is resumed."""
@@ -208,15 +224,41 @@ class ProgressBar(RichProgressBar):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its path and renames it: a killed run leaves the old one."""
+    """Writes a checkpoint beside its path and renames it: a killed run leaves the old one.
+
+    It is written while the training goes on, which would wait for the disk as long as a GPU takes
+    for a hundred steps.
+
+    Args:
+        background: False to wait all the same, for a logger that passes each file on at once.
+    """
+
+    def __init__(self, background: bool = True) -> None:
+        self._writer = BackgroundWriter()
+        self._background = background
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Write ``checkpoint`` to ``path``, atomically."""
-        buffer = io.BytesIO()
+        """Take down ``checkpoint`` as it is now, and write it to ``path``, atomically."""
+        buffer = io.BytesIO()  # the training goes on to change what the checkpoint refers to
         torch.save(checkpoint, buffer)
-        write_atomic(Path(path), lambda file: file.write(buffer.getbuffer()))
+        self._writer.write(write_bytes, Path(path), buffer.getbuffer())
+        if not self._background:
+            self._writer.wait()
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Delete a checkpoint."""
+        self._writer.wait()
+        super().remove_checkpoint(path)
+
+    def teardown(self) -> None:
+        """Wait for the last one, at the end of a training or when an error ends it.
+
+        One of several processes hands its weights over after that.
+        """
+        self._background = False
+        self._writer.wait()
 
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Read a checkpoint as data: nothing in it is executed."""

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fer.core.errors import ConfigError
+from fer.core.files import sha256_of_file
 from fer.core.options import check_value, number
 from fer.model.checkpoint import load_checkpoint
 from fer.model.network import NormalisedNetwork
@@ -53,10 +54,13 @@ class DistilledLoss(nn.Module):
                 f"{teacher!r}. loss.teacher=[RUN/checkpoints/best.ckpt,OTHER.ckpt]"
             )
         self.temperature, self.weight, self.label_smoothing = temperature, weight, label_smoothing
+        loaded = [load_checkpoint(path) for path in paths]
         # A tuple, which hides them from the student's weights, optimizer and checkpoints.
         self.teachers: tuple[NormalisedNetwork, ...] = tuple(
-            load_checkpoint(path).network.folded().eval().requires_grad_(False) for path in paths
+            one.network.folded().eval().requires_grad_(False) for one in loaded
         )
+        self.checksums = [sha256_of_file(one.path) for one in loaded]
+        """SHA-256 of each teacher's checkpoint."""
 
     def check_student(self, network: NormalisedNetwork) -> None:
         """Refuse a student that sees other images than its teachers.

@@ -278,7 +278,13 @@ class EmotionModule(LightningModule):
             "dataset": data.describe() if hasattr(data, "describe") else UNKNOWN_DATASET,
             "seed": getattr(data, "seed", 0),
             "priors": self.priors(data),
+            "teachers": self.teachers,
         }
+
+    @property
+    def teachers(self) -> list[str]:
+        """SHA-256 of the checkpoints that the loss learns from."""
+        return list(self.loss.checksums) if isinstance(self.loss, DistilledLoss) else []
 
     def priors(self, data: Any) -> list[float] | None:
         """Share of each emotion in training: images times the loss's weights.

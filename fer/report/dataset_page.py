@@ -102,7 +102,7 @@ def dataset_section(integrity: Mapping[str, Any], left_out: Sequence[str] = ()) 
         "findings": integrity["findings"],
         "counts": _counts(integrity),
         "counts_note": _describe_official(integrity),
-        "pixels": _pixels(integrity),
+        "pixels": _pixels(integrity) if integrity["pixels"] else None,  # not of folds
         "copies": _copies(integrity),
         "left_out": list(left_out),
     }

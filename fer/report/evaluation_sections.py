@@ -22,6 +22,7 @@ from fer.core import labels
 from fer.core.words import PERCENT, how_many, percent, plain
 from fer.evaluation.metrics import SMALLEST_GROUP, SplitResult
 from fer.evaluation.mistakes import Confusion, confident_mistakes, frequent_confusions
+from fer.evaluation.prediction_sets import Selective, risk_curve
 from fer.evaluation.robustness import Robustness
 from fer.evaluation.scores import shown_in
 from fer.report.figures import (
@@ -38,7 +39,7 @@ from fer.report.figures import (
     save,
     style,
 )
-from fer.report.page import Cell, Section, Table, percent_cell, render
+from fer.report.page import Cell, Section, Table, make_table, percent_cell, render
 from fer.report.score_cells import change_cell, score_cell, score_table
 
 ACROSS = 4
@@ -242,6 +243,61 @@ def calibration_section(folder: Path, result: SplitResult, shown: str) -> Sectio
         gap=float((result.probabilities.max(axis=1) - (result.target == result.preds)).mean()),
         figure=save(figure, folder / "figures" / "reliability.png"),
     )
+
+
+def unsure_section(folder: Path, result: SplitResult, shown: str, in_domain: bool) -> Section:
+    """Sets of emotions instead of one, and accuracy where the least sure images are left out.
+
+    ``in_domain``: the network was trained on this dataset.
+    """
+    metrics = result.metrics
+    sets = metrics["prediction_sets"]
+    risk = risk_curve(result.target, result.probabilities)
+    rows = [
+        [emotion, own["support"], percent_cell(own["coverage"]), size_cell(own["mean_size"])]
+        for emotion, own in sets["per_class"].items()
+    ]
+    columns = ["Emotion", "Images", "Sets that hold it", "Emotions in a set"]
+    figure = selective_curve(
+        risk, metrics["selective"], title=f"Accuracy of the surest images: {shown}"
+    )
+    return render(
+        "unsure.html.j2",
+        sets=sets,
+        expected=PERCENT.interval(sets["expected"]),
+        selective=metrics["selective"],
+        samples=metrics["samples"],
+        in_domain=in_domain,
+        table=make_table("prediction-sets", columns, rows),
+        figure=save(figure, folder / "figures" / "selective.png"),
+    )
+
+
+def size_cell(size: float | None) -> str | None:
+    """A mean number of emotions."""
+    return None if size is None else f"{size:.2f}"
+
+
+def selective_curve(risk: np.ndarray, marked: Sequence[Selective], *, title: str) -> Figure:
+    """Accuracy against the share of images that are answered, the surest first.
+
+    Args:
+        risk: of :func:`fer.evaluation.prediction_sets.risk_curve`.
+        marked: the points with numbers.
+    """
+    with style():
+        figure = new_figure(7.0, 4.0, title, how_many(len(risk), "image"))
+        axis = figure.subplots()
+        share = 100 * np.arange(1, len(risk) + 1) / len(risk)
+        axis.plot(share, 100 * (1 - risk), color=SERIES[5])
+        for row in marked:
+            x, y = 100 * row["kept"], 100 * row["accuracy"]
+            axis.plot(x, y, "o", color=INK, ms=4)
+            axis.annotate(f"{y:.1f}", (x, y), (5, 5), textcoords="offset points")
+        axis.set(xlim=(0, 105), ylim=(None, 103))
+        axis.set(xlabel="images that are answered, the surest first (%)", ylabel="accuracy (%)")
+        axis.grid()
+    return figure
 
 
 def subgroups_section(subgroups: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section:

@@ -27,7 +27,7 @@ from fer.runs.state import BEST, FINISHED, State, state_of
 
 SET_BY_STUDY = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
 """Options that the study sets itself."""
-PLACES_OF_STUDY = ("hydra.", "paths.", "dataset.raw", "dataset.folder")
+PLACES_OF_STUDY = ("hydra.", "paths.", "dataset.raw", "dataset.folder", "dataset.fold")
 """Beginnings of more of them."""
 SEEDS: Check = (
     "a list of different whole numbers from 0, such as [0,1,2]",
@@ -42,7 +42,10 @@ INERT = (
     *("dataset.raw", "dataset.workers", "dataset.folder"),
 )
 """Options that do not change a result: where things are, what is shown."""
-IN_DOMAIN = ("perturbation", "robustness", "saliency", "errors", "temperature_scaling")
+IN_DOMAIN = (
+    *("perturbation", "robustness", "saliency", "errors", "temperature_scaling"),
+    "prediction_sets",
+)
 """Options that add to the scores, for a network's own dataset alone."""
 UNCOMPARED = ("--", "hydra.", "paths.", "checkpoint=", *FREE)
 """Beginnings of arguments that say where things are, not what is measured."""

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from statistics import mean, stdev
 from typing import Any
 
 import yaml
@@ -28,7 +29,8 @@ from fer.runs.state import JOBS, PRUNED, State, disparities, state_of
 
 NUMBER = "${hydra:job.num}"
 """``hydra.sweep.subdir``, the folder of a job, unless the user chooses another."""
-REPEATS = ("dataset", "experiment", "seed", "test")
+FOLD = "dataset.fold"
+REPEATS = ("dataset", "experiment", FOLD, "seed", "test")
 """Keys that a sweep repeats a recipe over; between the values of any other it chooses."""
 
 OF_RUN = {"best_epoch": "best_epoch", "epochs": "epochs", "seconds": "wall_seconds"}
@@ -291,9 +293,9 @@ def write_table(path: Path, jobs: Sequence[Job], keys: Sequence[str]) -> None:
 def notes_on(jobs: Sequence[Job]) -> list[str]:
     """Notes for a reader of the table."""
     finished = [job for job in jobs if job.state is State.FINISHED]
-    notes = []
+    notes = mean_over_folds(jobs)
     best = best_jobs(jobs)
-    if len(best) > 1:
+    if len(best) > 1 and not notes:
         each = ", ".join(f"job {job.number} (validated on {job.validated_on})" for job in best)
         notes.append(
             f"No job is the best of all: they are scored on {len(best)} different sets of "
@@ -306,6 +308,27 @@ def notes_on(jobs: Sequence[Job]) -> list[str]:
             "best one when the choice is made: python evaluate.py checkpoint=PATH"
         )
     return notes + disparities([job.run for job in finished if job.run is not None])
+
+
+def mean_over_folds(jobs: Sequence[Job]) -> list[str]:
+    """A note on the mean of the test scores, if the jobs are the folds of a cross-validation."""
+    values = [job.values for job in jobs]
+    folds = {one.get(FOLD, "").partition("/")[0] for one in values}
+    counts = {one.get(FOLD, "").partition("/")[2] for one in values}
+    if swept_keys(values) != [FOLD] or counts != {str(len(jobs))} or len(folds) != len(jobs):
+        return []
+    words = []
+    for score in shown_in("sweeps"):
+        own = [value for job in jobs if (value := job.score("test", score.name)) is not None]
+        if len(own) < len(jobs):
+            return []
+        spread = score.format.digits(stdev(own))
+        middle = score.format.digits(mean(own))
+        words.append(f"{score.heading} {middle} ± {spread}{score.format.unit}")
+    return [
+        f"Cross-validation, mean and standard deviation of the {len(jobs)} folds, each measured "
+        f"once: {', '.join(words)}."
+    ]
 
 
 def write_best(path: Path, best: Sequence[Job], notes: Sequence[str]) -> None:

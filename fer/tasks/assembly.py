@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from fer.core.application import compose, instantiate, locate
 from fer.core.commands import typed
 from fer.core.errors import CheckpointError, ConfigError
+from fer.core.hardware import images_at_once
 from fer.core.options import NAME, SWITCH_OR_AUTO, Guard, check_options, check_value
 from fer.core.plugins import import_plugin
 from fer.core.values import walk
@@ -99,6 +100,8 @@ def make_data(
             )
         options["seed"] = cfg.seed
     options["on_device"] = device if on_device is True else None
+    if options["eval_batch_size"] is None:  # where the network computes, whatever keeps the images
+        options["eval_batch_size"] = images_at_once(device)
     if HydraConfig.initialized():
         options["choice"] = HydraConfig.get().runtime.choices.get("dataset")
     node = cfg.dataset.copy()

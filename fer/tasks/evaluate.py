@@ -27,6 +27,7 @@ from fer.evaluation.inference import measure_network, predict
 from fer.evaluation.metrics import SplitResult, describe_empty, measure_subgroups
 from fer.evaluation.mistakes import write_predictions
 from fer.evaluation.perturbations import Setting, make_settings
+from fer.evaluation.prediction_sets import check_level, measure_sets, selective_accuracy
 from fer.evaluation.robustness import columns, measure_robustness
 from fer.model.checkpoint import Checkpoint, load_checkpoint
 from fer.model.network import NormalisedNetwork
@@ -36,6 +37,7 @@ from fer.report.evaluation_sections import (
     errors_section,
     robustness_section,
     subgroups_section,
+    unsure_section,
 )
 from fer.report.page import Section
 from fer.report.run_figures import pick_rows, run_section
@@ -90,6 +92,11 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """
     started, begun = time.perf_counter(), datetime.now(timezone.utc)
     check_options(cfg, optional=["dataset"])
+    if cfg.prediction_sets is not None and "val" in cfg.split.split("+"):
+        raise ConfigError(
+            "prediction_sets: expected a split without the validation images, which calibrate the "
+            f"sets, found split={cfg.split}. Take split=test."
+        )
     settings = configured_settings(cfg)
     measured = measure(cfg, folder)
     cfg, checkpoint = measured.cfg, measured.checkpoint
@@ -150,6 +157,8 @@ def measure(cfg: DictConfig, folder: Path) -> Measured:
     data = make_data(cfg, checkpoint.network)
     data.prepare_data()
     data.setup()
+    if cfg.prediction_sets is not None:
+        check_level(cfg.prediction_sets, len(data.datasets["val"]))
     hold(folder)
     if state_of(folder) is State.FINISHED:  # of an earlier job of the same sweep
         raise ConfigError(
@@ -184,13 +193,26 @@ def notes_on_measured(measured: Measured, settings: Sequence[Setting]) -> list[s
 
 
 def measure_more(measured: Measured) -> list[Section]:
-    """Add calibration with a temperature and the scores of subgroups to the metrics."""
+    """Add to the metrics what is fitted on validation, and the scores of subgroups."""
     cfg, data, result = measured.cfg, measured.data, measured.result
     bootstrap = {"resamples": cfg.metrics.resamples, "seed": cfg.metrics.seed}
-    if cfg.temperature_scaling:
+    sections = []
+    if cfg.temperature_scaling or cfg.prediction_sets is not None:
         val = measure_network(
             measured.network, data, "val", measured.computing, tta=cfg.tta, **measuring(cfg)
         )
+    if cfg.prediction_sets is not None:
+        result.metrics["prediction_sets"] = measure_sets(
+            (val.target, val.probabilities),
+            result.target,
+            result.probabilities,
+            cfg.prediction_sets,
+            f"{data.dataset_name}'s val",
+        )
+        result.metrics["selective"] = selective_accuracy(result.target, result.probabilities)
+        own = measured.checkpoint.extras["dataset"]["name"] == data.dataset_name
+        sections.append(unsure_section(measured.folder, result, measured.shown, own))
+    if cfg.temperature_scaling:
         scaling = calibrate(
             (val.target, val.probabilities),
             result.target,
@@ -203,11 +225,11 @@ def measure_more(measured: Measured) -> list[Section]:
         for note in scaling["notes"]:
             log.warning(note)
     attributes = data.attributes(cfg.split)
-    if not attributes:
-        return []
-    subgroups = measure_subgroups(result.target, result.probabilities, attributes, **bootstrap)
-    result.metrics["subgroups"] = subgroups
-    return [subgroups_section(subgroups)]
+    if attributes:
+        subgroups = measure_subgroups(result.target, result.probabilities, attributes, **bootstrap)
+        result.metrics["subgroups"] = subgroups
+        sections.append(subgroups_section(subgroups))
+    return sections
 
 
 def configured_settings(cfg: DictConfig) -> list[Setting]:

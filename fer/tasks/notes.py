@@ -67,6 +67,15 @@ def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
             + ", ".join(f"dataset.{key}={own[key]}, then {saved[key]}" for key in different)
             + "."
         )
+    reader, other = data.reader.options(), trained_on.get("reader") or {}
+    makes_folds = [key for key in ("split_seed", "person") if other.get(key) != reader.get(key)]
+    if saved.get("fold") != data.fold or (data.fold is not None and makes_folds):
+        notes.append(
+            f"The network was trained with dataset.fold={saved.get('fold') or 'null'} and is "
+            f"measured with {data.fold or 'null'}"
+            f"{', by other options of the reader' if makes_folds else ''}: test images may have "
+            "been seen in training."
+        )
     integrity = data.prepared.integrity
     same_images = integrity.get("identity") and integrity["identity"] == trained_on.get("identity")
     if trained_on["fingerprint"] != integrity["fingerprint"] and same_images:

@@ -27,7 +27,7 @@ def prepare_task(cfg: DictConfig, _: Path) -> None:
     # The summary is printed below, whether the dataset was prepared now or before.
     logging.getLogger("fer.data").setLevel(logging.WARNING)
     node = cfg.dataset
-    check_selection(node.leaks, node.blank, node.conflicts, node.accept_altered)
+    check_selection(node.leaks, node.blank, node.conflicts, node.accept_altered, node.fold)
     prepared = prepare(
         node.name,
         node.folder,

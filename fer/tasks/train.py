@@ -57,6 +57,7 @@ from fer.tasks.assembly import (
     make_model,
     measuring,
     resolved,
+    several,
 )
 from fer.tasks.logging_results import finish, log_results
 from fer.tasks.notes import compare_threads, describe_left_out, notes_on
@@ -150,7 +151,7 @@ def build(cfg: DictConfig, folder: Path) -> Run:
         network.compile()
     hold(folder)  # in a sweep, only the sweep's own folder is held so far
     remove_leftovers(folder)  # of a run that was killed while it wrote
-    cut_off = load_cut_off(cfg, folder, data)
+    cut_off = load_cut_off(cfg, folder, data, module.teachers)
     history = History(folder / "history.csv")
     loggers = make_loggers(cfg, folder, cut_off)
     trainer = make_trainer(cfg, folder, computing, loggers, history)
@@ -201,7 +202,7 @@ def make_trainer(
         max_epochs=cfg.trainer.max_epochs,
         logger=loggers or False,
         callbacks=[Quiet(), DivergenceGuard(folder), history, *make_callbacks(cfg), best, last],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[AtomicCheckpointIO(background=not passes_on(cfg))],
         use_distributed_sampler=False,  # the data module shares out the images, and repeats none
         num_sanity_val_steps=0,  # it would only cost time and count in the metrics
         enable_progress_bar=cfg.trainer.progress_bar,
@@ -211,6 +212,11 @@ def make_trainer(
         **options,
     )
     return trainer
+
+
+def passes_on(cfg: DictConfig) -> bool:
+    """True if a logger uploads each checkpoint as soon as it is saved."""
+    return any(node.get("log_model") == "all" for node in several(cfg.logger).values())
 
 
 def fit_or_go_on(run: Run) -> None:
@@ -258,6 +264,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
         **describe_run(resolved(cfg), data, run.computing, notes),
         "started": run.begun.isoformat(timespec="seconds"),
         "resumed_after_epochs": None if run.cut_off is None else run.cut_off.epochs,
+        **({"teachers": run.module.teachers} if run.module.teachers else {}),
         "best_epoch": history.best_epoch,
         "epochs": len(history.rows),
         "validation": {name: val.metrics[name] for name in SCORES},
@@ -348,17 +355,30 @@ def record_pruned(run: Run, seconds: float) -> float:
     return scores["macro_f1"]
 
 
-def load_cut_off(cfg: DictConfig, folder: Path, data: EmotionDataModule) -> CutOff | None:
-    """The progress of a run that is resumed; None if it has not finished an epoch."""
+def load_cut_off(
+    cfg: DictConfig, folder: Path, data: EmotionDataModule, teachers: Sequence[str]
+) -> CutOff | None:
+    """The progress of a run that is resumed; None if it has not finished an epoch.
+
+    Raises:
+        CheckpointError: it was trained on other images, or learned from other teachers.
+    """
     path = folder / LAST
     if cfg.resume in (None, "auto") or not path.is_file():
         return None
-    trained_on = load_checkpoint(path).extras["dataset"]
+    extras = load_checkpoint(path).extras
+    trained_on = extras["dataset"]
     if trained_on["fingerprint"] != data.prepared.integrity["fingerprint"]:
         raise CheckpointError(
             f"{path}: expected a run on this copy of {data.dataset_name} (fingerprint "
             f"{data.prepared.integrity['fingerprint'][:16]}), found one on another "
             f"({trained_on['fingerprint'][:16]}). Give it the data that it was started with, or "
             "start a new run without resume."
+        )
+    if extras.get("teachers", []) != list(teachers):
+        raise CheckpointError(
+            f"{path}: expected a run that learned from the checkpoints that loss.teacher names, "
+            "found that they have changed since. Put the earlier ones back, or start a new run "
+            "without resume."
         )
     return read_progress(path)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from omegaconf import OmegaConf
 
 from fer.core.errors import CheckpointError, ConfigError
 from fer.model.checkpoint import load_checkpoint
@@ -16,6 +18,7 @@ from fer.model.distillation import DistilledLoss
 from fer.model.mixing import Mixing
 from fer.model.module import EmotionModule
 from fer.model.shared_cnn import SharedCNN
+from fer.tasks.train import load_cut_off
 from tests.model.test_steps import data_in, folder  # noqa: F401
 
 OPTIONS: dict[str, Any] = {
@@ -97,6 +100,27 @@ def test_teachers_leave_no_weights_in_checkpoint_or_optimizer(
     assert all(key.startswith("network.") for key in content["state_dict"])
     held = sum(len(group["params"]) for group in content["optimizer_states"][0]["param_groups"])
     assert held == len(list(module.network.parameters()))
+
+
+def test_a_run_does_not_go_on_with_other_teachers(
+    folder: Path,  # noqa: F811
+    teachers: list[str],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    loss = DistilledLoss(teachers)
+    _, path = train(folder, tmp_path / "checkpoints" / "last.ckpt", [4, 8], loss)
+    data = data_in(folder)
+    data.prepare_data()
+    data.setup("test")
+    cfg = OmegaConf.create({"resume": str(tmp_path)})
+    checksums = [hashlib.sha256(Path(own).read_bytes()).hexdigest() for own in teachers]
+    assert load_checkpoint(path).extras["teachers"] == checksums
+    for other in ([], checksums[:1], [checksums[1], checksums[0]]):
+        with pytest.raises(CheckpointError, match=r"loss\.teacher names, found that they have"):
+            load_cut_off(cfg, tmp_path, data, other)
+    with pytest.raises(CheckpointError, match="History"):  # gets as far as the epochs
+        load_cut_off(cfg, tmp_path, data, checksums)
 
 
 @pytest.mark.parametrize(

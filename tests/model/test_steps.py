@@ -23,12 +23,13 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger
 
 from fer.core.errors import ConfigError, TrainingError
+from fer.core.hardware import images_at_once
 from fer.data.datamodule import EmotionDataModule
 from fer.data.device import fits
 from fer.data.drawn.synthetic import generate
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.model import graph
-from fer.model.callbacks import DivergenceGuard, History
+from fer.model.callbacks import AtomicCheckpointIO, DivergenceGuard, History
 from fer.model.mixing import Mixing
 from fer.model.module import EmotionModule
 from fer.model.muon import Muon
@@ -145,6 +146,42 @@ def test_images_do_not_depend_on_whether_chunks_are_given(folder: Path) -> None:
         assert torch.equal(
             torch.cat([batch[part] for batch in batches]), torch.cat([own[part] for own in chunks])
         )
+
+
+def test_validation_on_the_device_has_the_batches_of_the_cpu(folder: Path) -> None:
+    found = []
+    for device in (torch.device("cpu"), None):
+        data = data_in(folder, eval_batch_size=8)
+        data.on_device = device
+        data.prepare_data()
+        data.setup()
+        found.append(list(data.val_dataloader()))
+    assert [len(target) for _, target in found[0]] == [7, 7, 7]
+    for one, other in zip(*found, strict=True):
+        assert all(map(torch.equal, one, other))
+        assert one[0].dtype == other[0].dtype
+        assert one[0].stride() == other[0].stride()
+
+
+def test_many_images_at_once_are_predicted_where_that_is_faster() -> None:
+    assert images_at_once(None) == images_at_once(torch.device("cpu")) == 32
+    assert images_at_once(torch.device("cuda")) > 32
+
+
+def test_a_checkpoint_is_that_of_the_moment_it_was_saved_in(tmp_path: Path) -> None:
+    weights, rows = torch.zeros(3), [1]
+    saver = AtomicCheckpointIO()
+    saver.save_checkpoint({"weights": weights, "rows": rows}, tmp_path / "a.ckpt")
+    weights += 1  # the next step
+    rows.append(2)
+    saver.teardown()
+    content = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    assert content["weights"].tolist() == [0, 0, 0]
+    assert content["rows"] == [1]
+    saver.save_checkpoint(content, tmp_path / "b.ckpt")
+    saver.remove_checkpoint(tmp_path / "b.ckpt")  # not before it is there
+    saver.teardown()
+    assert not (tmp_path / "b.ckpt").exists()
 
 
 def test_the_same_images_again_and_again_are_the_cpu_s(folder: Path) -> None:

@@ -450,3 +450,25 @@ def test_a_cluster_that_cannot_run_a_job_is_refused_and_a_gpu_is_taken_where_the
     assert choose_resources(nodes[:1], 1, None) == {"CPU": 1, "GPU": 0}
     with pytest.raises(CommandError, match=r"cores and GPUs: 8 and 0, 4 and 2\), found 8 and 1"):
         choose_resources(nodes, 8, None)
+
+
+def test_the_folds_of_a_cross_validation_have_a_mean() -> None:
+    def job(number: int, accuracy: float, *more: str, split: str = "test") -> Job:
+        scores = {"accuracy": accuracy, "macro_f1": accuracy / 2}
+        run = {"dataset": {"fingerprints": {"val": str(number)}}, "validation": scores}
+        overrides = [f"dataset.fold={number + 1}/3", *more]
+        metrics = {"split": split, **scores}
+        return Job(number, str(number), overrides, State.FINISHED, run=run, metrics=metrics)
+
+    jobs = [job(0, 0.5), job(1, 0.6), job(2, 0.7)]
+    assert not sweep.chooses([one.overrides for one in jobs])  # so that test is measured
+    (note,) = sweep.mean_over_folds(jobs)
+    assert "of the 3 folds" in note and note.endswith("60.0 ± 10.0 %, macro-F1 30.0 ± 5.0 %.")
+    for other in (
+        jobs[:2],
+        [*jobs[:2], job(1, 0.6)],
+        [*jobs[:2], job(2, 0.7, "optimizer.lr=1")],
+        [*jobs[:2], job(2, 0.7, split="val")],
+        [*jobs[:2], Job(2, "2", ["dataset.fold=3/3"], State.FAILED)],
+    ):
+        assert sweep.mean_over_folds(other) == []

@@ -73,7 +73,7 @@ def evaluate(place: Path, *overrides: str, check: bool = True) -> str:
 
 
 EVERYTHING = ["checkpoint=a/checkpoints/best.ckpt", "perturbation=stress", "saliency=standard",
-              "temperature_scaling=true", *FEW]  # fmt: skip
+              "temperature_scaling=true", "prediction_sets=0.8", *FEW]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_one_command_leaves_every_file(whole: Path) -> None:
     ):  # fmt: skip
         assert (whole / name).stat().st_size > 0, name
     page = (whole / "report.html").read_text()
-    for heading in ("Calibration", "Robustness", "Mistakes"):
+    for heading in ("Calibration", "When the network is unsure", "Robustness", "Mistakes"):
         assert f"<h2>{heading}</h2>" in page
     assert page.count("data:image/png") == len(list((whole / "figures").glob("*.png")))
     # Nothing is fetched from anywhere.
@@ -115,6 +115,10 @@ def test_its_numbers_agree_with_each_other(whole: Path) -> None:
     ids = {row["id"] for row in read_table(whole.parent / "data/synthetic_a/manifest.csv")}
     assert {row["id"] for row in predictions} <= ids
     assert metrics["temperature_scaling"]["fitted_on"].endswith("'s val (42 images)")
+    sets = metrics["prediction_sets"]
+    assert sets["level"] == 0.8 and sum(sets["sizes"]) == 70
+    assert sets["calibrated_on"].endswith("'s val (42 images)")
+    assert metrics["selective"][0]["accuracy"] == pytest.approx(metrics["accuracy"])
     assert "Dividing the logits by" in (whole / "report.html").read_text(encoding="utf-8")
     assert sum(row["images"] for row in metrics["reliability"]) == 70
     run = read(whole / "run.json")
@@ -212,6 +216,8 @@ MISTAKES = [
     (["checkpoint=fine.ckpt", "perturbation=blur", "robustness.severities=[6]"], "from 1 to 5"),
     (["checkpoint=fine.ckpt", "perturbation=published", "robustness.severities=[2]"], "1 to 1"),
     (["checkpoint=fine.ckpt", "robustness.severities=[1]"], "expected a perturbation beside it"),
+    (["checkpoint=fine.ckpt", "prediction_sets=0.9", "split=val+test"], "without the validation"),
+    (["checkpoint=fine.ckpt", "prediction_sets=1"], "a share between 0 and 1"),
     (["checkpoint=fine.ckpt", "split=validation"], r"one of train, val, test, val\+test"),
     (
         ["checkpoint=fine.ckpt", "+perturbation.fog={_target_: fer.fog, severities: [{}]}"],

@@ -58,12 +58,10 @@ def near_leaks(seen: Sequence[Entry], measured: Sequence[Entry]) -> np.ndarray |
     None where one of the manifests has no perceptual hashes: an earlier version wrote it.
     """
     both = [*seen, *measured]
-    has_hash = np.array([bool(entry.phash) for entry in both])
-    rows, first = np.flatnonzero(has_hash), len(seen)
-    if seen and not (has_hash[:first].any() and has_hash[first:].any()):
+    rows, hashes = perceptual_hashes(both)
+    first = len(seen)
+    if seen and not ((rows < first).any() and (rows >= first).any()):
         return None
-    text = "".join(both[row].phash for row in rows)
-    hashes = np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, HASH_BYTES)
     group, before = group_near(hashes, NEAR_BITS), rows < first
     mixed = np.isin(group, np.intersect1d(group[before], group[~before]))
     # A group may be linked by chains: its members are compared directly.
@@ -72,6 +70,21 @@ def near_leaks(seen: Sequence[Entry], measured: Sequence[Entry]) -> np.ndarray |
     found = np.zeros(len(both), dtype=bool)
     found[rows[ours]] = distance <= NEAR_BITS
     return found[first:] | exact_leaks(seen, measured)
+
+
+def perceptual_hashes(entries: Sequence[Entry]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the images with a perceptual hash, ``(M,)``, and the hashes, ``(M, 16)`` uint8."""
+    hashes = bytes.fromhex("".join(entry.phash for entry in entries))
+    rows = np.flatnonzero([bool(entry.phash) for entry in entries])
+    return rows, np.frombuffer(hashes, np.uint8).reshape(-1, HASH_BYTES)
+
+
+def near_groups(entries: Sequence[Entry]) -> np.ndarray:
+    """``(N,)`` int64: equal for near duplicates; -1 for images without a perceptual hash."""
+    rows, hashes = perceptual_hashes(entries)
+    groups = np.full(len(entries), -1)
+    groups[rows] = group_near(hashes, NEAR_BITS)
+    return groups
 
 
 def count_leaks(entries: Sequence[Entry]) -> dict[str, int]:

@@ -135,7 +135,7 @@ class FolderReader(HoldOut):
         records = [
             Record(
                 *(name, item.emotion, item.split, item.source, item.location),
-                *(item.gender, item.race, item.age),
+                *(item.gender, item.race, item.age, persons.get(item.key, "")),
             )
             for name, item in zip(ids, placed, strict=True)
         ]

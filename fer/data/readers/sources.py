@@ -55,6 +55,8 @@ class Record:
     race: str = ""
     age: str = ""
     """A range of years, such as ``20-39``."""
+    person: str = ""
+    """Who is shown; empty if that is not known."""
 
 
 class Source(Protocol):
