@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fer.core.labels import EMOTIONS as EMOTIONS
     from fer.data.datamodule import EmotionDataModule as EmotionDataModule
     from fer.data.published import FER2013DataModule as FER2013DataModule
+    from fer.data.published import FERPlusDataModule as FERPlusDataModule
     from fer.data.published import RAFDBDataModule as RAFDBDataModule
     from fer.evaluation.predictor import Predictor as Predictor
     from fer.evaluation.scores import register_score as register_score
@@ -37,6 +38,7 @@ MODULES = {
     "EmotionDataModule": "fer.data.datamodule",
     "EmotionModule": "fer.model.module",
     "FER2013DataModule": "fer.data.published",
+    "FERPlusDataModule": "fer.data.published",
     "Predictor": "fer.evaluation.predictor",
     "RAFDBDataModule": "fer.data.published",
     "SharedCNN": "fer.model.shared_cnn",

@@ -59,7 +59,8 @@ options = [f"dataset={DATASET}", *size.data]
 # download `archive.zip` (60 MB) from
 # [msambare/fer2013](https://www.kaggle.com/datasets/msambare/fer2013) and put it into
 # `data/fer2013/raw/`. The older public forms are understood as well: the unpacked folder,
-# `fer2013.csv` and `icml_face_data.csv`. All of them give the same pixels, labels and splits.
+# `fer2013.csv` and `icml_face_data.csv`. All of them have the same images, labels and splits; the
+# archive is a JPEG encoding of the table that the authors published, so its pixels differ a little.
 #
 # ## Preparing
 #

@@ -36,8 +36,15 @@ def adopt(
     file changes.
 
     Raises:
-        DataError: a file is no image, is misplaced or does not decode, or there is none.
+        DataError: a file is no image, is misplaced or does not decode, or there is none; or the
+            reader has other labels than the folder.
     """
+    if reader.relabels:
+        raise DataError(
+            f"{folder}: expected no prepared dataset or one made by this program, since {name} "
+            "gives images new labels, found split folders without a manifest.csv. Move them away "
+            "and pass the raw data: dataset.raw=PATH; or take their own labels: dataset=folder"
+        )
     emotions = list_split_folders(folder)
     files = list(emotions)
     signature = sha256_of_files(describe_files(folder, files), start=str(FORMAT))

@@ -32,7 +32,7 @@ from fer.data.dataset import (
 from fer.data.device import DeviceDataset, DeviceLoader, fits, move
 from fer.data.download import downloader
 from fer.data.folds import refold
-from fer.data.manifest import ATTRIBUTES, Entry
+from fer.data.manifest import ATTRIBUTES, Entry, shares
 from fer.data.preparation import Generator, Preparation
 from fer.data.prepared import CACHE, Prepared, Report
 from fer.data.readers.base import SPLITS, Reader, check_classes
@@ -242,6 +242,14 @@ class EmotionDataModule(LightningDataModule):
                 "dataset.conflicts name. Set one of them to keep."
             )
 
+    def soften(self) -> None:
+        """Training targets are the shares of the annotators' votes from now on, ``(N, 7)`` float32.
+
+        Raises:
+            ConfigError: training images have no votes.
+        """
+        self.datasets["train"].soften(shares(self.entries("train"), self.dataset_name))
+
     def check_accepted(self) -> None:
         """Refuse to train without all splits and emotions, or on an altered copy unless the user
         has accepted it.
@@ -406,8 +414,8 @@ class EmotionDataModule(LightningDataModule):
 
         Returns:
             ``choice``, ``name``, ``generator`` (its options, or None), ``reader`` (its options),
-            ``options`` (those that decide which images are used) and ``fingerprint``, which is None
-            until :meth:`setup`.
+            ``options`` (those that decide which images are used), ``fingerprint``, and, where every
+            image is recognised, ``identity``; both are None until :meth:`setup`.
         """
         prepared: Prepared | None = getattr(self, "prepared", None)
         return {
@@ -417,11 +425,17 @@ class EmotionDataModule(LightningDataModule):
             "reader": self.reader.options(),
             "options": {key: getattr(self, key) for key in OPTIONS},
             "fingerprint": None if prepared is None else prepared.integrity["fingerprint"],
+            # An earlier version wrote none.
+            "identity": None if prepared is None else prepared.integrity.get("identity"),
         }
 
     def class_counts(self) -> list[int]:
         """Training images of each emotion, in the schema's order."""
         return self.datasets["train"].class_counts()
+
+    def class_shares(self) -> list[float]:
+        """As :meth:`class_counts`; an image whose votes are its target counts by their shares."""
+        return self.datasets["train"].class_shares().tolist()
 
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of the training images per channel, as fractions of 255."""

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 SMALL = 64 * 2**20
 """Bytes for which nobody asks whether there is room."""
 Batch = tuple[torch.Tensor, torch.Tensor]
-"""Images ``(N, C, H, W)`` uint8 and targets ``(N,)`` int64."""
+"""Images ``(N, C, H, W)`` uint8 and targets ``(N,)`` int64, or ``(N, 7)`` float32 shares."""
 
 
 class Draw(NamedTuple):
@@ -65,6 +65,12 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
         self.targets = targets
         self.ids = list(ids)
         self.augmentation = augmentation
+        self.answers = targets
+        """What a batch has for targets: these, or ``(N, 7)`` float32 shares of votes."""
+
+    def soften(self, shares: np.ndarray) -> None:
+        """Give batches the shares of votes ``(N, 7)`` float32 for targets."""
+        self.answers = shares
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -80,8 +86,8 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
 
     def __getitem__(self, item: int | Draw) -> tuple[torch.Tensor, int]:
         """Image ``(C, H, W)`` uint8 and target of one item."""
-        images, targets = self.__getitems__([item])
-        return images[0], int(targets[0])
+        images, _ = self.__getitems__([item])
+        return images[0], int(self.targets[item.row if isinstance(item, Draw) else item])
 
     def __getitems__(self, items: Sequence[int | Draw]) -> Batch:
         """A whole batch, for a data loader with :func:`identity_collate` as ``collate_fn``."""
@@ -94,12 +100,18 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
         # Seen as (N, C, H, W), the memory stays channels-last, which the network wants.
         return (
             torch.from_numpy(images).permute(0, 3, 1, 2),
-            torch.from_numpy(self.targets[rows]),
+            torch.from_numpy(self.answers[rows]),
         )
 
     def class_counts(self) -> list[int]:
         """Images per emotion."""
         return np.bincount(self.targets, minlength=labels.NUM_CLASSES).tolist()
+
+    def class_shares(self) -> np.ndarray:
+        """``(7,)`` float64: what batches have for targets, as images per emotion."""
+        if self.answers.ndim == 2:
+            return self.answers.sum(axis=0, dtype=np.float64)
+        return np.array(self.class_counts(), np.float64)
 
     def mean_and_std(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of the images per channel, as fractions of 255."""
@@ -142,7 +154,7 @@ class TrainingLoader(DataLoader[Any]):
     """Batches that are fetched at once."""
 
     def __iter__(self) -> Any:
-        """Images ``(N, C, H, W)`` uint8 and targets ``(N,)`` int64, a batch at a time."""
+        """Images ``(N, C, H, W)`` uint8 and their targets, a batch at a time."""
         return super().__iter__() if self.num_workers else self._fetch()
 
     def _fetch(self) -> Iterator[Batch]:

@@ -79,6 +79,11 @@ class DeviceDataset(EmotionDataset):
         self.operations = [translate(transform) for transform in transforms]
         self.pixels, self.labels = move(dataset, device)
 
+    def soften(self, shares: np.ndarray) -> None:
+        """Give batches the shares of votes ``(N, 7)`` float32 for targets."""
+        super().soften(shares)
+        self.labels = torch.from_numpy(shares).to(self.labels.device)
+
     def augmented(self, rows: torch.Tensor, generator: torch.Generator) -> Batch:
         """Augmented images float 0–1 and targets of some rows, all of it on the device."""
         images = Images(self.pixels[rows].float() / 255, generator)
@@ -137,7 +142,7 @@ class DeviceLoader(DataLoader[Any]):
         return -(-batches // self.steps_at_once)
 
     def __iter__(self) -> Any:
-        """Images ``(N, C, H, W)`` float 0–1 and targets ``(N,)`` int64."""
+        """Images ``(N, C, H, W)`` float 0–1 and their targets."""
         return self._fetch()
 
     def _fetch(self) -> Iterator[Batch]:  # runs from the first batch on, when the epoch is known

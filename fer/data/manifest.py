@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fer.core import labels
-from fer.core.errors import DataError
+from fer.core.errors import ConfigError, DataError
 from fer.core.files import from_cell, is_outside, open_data, write_csv
 from fer.data.readers.base import SPLITS
 
@@ -39,6 +39,8 @@ class Entry:
     """Perceptual hash, 32 hex digits; empty where the picture has no content."""
     person: str = ""
     """Who is shown; empty if that is not known."""
+    votes: str = ""
+    """Annotators who saw each emotion, seven numbers in the schema's order; empty if unknown."""
 
     @property
     def file(self) -> str:
@@ -49,7 +51,8 @@ class Entry:
 ATTRIBUTES = ("gender", "race", "age")
 """Columns of ``manifest.csv`` that only a dataset with such annotations has."""
 PHASH = re.compile("(?:[0-9a-f]{32})?")
-LATER = (*ATTRIBUTES, "phash", "person")
+VOTES = re.compile("(?:(?=.*[1-9])[0-9]{1,6}(?: [0-9]{1,6}){6})?")
+LATER = (*ATTRIBUTES, "phash", "person", "votes")
 """Columns that a table may lack; an earlier version wrote no ``phash``."""
 COLUMNS = tuple(field.name for field in fields(Entry) if field.name not in LATER)
 
@@ -63,19 +66,56 @@ def pixel_hash(image: np.ndarray) -> str:
 
 
 def fingerprint(entries: Iterable[Entry]) -> str:
-    """Hex SHA-256 of what a dataset contains: each image's split, emotion and pixels.
+    """Hex SHA-256 of what a dataset contains: each image's split, emotion, pixels and votes.
 
     File names, order, file format and machine do not matter.
     """
-    lines = sorted(f"{entry.split} {entry.emotion} {entry.sha256}\n" for entry in entries)
+    lines = sorted(
+        f"{entry.split} {entry.emotion} {entry.sha256}{entry.votes and f' {entry.votes}'}\n"
+        for entry in entries
+    )
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def identity(entries: Iterable[Entry], checksums: Iterable[int]) -> str:
+    """Hex SHA-256 of who is who: each image's split, and the picture of the reference that it is.
+
+    Two encodings of the same images have the same identity, and other fingerprints. Labels do not
+    matter.
+
+    Args:
+        entries: of the images.
+        checksums: of the reference's pixels for each of them.
+    """
+    pairs = zip(entries, checksums, strict=True)
+    lines = sorted(f"{entry.split} {checksum:08x}\n" for entry, checksum in pairs)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def shares(entries: Sequence[Entry], dataset: str) -> np.ndarray:
+    """``(N, 7)`` float32: the share of each image's votes that each emotion has.
+
+    Raises:
+        ConfigError: an image of the dataset has no votes.
+
+    >>> shares([Entry("1", "sad", "train", "1.png", "", votes="0 0 1 0 3 0 0")], "ferplus")
+    array([[0.  , 0.  , 0.25, 0.  , 0.75, 0.  , 0.  ]], dtype=float32)
+    """
+    if not all(entry.votes for entry in entries):
+        raise ConfigError(
+            "loss: expected a dataset with the votes of several annotators for each image, such as "
+            f"dataset=ferplus, found {dataset}, which has one label. Take loss=cross_entropy"
+        )
+    votes = np.array([entry.votes.split() for entry in entries], np.float32)
+    return votes / votes.sum(axis=1, keepdims=True)
 
 
 def write_manifest(path: Path, entries: Sequence[Entry]) -> Path:
     """Write ``manifest.csv``, atomically."""
     annotated = any(getattr(entry, name) for entry in entries for name in ATTRIBUTES)
     known = any(entry.person for entry in entries)
-    columns = (*COLUMNS, *ATTRIBUTES * annotated, "phash", *["person"] * known)
+    voted = any(entry.votes for entry in entries)
+    columns = (*COLUMNS, *ATTRIBUTES * annotated, "phash", *["person"] * known, *["votes"] * voted)
     rows = ({name: getattr(entry, name) for name in columns} for entry in entries)
     return write_csv(path, columns, rows)
 
@@ -129,6 +169,11 @@ def to_entry(path: Path, number: int, cells: Mapping[str | None, str | None]) ->
             f"{path}: row {number}: expected a phash of 32 hex digits or none, found "
             f"{row['phash']!r}. {REPAIR}"
         )
+    if not VOTES.fullmatch(row.get("votes", "")):
+        raise DataError(
+            f"{path}: row {number}: expected seven numbers of votes that are not all 0, or none, "
+            f"found {row['votes'][:40]!r}. {REPAIR}"
+        )
     own = {name: row.get(name, "") for name in (*COLUMNS, *LATER)}
-    repeated = ("emotion", "split", *ATTRIBUTES, "person")  # kept in memory once
+    repeated = ("emotion", "split", *ATTRIBUTES, "person", "votes")  # kept in memory once
     return Entry(**own | {name: sys.intern(own[name]) for name in repeated})

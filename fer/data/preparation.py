@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import HALF, refuse_links, remove_leftovers, write_json, write_text
@@ -26,8 +28,8 @@ from fer.core.progress import Progress, progress_bar
 from fer.data.adoption import adopt, load_known
 from fer.data.audit.appearance import working_side
 from fer.data.audit.integrity import Integrity, Origin, inspect, summarise
-from fer.data.audit.reference import official_splits
-from fer.data.audit.verdict import ALTERED, REFERENCE
+from fer.data.audit.reference import Reference, official_splits
+from fer.data.audit.verdict import ALTERED, REFERENCE, Verdict, judge
 from fer.data.conversion import Failure, convert
 from fer.data.manifest import Entry, write_manifest
 from fer.data.prepared import (
@@ -47,6 +49,7 @@ from fer.data.prepared import (
 )
 from fer.data.readers.base import SPLITS, RawDataset, Reader, check_records
 from fer.data.readers.names import is_hidden
+from fer.data.relabelling import move, relabel
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +145,7 @@ class Preparation:
             own = [name for name in OWN if name not in SPLITS or not is_foreign(place)]
             refuse_links(place, [*hidden, *own, *(["raw"] * (self.generator is not None))])
         try:
-            finished = load_current(place, origin, self.given)
+            finished = load_current(place, origin, self.given, self.reader.beside)
         except DataError:
             if not os.access(place, os.W_OK):
                 raise
@@ -160,7 +163,9 @@ class Preparation:
             return self._adopt(origin)  # nothing to lock: nobody can prepare anything here
         with lock(place):
             recover(place)
-            finished = load_current(place, origin, self.given)  # another process may have made it
+            finished = load_current(
+                place, origin, self.given, self.reader.beside
+            )  # another process may have made it
             if finished is not None:
                 return finished
             if not is_foreign(place):
@@ -218,7 +223,8 @@ class Preparation:
                 f"{self.place.absolute()}: expected a dataset prepared with the options given, "
                 "found one prepared with others. Pass the raw data to prepare it again "
                 "(dataset.raw=PATH), or give the options as they were. Different: "
-                f"{how_origins_differ(load(self.place).integrity['origin'], origin)}."
+                + (how_origins_differ(load(self.place).integrity["origin"], origin) or "its labels")
+                + "."
             )
         raise DataError(
             f"{self.name}: expected a prepared or raw dataset, found none. Looked for\n"
@@ -303,32 +309,33 @@ class Preparation:
             raise undecodable_error(made.failures, len(records))
         drawn = self.generator is not None
         reference = None if drawn else load_known(self.reader)
-        entries, put_back = made.entries, []
+        entries, looks, judged = made.entries, made.looks, None
         if dataset.restore_splits and reference is not None:
-            official = official_splits(entries, made.looks, reference)
-            moved = [
-                move(staging, entry, split) for entry, split in zip(entries, official, strict=True)
-            ]
-            restored = sum(one is not two for one, two in zip(entries, moved, strict=True))
-            if restored:
-                put_back = [f"{restored:,} images were put back into their official split."]
-            entries = moved
+            entries = self._put_back(staging, dataset, reference, entries, looks)
+        if dataset.relabel is not None:
+            entries, looks, judged = self._relabel(staging, dataset, reference, entries, looks)
         order = sorted(
             range(len(entries)),
             key=lambda i: (SPLITS.index(entries[i].split), entries[i].emotion, entries[i].id),
         )
         entries = [entries[i] for i in order]
+        if judged is not None and judged.rows is not None:
+            judged = replace(judged, rows=judged.rows[order])
         write_manifest(staging / "manifest.csv", entries)
         found = inspect(
             entries,
-            made.looks[order],
-            official_counts=None if drawn else self.reader.official_counts,
+            looks[order],
+            official_counts=None if drawn or judged else self.reader.official_counts,
             expected_size=dataset.expected_size,
             reference=reference,
             known=dataset.findings,
+            judged=judged,
         )
         # What a source reads beside a file, such as the images that a table names.
-        beside = source.path if raw.is_file() and source.path.is_dir() else None
+        beside = dataset.beside
+        if raw.is_file() and source.path.is_dir():
+            beside = source.path
+        is_reference = found["verdict"] == REFERENCE
         integrity: Integrity = {
             "dataset": self.name,
             "source": {
@@ -338,12 +345,13 @@ class Preparation:
                 "signature": source.signature(),
             },
             "origin": origin,
-            "official_protocol": found["matches_official_counts"] is True
+            "official_protocol": is_reference
+            if judged
+            else found["matches_official_counts"] is True
             and found["verdict"] != ALTERED
-            and (dataset.official_protocol or found["verdict"] == REFERENCE),
+            and (dataset.official_protocol or is_reference),
             "warnings": [
                 *dataset.warnings,
-                *put_back,
                 *describe_excluded(
                     {**dataset.excluded, "they could not be read": len(made.failures)}
                 ),
@@ -355,14 +363,56 @@ class Preparation:
         write_json(staging / "integrity.json", integrity)
         return Prepared(staging, entries, integrity, [entry.file for entry in entries])
 
+    def _put_back(
+        self,
+        staging: Path,
+        dataset: RawDataset,
+        reference: Reference,
+        entries: Sequence[Entry],
+        looks: np.ndarray,
+    ) -> list[Entry]:
+        """The entries, those that are recognised in their official split."""
+        official = official_splits(entries, looks, reference)
+        placed = list(zip(entries, official, strict=True))
+        moved = [move(staging, entry, replace(entry, split=split)) for entry, split in placed]
+        if restored := sum(entry.split != split for entry, split in placed):
+            text = f"{restored:,} images were put back into their official split."
+            dataset.warnings.append(text)
+        return moved
 
-def move(staging: Path, entry: Entry, split: str) -> Entry:
-    """The entry in another split, and its file with it."""
-    if split == entry.split:
-        return entry
-    moved = replace(entry, split=split)
-    (staging / entry.file).rename(staging / moved.file)
-    return moved
+    def _relabel(
+        self,
+        staging: Path,
+        dataset: RawDataset,
+        reference: Reference | None,
+        entries: Sequence[Entry],
+        looks: np.ndarray,
+    ) -> tuple[list[Entry], np.ndarray, Verdict]:
+        """The images that another source has labels for: entries, looks, and the verdict on the
+        copy as it was."""
+        judged = judge(
+            entries,
+            looks,
+            reference=reference,
+            official_counts=self.reader.official_counts,
+            expected_size=dataset.expected_size,
+            known=dataset.findings,
+        )
+        if judged.rows is None or dataset.relabel is None:
+            raise DataError(
+                f"{self.name}: expected a reference, by which images are recognised that get other "
+                "labels, found none. Name one in the reader: reference = NAME"
+            )
+        found = dataset.relabel(judged.rows, [entry.split for entry in entries])
+        left, kept, excluded = relabel(staging, entries, found)
+        if not left:
+            raise DataError(
+                f"{self.name}: expected labels for the images, found none for any of "
+                f"{len(entries):,}: {', '.join(excluded)}."
+            )
+        dataset.excluded |= excluded
+        dataset.warnings += found.warnings
+        return left, looks[kept], replace(judged, rows=judged.rows[kept])
 
 
 def refuse_strangers(folder: Path, *, drawn: bool) -> None:

@@ -134,8 +134,13 @@ def load(folder: Path) -> Prepared:
     return Prepared(folder, entries, integrity, [entry.file for entry in entries])
 
 
-def load_current(folder: Path, origin: Origin, raw: Path | None) -> Prepared | None:
-    """The complete dataset in ``folder`` if it was made this way from this raw data, else None."""
+def load_current(
+    folder: Path, origin: Origin, raw: Path | None, beside: Path | None = None
+) -> Prepared | None:
+    """The complete dataset in ``folder`` if it was made this way, else None.
+
+    Made from this raw data, and from this file ``beside`` it.
+    """
     if (folder / ".ready").exists() or not (folder / "manifest.csv").exists():
         return None
     prepared = load(folder)
@@ -149,8 +154,10 @@ def load_current(folder: Path, origin: Origin, raw: Path | None) -> Prepared | N
         own = Path(source["given"]["path"]).is_relative_to((folder / "raw").resolve())
         if own and has_changed(source["given"]):
             return None
-    beside = source.get("beside")
-    if beside is not None and has_changed(beside):
+    if beside is not None and beside.exists() and source.get("beside") != describe_path(beside):
+        return None
+    recorded = source.get("beside")
+    if recorded is not None and has_changed(recorded):
         return None
     return prepared
 

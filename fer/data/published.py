@@ -1,4 +1,4 @@
-"""Data modules of the two published datasets, without Hydra, with the defaults of ``conf/``.
+"""Data modules of the published datasets, without Hydra, with the defaults of ``conf/``.
 
 >>> data = FER2013DataModule(raw="archive.zip")  # read when a Trainer asks for it
 >>> data.image_size, data.in_channels, data.batch_size, data.transforms
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fer.data.datamodule import EmotionDataModule
+from fer.data.ferplus import FERPlusReader
 from fer.data.readers.base import Reader
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.data.readers.rafdb import RAFDBReader
@@ -37,6 +38,27 @@ class FER2013DataModule(EmotionDataModule):
         **options: Any,
     ) -> None:
         super().__init__(name, folder, reader=reader or FER2013Reader(), kaggle=kaggle, **options)
+
+
+class FERPlusDataModule(FER2013DataModule):
+    """FER2013's images with FER+'s votes (see :mod:`fer.data.ferplus`).
+
+    Without ``reader`` it is read with the reader's defaults, the votes beside the raw data;
+    ``options`` are those of :class:`EmotionDataModule`.
+
+    >>> FERPlusDataModule(raw="archive.zip").describe()["reader"]["rule"]
+    'majority'
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        *,
+        name: str = "ferplus",
+        reader: Reader | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(folder, name=name, reader=reader or FERPlusReader(), **options)
 
 
 class RAFDBDataModule(EmotionDataModule):

@@ -43,9 +43,7 @@ class ModelRecord(TypedDict):
     options: Options
 
 
-class TrainedOn(TypedDict):
-    """A dataset, as :meth:`.EmotionDataModule.describe` writes it."""
-
+class _TrainedOn(TypedDict):
     choice: str
     """Its configuration in ``conf/dataset``."""
     name: str
@@ -56,6 +54,13 @@ class TrainedOn(TypedDict):
     options: Options
     """Those that decide which images are used."""
     fingerprint: str
+
+
+class TrainedOn(_TrainedOn, total=False):
+    """A dataset, as :meth:`.EmotionDataModule.describe` writes it."""
+
+    identity: str | None
+    """Of who is who in it; None or missing where that is not known."""
 
 
 class _Description(TypedDict):

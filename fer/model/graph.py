@@ -31,6 +31,8 @@ def why_not_graphed(module: Any) -> str | None:
         return f"the device is {module.device.type}"
     if module.mixing.mixup or module.mixing.cutmix:
         return "mixing draws its numbers on the CPU"
+    if getattr(module.loss, "takes_votes", False):
+        return "targets are shares of votes"
     if module.trainer.precision == "16-mixed":
         return "16-mixed scales its losses on the CPU"
     optimizer: Any = module.optimizers().optimizer

@@ -10,7 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from fer.core.errors import ConfigError
+from fer.core.options import check_value, number
 
+SMOOTHING = number("a share from 0 to below 1", lambda value: 0 <= value < 1)
 WEIGHTINGS = (None, "balanced", "sqrt_balanced")
 
 
@@ -79,6 +81,29 @@ class CrossEntropyLoss(nn.Module):
         return F.cross_entropy(
             logits.float(), target, weight=self.weight, label_smoothing=self.label_smoothing
         )
+
+
+class SoftLoss(nn.Module):
+    """Cross-entropy with the shares of several annotators' votes.
+
+    An image whose emotions y have the shares q_y costs -sum_y q_y log p_y (Barsoum et al., arXiv
+    1608.01041). In evaluation the target is one label.
+
+    Args:
+        label_smoothing: share of each target that is spread evenly, 0 <= s < 1.
+    """
+
+    takes_votes = True
+    """Asks the data module for votes instead of labels."""
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        check_value("loss.label_smoothing", label_smoothing, SMOOTHING)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Mean loss of logits ``(N, 7)`` and shares ``(N, 7)`` or labels ``(N,)``; a scalar."""
+        return F.cross_entropy(logits.float(), target, label_smoothing=self.label_smoothing)
 
 
 class FocalLoss(nn.Module):

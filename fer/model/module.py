@@ -62,8 +62,9 @@ class EpochMetrics(nn.Module):
         self.kept: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
     def add(self, logits: torch.Tensor, target: torch.Tensor, loss: torch.Tensor) -> None:
-        """Keep a step's logits ``(N, 7)``, targets ``(N,)`` and loss."""
-        self.keep(logits.detach().argmax(dim=1), target, loss.detach()[None])
+        """Keep a step's logits ``(N, 7)``, targets ``(N,)`` or ``(N, 7)`` shares, and loss."""
+        own = target if target.ndim == 1 else target.argmax(dim=1)
+        self.keep(logits.detach().argmax(dim=1), own, loss.detach()[None])
 
     def keep(self, preds: torch.Tensor, target: torch.Tensor, losses: torch.Tensor) -> None:
         """Keep predictions and targets ``(N,)`` of steps of one size, and their losses ``(K,)``."""
@@ -180,6 +181,8 @@ class EmotionModule(LightningModule):
             self.loss = make_loss(self.loss, counts)
         if isinstance(self.loss, DistilledLoss):
             self.loss.check_student(self.network)
+        if getattr(self.loss, "takes_votes", False) and hasattr(data, "soften"):
+            data.soften()
         self.take = None
         if getattr(data, "on_device", None) is not None:
             single = why_single(self.trainer)
@@ -290,7 +293,8 @@ class EmotionModule(LightningModule):
         """
         if not hasattr(data, "class_counts"):
             return None
-        seen = torch.tensor(data.class_counts(), dtype=torch.float64)
+        count = getattr(data, "class_shares", data.class_counts)
+        seen = torch.tensor(count(), dtype=torch.float64)
         weight = getattr(self.loss, "weight", None)
         if isinstance(weight, torch.Tensor) and weight.shape == seen.shape:
             seen *= weight.double().cpu()

@@ -30,6 +30,7 @@ VERDICTS: dict[str, tuple[str, str, str]] = {
 """Look, sign and name of each verdict."""
 COMPARED: dict[str, tuple[str, bool]] = {
     "identical": ("Identical", False),
+    "original": ("Identical to the authors' table", False),
     "recognised": ("Recognised", False),
     "unrecognised": ("Not recognised", True),
     "missing": ("Missing here", True),
@@ -176,6 +177,7 @@ def _compared(integrity: Integrity) -> Table | None:
     rows = [
         (Cell(name), Cell(whole(compared[key]), marked=fault and compared[key] > 0))
         for key, (name, fault) in COMPARED.items()
+        if key in compared
     ]
     return make_table("compared", ["Beside the reference copy", "Images"], rows)
 

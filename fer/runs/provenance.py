@@ -40,6 +40,7 @@ def describe_run(
         "dataset": {
             "name": data.dataset_name,
             "fingerprint": integrity["fingerprint"],
+            "identity": integrity.get("identity"),
             "form": integrity["source"]["form"],
             "verdict": integrity["verdict"],
             "official_protocol": integrity["official_protocol"],

@@ -57,6 +57,8 @@ class DataRecord(TypedDict):
     name: str
     fingerprint: str
     """Fingerprint of the prepared dataset."""
+    identity: str | None
+    """Of who is who in it; None if that is not known."""
     form: str
     verdict: str
     official_protocol: bool

@@ -76,11 +76,18 @@ def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
             f"{', by other options of the reader' if makes_folds else ''}: test images may have "
             "been seen in training."
         )
-    if trained_on["fingerprint"] != data.prepared.integrity["fingerprint"]:
+    integrity = data.prepared.integrity
+    same_images = integrity.get("identity") and integrity["identity"] == trained_on.get("identity")
+    if trained_on["fingerprint"] != integrity["fingerprint"] and same_images:
+        notes.append(
+            f"These are the images of {data.dataset_name} that the network was trained on, in the "
+            "same splits, but in another encoding."
+        )
+    elif trained_on["fingerprint"] != integrity["fingerprint"]:
         notes.append(
             f"This is not the copy of {data.dataset_name} that the network was trained on "
             f"(fingerprint {trained_on['fingerprint'][:16]}, here "
-            f"{data.prepared.integrity['fingerprint'][:16]}): test images may have been seen in "
+            f"{integrity['fingerprint'][:16]}): test images may have been seen in "
             "training."
         )
     return notes

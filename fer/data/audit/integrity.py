@@ -15,8 +15,15 @@ from fer.data.audit.appearance import HASH_BITS, HASH_BYTES, hamming, has_conten
 from fer.data.audit.neighbours import group_near
 from fer.data.audit.reference import Reference
 from fer.data.audit.splits_compared import SplitDifference, compare_splits
-from fer.data.audit.verdict import ALTERED, Counts, count_classes, has_official_counts, judge
-from fer.data.manifest import Entry, fingerprint
+from fer.data.audit.verdict import (
+    ALTERED,
+    Counts,
+    Verdict,
+    count_classes,
+    has_official_counts,
+    judge,
+)
+from fer.data.manifest import Entry, fingerprint, identity
 from fer.data.readers.base import SPLITS, Finding
 
 BLANK_STD = 2.0
@@ -82,9 +89,7 @@ class FindingRecord(TypedDict):
     images: int
 
 
-class Inspection(TypedDict):
-    """The part of ``integrity.json`` that follows from the images themselves."""
-
+class _Inspection(TypedDict):
     verdict: str
     """``reference copy``, ``altered copy`` or ``unknown``."""
     verdict_text: str
@@ -110,6 +115,13 @@ class Inspection(TypedDict):
     blank: list[str]
     """Ids."""
     fingerprint: str
+
+
+class Inspection(_Inspection, total=False):
+    """The part of ``integrity.json`` that follows from the images themselves."""
+
+    identity: str | None
+    """See :func:`fer.data.manifest.identity`; missing in reports of an earlier version."""
 
 
 class Given(TypedDict, total=False):
@@ -312,9 +324,13 @@ def inspect(
     expected_size: int | None = None,
     reference: Reference | None = None,
     known: Sequence[Finding] = (),
+    judged: Verdict | None = None,
 ) -> Inspection:
-    """Inspect images; see :func:`~fer.data.audit.verdict.judge` for the arguments."""
-    judged = judge(
+    """Inspect images; see :func:`~fer.data.audit.verdict.judge` for the arguments.
+
+    ``judged`` is a verdict on the images before they were given other labels.
+    """
+    judged = judged or judge(
         entries,
         looks,
         reference=reference,
@@ -354,6 +370,9 @@ def inspect(
         "near_duplicates": find_near_duplicates(entries, looks),
         "blank": ids[looks["std"] < BLANK_STD].tolist(),
         "fingerprint": fingerprint(entries),
+        "identity": None
+        if reference is None or judged.rows is None or (judged.rows < 0).any()
+        else identity(entries, reference.checksums[judged.rows]),
     }
 
 

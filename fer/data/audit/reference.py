@@ -4,7 +4,12 @@ For FER2013 the package has one row for each of the 35,887 images: a checksum of
 perceptual hash, its official split and emotion, and how sharp, bright and noisy it is. No picture
 can be made from that. It lets a copy be judged image by image, whatever its files are called.
 
-``python -m fer.data.make_reference FOLDER NAME`` makes the file anew from a prepared dataset.
+FER2013 is known in two encodings. The measurements and one checksum are of the public image
+archive, a JPEG encoding of the table that its authors published; the other checksum is of the
+original pixels, and beside it stands the image's row in that table.
+
+``python -m fer.data.make_reference FOLDER NAME --table ROWS.csv`` makes the file anew from a
+prepared dataset.
 """
 
 from __future__ import annotations
@@ -28,6 +33,11 @@ SAME_CELL_BITS = 20
 ELSEWHERE_BITS = 16
 """The same where split or emotion differ. In FER2013 the nearest *other* picture is at 24 bits or
 more for 92 % of the images (the rest have near duplicates)."""
+COLLISION_BITS = 40
+"""An original whose checksum is equal, but whose hash differs in more bits than this from that of
+its JPEG encoding, is another picture: those of two pictures differ in a third of 127 bits."""
+UNKNOWN_PIXELS = 0
+"""Stands for the checksum of original pixels that are not known."""
 STORED = {
     **dict.fromkeys(("mean", "std", "bands", "grain"), np.float16),
     **{"levels": np.uint16, "hashes": np.uint8},
@@ -45,19 +55,36 @@ class Reference:
     """``(N,)`` uint32, the first four bytes of the pixels' SHA-256."""
     looks: np.ndarray
     """``(N,)`` :data:`~fer.data.audit.appearance.LOOKS`."""
+    originals: np.ndarray
+    """``(N,)`` uint32, checksums of the original pixels, :data:`UNKNOWN_PIXELS` where these are not
+    known; so for all images of a reference copy that is itself what the authors published."""
+    table_rows: np.ndarray | None = None
+    """``(N,)`` uint16, each image's row in the authors' table, from 0; None where there is none."""
 
     @classmethod
-    def of(cls, entries: Sequence[Entry], looks: np.ndarray) -> Reference:
+    def of(
+        cls,
+        entries: Sequence[Entry],
+        looks: np.ndarray,
+        originals: np.ndarray | None = None,
+        table_rows: np.ndarray | None = None,
+    ) -> Reference:
         """Make one from a prepared dataset that is known to be the reference copy."""
         cells, checksums = cells_of(entries), checksums_of(entries)
         order = np.lexsort((checksums, cells))
-        return cls(cells[order], checksums[order], looks[order])
+        if originals is None:
+            originals = np.full(len(cells), UNKNOWN_PIXELS, np.uint32)
+        rows = None if table_rows is None else table_rows[order]
+        return cls(cells[order], checksums[order], looks[order], originals[order], rows)
 
     @property
     def arrays(self) -> dict[str, Any]:
         """The content of a reference file."""
         stored = {name: self.looks[name].astype(kind) for name, kind in STORED.items()}
-        return {"cells": self.cells, "checksums": self.checksums, **stored}
+        own = {"cells": self.cells, "checksums": self.checksums, "originals": self.originals}
+        if self.table_rows is not None:
+            own["table_rows"] = self.table_rows
+        return {**own, **stored}
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images per split and emotion."""
@@ -101,7 +128,10 @@ def load_reference(name: str) -> Reference | None:
         looks["size"] = 1
         for name in STORED:
             looks[name] = arrays[name]
-        return Reference(arrays["cells"], arrays["checksums"], looks)
+        return Reference(
+            *(arrays["cells"], arrays["checksums"], looks),
+            *(arrays["originals"], arrays.get("table_rows")),
+        )
 
 
 @dataclass(frozen=True)
@@ -117,7 +147,7 @@ class Matching:
     rows: np.ndarray
     """``(N,)`` int64: the row of the reference, -1 for none. No row is given twice."""
     identical: np.ndarray
-    """``(N,)`` bool: pixel for pixel."""
+    """``(N,)`` bool: pixel for pixel, in either encoding."""
     distance: np.ndarray
     """``(N,)`` int64: bits in which the hashes differ, -1 for none."""
     changed: dict[str, np.ndarray]
@@ -138,17 +168,10 @@ def match(entries: Sequence[Entry], looks: np.ndarray, reference: Reference) -> 
     distance = rows.copy()
     free = np.ones(len(own), bool)
     levels = list(zip(groupings(cells), groupings(own), strict=True))
-    # A checksum of four bytes may collide; together with the hash it does not.
-    prints = list(zip(checksums_of(entries).tolist(), map(bytes, hashes), strict=True))
-    own_prints = list(zip(reference.checksums.tolist(), map(bytes, own_hashes), strict=True))
-    for copy_keys, own_keys in levels:
-        spare = defaultdict(list)
-        for row in np.flatnonzero(free)[::-1].tolist():
-            spare[own_prints[row], own_keys[row]].append(row)
-        for image in np.flatnonzero(rows < 0).tolist():
-            if found := spare[prints[image], copy_keys[image]]:
-                rows[image], distance[image] = found.pop(), 0
-                free[rows[image]] = False
+    pixels = (checksums_of(entries).tolist(), hashes)
+    originals = (reference.originals, own_hashes)
+    pair_equal(rows, distance, free, levels, pixels, originals, COLLISION_BITS)
+    pair_equal(rows, distance, free, levels, pixels, (reference.checksums, own_hashes), 0)
     identical = rows >= 0
     forms = {"": hashes, "mirrored": mirrored(hashes), "inverted": inverted(hashes)}
     changed = {name: np.zeros(len(cells), bool) for name in forms if name}
@@ -171,6 +194,37 @@ def match(entries: Sequence[Entry], looks: np.ndarray, reference: Reference) -> 
         nearest, _ = hamming(forms[form][left], own_hashes)
         copied[left] |= nearest <= ELSEWHERE_BITS
     return Matching(entries, looks, reference, cells, rows, identical, distance, changed, copied)
+
+
+def pair_equal(
+    rows: np.ndarray,
+    distance: np.ndarray,
+    free: np.ndarray,
+    levels: Sequence[tuple[np.ndarray, np.ndarray]],
+    left: tuple[Sequence[int], np.ndarray],
+    right: tuple[np.ndarray, np.ndarray],
+    most: int,
+) -> None:
+    """Give images without a row the free one that has their checksum: part of :func:`match`.
+
+    Checksums of four bytes may collide; with a hash that differs in at most ``most`` bits they do
+    not. Checksums and hashes of the images are ``left``, those of the reference ``right``.
+    """
+    checksums, hashes = left
+    known, own_hashes = right
+    own_checksums = known.tolist()
+    for copy_keys, own_keys in levels:
+        spare = defaultdict(list)
+        for row in np.flatnonzero(free & (known != UNKNOWN_PIXELS))[::-1].tolist():
+            spare[own_checksums[row], own_keys[row]].append(row)
+        for image in np.flatnonzero(rows < 0).tolist():
+            found = spare.get((checksums[image], copy_keys[image]), [])
+            for place in reversed(range(len(found))):
+                apart = np.unpackbits(hashes[image] ^ own_hashes[found[place]]).sum()
+                if apart <= most:
+                    rows[image], distance[image] = found.pop(place), apart
+                    free[rows[image]] = False
+                    break
 
 
 def official_splits(entries: Sequence[Entry], looks: np.ndarray, reference: Reference) -> list[str]:

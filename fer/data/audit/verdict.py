@@ -8,13 +8,13 @@ the splits of the copy are compared with each other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from fer.core import labels
 from fer.data.audit.differences import against_reference, find_resized
-from fer.data.audit.reference import Matching, Reference, match
+from fer.data.audit.reference import UNKNOWN_PIXELS, Matching, Reference, checksums_of, match
 from fer.data.audit.splits_compared import between_splits
 from fer.data.manifest import Entry
 from fer.data.readers.base import SPLITS, Finding
@@ -37,6 +37,8 @@ class Verdict:
     findings: list[Finding] = field(default_factory=list)
     compared: dict[str, int] | None = None
     """Counts of images by what they are in the reference; None without one."""
+    rows: np.ndarray | None = field(default=None, compare=False, repr=False)
+    """``(N,)`` int64: each image's row of the reference, -1 for none; None without one."""
 
 
 def judge(
@@ -68,7 +70,18 @@ def judge(
     if reference is None:
         return judge_by_counts(entries, looks, official_counts, expected_size, known)
     matching = match(entries, looks, reference)
-    compared = count_matches(matching)
+    verdict = judge_matching(matching, official_counts, expected_size, known)
+    return replace(verdict, rows=matching.rows)
+
+
+def judge_matching(
+    matching: Matching,
+    official_counts: Counts,
+    expected_size: int | None,
+    known: Sequence[Finding],
+) -> Verdict:
+    """Judge a copy whose images were looked for in the reference."""
+    entries, reference, compared = matching.entries, matching.reference, count_matches(matching)
     images, recognised = len(entries), compared["recognised"]
     findings = list(known)
     if recognised >= RECOGNISED * min(images, len(reference.cells)):
@@ -122,16 +135,36 @@ def conclude(findings: list[Finding], compared: dict[str, int] | None) -> Verdic
         text = f"It differs from what its authors published: {kinds}."
         return Verdict(ALTERED, text, findings, compared)
     assert compared is not None
-    how = "pixel for pixel."
-    if compared["identical"] < compared["recognised"]:
-        how = (
-            f"encoded anew: {compared['identical']:,} images are equal pixel for pixel, the others "
-            "within what compression changes."
-        )
-    text = f"Every image, split and emotion is as its authors published it, {how}"
+    text = f"Every image, split and emotion is as its authors published it, {encoding(compared)}."
     if findings:
         text += " Its files were renamed."
     return Verdict(REFERENCE, text, findings, compared)
+
+
+def encoding(compared: Mapping[str, int]) -> str:
+    """Which encoding a copy that is not altered has, in words."""
+    identical, recognised = compared["identical"], compared["recognised"]
+    if "original" not in compared:
+        if identical == recognised:
+            return "pixel for pixel"
+        return (
+            f"encoded anew: {identical:,} images are equal pixel for pixel, the others within what "
+            "compression changes"
+        )
+    original, unknown = compared["original"], compared["original_unknown"]
+    if identical == recognised:
+        return (
+            "in another encoding: this is the public image archive, pixel for pixel, a JPEG "
+            "encoding of the authors' table"
+        )
+    if original and original + unknown == recognised:
+        rest = f" (the original pixels of {unknown:,} images are not known here)" if unknown else ""
+        return f"and this is the authors' table, pixel for pixel{rest}"
+    others = ", the others within what compression changes"
+    return (
+        f"encoded anew: {original:,} images are equal pixel for pixel to the authors' table, "
+        f"{identical:,} to the public image archive{others * (original + identical < recognised)}"
+    )
 
 
 def alters(findings: Sequence[Finding]) -> bool:
@@ -159,9 +192,16 @@ def count_matches(matching: Matching) -> dict[str, int]:
     """Count images by what they are in the reference copy."""
     found, c = matching.rows >= 0, labels.NUM_CLASSES
     reference, cells = matching.reference, matching.cells[found]
-    own = reference.cells[matching.rows[found]]
+    rows, checksums = matching.rows[found], checksums_of(matching.entries)[found]
+    own, pixels = reference.cells[rows], reference.originals[rows]
+    identical = matching.identical[found]
+    originals = {
+        "original": int((identical & (checksums == pixels)).sum()),
+        "original_unknown": int((pixels == UNKNOWN_PIXELS).sum()),
+    }
     return {
-        "identical": int(matching.identical.sum()),
+        "identical": int((identical & (checksums == reference.checksums[rows])).sum()),
+        **(originals if reference.originals.any() else {}),
         "recognised": int(found.sum()),
         "unrecognised": int((~found).sum()),
         "missing": len(reference.cells) - int(found.sum()),

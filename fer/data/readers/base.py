@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.options import SEED, check_value, number
@@ -78,6 +80,23 @@ class Finding:
     images: int = 0
 
 
+@dataclass(frozen=True)
+class NewLabels:
+    """Labels from another source than the copy's, one of each for each image."""
+
+    emotions: Sequence[str]
+    """Names of :data:`fer.core.labels.EMOTIONS`; empty for an image that is left out."""
+    votes: Sequence[str]
+    """As in :class:`fer.data.manifest.Entry`."""
+    reasons: Sequence[str]
+    """Why the image is left out, in words; counts only where it is."""
+    warnings: Sequence[str] = ()
+
+
+Relabel = Callable[[np.ndarray, Sequence[str]], NewLabels]
+"""Labels from each image's row of the reference ``(N,)`` int64, -1 for none, and its split."""
+
+
 @dataclass
 class RawDataset:
     """A raw dataset, listed but not yet decoded."""
@@ -97,6 +116,10 @@ class RawDataset:
     """Alterations that the names of the files alone betray."""
     restore_splits: bool = False
     """True if a recognised image goes to the split that it has in the reference copy."""
+    relabel: Relabel | None = None
+    """Gives images other labels than the copy's, once they are recognised; None: they keep them."""
+    beside: Path | None = None
+    """Another file that was read; when it changes, the dataset is prepared again."""
 
     def __post_init__(self) -> None:
         self.excluded = {why: count for why, count in self.excluded.items() if count}
@@ -132,8 +155,16 @@ class Reader(ABC):
     """Side in pixels of the images as they are usually passed on; None if that varies."""
     reference: str | None = None
     """Name of the copy in :mod:`fer.data.audit.reference`; None if there is none."""
+    relabels: bool = False
+    """True if labels come from another source than the copy (see :class:`RawDataset`), so that
+    those of a folder that somebody else prepared are not the ones to take."""
     how_to_obtain: str = "Pass its path: dataset.raw=PATH"
     """Shown to a user who does not have the raw data."""
+
+    @property
+    def beside(self) -> Path | None:
+        """Another file that the user named, such as one with labels: see :class:`RawDataset`."""
+        return None
 
     def find(self, folder: Path) -> Path | None:
         """The raw data in ``folder``: the folder itself, or the one archive in it; None if none."""

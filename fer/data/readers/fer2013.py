@@ -2,9 +2,9 @@
 
 FER2013 (Goodfellow et al., "Challenges in Representation Learning", arXiv 1307.0414) is 35,887
 grayscale faces of 48 x 48 pixels. It is passed on as one table (``fer2013.csv``, or
-``icml_face_data.csv`` with other column names, or packed) and as an archive of image files. In
-every form the *usage* of an image decides its split: Training is train, PublicTest is val,
-PrivateTest is test.
+``icml_face_data.csv`` with other column names, or packed), as its authors published it, and as an
+archive of image files, a JPEG encoding of that table. In every form the *usage* of an image decides
+its split: Training is train, PublicTest is val, PrivateTest is test.
 """
 
 from __future__ import annotations

@@ -15,8 +15,16 @@ import pytest
 from fer.core import labels
 from fer.core.errors import DataError
 from fer.data.audit.appearance import LOOKS, measure
-from fer.data.audit.integrity import inspect
-from fer.data.audit.reference import Reference, cells_of, load_reference, match, pair_alike
+from fer.data.audit.integrity import Inspection, inspect
+from fer.data.audit.reference import (
+    UNKNOWN_PIXELS,
+    Reference,
+    cells_of,
+    checksums_of,
+    load_reference,
+    match,
+    pair_alike,
+)
 from fer.data.audit.splits_compared import between_splits
 from fer.data.audit.verdict import ALTERED, REFERENCE, UNKNOWN, Verdict, count_classes, judge
 from fer.data.manifest import Entry, pixel_hash
@@ -139,6 +147,75 @@ def test_the_reference_copy_is_the_reference_copy() -> None:
     verdict = judged(original())
     assert verdict.verdict == REFERENCE and not verdict.findings
     assert verdict.compared is not None and verdict.compared["identical"] == 224
+
+
+@cache
+def encoded() -> tuple[Copy, Reference]:
+    """The pictures as a JPEG archive, and a reference that is made of it and knows the originals.
+
+    The original pixels of two of them are not known.
+    """
+    copy = original()
+    for split in SPLITS:
+        copy = copy.changed(lambda image: decode(to_jpeg(image, 92)), split)
+    checksums = checksums_of(original().entries)
+    checksums[-3:-1] = UNKNOWN_PIXELS
+    table_rows = np.arange(len(checksums), dtype=np.uint16)
+    return copy, Reference.of(copy.entries, copy.looks, checksums, table_rows)
+
+
+def judged_by(known: Reference, copy: Copy) -> Inspection:
+    return inspect(
+        copy.entries, copy.looks, reference=known, official_counts=known.counts(), expected_size=48
+    )
+
+
+def test_each_encoding_is_named_and_both_are_the_same_images() -> None:
+    archive, known = encoded()
+    one, two = judged_by(known, archive), judged_by(known, original())
+    assert one["verdict"] == two["verdict"] == REFERENCE and not one["findings"]
+    assert "public image archive, pixel for pixel, a JPEG encoding" in one["verdict_text"]
+    assert "this is the authors' table, pixel for pixel" in two["verdict_text"]
+    assert "(the original pixels of 2 images" in two["verdict_text"]
+    # The blank picture is the same in both.
+    counts = [found["compared_with_reference"] or {} for found in (one, two)]
+    assert [(own["identical"], own["original"]) for own in counts] == [(224, 1), (1, 222)]
+    assert one["fingerprint"] != two["fingerprint"]
+    assert one["identity"] == two["identity"]
+
+
+def test_images_of_both_encodings_are_neither_of_them() -> None:
+    archive, known = encoded()
+    table = original()
+    images = [*archive.images[:100], *table.images[100:]]
+    found = judged_by(known, replace(table, images=images))
+    assert found["verdict"] == REFERENCE
+    assert (
+        "encoded anew: 123 images are equal pixel for pixel to the authors' table, 100 to"
+        in (found["verdict_text"])
+    )
+    assert "the others within what compression changes" in found["verdict_text"]
+
+
+def test_who_is_who_follows_the_splits_and_needs_every_image() -> None:
+    archive, known = encoded()
+    whole = judged_by(known, archive)["identity"]
+    relabelled = replace(archive, emotions=[*archive.emotions[1:], archive.emotions[0]])
+    assert judged_by(known, relabelled)["identity"] == whole
+    moved = replace(archive, splits=["test", *archive.splits[1:]])
+    assert judged_by(known, moved)["identity"] not in (None, whole)
+    stranger = replace(archive, images=[picture(9_999), *archive.images[1:]])
+    assert judged_by(known, stranger)["identity"] is None
+
+
+def test_a_checksum_that_collides_is_not_taken_for_the_original() -> None:
+    archive, known = encoded()
+    # Of another picture, which only the first four bytes of the checksum make equal.
+    entries = [replace(entry, sha256=f"{0xFF:08x}" + 56 * "0") for entry in archive.entries[:1]]
+    strange = replace(known, originals=np.full_like(known.originals, 0xFF))
+    other = np.array([measure(255 - archive.images[0], 48)], LOOKS)
+    assert not match(entries, other, strange).identical.any()
+    assert match(entries, archive.looks[:1], strange).identical.all()
 
 
 @pytest.mark.parametrize("quality", [95, 90, 75])

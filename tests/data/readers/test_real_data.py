@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,13 +15,17 @@ import pytest
 
 from fer.core import labels
 from fer.data.audit.appearance import LOOKS, measure
+from fer.data.audit.integrity import inspect
 from fer.data.audit.reference import Reference, load_reference
 from fer.data.audit.splits_compared import compare_splits
 from fer.data.audit.verdict import Verdict, judge
+from fer.data.make_reference import pair_rows, place_rows
 from fer.data.manifest import fingerprint, pixel_hash
 from fer.data.preparation import prepare
 from fer.data.prepared import Prepared
 from fer.data.readers.fer2013 import OFFICIAL_COUNTS, TABLE_EMOTIONS, FER2013Reader
+from fer.model.checkpoint import load_checkpoint
+from fer.tasks.notes import compare_data
 from tests.conftest import decode, to_jpeg
 
 pytestmark = pytest.mark.slow  # the whole real archive
@@ -104,14 +111,67 @@ def looks(real: Prepared) -> np.ndarray:
     return np.array([measure(real.read(i), 48) for i in range(len(real.entries))], LOOKS)
 
 
-def test_the_shipped_reference_is_made_from_the_archive(real: Prepared, looks: np.ndarray) -> None:
+def test_the_shipped_reference_is_made_from_the_archive_and_the_tables_checksums(
+    real: Prepared, looks: np.ndarray, shared_data: Path
+) -> None:
     shipped = load_reference("fer2013")
-    made = Reference.of(real.entries, looks)
-    assert shipped is not None
+    with (shared_data / "ferplus" / "rows.csv").open(newline="") as file:
+        pairs = pair_rows(list(csv.DictReader(file)))
+    made = Reference.of(real.entries, looks, *place_rows(pairs, real.entries))
+    assert shipped is not None and shipped.table_rows is not None
+    np.testing.assert_array_equal(shipped.originals, made.originals)
+    np.testing.assert_array_equal(shipped.table_rows, made.table_rows)
+    assert sorted(shipped.table_rows.tolist()) == list(range(35_887))
     np.testing.assert_array_equal(shipped.cells, made.cells)
     np.testing.assert_array_equal(shipped.checksums, made.checksums)
     assert (shipped.looks["hashes"] == made.looks["hashes"]).all(axis=1).mean() > 0.99
     np.testing.assert_allclose(shipped.looks["bands"], made.looks["bands"], atol=0.02)
+
+
+@pytest.mark.parametrize("without", [True, False])
+def test_the_authors_table_is_known_by_its_checksums(
+    real: Prepared, looks: np.ndarray, shared_data: Path, without: bool
+) -> None:
+    # Nobody has the pixels here: the checksums stand for them, and the archive's looks for theirs.
+    with (shared_data / "ferplus" / "rows.csv").open(newline="") as file:
+        sha256 = {row["member"]: row["sha256"] for row in csv.DictReader(file) if row["member"]}
+    entries = [
+        replace(entry, sha256=sha256[entry.source] or (64 * "f" if without else entry.sha256))
+        for entry in real.entries
+    ]
+    found = inspect(
+        entries,
+        looks,
+        reference=load_reference("fer2013"),
+        official_counts=OFFICIAL_COUNTS,
+        expected_size=48,
+    )
+    assert found["verdict"] == "reference copy" and found["findings"] == []
+    assert (
+        "this is the authors' table, pixel for pixel (the original pixels of 178"
+        in (found["verdict_text"])
+    )
+    compared = found["compared_with_reference"]
+    assert compared is not None
+    assert (compared["original"], compared["original_unknown"]) == (35_709, 178)
+    assert compared["identical"] == (0 if without else 178)
+    assert found["fingerprint"] != FINGERPRINT
+    assert found["identity"] == real.integrity["identity"]
+    # The network of this package was trained on these images, in the archive's encoding.
+    pretrained = load_checkpoint("pretrained")
+    notes = compare_data(pretrained, like(found))
+    assert notes == [
+        "These are the images of fer2013 that the network was trained on, in the same splits, but "
+        "in another encoding."
+    ]
+    assert compare_data(pretrained, like(real.integrity)) == []
+
+
+def like(integrity: Mapping[str, Any]) -> Any:
+    """What notes ask of a data module."""
+    options = dict.fromkeys(("leaks", "blank", "conflicts"), "keep")
+    prepared = SimpleNamespace(integrity=integrity)
+    return SimpleNamespace(dataset_name="fer2013", prepared=prepared, **options)
 
 
 def test_the_official_splits_look_alike(real: Prepared, looks: np.ndarray) -> None:
