@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import os
 import subprocess
@@ -20,13 +22,18 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 import numpy as np
 import pytest
 from filelock import FileLock, Timeout
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 from PIL import Image
 
-from fer.core import labels
+from fer.core import application, labels
+from fer.core.application import config_folder
 from fer.data.readers import fer2013, rafdb
 from fer.evaluation.metrics import measure_split
 from fer.runs.ownership import LOCK
 from tests.forked import run_forked
+from tests.sketches import is_sketching, sketch
 
 ROOT = Path(__file__).resolve().parent.parent
 PER_SPLIT = {"Training": 4, "PublicTest": 2, "PrivateTest": 2}
@@ -152,6 +159,21 @@ def write_file(path: Path, data: bytes) -> Path:
     return path
 
 
+RENDERING = ("tests/report/", "tests/evaluation/test_saliency.py", "tests/tasks/test_train.py")
+"""Where figures are looked at, and a whole training that makes them; all slow tests do, too."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Figures are built everywhere, and rendered where that is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not (
+            request.node.nodeid.startswith(RENDERING) or request.node.get_closest_marker("slow")
+        ):
+            sketch(patch.setattr)
+        yield
+
+
 @pytest.fixture(scope="session")
 def rows() -> list[Row]:
     return tiny_rows()
@@ -177,6 +199,25 @@ def shared_data() -> Iterator[Path]:
     yield Path(folder)
 
 
+def compose(*overrides: str, config: str = "train", hydra: bool = False) -> DictConfig:
+    """A configuration, with Hydra's own part if asked; the choices of groups are composed once."""
+    choices, values = [], []
+    for item in overrides:
+        override = OverridesParser.create().parse_override(item)
+        key = override.key_or_group
+        own = key.startswith("hydra.") and not hydra  # is gone once it is composed
+        is_choice = own or "/" in key or (config_folder() / key).is_dir()
+        choices.append(item) if is_choice else values.append(override)
+    cfg = copy.deepcopy(compose_choices(config, tuple(choices), hydra))
+    ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+    return cfg
+
+
+@functools.cache
+def compose_choices(config: str, choices: tuple[str, ...], hydra: bool) -> DictConfig:
+    return application.compose(config, choices, return_hydra_config=hydra)
+
+
 def run_program(
     *arguments: str, cwd: Path, check: bool = True, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -189,7 +230,7 @@ def run_program(
     if set(env or {}) <= {"FER_DATA"} and (
         command[0].endswith(".py") or command[:2] == ["-m", "fer"]
     ):
-        done = run_forked(command, cwd, whole, timeout=300)
+        done = run_forked(command, cwd, whole, timeout=300, sketching=is_sketching())
     else:
         done = subprocess.run(
             [sys.executable, *command],

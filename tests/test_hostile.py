@@ -29,8 +29,7 @@ from fer.runs.sweep import Job, read_job, recall
 from fer.tasks.card import write_card
 from fer.tasks.evaluate import evaluate
 from fer.tasks.study import study_task
-from tests.conftest import run_record, to_png, write_zip
-from tests.core.test_conf import compose
+from tests.conftest import compose, run_record, to_png, write_zip
 from tests.core.test_strangers import png_of, save, tiny
 from tests.report.test_model_card import make_results
 

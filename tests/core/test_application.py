@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import hydra
 import pytest
 
-from fer.core.application import config_folder
 from fer.core.errors import ConfigError
 from fer.core.options import check_options
-from tests.conftest import ROOT, Row, run_program, write_table
+from tests.conftest import ROOT, Row, compose, run_program, write_table
 
 
 @pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
@@ -125,8 +123,7 @@ WRONG_VALUES = [
 
 @pytest.mark.parametrize(("override", "message"), WRONG_VALUES)
 def test_a_wrong_value_is_named_with_what_was_expected(override: str, message: str) -> None:
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        cfg = hydra.compose("train", overrides=[override])
+    cfg = compose(override)
     with pytest.raises(ConfigError, match=message):
         check_options(cfg)
 
@@ -147,8 +144,7 @@ def test_a_wrong_value_of_the_network_is_named_before_any_data_is_read(
 ) -> None:
     from fer.tasks.assembly import make_model
 
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        cfg = hydra.compose("train", overrides=[override])
+    cfg = compose(override)
     check_options(cfg)
     with pytest.raises(ConfigError, match=f"^{message}"):
         make_model(cfg.model)
@@ -188,8 +184,7 @@ def test_a_wrong_value_of_the_data_is_named_before_anything_is_read(
     from fer.tasks.assembly import make_data, make_model
 
     monkeypatch.chdir(tmp_path)
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        cfg = hydra.compose("train", overrides=[override])
+    cfg = compose(override)
     check_options(cfg)
     with pytest.raises(ConfigError, match=f"(?s)^{message}"):
         make_data(cfg, make_model(cfg.model))
@@ -206,8 +201,7 @@ def test_preparation_alone_names_a_wrong_value_too(
     from fer.tasks.prepare import prepare_task
 
     monkeypatch.chdir(tmp_path)
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        cfg = hydra.compose("prepare", overrides=[override])
+    cfg = compose(override, config="prepare")
     with pytest.raises(ConfigError, match=f"(?s)^{message}"):
         prepare_task(cfg, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -216,9 +210,7 @@ def test_preparation_alone_names_a_wrong_value_too(
 def test_what_cannot_be_drawn_is_named_before_anything_is_drawn(tmp_path: Path) -> None:
     from fer.tasks.assembly import make_data, make_model
 
-    overrides = ["dataset.generator.train=3", f"paths.data={tmp_path}"]
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        cfg = hydra.compose("train", overrides=overrides)
+    cfg = compose("dataset.generator.train=3", f"paths.data={tmp_path}")
     data = make_data(cfg, make_model(cfg.model))
     message = (
         r"^dataset.generator.train: expected a whole number from 7 to 1,000,000, found 3\. Set it"
@@ -237,12 +229,10 @@ def test_what_datasets_share_is_no_dataset(tmp_path: Path) -> None:
 
 
 def test_the_shipped_values_pass() -> None:
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        check_options(hydra.compose("train"))
-        check_options(hydra.compose("prepare", overrides=["dataset=rafdb"]))
-        check_options(hydra.compose("export", overrides=["checkpoint=a.ckpt"]))
-        evaluation = hydra.compose("evaluate", overrides=["checkpoint=a.ckpt"])
-    check_options(evaluation, optional=["dataset"])
+    check_options(compose())
+    check_options(compose("dataset=rafdb", config="prepare"))
+    check_options(compose("checkpoint=a.ckpt", config="export"))
+    check_options(compose("checkpoint=a.ckpt", config="evaluate"), optional=["dataset"])
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,7 @@ from PIL import Image
 from fer.core.application import config_folder
 from fer.core.options import check_options
 from fer.model.shared_cnn import SharedCNN
-from tests.conftest import ROOT
-
-
-def compose(*overrides: str, config: str = "train") -> DictConfig:
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        return hydra.compose(config, overrides=list(overrides))
+from tests.conftest import ROOT, compose
 
 
 def options(group: str) -> list[str]:

@@ -45,8 +45,7 @@ from fer.report.run_page import write_run_report
 from fer.runs.resume import expand
 from fer.tasks.command import evaluated_dataset
 from fer.tasks.evaluate import evaluate
-from tests.conftest import ROOT, Row, to_png, write_zip
-from tests.core.test_conf import compose
+from tests.conftest import ROOT, Row, compose, to_png, write_zip
 from tests.tasks.test_odd_data import TINY, train_here
 
 OPTIONS: dict[str, Any] = {"widths": [2, 2], "in_channels": 1, "image_size": 16, "dropout": 0.0}

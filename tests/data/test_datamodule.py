@@ -23,8 +23,7 @@ from fer.data.published import FER2013DataModule, RAFDBDataModule
 from fer.data.readers.base import FolderSource, RawDataset, Reader, Record, is_image, list_files
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.tasks.assembly import make_data, make_model
-from tests.conftest import write_file, write_rafdb
-from tests.core.test_conf import compose
+from tests.conftest import compose, write_file, write_rafdb
 
 
 def plain(data: EmotionDataModule) -> dict[str, Any]:

@@ -22,8 +22,7 @@ from fer.runs.records import STATISTICS
 from fer.tasks.evaluate import evaluate as run_evaluation
 from fer.tasks.notes import temperature_notes
 from fer.tasks.train import train
-from tests.conftest import ROOT, run_program, to_png, write_file
-from tests.core.test_conf import compose
+from tests.conftest import ROOT, compose, run_program, to_png, write_file
 
 pytestmark = pytest.mark.slow  # whole trainings
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pytest
 import torch
@@ -21,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from fer.core import labels
-from fer.core.application import CommandError, call, config_folder
+from fer.core.application import CommandError, call
 from fer.core.errors import DataError, TrainingError
 from fer.core.files import write_atomic
 from fer.data import dataset as dataset_module
@@ -32,7 +31,7 @@ from fer.model.callbacks import HISTORY_COLUMNS
 from fer.model.checkpoint import load_checkpoint
 from fer.model.module import EmotionModule
 from fer.tasks import train as experiment
-from tests.conftest import Row, run_program, tiny_rows, to_png, write_folder, write_zip
+from tests.conftest import Row, compose, run_program, tiny_rows, to_png, write_folder, write_zip
 from tests.kills import history
 
 TINY = ["model.widths=[4,8]", "model.image_size=16", "trainer.max_epochs=2", "loader.batch_size=7",
@@ -53,8 +52,7 @@ def train_here(folder: Path, raw: Path, *overrides: str, explain: bool = False) 
     """
     arguments = ["dataset=fer2013", f"dataset.raw={raw}", *overrides]
     arguments.append(f"+hydra.runtime.output_dir={folder}")
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        cfg = hydra.compose("train", overrides=arguments, return_hydra_config=True)
+    cfg = compose(*arguments, hydra=True)
     HydraConfig.instance().set_config(cfg)
     OmegaConf.set_struct(cfg, False)
     cfg.pop("hydra")

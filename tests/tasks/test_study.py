@@ -16,14 +16,13 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from fer.core.application import compose
 from fer.core.errors import ConfigError
 from fer.core.files import sha256_of_file, write_json
 from fer.report.study_results import summarise
 from fer.runs.plan import Preparation, Stage, check_same, expand, make_study
 from fer.runs.records import STATISTICS
 from fer.tasks.study import count_images, count_passes, run_child, run_stages
-from tests.conftest import ROOT, is_held, run_program, run_record, tiny_rows, write_zip
+from tests.conftest import ROOT, compose, is_held, run_program, run_record, tiny_rows, write_zip
 
 TINY = ["train.model.widths=[4,8,8,8]", "train.model.image_size=32", "train.trainer.max_epochs=2",
         "train.loader.batch_size=7", "train.metrics.resamples=100",
@@ -33,7 +32,7 @@ TINY = ["train.model.widths=[4,8,8,8]", "train.model.image_size=32", "train.trai
 
 
 def configure(*options: str) -> DictConfig:
-    return compose("study", expand(options))
+    return compose(*expand(options), config="study")
 
 
 @pytest.fixture(scope="module")
