@@ -6,6 +6,7 @@ import copy
 import functools
 import io
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -29,6 +30,7 @@ from PIL import Image
 
 from fer.core import application, labels
 from fer.core.application import config_folder
+from fer.data.preparation import prepare
 from fer.data.readers import fer2013, rafdb
 from fer.evaluation.metrics import measure_split
 from fer.runs.ownership import LOCK
@@ -159,8 +161,8 @@ def write_file(path: Path, data: bytes) -> Path:
     return path
 
 
-RENDERING = ("tests/report/", "tests/evaluation/test_saliency.py", "tests/tasks/test_train.py")
-"""Where figures are looked at, and a whole training that makes them; all slow tests do, too."""
+RENDERING = ("tests/report/", "tests/evaluation/test_saliency.py")
+"""Where figures are looked at; slow modules render them, too, and one training of the others."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -182,6 +184,27 @@ def rows() -> list[Row]:
 @pytest.fixture(scope="session")
 def tiny_zip(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> Path:
     return write_zip(tmp_path_factory.mktemp("tiny") / "archive.zip", rows)
+
+
+@pytest.fixture(scope="session")
+def prepared_tiny(tmp_path_factory: pytest.TempPathFactory, tiny_zip: Path) -> Path:
+    """The tiny FER2013, prepared from ``tiny_zip``; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("prepared") / "fer2013"
+    prepare("fer2013", folder, fer2013.FER2013Reader(), raw=tiny_zip)
+    return folder
+
+
+@pytest.fixture
+def tiny_ready(tmp_path: Path, prepared_tiny: Path) -> Path:
+    """A prepared dataset at ``d``, where preparing ``tiny_zip`` finds it."""
+    return shutil.copytree(prepared_tiny, tmp_path / "d")
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path, prepared_tiny: Path, tiny_zip: Path) -> Path:
+    """``tiny_zip``, of which a command finds the prepared dataset in its data folder."""
+    shutil.copytree(prepared_tiny, tmp_path / "data/fer2013")
+    return tiny_zip
 
 
 @pytest.fixture(autouse=True)
@@ -218,19 +241,31 @@ def compose_choices(config: str, choices: tuple[str, ...], hydra: bool) -> DictC
     return application.compose(config, choices, return_hydra_config=hydra)
 
 
+READ_LATE = {"COMP_LINE", "COMP_POINT", "FER_DATA", "FER_PLUGINS", "HYDRA_FULL_ERROR"}
+"""Variables that a program does not read while it imports libraries."""
+
+
 def run_program(
-    *arguments: str, cwd: Path, check: bool = True, env: dict[str, str] | None = None
+    *arguments: str,
+    cwd: Path,
+    check: bool = True,
+    env: dict[str, str] | None = None,
+    sketching: bool | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python <arguments>`` as a user would, from ``cwd``."""
+    """Run ``python <arguments>`` as a user would, from ``cwd``; render figures as tests here do."""
     command = list(arguments)
     if command[0].endswith(".py"):
         command[0] = str(ROOT / command[0])
     whole = {**os.environ, **(env or {})}
-    # What a program reads while it imports libraries needs a process of its own.
-    if set(env or {}) <= {"FER_DATA"} and (
-        command[0].endswith(".py") or command[:2] == ["-m", "fer"]
-    ):
-        done = run_forked(command, cwd, whole, timeout=300, sketching=is_sketching())
+    sketching = is_sketching() if sketching is None else sketching
+    if set(env or {}) <= READ_LATE and (command[0].endswith(".py") or command[:2] == ["-m", "fer"]):
+        done = run_forked(
+            command,
+            cwd,
+            whole,
+            timeout=300,
+            sketching=is_sketching() if sketching is None else sketching,
+        )
     else:
         done = subprocess.run(
             [sys.executable, *command],
@@ -243,6 +278,13 @@ def run_program(
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def refusal(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> str:
+    """What ``python <arguments>`` says when it ends with a message instead of a result."""
+    done = run_program(*arguments, cwd=cwd, check=False, env=env)
+    assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
+    return done.stderr
 
 
 def run_record(**changes: Any) -> dict[str, Any]:

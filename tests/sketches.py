@@ -24,7 +24,7 @@ def sketch(replace: Callable[[Any, str, Any], None]) -> None:
     blank = buffer.getvalue()
     replace(Figure, "savefig", lambda figure, file, **_: file.write(blank))
     replace(Figure, "draw_without_rendering", lambda figure: None)
-    replace(FigureCanvasAgg, "draw", lambda canvas: None)
+    replace(FigureCanvasAgg, "draw", lambda canvas: canvas.get_renderer())
 
 
 def is_sketching() -> bool:
