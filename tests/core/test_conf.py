@@ -12,6 +12,7 @@ from typing import Any
 import hydra
 import pytest
 import torch
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
@@ -19,6 +20,24 @@ from fer.core.application import config_folder
 from fer.core.options import check_options
 from fer.model.shared_cnn import SharedCNN
 from tests.conftest import ROOT, compose
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "dataset=rafdb dataset.raw=x +model.depth=3 ~dataset.download logger=[csv,tensorboard]",
+        "experiment=exp_b trainer.max_epochs=3 early_stopping=null dataset=folder",
+    ],
+)
+def test_tests_compose_what_hydra_composes(overrides: str) -> None:
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+        expected = hydra.compose("train", overrides=overrides.split())
+    for _ in range(2):
+        cfg = compose(*overrides.split())
+        assert cfg == expected
+        cfg.seed = 99  # must not reach those who ask for the same
+    with pytest.raises(HydraException, match="nope"):
+        compose("nope=1")
 
 
 def options(group: str) -> list[str]:
