@@ -264,7 +264,7 @@ def test_a_checkpoint_that_is_none_is_named(
     make(path)
     with pytest.raises(CheckpointError, match=message) as caught:
         evaluate(compose(f"checkpoint={path}", config="evaluate"), tmp_path / "run")
-    assert "model.ckpt" in str(caught.value)
+    assert "model.ckpt" in str(caught.value) and not (tmp_path / "run").exists()
 
 
 def test_dataset_options_of_an_evaluation_ask_for_the_dataset_first() -> None:

@@ -84,14 +84,15 @@ def rows_of(counts: dict[str, int], image: np.ndarray | None = None) -> list[Row
 ONE_EACH = {"Training": 1, "PublicTest": 1, "PrivateTest": 1}
 
 
-def test_one_training_image_is_refused_with_what_is_missing(tmp_path: Path) -> None:
-    rows = [row for row in rows_of(ONE_EACH) if row[:1] != ("Training",) or row[1] == "happy"]
-    with pytest.raises(DataError, match=r"all seven emotions in 'train', found none of 'angry'"):
-        train_here(tmp_path / "run", write_zip(tmp_path / "archive.zip", rows), *TINY)
-
-
-def test_labels_of_one_class_are_refused_with_what_is_missing(tmp_path: Path) -> None:
-    rows = [(usage, "sad", image) for usage, _, image in rows_of(ONE_EACH)]
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row for row in rows_of(ONE_EACH) if row[0] != "Training" or row[1] == "happy"],
+        [(usage, "sad", image) for usage, _, image in rows_of(ONE_EACH)],
+    ],
+    ids=["one training image", "labels of one class"],
+)
+def test_what_is_missing_of_the_seven_emotions_is_named(tmp_path: Path, rows: list[Row]) -> None:
     with pytest.raises(DataError, match=r"all seven emotions in 'train', found none of 'angry'"):
         train_here(tmp_path / "run", write_zip(tmp_path / "archive.zip", rows), *TINY)
 

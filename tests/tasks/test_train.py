@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from fer.core import labels
-from fer.core.errors import CheckpointError
 from fer.model.checkpoint import load_checkpoint
 from fer.tasks.evaluate import evaluate
 from tests.conftest import ROOT, Row, compose, run_program, write_zip
@@ -154,23 +153,15 @@ def test_evaluation_says_when_the_data_are_not_the_ones_trained_on(
     assert "not the copy of fer2013 that the network was trained on" in notes
 
 
-def test_the_same_command_gives_the_same_weights_bit_for_bit(
-    trained: Path, tmp_path: Path, tiny_zip: Path
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_command_gives_the_same_weights_bit_for_bit_with_any_workers(
+    trained: Path, tmp_path: Path, tiny_zip: Path, workers: int
 ) -> None:
-    run = train(tmp_path, tiny_zip)
+    run = train(tmp_path, tiny_zip, f"loader.num_workers={workers}")
     first = load_checkpoint(trained / "run/checkpoints/last.ckpt").network.state_dict()
     second = load_checkpoint(run / "checkpoints/last.ckpt").network.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert (run / "metrics.json").read_bytes() == (trained / "run/metrics.json").read_bytes()
-
-
-def test_the_number_of_workers_does_not_change_the_weights(
-    trained: Path, tmp_path: Path, tiny_zip: Path
-) -> None:
-    run = train(tmp_path, tiny_zip, "loader.num_workers=2")
-    first = load_checkpoint(trained / "run/checkpoints/last.ckpt").network.state_dict()
-    second = load_checkpoint(run / "checkpoints/last.ckpt").network.state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_training_stops_early_when_validation_does_not_improve(
@@ -194,31 +185,6 @@ def test_a_sweep_runs_a_job_for_each_combination(tmp_path: Path, tiny_zip: Path)
         for job in range(2)
     ]
     assert rates == [1e-3, 3e-4]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c: c.pop("fer"), "without its description"),
-        (lambda c: c["fer"].update(labels=["happy"]), "found happy"),
-        (lambda c: c["fer"].pop("seed"), "incomplete description"),
-        (lambda c: c["fer"]["dataset"].update(choice=None), "incomplete description"),
-        (lambda c: c.update(state_dict=None), "incomplete description"),
-        (
-            lambda c: c["fer"]["model"]["options"].update(widths=[4, 8]),
-            "expected weights of shared_cnn",
-        ),
-        (lambda c: c["fer"]["model"].update(network="resnet"), "found 'resnet'"),
-    ],
-)
-def test_a_checkpoint_of_something_else_is_refused(
-    trained: Path, tmp_path: Path, change: Any, message: str
-) -> None:
-    content = torch.load(trained / "run/checkpoints/best.ckpt", weights_only=True)
-    change(content)
-    torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match=message):
-        load_checkpoint(tmp_path / "other.ckpt")
 
 
 def test_a_checkpoint_cannot_name_code_for_its_dataset(
