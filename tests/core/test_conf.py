@@ -123,9 +123,9 @@ def test_every_schedule_works_with_every_optimizer(optimizer: str, scheduler: st
     from fer.model.module import asks_for
     from fer.tasks.assembly import make_later
 
-    cfg = compose(f"optimizer={optimizer}", f"scheduler={scheduler}")
-    made = make_later(cfg.optimizer)([torch.nn.Parameter(torch.zeros(2, 2))])
-    make = make_later(cfg.scheduler)
+    node = compose(f"optimizer={optimizer}").optimizer
+    made = make_later(node)([torch.nn.Parameter(torch.zeros(2, 2))])
+    make = make_later(compose(f"scheduler={scheduler}").scheduler)
     schedule = make(made, **({"total_steps": 10} if asks_for(make, "total_steps") else {}))
     made.step()
     schedule.step(*([0.5] if scheduler == "plateau" else []))
