@@ -223,7 +223,10 @@ def shared_data() -> Iterator[Path]:
 
 
 def compose(*overrides: str, config: str = "train", hydra: bool = False) -> DictConfig:
-    """A configuration, with Hydra's own part if asked; the choices of groups are composed once."""
+    """A configuration, with Hydra's own part if asked; the choices of groups are composed once.
+
+    Hydra's list of overrides has the choices alone.
+    """
     choices, values = [], []
     for item in overrides:
         override = OverridesParser.create().parse_override(item)

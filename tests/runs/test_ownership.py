@@ -16,10 +16,11 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from fer.core.application import compose
 from fer.core.errors import ConfigError
 from fer.runs import ownership
 from fer.runs.ownership import claim, hold, make_new, refuse_a_run
-from tests.conftest import ROOT, compose, is_held, run_program
+from tests.conftest import ROOT, is_held, run_program
 
 TINY = [
     *("dataset.generator.train=70", "dataset.generator.val=28", "dataset.generator.test=28"),
@@ -31,7 +32,7 @@ TINY = [
 def configure(folder: Path, *, named: bool) -> DictConfig:
     """A composed training whose folder the user has named, or the configuration."""
     overrides = [f"hydra.run.dir={folder}"] if named else []
-    config = compose(*overrides, hydra=True)
+    config = compose("train", overrides, return_hydra_config=True)
     OmegaConf.update(config, "hydra.run.dir", str(folder))
     return config
 
