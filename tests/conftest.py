@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -20,13 +23,19 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 import numpy as np
 import pytest
 from filelock import FileLock, Timeout
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 from PIL import Image
 
-from fer.core import labels
+from fer.core import application, labels
+from fer.core.application import config_folder
+from fer.data.preparation import prepare
 from fer.data.readers import fer2013, rafdb
 from fer.evaluation.metrics import measure_split
 from fer.runs.ownership import LOCK
 from tests.forked import run_forked
+from tests.sketches import is_sketching, sketch
 
 ROOT = Path(__file__).resolve().parent.parent
 PER_SPLIT = {"Training": 4, "PublicTest": 2, "PrivateTest": 2}
@@ -152,6 +161,21 @@ def write_file(path: Path, data: bytes) -> Path:
     return path
 
 
+RENDERING = ("tests/report/", "tests/evaluation/test_saliency.py")
+"""Where figures are looked at; slow modules render them, too, and one training of the others."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Figures are built everywhere, and rendered where that is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not (
+            request.node.nodeid.startswith(RENDERING) or request.node.get_closest_marker("slow")
+        ):
+            sketch(patch.setattr)
+        yield
+
+
 @pytest.fixture(scope="session")
 def rows() -> list[Row]:
     return tiny_rows()
@@ -160,6 +184,27 @@ def rows() -> list[Row]:
 @pytest.fixture(scope="session")
 def tiny_zip(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> Path:
     return write_zip(tmp_path_factory.mktemp("tiny") / "archive.zip", rows)
+
+
+@pytest.fixture(scope="session")
+def prepared_tiny(tmp_path_factory: pytest.TempPathFactory, tiny_zip: Path) -> Path:
+    """The tiny FER2013, prepared from ``tiny_zip``; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("prepared") / "fer2013"
+    prepare("fer2013", folder, fer2013.FER2013Reader(), raw=tiny_zip)
+    return folder
+
+
+@pytest.fixture
+def tiny_ready(tmp_path: Path, prepared_tiny: Path) -> Path:
+    """A prepared dataset at ``d``, where preparing ``tiny_zip`` finds it."""
+    return shutil.copytree(prepared_tiny, tmp_path / "d")
+
+
+@pytest.fixture
+def tiny_data(tmp_path: Path, prepared_tiny: Path, tiny_zip: Path) -> Path:
+    """``tiny_zip``, of which a command finds the prepared dataset in its data folder."""
+    shutil.copytree(prepared_tiny, tmp_path / "data/fer2013")
+    return tiny_zip
 
 
 @pytest.fixture(autouse=True)
@@ -177,19 +222,53 @@ def shared_data() -> Iterator[Path]:
     yield Path(folder)
 
 
+def compose(*overrides: str, config: str = "train", hydra: bool = False) -> DictConfig:
+    """A configuration, with Hydra's own part if asked; the choices of groups are composed once.
+
+    Hydra's list of overrides has the choices alone.
+    """
+    choices, values = [], []
+    for item in overrides:
+        override = OverridesParser.create().parse_override(item)
+        key = override.key_or_group
+        own = key.startswith("hydra.") and not hydra  # is gone once it is composed
+        is_choice = own or "/" in key or (config_folder() / key).is_dir()
+        choices.append(item) if is_choice else values.append(override)
+    cfg = copy.deepcopy(compose_choices(config, tuple(choices), hydra))
+    ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+    return cfg
+
+
+@functools.cache
+def compose_choices(config: str, choices: tuple[str, ...], hydra: bool) -> DictConfig:
+    return application.compose(config, choices, return_hydra_config=hydra)
+
+
+READ_LATE = {"COMP_LINE", "COMP_POINT", "FER_DATA", "FER_PLUGINS", "HYDRA_FULL_ERROR"}
+"""Variables that a program does not read while it imports libraries."""
+
+
 def run_program(
-    *arguments: str, cwd: Path, check: bool = True, env: dict[str, str] | None = None
+    *arguments: str,
+    cwd: Path,
+    check: bool = True,
+    env: dict[str, str] | None = None,
+    sketching: bool | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python <arguments>`` as a user would, from ``cwd``."""
+    """Run ``python <arguments>`` as a user would, from ``cwd``; render figures as tests here do."""
     command = list(arguments)
     if command[0].endswith(".py"):
         command[0] = str(ROOT / command[0])
     whole = {**os.environ, **(env or {})}
-    # What a program reads while it imports libraries needs a process of its own.
-    if set(env or {}) <= {"FER_DATA"} and (
-        command[0].endswith(".py") or command[:2] == ["-m", "fer"]
-    ):
-        done = run_forked(command, cwd, whole, timeout=300)
+    sketching = is_sketching() if sketching is None else sketching
+    if set(env or {}) <= READ_LATE and (command[0].endswith(".py") or command[:2] == ["-m", "fer"]):
+        done = run_forked(
+            command,
+            cwd,
+            whole,
+            timeout=300,
+            sketching=is_sketching() if sketching is None else sketching,
+        )
     else:
         done = subprocess.run(
             [sys.executable, *command],
@@ -202,6 +281,13 @@ def run_program(
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def refusal(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> str:
+    """What ``python <arguments>`` says when it ends with a message instead of a result."""
+    done = run_program(*arguments, cwd=cwd, check=False, env=env)
+    assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
+    return done.stderr
 
 
 def run_record(**changes: Any) -> dict[str, Any]:

@@ -15,16 +15,18 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from tests.sketches import sketch
+
 
 def run_forked(
-    arguments: list[str], cwd: Path, env: dict[str, str], timeout: float
+    arguments: list[str], cwd: Path, env: dict[str, str], timeout: float, sketching: bool
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python <arguments>``, which are a script or ``-m`` and a module, and its own."""
     server = start_server()
     assert server.stdin is not None and server.stdout is not None
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        request = {"arguments": arguments, "cwd": str(cwd), "env": env}
+        request = {"arguments": arguments, "cwd": str(cwd), "env": env, "sketching": sketching}
         server.stdin.write(json.dumps({**request, "out": str(out), "err": str(err)}) + "\n")
         server.stdin.flush()
         if not select.select([server.stdout], [], [], timeout)[0]:
@@ -59,8 +61,12 @@ def serve() -> None:
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def become(arguments: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
+def become(
+    arguments: list[str], cwd: str, env: dict[str, str], sketching: bool, out: str, err: str
+) -> None:
     """Run a program in this process."""
+    if sketching:
+        sketch(setattr)
     for number, path, flags in (
         (0, os.devnull, os.O_RDONLY),
         (1, out, os.O_WRONLY | os.O_CREAT),

@@ -10,6 +10,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import sys
 import zlib
 from collections.abc import Callable
@@ -29,8 +30,7 @@ from fer.runs.sweep import Job, read_job, recall
 from fer.tasks.card import write_card
 from fer.tasks.evaluate import evaluate
 from fer.tasks.study import study_task
-from tests.conftest import data_record, network_record, run_record, to_png, write_zip
-from tests.core.test_conf import compose
+from tests.conftest import compose, data_record, network_record, run_record, to_png
 from tests.core.test_strangers import png_of, save, tiny
 from tests.report.test_model_card import make_results
 
@@ -210,12 +210,9 @@ def test_a_checkpoint_that_is_evaluated(
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    """A prepared folder, and the archive beside it."""
-    folder = tmp_path / "prepared"
-    prepare("x", folder, FER2013Reader(), raw=write_zip(tmp_path / "archive.zip", tiny()))
-    (folder / ".lock").unlink(missing_ok=True)
-    return folder
+def dataset(tmp_path: Path, prepared_tiny: Path) -> Path:
+    """A prepared folder."""
+    return shutil.copytree(prepared_tiny, tmp_path / "prepared", ignore=lambda *_: [".lock"])
 
 
 def rename(old: str, new: str) -> Attack:

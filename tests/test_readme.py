@@ -10,11 +10,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from fer.core.application import compose
 from fer.core.options import check_options
 from fer.runs.plan import expand
 from fer.tasks.predict import make_parser
-from tests.conftest import ROOT
+from tests.conftest import ROOT, compose
 
 DOCUMENTS = ["README.md", "CONTRIBUTING.md"]
 PROGRAMS = {
@@ -73,7 +72,7 @@ def test_every_command_composes(document: str, command: str) -> None:
         rest = [item for item in rest if item not in ("--cfg", "job")]
         if config == "study":
             rest = expand(rest)
-        cfg = compose(config, plain(rest))
+        cfg = compose(*plain(rest), config=config)
         if config in ("train", "evaluate"):
             OmegaConf.set_struct(cfg, False)
             check_options(cfg, optional=["dataset", "perturbation", "saliency", "checkpoint"])

@@ -12,18 +12,32 @@ from typing import Any
 import hydra
 import pytest
 import torch
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from fer.core.application import config_folder
 from fer.core.options import check_options
 from fer.model.shared_cnn import SharedCNN
-from tests.conftest import ROOT
+from tests.conftest import ROOT, compose
 
 
-def compose(*overrides: str, config: str = "train") -> DictConfig:
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "dataset=rafdb dataset.raw=x +model.depth=3 ~dataset.download logger=[csv,tensorboard]",
+        "experiment=exp_b trainer.max_epochs=3 early_stopping=null dataset=folder",
+    ],
+)
+def test_tests_compose_what_hydra_composes(overrides: str) -> None:
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        return hydra.compose(config, overrides=list(overrides))
+        expected = hydra.compose("train", overrides=overrides.split())
+    for _ in range(2):
+        cfg = compose(*overrides.split())
+        assert cfg == expected
+        cfg.seed = 99  # must not reach those who ask for the same
+    with pytest.raises(HydraException, match="nope"):
+        compose("nope=1")
 
 
 def options(group: str) -> list[str]:
@@ -109,9 +123,9 @@ def test_every_schedule_works_with_every_optimizer(optimizer: str, scheduler: st
     from fer.model.module import asks_for
     from fer.tasks.assembly import make_later
 
-    cfg = compose(f"optimizer={optimizer}", f"scheduler={scheduler}")
-    made = make_later(cfg.optimizer)([torch.nn.Parameter(torch.zeros(2, 2))])
-    make = make_later(cfg.scheduler)
+    node = compose(f"optimizer={optimizer}").optimizer
+    made = make_later(node)([torch.nn.Parameter(torch.zeros(2, 2))])
+    make = make_later(compose(f"scheduler={scheduler}").scheduler)
     schedule = make(made, **({"total_steps": 10} if asks_for(make, "total_steps") else {}))
     made.step()
     schedule.step(*([0.5] if scheduler == "plateau" else []))

@@ -45,8 +45,7 @@ from fer.report.run_page import write_run_report
 from fer.runs.resume import expand
 from fer.tasks.command import evaluated_dataset
 from fer.tasks.evaluate import evaluate
-from tests.conftest import ROOT, Row, to_png, write_zip
-from tests.core.test_conf import compose
+from tests.conftest import ROOT, Row, compose, to_png, write_zip
 from tests.tasks.test_odd_data import TINY, train_here
 
 OPTIONS: dict[str, Any] = {"widths": [2, 2], "in_channels": 1, "image_size": 16, "dropout": 0.0}
@@ -186,6 +185,16 @@ def thousands(content: dict[str, Any]) -> None:
 NAN = torch.full((7,), torch.nan)
 STRANGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no weights": (lambda c: c.pop("state_dict"), "without its description"),
+    "weights that are none": (lambda c: c.update(state_dict=None), "incomplete description"),
+    "no description": (lambda c: c.pop("fer"), "without its description"),
+    "other emotions": (lambda c: c["fer"].update(labels=["happy"]), "found happy"),
+    "the emotions in another order": (
+        lambda c: c["fer"].update(labels=sorted(labels.EMOTIONS)),
+        "expected the emotions angry",
+    ),
+    "no seed": (lambda c: c["fer"].pop("seed"), "incomplete description"),
+    "no dataset": (lambda c: c["fer"]["dataset"].update(choice=None), "incomplete description"),
+    "other widths": (options(widths=[4, 8]), "expected weights of shared_cnn"),
     "endless priors": (lambda c: c["fer"].update(priors=[1e400] * 7), "incomplete description"),
     "no epoch": (lambda c: c.pop("epoch"), "incomplete description"),
     "one weight missing": (

@@ -23,8 +23,7 @@ from fer.data.published import FER2013DataModule, RAFDBDataModule
 from fer.data.readers.base import FolderSource, RawDataset, Reader, Record, is_image, list_files
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.tasks.assembly import make_data, make_model
-from tests.conftest import write_file, write_rafdb
-from tests.core.test_conf import compose
+from tests.conftest import compose, write_file, write_rafdb
 
 
 def plain(data: EmotionDataModule) -> dict[str, Any]:
@@ -56,6 +55,7 @@ def test_the_defaults_of_the_classes_are_those_of_the_configuration(
     assert plain(data) == plain(composed)
 
 
+@pytest.mark.usefixtures("tiny_ready")
 def test_the_default_policy_is_the_one_of_the_configuration(tmp_path: Path, tiny_zip: Path) -> None:
     cfg = compose("dataset=fer2013", f"dataset.raw={tiny_zip}", "seed=3")
     composed = make_data(cfg, make_model(cfg.model))
@@ -72,6 +72,7 @@ def test_the_default_policy_is_the_one_of_the_configuration(tmp_path: Path, tiny
     assert not any(torch.equal(image, other) for image in first[1][0][:3] for other in original)
 
 
+@pytest.mark.usefixtures("tiny_ready")
 def test_a_policy_is_made_only_when_training_images_are_set_up(
     tmp_path: Path, tiny_zip: Path
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_policy_is_made_only_when_training_images_are_set_up(
     assert data.datasets["train"].augmentation is augmentation
 
 
+@pytest.mark.usefixtures("tiny_ready")
 @pytest.mark.parametrize("transforms", [[], "none"])
 def test_training_images_can_be_left_as_they_are(
     tmp_path: Path, tiny_zip: Path, transforms: Any
@@ -122,6 +124,7 @@ def trainer(tmp_path: Path) -> pl.Trainer:
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("tiny_ready")
 def test_a_trainer_tests_and_predicts_the_test_split_in_the_manifests_order(
     tmp_path: Path, tiny_zip: Path
 ) -> None:
@@ -149,6 +152,7 @@ class Place:
         self.use_distributed_sampler = distributed
 
 
+@pytest.mark.usefixtures("tiny_ready")
 @pytest.mark.parametrize("name", ["val_dataloader", "test_dataloader", "predict_dataloader"])
 def test_processes_share_out_each_split_without_repeating_an_image(
     tmp_path: Path, tiny_zip: Path, name: str
@@ -167,6 +171,7 @@ def test_processes_share_out_each_split_without_repeating_an_image(
         getattr(data, name)()
 
 
+@pytest.mark.usefixtures("tiny_ready")
 def test_lightning_may_not_share_out_again(tmp_path: Path, tiny_zip: Path) -> None:
     data = FER2013DataModule(tmp_path / "d", raw=tiny_zip, transforms=[])
     data.setup()
@@ -395,6 +400,7 @@ def test_the_origin_of_prepared_data_is_what_it_was(tmp_path: Path) -> None:
 # --- what a checkpoint says of it ----------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("tiny_ready")
 def test_a_data_module_describes_itself_in_plain_values(tmp_path: Path, tiny_zip: Path) -> None:
     reader = FER2013Reader(val_fraction=0.25, split_seed=4)
     data = FER2013DataModule(tmp_path / "d", raw=tiny_zip, reader=reader, leaks="drop_from_train")

@@ -30,6 +30,8 @@ from fer.data.published import FER2013DataModule
 from fer.data.readers.fer2013 import FER2013Reader
 from tests.conftest import Row, write_folder
 
+pytestmark = pytest.mark.usefixtures("tiny_ready")
+
 
 def standard_transforms() -> list[Any]:
     from omegaconf import OmegaConf

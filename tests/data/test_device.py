@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from fer.core.application import config_folder
 from fer.core.errors import ConfigError
 from fer.data.augmentation import Augmentation, import_albumentations
 from fer.data.dataset import EmotionDataset
 from fer.data.device import DeviceDataset, translate
-from tests.conftest import run_program
+from tests.conftest import compose, run_program
 
 DRAWS = 5000
 NAMES = ["flip", "affine", "light", "blur", "noise", "occlusion"]
@@ -23,13 +22,10 @@ NAMES = ["flip", "affine", "light", "blur", "noise", "occlusion"]
 
 def transforms(name: str | None = None) -> list[Any]:
     """Of the strong policy, which has every operation; all of them, or one."""
-    import hydra
-
     from fer.data.augmentation import make_transforms
 
     import_albumentations()
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        node = hydra.compose("train", overrides=["augmentation=strong"]).augmentation
+    node = compose("augmentation=strong").augmentation
     if name is not None:
         node.transforms = {name: node.transforms[name]}
     return make_transforms(node)

@@ -38,6 +38,7 @@ def state_of(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
+@pytest.mark.usefixtures("tiny_ready")
 def test_a_second_call_prepares_nothing(tmp_path: Path, tiny_zip: Path) -> None:
     first = prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
     before = state_of(tmp_path / "d")
@@ -73,6 +74,7 @@ def test_what_a_killed_preparation_left_is_removed(tmp_path: Path, tiny_zip: Pat
     assert "half" not in {entry.id for entry in prepared.entries}
 
 
+@pytest.mark.usefixtures("tiny_ready")
 @pytest.mark.parametrize("moved", range(len(prepared_module.PARTS) + 1))
 def test_a_preparation_killed_while_it_moved_into_place_is_finished(
     tmp_path: Path, tiny_zip: Path, moved: int
@@ -149,6 +151,7 @@ def test_a_folder_prepared_elsewhere_is_never_replaced(tmp_path: Path, tiny_zip:
     assert (place / "mine.png").read_bytes() == b"precious"
 
 
+@pytest.mark.usefixtures("tiny_ready")
 def test_a_damaged_manifest_is_named(tmp_path: Path, tiny_zip: Path) -> None:
     prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
     manifest = tmp_path / "d" / "manifest.csv"
@@ -157,6 +160,7 @@ def test_a_damaged_manifest_is_named(tmp_path: Path, tiny_zip: Path) -> None:
         read_manifest(manifest)
 
 
+@pytest.mark.usefixtures("tiny_ready")
 def test_a_manifest_that_was_changed_after_the_preparation_is_refused(
     tmp_path: Path, tiny_zip: Path
 ) -> None:
@@ -170,6 +174,7 @@ def test_a_manifest_that_was_changed_after_the_preparation_is_refused(
             prepare("fer2013", tmp_path / "d", FER2013Reader())
 
 
+@pytest.mark.usefixtures("tiny_ready")
 def test_a_prepared_image_that_was_replaced_is_refused(tmp_path: Path, tiny_zip: Path) -> None:
     prepared = prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
     test_image = next(f for f in prepared.files if f.startswith("test/"))
@@ -178,6 +183,7 @@ def test_a_prepared_image_that_was_replaced_is_refused(tmp_path: Path, tiny_zip:
         load_images(prepared, 64, 1)
 
 
+@pytest.mark.usefixtures("tiny_ready")
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00", None], ids=["empty", "cut", "half"])
 def test_a_damaged_cache_is_made_again(
     tmp_path: Path, tiny_zip: Path, damage: bytes | None
@@ -190,6 +196,7 @@ def test_a_damaged_cache_is_made_again(
     np.testing.assert_array_equal(load_images(prepared, 64, 1), expected)
 
 
+@pytest.mark.usefixtures("tiny_ready")
 def test_a_dataset_prepared_with_other_options_needs_its_raw_data(
     tmp_path: Path, tiny_zip: Path
 ) -> None:
@@ -357,6 +364,7 @@ def test_a_flat_colour_is_blank(tmp_path: Path, rows: list[Row]) -> None:
     assert prepare("mine", tmp_path / "d", FolderReader(), raw=raw).integrity["blank"] == ["yellow"]
 
 
+@pytest.mark.usefixtures("tiny_ready")
 def test_a_dataset_of_an_earlier_version_says_so(tmp_path: Path, tiny_zip: Path) -> None:
     prepare("fer2013", tmp_path / "d", FER2013Reader(), raw=tiny_zip)
     path = tmp_path / "d/integrity.json"
@@ -422,6 +430,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from places(one, (*path, key))
 
 
+@pytest.mark.usefixtures("tiny_ready")
 @pytest.mark.parametrize("change", ["removed", None, 7, "x", [], {}])
 def test_an_edited_report_is_one_message_or_does_no_harm(
     tmp_path: Path, tiny_zip: Path, change: Any

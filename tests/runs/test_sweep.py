@@ -36,6 +36,7 @@ from fer.tasks.wrap_up import finish_sweep
 from hydra_plugins.fer_ray.launcher import ClusterLauncher, choose_resources
 from tests.conftest import (
     ROOT,
+    compose,
     is_held,
     metrics_record,
     run_program,
@@ -383,12 +384,7 @@ def test_a_sweep_over_nothing_is_refused(tmp_path: Path) -> None:
 def test_the_preset_is_a_sweep_without_being_asked(tmp_path: Path) -> None:
     done = run_program("train.py", "sweep=lr_dropout", "nope=1", cwd=tmp_path, check=False)
     assert done.returncode != 0 and "nope" in done.stderr
-    import hydra
-
-    from fer.core.application import config_folder
-
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        cfg = hydra.compose("train", ["sweep=lr_dropout"], return_hydra_config=True)
+    cfg = compose("sweep=lr_dropout", hydra=True)
     assert str(cfg.hydra.mode) == "RunMode.MULTIRUN"
     assert set(cfg.hydra.sweeper.params) == {"optimizer.lr", "model.dropout"}
 

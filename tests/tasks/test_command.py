@@ -25,10 +25,28 @@ def test_help_names_every_command_and_a_typo_the_nearest(tmp_path: Path) -> None
     assert wrong.returncode == 2 and "found 'trian'. Did you mean train?" in wrong.stderr
 
 
-def test_every_command_has_its_own_help(tmp_path: Path) -> None:
-    for name in ("train", "evaluate", "prepare", "study", "export", "predict", "card"):
-        found = fer(name, "--help", cwd=tmp_path)
-        assert found.returncode == 0 and found.stdout, name
+DATASETS = "dataset: base, fer2013, folder, rafdb, synthetic_a, synthetic_b"
+HELP = {
+    "train": (
+        *(DATASETS, "augmentation: none, standard, strong", "optimizer: adam, adamw, muon, sgd"),
+        "model: shared_cnn, shared_cnn_deep, shared_cnn_small",
+        *("loss: cross_entropy, distilled, focal, weighted", "experiment: exp_a, exp_b"),
+    ),
+    "evaluate": (DATASETS,),
+    "prepare": (DATASETS,),
+    "study": ("evaluate:",),
+    "export": ("format",),
+    "predict": ("--annotate",),
+    "card": ("--output",),
+}
+
+
+@pytest.mark.parametrize(("name", "texts"), HELP.items(), ids=HELP)
+def test_every_command_has_its_own_help_with_its_options(
+    name: str, texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    found = fer(name, "--help", cwd=tmp_path)
+    assert found.returncode == 0 and all(text in found.stdout for text in texts), found.stdout
     assert list(tmp_path.iterdir()) == []
 
 

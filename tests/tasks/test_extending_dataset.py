@@ -19,8 +19,7 @@ from fer.model.checkpoint import Checkpoint, load_checkpoint
 from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
 from fer.tasks.assembly import make_data, with_dataset_of
-from tests.conftest import run_program, to_png, write_file
-from tests.core.test_conf import compose
+from tests.conftest import compose, run_program, to_png, write_file
 
 pytestmark = pytest.mark.slow  # trainings
 

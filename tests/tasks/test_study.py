@@ -16,7 +16,6 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from fer.core.application import compose
 from fer.core.errors import ConfigError
 from fer.core.files import sha256_of_file, write_json
 from fer.report.study_results import summarise
@@ -25,6 +24,7 @@ from fer.runs.records import STATISTICS
 from fer.tasks.study import count_images, count_passes, run_child, run_stages
 from tests.conftest import (
     ROOT,
+    compose,
     is_held,
     network_record,
     run_program,
@@ -41,7 +41,7 @@ TINY = ["train.model.widths=[4,8,8,8]", "train.model.image_size=32", "train.trai
 
 
 def configure(*options: str) -> DictConfig:
-    return compose("study", expand(options))
+    return compose(*expand(options), config="study")
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from fer.core import labels
-from fer.core.errors import CheckpointError
 from fer.model.checkpoint import load_checkpoint
-from tests.conftest import ROOT, run_program
+from fer.tasks.evaluate import evaluate
+from tests.conftest import ROOT, Row, compose, run_program, write_zip
+from tests.tasks.test_odd_data import train_here
 
 TINY = ["model.widths=[4,8,8,8]", "model.image_size=32", "trainer.max_epochs=3",
         "loader.batch_size=7", "metrics.resamples=100"]  # fmt: skip
@@ -36,9 +37,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_zip: Path) -> Path:
     place = tmp_path_factory.mktemp("trained")
     run_program(
         "train.py", "dataset=fer2013", f"dataset.raw={tiny_zip}", "hydra.run.dir=run", *TINY,
-        cwd=place, env={"FER_DATA": str(place / "data")},
+        cwd=place, env={"FER_DATA": str(place / "data")}, sketching=False,
     )  # fmt: skip
     return place
+
+
+def evaluate_here(folder: Path, checkpoint: Path, *overrides: str) -> None:
+    """The task of ``evaluate.py`` in this process."""
+    folder.mkdir()
+    options = (f"checkpoint={checkpoint}", "metrics.resamples=100", *overrides)
+    evaluate(compose(*options, config="evaluate"), folder)
 
 
 def read(path: Path) -> Any:
@@ -136,45 +144,32 @@ def test_evaluation_of_the_checkpoint_reproduces_the_runs_metrics(trained: Path)
 
 
 def test_evaluation_says_when_the_data_are_not_the_ones_trained_on(
-    trained: Path, tmp_path: Path, tiny_zip: Path
+    trained: Path, tmp_path: Path, rows: list[Row]
 ) -> None:
-    from tests.conftest import tiny_rows, write_zip
-
-    other = write_zip(tmp_path / "other.zip", tiny_rows()[1:])
-    run_program(
-        "evaluate.py", f"checkpoint={trained / 'run/checkpoints/best.ckpt'}", "dataset=fer2013",
-        f"dataset.raw={other}", "hydra.run.dir=other", "metrics.resamples=100", cwd=tmp_path,
-    )  # fmt: skip
+    other = write_zip(tmp_path / "other.zip", rows[1:])
+    path = trained / "run/checkpoints/best.ckpt"
+    evaluate_here(tmp_path / "other", path, "dataset=fer2013", f"dataset.raw={other}")
     notes = " ".join(read(tmp_path / "other/run.json")["notes"])
     assert "not the copy of fer2013 that the network was trained on" in notes
 
 
-def test_the_same_command_gives_the_same_weights_bit_for_bit(
-    trained: Path, tmp_path: Path, tiny_zip: Path
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_command_gives_the_same_weights_bit_for_bit_with_any_workers(
+    trained: Path, tmp_path: Path, tiny_zip: Path, workers: int
 ) -> None:
-    run = train(tmp_path, tiny_zip)
+    run = train(tmp_path, tiny_zip, f"loader.num_workers={workers}")
     first = load_checkpoint(trained / "run/checkpoints/last.ckpt").network.state_dict()
     second = load_checkpoint(run / "checkpoints/last.ckpt").network.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert (run / "metrics.json").read_bytes() == (trained / "run/metrics.json").read_bytes()
 
 
-def test_the_number_of_workers_does_not_change_the_weights(
-    trained: Path, tmp_path: Path, tiny_zip: Path
-) -> None:
-    run = train(tmp_path, tiny_zip, "loader.num_workers=2")
-    first = load_checkpoint(trained / "run/checkpoints/last.ckpt").network.state_dict()
-    second = load_checkpoint(run / "checkpoints/last.ckpt").network.state_dict()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
 def test_training_stops_early_when_validation_does_not_improve(
-    tmp_path: Path, tiny_zip: Path
+    tmp_path: Path, tiny_data: Path
 ) -> None:
-    run = train(
-        tmp_path, tiny_zip, "trainer.max_epochs=30", "early_stopping.patience=1",
-        "early_stopping.min_delta=2.0", "logger=none",
-    )  # fmt: skip
+    run = tmp_path / "run"
+    patience = ("early_stopping.patience=1", "early_stopping.min_delta=2.0")
+    train_here(run, tiny_data, *TINY, "trainer.max_epochs=30", *patience, "logger=none")
     assert read(run / "run.json")["epochs"] == 2  # macro-F1 cannot rise by 2
     assert not (run / "tensorboard").exists()
 
@@ -192,56 +187,17 @@ def test_a_sweep_runs_a_job_for_each_combination(tmp_path: Path, tiny_zip: Path)
     assert rates == [1e-3, 3e-4]
 
 
-def test_a_checkpoint_with_code_in_it_is_refused_and_nothing_runs(tmp_path: Path) -> None:
-    class Payload:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (Path.touch, (tmp_path / "executed",))
-
-    path = tmp_path / "evil.ckpt"
-    torch.save({"state_dict": {}, "fer": Payload()}, path)
-    with pytest.raises(CheckpointError, match=r"evil.ckpt: .*nothing but data.*would run"):
-        load_checkpoint(path)
-    assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c: c.pop("fer"), "without its description"),
-        (lambda c: c["fer"].update(labels=["happy"]), "found happy"),
-        (lambda c: c["fer"].pop("seed"), "incomplete description"),
-        (lambda c: c["fer"]["dataset"].update(choice=None), "incomplete description"),
-        (lambda c: c.update(state_dict=None), "incomplete description"),
-        (
-            lambda c: c["fer"]["model"]["options"].update(widths=[4, 8]),
-            "expected weights of shared_cnn",
-        ),
-        (lambda c: c["fer"]["model"].update(network="resnet"), "found 'resnet'"),
-    ],
-)
-def test_a_checkpoint_of_something_else_is_refused(
-    trained: Path, tmp_path: Path, change: Any, message: str
+def test_a_checkpoint_cannot_name_code_for_its_dataset(
+    trained: Path, tmp_path: Path, tiny_data: Path
 ) -> None:
-    content = torch.load(trained / "run/checkpoints/best.ckpt", weights_only=True)
-    change(content)
-    torch.save(content, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match=message):
-        load_checkpoint(tmp_path / "other.ckpt")
-
-
-def test_a_checkpoint_cannot_name_code_for_its_dataset(trained: Path, tmp_path: Path) -> None:
     content = torch.load(trained / "run/checkpoints/best.ckpt", weights_only=True)
     content["fer"]["dataset"]["reader"]["_target_"] = "os.abort"
     content["fer"]["dataset"]["generator"] = {"_target_": "os.abort", "train": 9}
     torch.save(content, tmp_path / "evil.ckpt")
-    done = run_program(
-        "evaluate.py", f"checkpoint={tmp_path / 'evil.ckpt'}", "hydra.run.dir=evil",
-        "metrics.resamples=100", cwd=tmp_path, env={"FER_DATA": str(trained / "data")},
-    )  # fmt: skip
+    evaluate_here(tmp_path / "evil", tmp_path / "evil.ckpt")
     config = read(tmp_path / "evil/run.json")["config"]
     assert config["dataset"]["reader"]["_target_"] == "fer.data.readers.fer2013.FER2013Reader"
     assert config["dataset"]["generator"] is None
-    assert done.returncode == 0
 
 
 def test_checkpoints_hold_the_schema_and_the_datas_fingerprint(trained: Path) -> None:

@@ -14,14 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer.core import labels
-from fer.core.application import config_folder
 from fer.core.errors import ConfigError, DataError
 from fer.core.options import check_options
 from fer.data.preparation import prepare
@@ -29,7 +27,7 @@ from fer.data.prepared import Prepared
 from fer.data.readers.base import RawDataset, check_classes, make_ids
 from fer.data.readers.folder import FolderReader
 from fer.data.readers.names import safe_id
-from tests.conftest import run_program, to_png
+from tests.conftest import compose, run_program, to_png
 from tests.data.test_images import MODES
 
 SPLITS = ("train", "val", "test")
@@ -700,8 +698,7 @@ def test_the_command_line_reaches_the_reader(override: list[str], expected: dict
     from fer.tasks.assembly import make_data, make_model
 
     overrides = ["dataset=folder", "dataset.drop_unknown=true", "dataset.name=mine", *override]
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        cfg = hydra.compose("train", overrides=overrides)
+    cfg = compose(*overrides)
     check_options(cfg)
     data = make_data(cfg, make_model(cfg.model))
     assert data.reader == FolderReader(drop_unknown=True, synonyms=expected)
@@ -723,8 +720,7 @@ def test_wrong_options_of_own_faces_are_refused_on_the_command_line(
 ) -> None:
     from fer.tasks.assembly import make_data, make_model
 
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-        cfg = hydra.compose("train", ["dataset=folder", f"dataset.{override}"])
+    cfg = compose("dataset=folder", f"dataset.{override}")
     with pytest.raises(ConfigError, match=rf"^dataset.{message}"):
         make_data(cfg, make_model(cfg.model))
 
