@@ -30,7 +30,14 @@ from fer.runs.sweep import Job, read_job, recall
 from fer.tasks.card import write_card
 from fer.tasks.evaluate import evaluate
 from fer.tasks.study import study_task
-from tests.conftest import compose, data_record, network_record, run_record, to_png
+from tests.conftest import (
+    compose,
+    data_record,
+    metrics_record,
+    network_record,
+    run_record,
+    to_png,
+)
 from tests.core.test_strangers import png_of, save, tiny
 from tests.report.test_model_card import make_results
 
@@ -284,6 +291,14 @@ def run_json(content: object) -> Attack:
     return lambda folder, _: write(folder / "train/synthetic_a-seed0/run.json", content)
 
 
+def without(record: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """A record without what lies at the end of ``keys``."""
+    key, *others = keys
+    if others:
+        return record | {key: without(record[key], *others)}
+    return {name: value for name, value in record.items() if name != key}
+
+
 GOOD_RUN = run_record()
 STUDIED: dict[str, Attack] = {
     "no mapping": run_json([1, 2]),
@@ -309,23 +324,51 @@ def test_a_study(attack: Attack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert folder.name in refuse(tmp_path, folder, lambda: study_task(cfg, folder))
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "run.json", "predictions.csv", "robustness.json"])
-@pytest.mark.parametrize("content", ["[]", "{}", '{"samples": "<b>"}', "id,true\n1,2", "\0", ""])
-def test_evaluations_side_by_side(name: str, content: str, tmp_path: Path) -> None:
-    metrics = make_results()["evaluations"][0]["metrics"] | {"samples": 1}
-    run = GOOD_RUN | {"checkpoint": network_record("x")}
+GOOD_EVALUATION: dict[str, dict[str, Any]] = {
+    "metrics.json": metrics_record(samples=1, without_near_leaks=metrics_record()["without_leaks"]),
+    "run.json": GOOD_RUN | {"checkpoint": network_record("x")},
+}
+
+
+def write_evaluations(folder: Path) -> None:
+    """Two good evaluations of one image."""
     table = (
         "id,true,predicted,confidence,p_angry,p_disgust,p_fear,p_happy,p_sad,p_surprise,p_neutral\n"
     )
     for job in "01":
-        place = tmp_path / "sweep" / job
-        for file, good in (("metrics.json", metrics), ("run.json", run), ("robustness.json", [])):
-            write(place / file, good)
-        write(place / "predictions.csv", table + "a,happy,sad,1" + 7 * ",0" + "\n")
-    assert collect(tmp_path / "sweep") is not None
+        for file, good in (*GOOD_EVALUATION.items(), ("robustness.json", [])):
+            write(folder / job / file, good)
+        write(folder / job / "predictions.csv", table + "a,happy,sad,1" + 7 * ",0" + "\n")
+    assert collect(folder) is not None
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "run.json", "predictions.csv", "robustness.json"])
+@pytest.mark.parametrize("content", ["[]", "{}", '{"samples": "<b>"}', "id,true\n1,2", "\0", ""])
+def test_evaluations_side_by_side(name: str, content: str, tmp_path: Path) -> None:
+    write_evaluations(tmp_path / "sweep")
     if (name, content) != ("robustness.json", "[]"):
         write(tmp_path / "sweep/1" / name, content)
         assert name in refuse(tmp_path, tmp_path / "sweep", lambda: collect(tmp_path / "sweep"))
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("run.json", ("dataset", "fingerprints", "test")),
+        ("metrics.json", ("without_leaks",)),
+        ("metrics.json", ("without_leaks", "samples")),
+        ("metrics.json", ("without_near_leaks", "macro_f1")),
+    ],
+)
+def test_an_evaluation_without_what_a_page_reads(
+    name: str, keys: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder, good = tmp_path / "sweep", GOOD_EVALUATION[name]
+    write_evaluations(folder)
+    write(folder / "1" / name, without(good, *keys))
+    message = refuse(tmp_path, folder, lambda: collect(folder))
+    assert f"found something else as '{keys[0]}" in message
+    assert message.endswith("Move its folder away and run its command again.")
 
 
 @pytest.mark.parametrize(
@@ -336,6 +379,7 @@ def test_evaluations_side_by_side(name: str, content: str, tmp_path: Path) -> No
         ("jobs.json", [{"folder": "../..", "overrides": []}]),
         ("jobs.json", [{"folder": "/", "overrides": []}]),
         ("0/run.json", {"validation": {"macro_f1": "x"}}),
+        ("0/run.json", without(GOOD_RUN, "dataset", "fingerprints", "val")),
         ("0/pruned.json", {"validation": [1]}),
         ("0/failed.json", {"message": ["x"]}),
     ],

@@ -20,7 +20,7 @@ from fer.core import labels
 from fer.core.commands import typed
 from fer.core.errors import CheckpointError, ConfigError, first_line
 from fer.core.options import NAME
-from fer.core.values import Options, is_plain
+from fer.core.values import Options, Shape, is_plain, misfit
 from fer.model import shared_cnn  # noqa: F401  (registers its name)
 from fer.model.network import NormalisedNetwork, find_network, make_network
 
@@ -373,14 +373,21 @@ class CutOff:
     """True if early stopping or a search had ended it."""
     pruned: bool
     """True if a search had ended it."""
-    threads: int
-    """Threads that it computed with: another number rounds differently."""
+    threads: int | None
+    """Threads that it computed with, if known: another number rounds differently."""
     rows: list[dict[str, float]]
     """Rows of its history."""
 
     def is_trained(self, max_epochs: int) -> bool:
         """Tell whether only the measuring is left to do."""
         return (self.stopped and not self.pruned) or self.epochs >= max_epochs
+
+
+PROGRESS: Shape = {
+    "fer_progress": {"epochs": int, "stopped": bool, "threads": (int, None, ...)},
+    "global_step": int,
+    "callbacks": {"History": {"rows": [dict]}, "Pruning": ({"pruned": bool}, ...)},
+}
 
 
 def read_progress(path: Path) -> CutOff:
@@ -390,19 +397,20 @@ def read_progress(path: Path) -> CutOff:
         CheckpointError: it does not say.
     """
     content = read_checkpoint(path)
-    try:
-        progress = content["fer_progress"]
-        return CutOff(
-            path,
-            int(progress["epochs"]),
-            int(content["global_step"]),
-            bool(progress["stopped"]),
-            bool(content["callbacks"].get("Pruning", {"pruned": False})["pruned"]),
-            int(progress["threads"]),
-            list(content["callbacks"]["History"]["rows"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    wrong = misfit(content, PROGRESS)
+    if wrong is not None:
         raise CheckpointError(
-            f"{path}: expected a checkpoint that a training can go on from, found one without "
-            f"{error}: an earlier version wrote it. Start a new run without resume."
-        ) from error
+            f"{path}: expected a checkpoint that a training can go on from, found one without a "
+            f"good {wrong}: the file was changed, or another version wrote it. Start a new run "
+            "without resume."
+        )
+    progress, callbacks = content["fer_progress"], content["callbacks"]
+    return CutOff(
+        path,
+        progress["epochs"],
+        content["global_step"],
+        progress["stopped"],
+        callbacks.get("Pruning", {"pruned": False})["pruned"],
+        progress.get("threads"),
+        callbacks["History"]["rows"],
+    )

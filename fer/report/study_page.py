@@ -45,8 +45,9 @@ def write_study(study: Study, parameters: int) -> Path:
     # The folder of a dataset's first training.
     trained = {one["dataset"]: one["folder"] for one in reversed(results["trainings"])}
     areas = {
-        f"{name}: ": [one["robustness"]["relative_area"] for one in found if "robustness" in one]
+        f"{name}: ": [one["robustness"]["relative_area"] for one in found]
         for name, found in metrics.items()
+        if all("robustness" in one for one in found)
     }
     unlike = describe_unlike(results["evaluations"])
     notes = [note for found in own.values() for one in found for note in one["notes"]]

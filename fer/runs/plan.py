@@ -138,12 +138,14 @@ class Measurement(Stage):
         path = self.training.checkpoint
         if not (self.done_by.is_file() and path.is_file()):
             return False
+        # Of another version nothing else is known: it may lack what is read of this one's.
+        version = read_json(self.folder / "run.json", {"statistics": (int, ...)})
+        if version.get("statistics") != STATISTICS:
+            return False
         record = read_evaluation(self.folder)
         own = checksum(path, path.stat().st_mtime_ns)
-        return (
-            record.get("statistics") == STATISTICS
-            and record["checkpoint"]["sha256"] == own
-            and _compared(self.command) == _compared(read_overrides(self.folder) or [])
+        return record["checkpoint"]["sha256"] == own and _compared(self.command) == _compared(
+            read_overrides(self.folder) or []
         )
 
 
@@ -314,7 +316,9 @@ def mismatches(
         wanted = OmegaConf.to_container(composed, resolve=True)
         saved = read_training(stage.folder)["config"]
         for key, value, found in differences(wanted, saved):
-            if not key.startswith(INERT):
+            if key.endswith("_target_"):  # a class may have moved since; its name stays
+                value, found = (str(name).rpartition(".")[2] for name in (value, found))
+            if value != found and not key.startswith(INERT):
                 yield key, value, found
     found = read_run(stage.folder)["dataset"]["fingerprint"]
     if prints.get(stage.dataset, found) != found:

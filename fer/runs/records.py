@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from fer.core import labels
+from fer.core.errors import DataError
 from fer.core.files import read_json
 from fer.core.values import Options, Shape
+from fer.data.readers.base import SPLITS
 from fer.evaluation.metrics import Metrics
 from fer.evaluation.robustness import RobustnessRow
 from fer.evaluation.scores import SCORES
@@ -134,7 +136,7 @@ RUN: Shape = {
     "command": str,
     "notes": [str],
     "config": dict,
-    "dataset": {"fingerprint": str, "fingerprints": {str: str}},
+    "dataset": {"fingerprint": str, "fingerprints": dict.fromkeys(SPLITS, str)},
     "git": ({"commit": str, "dirty": bool}, None),
 }
 TRAINING: Shape = {
@@ -178,19 +180,19 @@ def read_run(folder: Path) -> RunRecord:
     Raises:
         DataError: it cannot be read, or is something else.
     """
-    found: RunRecord = read_json(folder / "run.json", RUN)
+    found: RunRecord = _read(folder / "run.json", RUN)
     return found
 
 
 def read_training(folder: Path) -> TrainingRecord:
     """``run.json`` of a training; raises as :func:`read_run`."""
-    found: TrainingRecord = read_json(folder / "run.json", TRAINING)
+    found: TrainingRecord = _read(folder / "run.json", TRAINING)
     return found
 
 
 def read_evaluation(folder: Path) -> EvaluationRecord:
     """``run.json`` of an evaluation; raises as :func:`read_run`."""
-    found: EvaluationRecord = read_json(folder / "run.json", EVALUATION)
+    found: EvaluationRecord = _read(folder / "run.json", EVALUATION)
     return found
 
 
@@ -201,6 +203,7 @@ def read_metrics(folder: Path) -> Metrics:
         DataError: it cannot be read, or is something else.
     """
     scores = {"support": int, **dict.fromkeys(("precision", "recall", "f1"), (float, None))}
+    clean = {**_scores(), "samples": int, "accuracy": float, "macro_f1": float}
     shape = {
         **_scores(),
         "samples": int,
@@ -208,9 +211,11 @@ def read_metrics(folder: Path) -> Metrics:
         "split": str,
         "per_class": dict.fromkeys(labels.EMOTIONS, scores),
         "confusion_matrix": [[int] * labels.NUM_CLASSES] * labels.NUM_CLASSES,
+        "without_leaks": (clean, None),
+        "without_near_leaks": (clean, None, ...),
         "robustness": ({"relative_area": {str: _scores()}}, ...),
     }
-    found: Metrics = read_json(folder / "metrics.json", shape)
+    found: Metrics = _read(folder / "metrics.json", shape)
     return found
 
 
@@ -232,8 +237,16 @@ def read_robustness(folder: Path) -> list[RobustnessRow] | None:
         "image_size": int,
         "per_class": {emotion: {"recall": (float, None)} for emotion in labels.EMOTIONS},
     }
-    found: list[RobustnessRow] = read_json(path, [row])
+    found: list[RobustnessRow] = _read(path, [row])
     return found
+
+
+def _read(path: Path, shape: Any) -> Any:
+    """:func:`.read_json` of what a run wrote, which another run can write again."""
+    try:
+        return read_json(path, shape)
+    except DataError as error:
+        raise DataError(f"{error} Move its folder away and run its command again.") from error
 
 
 def _scores() -> Shape:

@@ -39,9 +39,9 @@ def describe_left_out(data: EmotionDataModule) -> list[str]:
     return lines
 
 
-def compare_threads(before: int, now: int) -> list[str]:
+def compare_threads(before: int | None, now: int) -> list[str]:
     """A note if a training went on with another number of threads, which round differently."""
-    if before == now:
+    if before in (None, now):
         return []
     return [
         f"The training was begun with {how_many(before, 'thread')} and went on with {now}: its "

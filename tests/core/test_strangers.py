@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import pickle
 import re
@@ -36,7 +37,7 @@ from fer.data.readers.fer2013 import FER2013Reader
 from fer.data.readers.folder import FolderReader
 from fer.evaluation.mistakes import read_predictions, write_predictions
 from fer.model.callbacks import AtomicCheckpointIO
-from fer.model.checkpoint import load_checkpoint
+from fer.model.checkpoint import load_checkpoint, read_progress
 from fer.model.network import NormalisedNetwork
 from fer.model.shared_cnn import SharedCNN
 from fer.report.dataset_page import write_dataset_report
@@ -363,6 +364,10 @@ def stop(*_: object, **__: object) -> None:
         lambda c: c["fer_progress"].pop("epoch_scheduler"),
         lambda c: c.update(fer_progress=None),
         lambda c: c.update(global_step="many"),
+        lambda c: c.update(global_step=math.inf),
+        lambda c: c["fer_progress"].update(threads=math.inf),
+        lambda c: c["fer_progress"].update(threads="two\nlines"),
+        lambda c: c["callbacks"].update(Pruning=[]),
     ],
 )
 def test_a_training_does_not_go_on_from_a_state_that_is_none(
@@ -376,6 +381,20 @@ def test_a_training_does_not_go_on_from_a_state_that_is_none(
     torch.save(values, path)
     with pytest.raises(CheckpointError, match=r"last\.ckpt: expected .*new run without resume"):
         train_here(tmp_path / "run", cut_off / "archive.zip", *TINY, f"resume={tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda c: c["fer_progress"].pop("threads"), lambda c: c["fer_progress"].update(threads=None)],
+)
+def test_a_training_goes_on_where_the_number_of_threads_is_not_known(
+    cut_off: Path, tmp_path: Path, change: Callable[[Any], object]
+) -> None:
+    values = torch.load(cut_off / "run/checkpoints/last.ckpt", weights_only=True)
+    change(values)
+    torch.save(values, tmp_path / "last.ckpt")
+    progress = read_progress(tmp_path / "last.ckpt")
+    assert (progress.epochs, progress.threads) == (1, None)
 
 
 def test_a_run_folder_cannot_name_code_to_run(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from fer.report.evaluation_sections import area_table
 from fer.report.study_page import write_study
 from tests.conftest import data_record
 from tests.evaluation.test_scores import guess, list_entries, make_study
+from tests.report.test_report import Page
 
 
 def test_images_that_two_datasets_share_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -49,12 +50,16 @@ def test_what_a_manifest_does_not_know_is_not_said_to_be_none(tmp_path: Path) ->
     assert "near duplicates are not known" in page
 
 
+OTHER_TEST = {"train": "b", "val": "b", "test": "x"}
+"""Fingerprints of the same dataset, of which other test images are in use."""
+
+
 @pytest.mark.parametrize(
     ("file", "change", "words"),
     [
         ("metrics.json", {"tta": "flip"}, "tta differs"),
         ("run.json", {"hardware": {"precision": "bf16-mixed"}}, "precision differs"),
-        ("run.json", {"dataset": data_record("x")},
+        ("run.json", {"dataset": data_record("b") | {"fingerprints": OTHER_TEST}},
          "Not every score on b is of the same test images"),
     ],
 )  # fmt: skip
@@ -81,6 +86,18 @@ def test_what_damage_leaves_is_averaged_over_seeds() -> None:
     scores: Any = [{"accuracy": 0.8, "macro_f1": 0.5}, {"accuracy": 0.9, "macro_f1": 0.7}]
     table = area_table("areas", {"a: ": [{"low_light": one} for one in scores]})
     assert [cell.text for cell in table.rows[0]] == ["a: low light", "85.0 %", "60.0 %"]
+
+
+def test_what_damage_leaves_is_shown_where_it_was_measured_for_every_seed(tmp_path: Path) -> None:
+    study = make_study(tmp_path, seeds=(0, 1))
+    rows = Page(write_study(study, 1).read_text()).tables["robustness"]
+    assert {row[0].partition(":")[0] for row in rows[1:]} == {"a", "b"}
+    path = tmp_path / "evaluate/a1a/metrics.json"
+    metrics = read_json(path)
+    del metrics["robustness"]
+    write_json(path, metrics)
+    rows = Page(write_study(study, 1).read_text()).tables["robustness"]
+    assert {row[0].partition(":")[0] for row in rows[1:]} == {"b"}
 
 
 def test_a_manifest_keeps_its_hashes(tmp_path: Path) -> None:

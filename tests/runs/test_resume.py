@@ -94,7 +94,7 @@ def test_places_may_be_named_anew_beside_resume_and_nothing_else(tmp_path: Path)
 
 
 def test_a_training_that_goes_on_with_other_threads_says_so() -> None:
-    assert compare_threads(2, 2) == []
+    assert compare_threads(2, 2) == [] == compare_threads(None, 2)
     (note,) = compare_threads(2, 1)
     assert note.startswith("The training was begun with 2 threads and went on with 1")
 

@@ -341,8 +341,7 @@ def test_jobs_that_were_validated_on_different_images_have_no_single_best(
     for job in jobs:
         assert job.run is not None
         number = str(job.number)
-        fingerprints = {"val": 64 * job.values["dataset"]}
-        job.run["dataset"]["fingerprints"] = fingerprints
+        job.run["dataset"]["fingerprints"]["val"] = 64 * job.values["dataset"]
         write_json(tmp_path / number / "run.json", job.run)
         write_json(tmp_path / number / "metrics.json", job.metrics)
         (tmp_path / number / FINISHED).touch()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fer.core.errors import ConfigError
 from fer.core.files import sha256_of_file, write_json
@@ -260,10 +260,33 @@ def test_an_evaluation_is_done_with_its_checkpoint_options_and_statistics_alone(
     assert is_done(record, overrides)
     assert not is_done(record, [*overrides, "tta=flip"])
     assert not is_done(record | {"statistics": STATISTICS - 1}, overrides)
-    del record["statistics"]  # of a version that did not say
-    assert not is_done(record, overrides)
+    # One of a version that said neither this nor other things that are read of today's.
+    dataset = {"fingerprint": record["dataset"]["fingerprint"]}
+    network = {"path": "x.ckpt", "dataset": {"name": "x"}}
+    older = record | {"dataset": dataset, "checkpoint": network}
+    del older["statistics"]
+    assert not is_done(older, overrides)
     record = record | {"checkpoint": checkpoint | {"sha256": "0"}, "statistics": STATISTICS}
     assert not is_done(record, overrides)
+
+
+def test_a_training_is_the_same_where_the_class_of_its_reader_has_moved(tmp_path: Path) -> None:
+    study = make_study(configure("a=fer2013", "b=null", "seeds=[0]", f"folder={tmp_path}"))
+    (stage,) = study.trainings
+    stage.folder.mkdir(parents=True)
+    stage.done_by.touch()
+    composed = compose("dataset=fer2013", "seed=0", "test=false")
+    config = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(config, dict)
+
+    def check(reader: str) -> None:
+        config["dataset"]["reader"]["_target_"] = reader
+        write_json(stage.folder / "run.json", run_record(config=config))
+        check_same(study)
+
+    check("my_package.earlier.FER2013Reader")
+    with pytest.raises(ConfigError, match=r"dataset\.reader\._target_=FER2013Reader, .*MyReader"):
+        check("my_package.MyReader")
 
 
 def test_a_dataset_with_a_report_of_another_form_is_prepared_again(tmp_path: Path) -> None:
