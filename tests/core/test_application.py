@@ -148,7 +148,7 @@ def test_a_wrong_value_of_the_network_is_named_before_any_data_is_read(
 
 WRONG_DATA = [
     ("loader.batch_size=2.5", "loader.batch_size: expected a whole number from 1, found 2.5"),
-    ("loader.eval_batch_size=0", "loader.eval_batch_size: expected a whole number from 1, found 0"),
+    ("loader.eval_batch_size=0", "a whole number from 1, or null for the usual number, found 0"),
     ("loader.num_workers=-1", "loader.num_workers: expected a whole number from 0, found -1"),
     ("loader.on_device=gpu", "loader.on_device: expected auto, true or false, found 'gpu'"),
     ("dataset.name=a/b", "dataset.name: expected letters, digits, .* found 'a/b'"),
