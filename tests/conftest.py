@@ -35,7 +35,7 @@ from fer.data.readers import fer2013, rafdb
 from fer.evaluation.metrics import measure_split
 from fer.runs.ownership import LOCK
 from tests.forked import run_forked
-from tests.sketches import is_sketching, sketch
+from tests.sketches import is_sketching, render, sketch
 
 ROOT = Path(__file__).resolve().parent.parent
 PER_SPLIT = {"Training": 4, "PublicTest": 2, "PrivateTest": 2}
@@ -162,17 +162,34 @@ def write_file(path: Path, data: bytes) -> Path:
 
 
 RENDERING = ("tests/report/", "tests/evaluation/test_saliency.py")
-"""Where figures are looked at; slow modules render them, too, and one training of the others."""
+"""Where figures are looked at. Modules that are slow as a whole render them, too."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def figures(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Figures are built everywhere, and rendered where that is tested."""
+    """Figures are built everywhere, and rendered where that is tested.
+
+    A slow test of another module does not render; a test that uses ``rendering`` does.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if not (
             request.node.nodeid.startswith(RENDERING) or request.node.get_closest_marker("slow")
         ):
             sketch(patch.setattr)
+        yield
+
+
+@pytest.fixture
+def rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render the figures of one test in a module that only builds them."""
+    render(monkeypatch.setattr)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_command_line() -> Iterator[None]:
+    """Not pytest's, whose options some of the code would read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["train.py"])
         yield
 
 
@@ -225,7 +242,7 @@ def shared_data() -> Iterator[Path]:
 def compose(*overrides: str, config: str = "train", hydra: bool = False) -> DictConfig:
     """A configuration, with Hydra's own part if asked; the choices of groups are composed once.
 
-    Hydra's list of overrides has the choices alone.
+    The command line has no say in it. Hydra's list of overrides has the choices alone.
     """
     choices, values = [], []
     for item in overrides:
@@ -235,13 +252,17 @@ def compose(*overrides: str, config: str = "train", hydra: bool = False) -> Dict
         is_choice = own or "/" in key or (config_folder() / key).is_dir()
         choices.append(item) if is_choice else values.append(override)
     cfg = copy.deepcopy(compose_choices(config, tuple(choices), hydra))
+    if hydra:
+        cfg.hydra.runtime.cwd = str(Path.cwd())
     ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
     return cfg
 
 
 @functools.cache
 def compose_choices(config: str, choices: tuple[str, ...], hydra: bool) -> DictConfig:
-    return application.compose(config, choices, return_hydra_config=hydra)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["train.py"])  # other tests, with others, are given the same
+        return application.compose(config, choices, return_hydra_config=hydra)
 
 
 READ_LATE = {"COMP_LINE", "COMP_POINT", "FER_DATA", "FER_PLUGINS", "HYDRA_FULL_ERROR"}
@@ -255,20 +276,19 @@ def run_program(
     env: dict[str, str] | None = None,
     sketching: bool | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python <arguments>`` as a user would, from ``cwd``; render figures as tests here do."""
+    """Run ``python <arguments>`` as a user would, from ``cwd``.
+
+    ``sketching`` says whether figures are built alone, by default as in the test that asks. It
+    holds for the entry points of ``fer``, unless ``env`` has more than ``READ_LATE``; all other
+    programs render.
+    """
     command = list(arguments)
     if command[0].endswith(".py"):
         command[0] = str(ROOT / command[0])
     whole = {**os.environ, **(env or {})}
     sketching = is_sketching() if sketching is None else sketching
     if set(env or {}) <= READ_LATE and (command[0].endswith(".py") or command[:2] == ["-m", "fer"]):
-        done = run_forked(
-            command,
-            cwd,
-            whole,
-            timeout=300,
-            sketching=is_sketching() if sketching is None else sketching,
-        )
+        done = run_forked(command, cwd, whole, timeout=300, sketching=sketching)
     else:
         done = subprocess.run(
             [sys.executable, *command],
@@ -286,7 +306,7 @@ def run_program(
 def refusal(*arguments: str, cwd: Path, env: dict[str, str] | None = None) -> str:
     """What ``python <arguments>`` says when it ends with a message instead of a result."""
     done = run_program(*arguments, cwd=cwd, check=False, env=env)
-    assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     return done.stderr
 
 

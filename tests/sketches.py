@@ -10,7 +10,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-RENDER = Figure.savefig
+RENDERING = [
+    (owner, name, getattr(owner, name))
+    for owner, name in (
+        (Figure, "savefig"),
+        (Figure, "draw_without_rendering"),
+        (FigureCanvasAgg, "draw"),
+    )
+]
+"""What :func:`sketch` replaces: owner, name and matplotlib's own."""
 
 
 def sketch(replace: Callable[[Any, str, Any], None]) -> None:
@@ -27,6 +35,12 @@ def sketch(replace: Callable[[Any, str, Any], None]) -> None:
     replace(FigureCanvasAgg, "draw", lambda canvas: canvas.get_renderer())
 
 
+def render(replace: Callable[[Any, str, Any], None]) -> None:
+    """Undo :func:`sketch`."""
+    for owner, name, plain in RENDERING:
+        replace(owner, name, plain)
+
+
 def is_sketching() -> bool:
     """Whether :func:`sketch` holds in this process."""
-    return Figure.savefig is not RENDER
+    return any(getattr(owner, name) is not plain for owner, name, plain in RENDERING)

@@ -84,12 +84,6 @@ def link(name: str) -> Attack:
     return attack
 
 
-@pytest.fixture(autouse=True)
-def own_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not pytest's, whose options some of the code would read."""
-    monkeypatch.setattr("sys.argv", ["train.py"])
-
-
 def pipe(name: str) -> Attack:
     """What never ends where it is read."""
 

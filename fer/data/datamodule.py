@@ -242,13 +242,18 @@ class EmotionDataModule(LightningDataModule):
                 "dataset.conflicts name. Set one of them to keep."
             )
 
-    def soften(self) -> None:
-        """Training targets are the shares of the annotators' votes from now on, ``(N, 7)`` float32.
+    def soften(self, soft: bool) -> None:
+        """Training targets are the shares of the annotators' votes from now on, ``(N, 7)`` float32;
+        or, if not ``soft``, emotions ``(N,)`` again.
 
         Raises:
             ConfigError: training images have no votes.
         """
-        self.datasets["train"].soften(shares(self.entries("train"), self.dataset_name))
+        dataset = self.datasets["train"]
+        if soft:
+            dataset.soften(shares(self.entries("train"), self.dataset_name))
+        elif dataset.answers is not dataset.targets:
+            dataset.soften(dataset.targets)
 
     def check_accepted(self) -> None:
         """Refuse to train without all splits and emotions, or on an altered copy unless the user

@@ -69,7 +69,7 @@ class EmotionDataset(Dataset[tuple[torch.Tensor, int]]):
         """What a batch has for targets: these, or ``(N, 7)`` float32 shares of votes."""
 
     def soften(self, shares: np.ndarray) -> None:
-        """Give batches the shares of votes ``(N, 7)`` float32 for targets."""
+        """Give batches the shares of votes ``(N, 7)`` float32 for targets, or emotions ``(N,)``."""
         self.answers = shares
 
     def __len__(self) -> int:

@@ -80,7 +80,7 @@ class DeviceDataset(EmotionDataset):
         self.pixels, self.labels = move(dataset, device)
 
     def soften(self, shares: np.ndarray) -> None:
-        """Give batches the shares of votes ``(N, 7)`` float32 for targets."""
+        """Give batches the shares of votes ``(N, 7)`` float32 for targets, or emotions ``(N,)``."""
         super().soften(shares)
         self.labels = torch.from_numpy(shares).to(self.labels.device)
 

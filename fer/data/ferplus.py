@@ -21,6 +21,7 @@ from fer.core.errors import DataError
 from fer.core.options import PATH, check_value, one_of, or_null
 from fer.data.audit.reference import UNKNOWN_PIXELS, Reference, load_reference
 from fer.data.audit.verdict import RECOGNISED
+from fer.data.manifest import Entry
 from fer.data.readers.base import SPLITS, NewLabels, RawDataset
 from fer.data.readers.fer2013 import HOW_TO_OBTAIN, USAGE_SPLIT, FER2013Reader
 from fer.data.readers.sources import read_text
@@ -39,9 +40,10 @@ CODES = np.full(len(ANSWERS) + 1, -1)
 """The emotion of each answer, -1 for none; so for no answer, which is the last."""
 CODES[EMOTIONS] = np.arange(labels.NUM_CLASSES)
 RULES = ("majority", "plurality", "distribution")
-AGREEMENT, ENOUGH = 0.4, 50
-"""FER+'s majority is FER2013's own label for two images in three of each usage, and for 18 % if the
-rows of a usage are shuffled or shifted by one. Fewer images than the second say little."""
+AGREEMENT, BLOCK = 0.4, 100
+"""FER+'s majority is FER2013's own label for two images in three, and for 18 % if rows are shuffled
+or shifted by one. In each block of so many images that follow each other it is for 54 % or more,
+in each of half as many for 50 %."""
 WHERE = "Get it from https://github.com/microsoft/FERPlus"
 
 
@@ -77,15 +79,15 @@ class FERPlusReader(FER2013Reader):
         check_value("dataset.reader.votes", self.votes, or_null(PATH, "beside the raw data"))
         check_value("dataset.reader.rule", self.rule, one_of(*RULES))
 
-    @property
-    def beside(self) -> Path | None:
-        """The table of votes, where its path was given.
+    def beside(self, raw: Path) -> Path | None:
+        """The table of votes that goes with a copy; None if it is nowhere.
 
         Raises:
-            DataError: it is not there.
+            DataError: it is not where ``votes`` says.
         """
         if self.votes is None:
-            return None
+            path = (raw if raw.is_dir() else raw.parent) / VOTES
+            return path if path.is_file() else None
         path = Path(self.votes)
         return find_votes(path / VOTES if path.is_dir() else path)
 
@@ -97,11 +99,12 @@ class FERPlusReader(FER2013Reader):
         """List the copy at ``raw``, whichever form it has, and read the votes."""
         dataset = super().list(raw)
         if dataset.relabel is None:  # of a folder, the file in it was listed
-            path = self.beside or find_votes((raw if raw.is_dir() else raw.parent) / VOTES)
+            path = self.beside(raw) or find_votes((raw if raw.is_dir() else raw.parent) / VOTES)
             reference = load_reference(self.reference)
             assert reference is not None and reference.table_rows is not None
             votes = read_votes(path, reference)
             dataset.beside = path
+            dataset.official_protocol = self.rule != "plurality"
             dataset.form += f" with FER+'s votes ({self.rule})"
             dataset.relabel = Relabelling(path, votes, self.rule, reference)
         return dataset
@@ -129,14 +132,18 @@ def read_votes(path: Path, reference: Reference) -> np.ndarray:
     """
     assert reference.table_rows is not None
     table = csv.DictReader(read_text(path, "FER+'s table of votes").splitlines())
-    names = {name.strip().lower(): name for name in table.fieldnames or []}
+    try:
+        names = {name.strip().lower(): name for name in table.fieldnames or []}
+        found_rows = list(table)
+    except csv.Error as error:
+        raise DataError(f"{path}: expected a table of votes, found: {error}. {WHERE}") from error
     missing = [name for name in ("usage", *ANSWERS) if name not in names]
     if missing:
         raise DataError(
             f"{path}: expected FER+'s columns usage, {', '.join(ANSWERS)}, found no "
             f"{', '.join(missing)}. {WHERE}"
         )
-    cells = [{key: (row[name] or "").strip() for key, name in names.items()} for row in table]
+    cells = [{key: (row[name] or "").strip() for key, name in names.items()} for row in found_rows]
     if len(cells) != len(reference.table_rows):
         raise DataError(
             f"{path}: expected {len(reference.table_rows):,} rows, one for each of FER2013's "
@@ -171,12 +178,12 @@ class Relabelling:
     rule: str
     reference: Reference
 
-    def __call__(self, rows: np.ndarray, splits: Sequence[str]) -> NewLabels:
+    def __call__(self, rows: np.ndarray, entries: Sequence[Entry]) -> NewLabels:
         """The labels of a copy's images.
 
         Args:
             rows: ``(N,)`` int64, each image's row of the reference, -1 for none.
-            splits: of the images.
+            entries: of the images.
 
         Raises:
             DataError: the images are not FER2013's, or the votes are not in its table's order.
@@ -193,7 +200,7 @@ class Relabelling:
         kept = np.where(votes > 1, votes, 0)
         answers = majority(kept) if self.rule == "majority" else plurality(kept)
         if self.rule == "distribution":
-            is_train = np.array([split == "train" for split in splits], dtype=bool)
+            is_train = np.array([entry.split == "train" for entry in entries], dtype=bool)
             answers = np.where(is_train, answers, majority(kept))
         codes = np.where(known, CODES[answers], -1)
         chosen = codes >= 0
@@ -202,31 +209,39 @@ class Relabelling:
             emotions=[labels.EMOTIONS[code] if code >= 0 else "" for code in codes.tolist()],
             votes=[" ".join(map(str, own)) for own in kept[:, EMOTIONS].tolist()],
             reasons=[why(*one) for one in zip(known.tolist(), answers.tolist(), strict=True)],
-            warnings=self._warnings(rows[chosen], votes[chosen]),
+            warnings=self._warnings(rows, votes, chosen, entries),
         )
 
     def _check_order(self, codes: np.ndarray, rows: np.ndarray) -> None:
-        """Refuse votes whose emotions are hardly ever those of FER2013."""
-        usages, own = np.divmod(self.reference.cells[rows], labels.NUM_CLASSES)
-        for usage, split in zip(USAGE_SPLIT, SPLITS, strict=True):
-            agree = (codes == own)[usages == SPLITS.index(split)]
-            if len(agree) >= ENOUGH and agree.mean() < AGREEMENT:
+        """Refuse votes whose emotions are hardly ever those of FER2013, anywhere in the table."""
+        assert self.reference.table_rows is not None
+        places = self.reference.table_rows[rows]
+        order = np.argsort(places)
+        own = self.reference.cells[rows] % labels.NUM_CLASSES
+        for part in np.split(order, range(BLOCK, len(order), BLOCK)):
+            agree = (codes == own)[part].mean() if 2 * len(part) >= BLOCK else 1.0
+            if agree < AGREEMENT:
+                first, last = places[part[0]] + 2, places[part[-1]] + 2  # as an editor counts
                 raise DataError(
                     f"{self.path}: expected votes in the order of FER2013's table, which agree "
                     f"with its labels on more than {AGREEMENT:.0%} of the images, found "
-                    f"{agree.mean():.0%} in {usage}: the rows have another order. {WHERE}"
+                    f"{agree:.0%} in rows {first} to {last}: the rows have another order. {WHERE}"
                 )
 
-    def _warnings(self, rows: np.ndarray, votes: np.ndarray) -> list[str]:
-        """What is not certain about the votes ``(N, 10)`` of images, whose rows are ``(N,)``."""
-        by_sight = int((self.reference.originals[rows] == UNKNOWN_PIXELS).sum())
-        picture = self.reference.checksums[rows]
-        pairs = np.unique(np.column_stack([picture, votes]), axis=0)[:, 0]
-        several = np.unique(pairs)[np.unique(pairs, return_counts=True)[1] > 1]
-        copies = int(np.isin(picture, several).sum())
+    def _warnings(
+        self, rows: np.ndarray, votes: np.ndarray, chosen: np.ndarray, entries: Sequence[Entry]
+    ) -> list[str]:
+        """What is not certain about the votes ``(N, 10)`` of the images that are chosen."""
+        by_sight = int((self.reference.originals[rows[chosen]] == UNKNOWN_PIXELS).sum())
+        seen: dict[str, set[bytes]] = {}
+        for index in np.flatnonzero(rows >= 0).tolist():
+            seen.setdefault(entries[index].sha256, set()).add(votes[index].tobytes())
+        picked = np.flatnonzero(chosen).tolist()
+        copies = sum(len(seen[entries[index].sha256]) > 1 for index in picked)
         lines = (
-            (by_sight, "images were paired with their votes by sight: the original pixels of "
-             "their rows in FER2013's table are not known here."),
+            (by_sight, "images were paired with their votes by sight, since the original pixels of "
+             "their rows in FER2013's table are not known here. In the whole dataset two of these "
+             "pairs are guesses: their labels may be those of other pictures."),
             (copies, "images are exact copies whose votes differ: which copy has which votes "
              "cannot be told."),
         )  # fmt: skip

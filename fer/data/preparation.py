@@ -39,6 +39,7 @@ from fer.data.prepared import (
     REPORT,
     Prepared,
     Report,
+    describe_beside,
     describe_path,
     is_foreign,
     load,
@@ -145,7 +146,7 @@ class Preparation:
             own = [name for name in OWN if name not in SPLITS or not is_foreign(place)]
             refuse_links(place, [*hidden, *own, *(["raw"] * (self.generator is not None))])
         try:
-            finished = load_current(place, origin, self.given, self.reader.beside)
+            finished = load_current(place, origin, self.given, self._beside())
         except DataError:
             if not os.access(place, os.W_OK):
                 raise
@@ -163,9 +164,8 @@ class Preparation:
             return self._adopt(origin)  # nothing to lock: nobody can prepare anything here
         with lock(place):
             recover(place)
-            finished = load_current(
-                place, origin, self.given, self.reader.beside
-            )  # another process may have made it
+            # Another process may have made it.
+            finished = load_current(place, origin, self.given, self._beside())
             if finished is not None:
                 return finished
             if not is_foreign(place):
@@ -341,11 +341,11 @@ class Preparation:
             "source": {
                 "form": dataset.form,
                 "given": describe_path(raw),
-                "beside": None if beside is None else describe_path(beside),
+                "beside": None if beside is None else describe_beside(beside),
                 "signature": source.signature(),
             },
             "origin": origin,
-            "official_protocol": is_reference
+            "official_protocol": is_reference and dataset.official_protocol
             if judged
             else found["matches_official_counts"] is True
             and found["verdict"] != ALTERED
@@ -362,6 +362,10 @@ class Preparation:
         }
         write_json(staging / "integrity.json", integrity)
         return Prepared(staging, entries, integrity, [entry.file for entry in entries])
+
+    def _beside(self) -> Path | None:
+        """The file that the reader takes beside the raw data; None if there is none."""
+        return self.reader.beside(self.given or Path(self.folder) / "raw")
 
     def _put_back(
         self,
@@ -403,7 +407,7 @@ class Preparation:
                 f"{self.name}: expected a reference, by which images are recognised that get other "
                 "labels, found none. Name one in the reader: reference = NAME"
             )
-        found = dataset.relabel(judged.rows, [entry.split for entry in entries])
+        found = dataset.relabel(judged.rows, entries)
         left, kept, excluded = relabel(staging, entries, found)
         if not left:
             raise DataError(
@@ -412,7 +416,8 @@ class Preparation:
             )
         dataset.excluded |= excluded
         dataset.warnings += found.warnings
-        return left, looks[kept], replace(judged, rows=judged.rows[kept])
+        text = f"Before the images got other labels: {judged.text}"
+        return left, looks[kept], replace(judged, rows=judged.rows[kept], text=text)
 
 
 def refuse_strangers(folder: Path, *, drawn: bool) -> None:

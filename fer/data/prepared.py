@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from fer.core import labels
 from fer.core.errors import DataError
-from fer.core.files import HALF, read_json
+from fer.core.files import HALF, read_json, sha256_of_file
 from fer.core.values import Shape, fits
 from fer.data.audit.integrity import Given, Integrity, Origin
 from fer.data.images import read_picture
@@ -154,12 +154,20 @@ def load_current(
         own = Path(source["given"]["path"]).is_relative_to((folder / "raw").resolve())
         if own and has_changed(source["given"]):
             return None
-    if beside is not None and beside.exists() and source.get("beside") != describe_path(beside):
-        return None
     recorded = source.get("beside")
+    if beside is not None:  # wherever it lies
+        same = recorded is not None and recorded.get("sha256") == sha256_of_file(beside)
+        return prepared if same else None
     if recorded is not None and has_changed(recorded):
         return None
     return prepared
+
+
+def describe_beside(path: Path) -> Given:
+    """Path of what was read beside the raw data, with the content of a file."""
+    if path.is_dir():
+        return describe_path(path)
+    return {"path": str(path.resolve()), "sha256": sha256_of_file(path)}
 
 
 def describe_path(raw: Path) -> Given:
@@ -180,6 +188,8 @@ def describe_path(raw: Path) -> Given:
 def has_changed(given: Given) -> bool:
     """True if raw data is still there, but not as it was described."""
     place = Path(given["path"])
+    if "sha256" in given:
+        return place.is_file() and sha256_of_file(place) != given["sha256"]
     return place.exists() and describe_path(place) != given
 
 

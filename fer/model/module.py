@@ -181,8 +181,8 @@ class EmotionModule(LightningModule):
             self.loss = make_loss(self.loss, counts)
         if isinstance(self.loss, DistilledLoss):
             self.loss.check_student(self.network)
-        if getattr(self.loss, "takes_votes", False) and hasattr(data, "soften"):
-            data.soften()
+        if hasattr(data, "soften"):
+            data.soften(getattr(self.loss, "takes_votes", False))
         self.take = None
         if getattr(data, "on_device", None) is not None:
             single = why_single(self.trainer)

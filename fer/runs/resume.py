@@ -24,7 +24,10 @@ from fer.core.files import read_text, refuse_links
 from fer.core.values import fits, is_plain, walk
 from fer.runs.state import JOBS, State, state_of
 
-PLACES = ("paths.data", "paths.outputs", "dataset.raw", "dataset.folder")
+PLACES = (
+    *("paths.data", "paths.outputs", "dataset.raw", "dataset.folder"),
+    "dataset.reader.votes",
+)
 """Options that say where something is."""
 ANY_TEXT = ("dataset.synonyms", "dataset.person")
 """Options that are neither a place nor a program, whatever their text."""

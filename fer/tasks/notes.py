@@ -51,13 +51,18 @@ def compare_threads(before: int | None, now: int) -> list[str]:
 
 def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
     """Notes on how the evaluated data differ from what the checkpoint was trained on."""
-    trained_on = checkpoint.extras["dataset"]
-    if trained_on["name"] != data.dataset_name:
-        return [
+    trained_on, integrity = checkpoint.extras["dataset"], data.prepared.integrity
+    identity = integrity.get("identity")
+    same_pictures = identity is not None and identity == trained_on.get("identity")
+    same_name = trained_on["name"] == data.dataset_name
+    notes = []
+    if not same_name:
+        notes.append(
             f"The network was trained on {trained_on['name']} and is measured on "
             f"{data.dataset_name}."
-        ]
-    notes = []
+        )
+        if not same_pictures:
+            return notes
     saved = trained_on.get("options") or {}
     own = {"leaks": data.leaks, "blank": data.blank, "conflicts": data.conflicts}
     different = [key for key, value in own.items() if saved.get(key, value) != value]
@@ -67,28 +72,26 @@ def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
             + ", ".join(f"dataset.{key}={own[key]}, then {saved[key]}" for key in different)
             + "."
         )
+    same_content = trained_on["fingerprint"] == integrity["fingerprint"]
     reader, other = data.reader.options(), trained_on.get("reader") or {}
     makes_folds = [key for key in ("split_seed", "person") if other.get(key) != reader.get(key)]
-    if saved.get("fold") != data.fold or (data.fold is not None and makes_folds):
+    before = saved.get("fold")
+    if before != data.fold or (before is not None and (makes_folds or not same_content)):
         notes.append(
-            f"The network was trained with dataset.fold={saved.get('fold') or 'null'} and is "
-            f"measured with {data.fold or 'null'}"
-            f"{', by other options of the reader' if makes_folds else ''}: test images may have "
-            "been seen in training."
+            f"The network was trained with dataset.fold={before or 'null'} and is measured with "
+            f"{data.fold or 'null'}{' of other folds' if before == data.fold else ''}: test images "
+            "may have been seen in training."
         )
-    integrity = data.prepared.integrity
-    same_images = integrity.get("identity") and integrity["identity"] == trained_on.get("identity")
-    if trained_on["fingerprint"] != integrity["fingerprint"] and same_images:
+    elif not same_content and same_pictures:
         notes.append(
-            f"These are the images of {data.dataset_name} that the network was trained on, in the "
-            "same splits, but in another encoding."
+            "These are the pictures that the network was trained on, in the same splits, but not "
+            "all pixels or labels are the same: the copy has another encoding or other labels."
         )
-    elif trained_on["fingerprint"] != integrity["fingerprint"]:
+    elif not same_content:
         notes.append(
             f"This is not the copy of {data.dataset_name} that the network was trained on "
             f"(fingerprint {trained_on['fingerprint'][:16]}, here "
-            f"{integrity['fingerprint'][:16]}): test images may have been seen in "
-            "training."
+            f"{integrity['fingerprint'][:16]}): test images may have been seen in training."
         )
     return notes
 

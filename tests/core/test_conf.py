@@ -40,6 +40,17 @@ def test_tests_compose_what_hydra_composes(overrides: str) -> None:
         compose("nope=1")
 
 
+def test_tests_compose_hydras_own_part_as_hydra_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choices = ["sweep=lr_dropout", "dataset=rafdb"]
+    for folder in (config_folder(), tmp_path):
+        monkeypatch.chdir(folder)
+        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
+            expected = hydra.compose("train", overrides=choices, return_hydra_config=True)
+        assert compose(*choices, hydra=True) == expected
+
+
 def options(group: str) -> list[str]:
     return sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
 

@@ -415,9 +415,11 @@ def test_a_data_module_describes_itself_in_plain_values(tmp_path: Path, tiny_zip
             "leaks": "drop_from_train",
             "blank": "keep",
             "conflicts": "keep",
+            "fold": None,
             "accept_altered": False,
         },
         "fingerprint": None,
+        "identity": None,
     }
     data.prepare_data()
     data.setup()

@@ -27,7 +27,7 @@ from fer.data.preparation import prepare
 from fer.data.prepared import Prepared
 from fer.data.published import FERPlusDataModule
 from fer.data.readers.fer2013 import USAGE_SPLIT, FER2013Reader
-from fer.model.losses import SoftLoss
+from fer.model.losses import CrossEntropyLoss, SoftLoss
 from fer.model.module import EmotionModule
 from fer.model.shared_cnn import SharedCNN
 from tests.conftest import Row, decode, to_jpeg, write_folder, write_table, write_zip
@@ -324,9 +324,10 @@ def data_of(tmp_path: Path, **options: Any) -> EmotionDataModule:
     return FERPlusDataModule(tmp_path / "prepared", raw=raw, reader=reader, **own)
 
 
-def fit(data: EmotionDataModule, **options: Any) -> EmotionModule:
+def fit(data: EmotionDataModule, loss: Any = None, **options: Any) -> EmotionModule:
     torch.manual_seed(0)
-    module = EmotionModule(SharedCNN(widths=[8, 8], image_size=48), SoftLoss(), **options)
+    network = SharedCNN(widths=[8, 8], image_size=48)
+    module = EmotionModule(network, loss or SoftLoss(), **options)
     Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_progress_bar=False,
             enable_checkpointing=False, enable_model_summary=False).fit(module, data)  # fmt: skip
     return module
@@ -352,13 +353,15 @@ def test_the_priors_are_those_of_the_votes(tmp_path: Path, votes: Path) -> None:
     data.prepare_data()
     data.setup("fit")
     assert data.class_shares() == data.class_counts()
-    data.soften()
+    data.soften(True)
     counts, shares = np.array(data.class_counts()), np.array(data.class_shares())
     # Of the two images with several emotions; see ODD.
     expected = {"fear": 0.3, "surprise": -0.3, "happy": -0.5, "sad": 0.2, "neutral": 0.3}
     np.testing.assert_allclose(
         shares - counts, [expected.get(name, 0.0) for name in labels.EMOTIONS], atol=1e-6
     )
+    fit(data, CrossEntropyLoss())  # another network on the same data learns from emotions again
+    assert data.class_shares() == data.class_counts()
 
 
 def test_chunks_on_the_device_give_the_weights_of_single_steps(tmp_path: Path, votes: Path) -> None:
@@ -419,13 +422,20 @@ def test_the_real_votes_give_the_published_counts(
     assert [int((kept & (splits == split)).sum()) for split in range(3)] == counts
     contempt = kept | ((answers >= 0) & (answers == ANSWERS.index("contempt")))
     if rule is majority:
-        # A shift by one row, in the last usage alone.
-        shifted = votes.copy()
-        shifted[-3589:] = np.roll(votes[-3589:], 1, axis=0)
-        rows, train = np.arange(len(joined)), ["train"] * len(joined)
+        rows = np.arange(len(joined))
+        entries = [
+            Entry(str(row), "sad", "train", "", f"{checksum:08x}")
+            for row, checksum in enumerate(reference.checksums.tolist())
+        ]
         path = Path("fer2013new.csv")
-        assert len(ferplus.Relabelling(path, votes, "majority", reference)(rows, train).votes)
-        with pytest.raises(DataError, match=r"found 18% in PrivateTest: .*another order"):
-            ferplus.Relabelling(path, shifted, "majority", reference)(rows, train)
+        found = ferplus.Relabelling(path, votes, "majority", reference)(rows, entries)
+        assert len(found.votes) == len(rows)
+        last, exchanged, few = votes.copy(), votes.copy(), votes.copy()
+        last[-3589:] = np.roll(votes[-3589:], 1, axis=0)  # a shift by one, in the last usage alone
+        exchanged[:5000], exchanged[5000:10000] = votes[5000:10000], votes[:5000]
+        few[30_000:30_300] = votes[np.random.default_rng(0).permutation(300) + 30_000]
+        for other, where in ((last, "32"), (exchanged, "2 to"), (few, "30")):
+            with pytest.raises(DataError, match=rf"in rows {where}.*another order"):
+                ferplus.Relabelling(path, other, "majority", reference)(rows, entries)
         with_contempt = [int((contempt & (splits == split)).sum()) for split in range(3)]
         assert with_contempt == [25_060, 3_199, 3_153]

@@ -453,6 +453,7 @@ def test_without_optuna_the_message_says_how_to_get_it(monkeypatch: pytest.Monke
 # --- figures -----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("rendering")
 @pytest.mark.parametrize("count", [1, 3, 12])
 @pytest.mark.parametrize("keys", [1, 2, 3])
 def test_values_of_an_interval_have_a_figure(count: int, keys: int, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fer.core.application import config_folder
 from tests.conftest import ROOT, run_program
 
 
@@ -25,15 +26,19 @@ def test_help_names_every_command_and_a_typo_the_nearest(tmp_path: Path) -> None
     assert wrong.returncode == 2 and "found 'trian'. Did you mean train?" in wrong.stderr
 
 
-DATASETS = "dataset: base, fer2013, folder, rafdb, synthetic_a, synthetic_b"
+def menu(group: str) -> str:
+    """The line of a command's help that lists the choices of a group."""
+    choices = sorted(path.stem for path in (config_folder() / group).glob("*.yaml"))
+    return f"{group}: {', '.join(choices)}\n"
+
+
 HELP = {
     "train": (
-        *(DATASETS, "augmentation: none, standard, strong", "optimizer: adam, adamw, muon, sgd"),
-        "model: shared_cnn, shared_cnn_deep, shared_cnn_small",
-        *("loss: cross_entropy, distilled, focal, weighted", "experiment: exp_a, exp_b"),
+        *(menu("dataset"), menu("augmentation"), menu("optimizer")),
+        *(menu("model"), menu("loss"), menu("experiment")),
     ),
-    "evaluate": (DATASETS,),
-    "prepare": (DATASETS,),
+    "evaluate": (menu("dataset"),),
+    "prepare": (menu("dataset"),),
     "study": ("evaluate:",),
     "export": ("format",),
     "predict": ("--annotate",),

@@ -128,6 +128,7 @@ def test_a_last_batch_of_one_image_is_left_out_of_training_and_kept_in_validatio
     assert read(tmp_path / "run/metrics.json")["samples"] == 7
 
 
+@pytest.mark.usefixtures("rendering")
 @pytest.mark.parametrize("usage", ["PublicTest", "PrivateTest"])
 def test_a_class_may_be_missing_from_val_or_test_and_the_page_says_so(
     tmp_path: Path, usage: str
@@ -142,6 +143,7 @@ def test_a_class_may_be_missing_from_val_or_test_and_the_page_says_so(
     assert (tmp_path / "run/report.html").stat().st_size > 0
 
 
+@pytest.mark.usefixtures("rendering")
 @pytest.mark.parametrize("level", [0, 255])
 def test_images_that_are_all_equal_train_and_are_reported(tmp_path: Path, level: int) -> None:
     """Their standard deviation is 0, and every image is a copy of every other."""

@@ -151,7 +151,7 @@ def test_a_stage_that_fails_leaves_out_what_needs_it_alone(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["a=fer2014"], "a: expected one of fer2013, folder, .*found 'fer2014'"),
+        (["a=fer2014"], "a: expected one of fer2013, ferplus, folder, .*found 'fer2014'"),
         (["b=synthetic_a"], "b: expected another dataset"),
         (["seeds=[]"], "seeds: expected a list"),
         (["seeds=[0,0]"], "seeds: expected a list"),

@@ -23,7 +23,7 @@ from fer.data.audit.verdict import (
     has_official_counts,
     judge,
 )
-from fer.data.manifest import Entry, fingerprint, identity
+from fer.data.manifest import Entry, fingerprint
 from fer.data.readers.base import SPLITS, Finding
 
 BLANK_STD = 2.0
@@ -132,6 +132,8 @@ class Given(TypedDict, total=False):
     bytes: int
     listing: str
     """Checksum of the files' names, sizes and times."""
+    sha256: str
+    """Of a file that was read beside the raw data, instead of the three above."""
 
 
 class _Source(TypedDict):
@@ -370,9 +372,7 @@ def inspect(
         "near_duplicates": find_near_duplicates(entries, looks),
         "blank": ids[looks["std"] < BLANK_STD].tolist(),
         "fingerprint": fingerprint(entries),
-        "identity": None
-        if reference is None or judged.rows is None or (judged.rows < 0).any()
-        else identity(entries, reference.checksums[judged.rows]),
+        "identity": judged.identity,
     }
 
 

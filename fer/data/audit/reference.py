@@ -213,9 +213,10 @@ def pair_equal(
     checksums, hashes = left
     known, own_hashes = right
     own_checksums = known.tolist()
+    wanted = np.isin(known, checksums) & (known != UNKNOWN_PIXELS)
     for copy_keys, own_keys in levels:
         spare = defaultdict(list)
-        for row in np.flatnonzero(free & (known != UNKNOWN_PIXELS))[::-1].tolist():
+        for row in np.flatnonzero(free & wanted)[::-1].tolist():
             spare[own_checksums[row], own_keys[row]].append(row)
         for image in np.flatnonzero(rows < 0).tolist():
             found = spare.get((checksums[image], copy_keys[image]), [])

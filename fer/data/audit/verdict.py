@@ -16,7 +16,7 @@ from fer.core import labels
 from fer.data.audit.differences import against_reference, find_resized
 from fer.data.audit.reference import UNKNOWN_PIXELS, Matching, Reference, checksums_of, match
 from fer.data.audit.splits_compared import between_splits
-from fer.data.manifest import Entry
+from fer.data.manifest import Entry, identity
 from fer.data.readers.base import SPLITS, Finding
 
 Counts = Mapping[str, Mapping[str, int]]
@@ -39,6 +39,8 @@ class Verdict:
     """Counts of images by what they are in the reference; None without one."""
     rows: np.ndarray | None = field(default=None, compare=False, repr=False)
     """``(N,)`` int64: each image's row of the reference, -1 for none; None without one."""
+    identity: str | None = None
+    """See :func:`fer.data.manifest.identity`; None if an image is not recognised."""
 
 
 def judge(
@@ -71,7 +73,10 @@ def judge(
         return judge_by_counts(entries, looks, official_counts, expected_size, known)
     matching = match(entries, looks, reference)
     verdict = judge_matching(matching, official_counts, expected_size, known)
-    return replace(verdict, rows=matching.rows)
+    who = None
+    if not (matching.rows < 0).any():
+        who = identity(entries, reference.checksums[matching.rows])
+    return replace(verdict, rows=matching.rows, identity=who)
 
 
 def judge_matching(

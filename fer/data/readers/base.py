@@ -93,8 +93,9 @@ class NewLabels:
     warnings: Sequence[str] = ()
 
 
-Relabel = Callable[[np.ndarray, Sequence[str]], NewLabels]
-"""Labels from each image's row of the reference ``(N,)`` int64, -1 for none, and its split."""
+Relabel = Callable[[np.ndarray, Sequence[Any]], NewLabels]
+"""Labels from each image's row of the reference ``(N,)`` int64, -1 for none, and its
+:class:`fer.data.manifest.Entry`."""
 
 
 @dataclass
@@ -161,9 +162,8 @@ class Reader(ABC):
     how_to_obtain: str = "Pass its path: dataset.raw=PATH"
     """Shown to a user who does not have the raw data."""
 
-    @property
-    def beside(self) -> Path | None:
-        """Another file that the user named, such as one with labels: see :class:`RawDataset`."""
+    def beside(self, raw: Path) -> Path | None:
+        """Another file that goes with a copy, such as one with labels: see :class:`RawDataset`."""
         return None
 
     def find(self, folder: Path) -> Path | None:

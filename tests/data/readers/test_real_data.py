@@ -161,8 +161,8 @@ def test_the_authors_table_is_known_by_its_checksums(
     pretrained = load_checkpoint("pretrained")
     notes = compare_data(pretrained, like(found))
     assert notes == [
-        "These are the images of fer2013 that the network was trained on, in the same splits, but "
-        "in another encoding."
+        "These are the pictures that the network was trained on, in the same splits, but not all "
+        "pixels or labels are the same: the copy has another encoding or other labels."
     ]
     assert compare_data(pretrained, like(real.integrity)) == []
 
@@ -171,7 +171,9 @@ def like(integrity: Mapping[str, Any]) -> Any:
     """What notes ask of a data module."""
     options = dict.fromkeys(("leaks", "blank", "conflicts"), "keep")
     prepared = SimpleNamespace(integrity=integrity)
-    return SimpleNamespace(dataset_name="fer2013", prepared=prepared, **options)
+    return SimpleNamespace(
+        dataset_name="fer2013", prepared=prepared, fold=None, reader=FER2013Reader(), **options
+    )
 
 
 def test_the_official_splits_look_alike(real: Prepared, looks: np.ndarray) -> None:
