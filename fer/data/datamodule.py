@@ -18,7 +18,6 @@ from fer.core.errors import ConfigError, DataError
 from fer.core.hardware import images_at_once
 from fer.core.options import SEED, check_value, or_null, whole
 from fer.data.audit.integrity import earlier_and_own, exact_leaks, near_leaks
-from fer.data.audit.verdict import ALTERED
 from fer.data.augmentation import Augmentation, load_policy
 from fer.data.dataset import (
     EmotionDataset,
@@ -34,9 +33,9 @@ from fer.data.download import downloader
 from fer.data.folds import refold
 from fer.data.manifest import ATTRIBUTES, Entry, shares
 from fer.data.preparation import Generator, Preparation
-from fer.data.prepared import CACHE, Prepared, Report
+from fer.data.prepared import Prepared, Report
 from fer.data.readers.base import SPLITS, Reader, check_classes
-from fer.data.selection import check_selection, select
+from fer.data.selection import check_selection, refuse_altered, select
 
 log = logging.getLogger(__name__)
 
@@ -266,17 +265,8 @@ class EmotionDataModule(LightningDataModule):
         integrity = self.prepared.integrity
         entries = self.prepared.entries
         check_classes(integrity["source"]["given"]["path"], [(e.split, e.emotion) for e in entries])
-        if integrity["verdict"] != ALTERED or self.accept_altered:
-            return
-        adopted = self.folder.glob(f"{CACHE}/adopted-*/report.html")
-        pages = [page for page in (self.folder / "report.html", *adopted) if page.is_file()]
-        see = f" (see {pages[0]} for what was found)" if pages else ""
-        found = "\n".join(f"  - {finding['text']}" for finding in integrity["findings"])
-        raise DataError(
-            f"{self.dataset_name}: expected the copy that its authors published, found an altered "
-            f"one:\n{found}\nObtain another copy{see}, or train on this one all the "
-            "same: dataset.accept_altered=true. The results will say so."
-        )
+        if not self.accept_altered:
+            refuse_altered(self.dataset_name, self.folder, integrity)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled, augmented batches. A last batch that is not full is left out.

@@ -365,7 +365,10 @@ class Preparation:
 
     def _beside(self) -> Path | None:
         """The file that the reader takes beside the raw data; None if there is none."""
-        return self.reader.beside(self.given or Path(self.folder) / "raw")
+        if type(self.reader).beside is Reader.beside:
+            return None
+        raw = self.given or Path(self.folder) / "raw"
+        return self.reader.beside((self.reader.find(raw) if raw.is_dir() else None) or raw)
 
     def _put_back(
         self,

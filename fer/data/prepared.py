@@ -148,19 +148,25 @@ def load_current(
         return None
     source = prepared.integrity["source"]
     if raw is not None:
-        if source["given"] != describe_path(raw):
+        # An earlier version did not ask who is who.
+        if source["given"] != describe_path(raw) or "identity" not in prepared.integrity:
             return None
     elif origin["generator"] is None:
         own = Path(source["given"]["path"]).is_relative_to((folder / "raw").resolve())
         if own and has_changed(source["given"]):
             return None
     recorded = source.get("beside")
-    if beside is not None:  # wherever it lies
-        same = recorded is not None and recorded.get("sha256") == sha256_of_file(beside)
-        return prepared if same else None
+    if beside is not None and beside.exists():
+        return prepared if has_content_of(recorded, beside) else None
     if recorded is not None and has_changed(recorded):
         return None
     return prepared
+
+
+def has_content_of(recorded: Given | None, place: Path) -> bool:
+    """True if a file has the recorded content, or a folder the recorded files, wherever it lies."""
+    found = describe_beside(place)
+    return recorded is not None and {**recorded, "path": ""} == {**found, "path": ""}
 
 
 def describe_beside(path: Path) -> Given:
@@ -189,7 +195,10 @@ def has_changed(given: Given) -> bool:
     """True if raw data is still there, but not as it was described."""
     place = Path(given["path"])
     if "sha256" in given:
-        return place.is_file() and sha256_of_file(place) != given["sha256"]
+        try:
+            return place.is_file() and sha256_of_file(place) != given["sha256"]
+        except OSError:  # a colleague's, who has prepared the images for others as well
+            return False
     return place.exists() and describe_path(place) != given
 
 

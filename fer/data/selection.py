@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from fer.core.errors import DataError
 from fer.core.options import SWITCH, check_value, one_of
-from fer.data.audit.integrity import conflicting, group_duplicates
+from fer.data.audit.integrity import Integrity, conflicting, group_duplicates
+from fer.data.audit.verdict import ALTERED
 from fer.data.folds import FOLD
-from fer.data.prepared import Prepared
+from fer.data.prepared import CACHE, Prepared
 from fer.data.readers.base import SPLITS
 
 
@@ -63,3 +67,27 @@ def select(
         for why, ids in reasons.items()
     }
     return np.array([entry.id not in dropped for entry in entries], dtype=bool), left_out
+
+
+def refuse_altered(name: str, folder: Path, integrity: Integrity) -> None:
+    """Refuse a copy that was found to be altered.
+
+    Args:
+        name: of the dataset.
+        folder: the prepared one.
+        integrity: what was found.
+
+    Raises:
+        DataError: it is altered.
+    """
+    if integrity["verdict"] != ALTERED:
+        return
+    adopted = folder.glob(f"{CACHE}/adopted-*/report.html")
+    pages = [page for page in (folder / "report.html", *adopted) if page.is_file()]
+    see = f" (see {pages[0]} for what was found)" if pages else ""
+    found = "\n".join(f"  - {finding['text']}" for finding in integrity["findings"])
+    raise DataError(
+        f"{name}: expected the copy that its authors published, found an altered one:\n{found}\n"
+        f"Obtain another copy{see}, or train on this one all the same: "
+        "dataset.accept_altered=true. The results will say so."
+    )

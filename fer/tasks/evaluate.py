@@ -51,6 +51,7 @@ from fer.tasks.assembly import import_networks, make_data, measuring, resolved, 
 from fer.tasks.notes import (
     compare_data,
     describe_left_out,
+    has_pictures_of,
     notes_on,
     notes_on_published,
     temperature_notes,
@@ -179,8 +180,7 @@ def notes_on_measured(measured: Measured, settings: Sequence[Setting]) -> list[s
     cfg, data, result = measured.cfg, measured.data, measured.result
     empty = describe_empty(result.metrics)
     notes = [] if empty is None else [empty]
-    trained_on = measured.checkpoint.extras["dataset"]["name"]
-    if "val" in cfg.split and trained_on == data.dataset_name:
+    if "val" in cfg.split and has_pictures_of(measured.checkpoint, data):
         notes.append(
             "The best epoch was chosen on validation images that these figures are of: they "
             "flatter it."
@@ -213,7 +213,7 @@ def measure_more(measured: Measured) -> list[Section]:
             f"{data.dataset_name}'s val",
         )
         result.metrics["selective"] = selective_accuracy(result.target, result.probabilities)
-        own = measured.checkpoint.extras["dataset"]["name"] == data.dataset_name
+        own = has_pictures_of(measured.checkpoint, data)
         sections.append(unsure_section(measured.folder, result, measured.shown, own))
     if cfg.temperature_scaling:
         scaling = calibrate(

@@ -49,20 +49,28 @@ def compare_threads(before: int | None, now: int) -> list[str]:
     ]
 
 
+def has_pictures_of(checkpoint: Checkpoint, data: EmotionDataModule) -> bool:
+    """True if the network was trained on this dataset, or on its pictures under another name."""
+    trained_on, integrity = checkpoint.extras["dataset"], data.prepared.integrity
+    identity = integrity.get("identity")
+    return (
+        trained_on["name"] == data.dataset_name
+        or trained_on["fingerprint"] == integrity["fingerprint"]
+        or (identity is not None and identity == trained_on.get("identity"))
+    )
+
+
 def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
     """Notes on how the evaluated data differ from what the checkpoint was trained on."""
     trained_on, integrity = checkpoint.extras["dataset"], data.prepared.integrity
-    identity = integrity.get("identity")
-    same_pictures = identity is not None and identity == trained_on.get("identity")
-    same_name = trained_on["name"] == data.dataset_name
     notes = []
-    if not same_name:
+    if trained_on["name"] != data.dataset_name:
         notes.append(
             f"The network was trained on {trained_on['name']} and is measured on "
             f"{data.dataset_name}."
         )
-        if not same_pictures:
-            return notes
+    if not has_pictures_of(checkpoint, data):
+        return notes
     saved = trained_on.get("options") or {}
     own = {"leaks": data.leaks, "blank": data.blank, "conflicts": data.conflicts}
     different = [key for key, value in own.items() if saved.get(key, value) != value]
@@ -82,10 +90,11 @@ def compare_data(checkpoint: Checkpoint, data: EmotionDataModule) -> list[str]:
             f"{data.fold or 'null'}{' of other folds' if before == data.fold else ''}: test images "
             "may have been seen in training."
         )
-    elif not same_content and same_pictures:
+    identity = integrity.get("identity")
+    if not same_content and identity is not None and identity == trained_on.get("identity"):
         notes.append(
-            "These are the pictures that the network was trained on, in the same splits, but not "
-            "all pixels or labels are the same: the copy has another encoding or other labels."
+            "The pictures are those of the copy that the network was trained on, in the same "
+            "given splits; their pixels or labels differ."
         )
     elif not same_content:
         notes.append(

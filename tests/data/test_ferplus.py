@@ -301,6 +301,16 @@ def test_other_votes_are_noticed(tmp_path: Path, votes: Path) -> None:
     write_votes(other, ROWS, votes_for(ROWS))
     again = prepare("ferplus", tmp_path / "prepared", FERPlusReader(votes=other), raw=raw)
     assert again.integrity["fingerprint"] == first.integrity["fingerprint"]
+    # The same votes elsewhere are no others, also beside the raw data, which need not be there.
+    manifest = tmp_path / "prepared" / "manifest.csv"
+    modified = manifest.stat().st_mtime_ns
+    votes.write_bytes(other.read_bytes())
+    for reader in (FERPlusReader(votes=votes), FERPlusReader()):
+        prepare("ferplus", tmp_path / "prepared", reader, raw=raw)
+        assert manifest.stat().st_mtime_ns == modified
+    write_votes(votes, ROWS, changed)
+    prepare("ferplus", tmp_path / "prepared", FERPlusReader(), raw=raw)
+    assert manifest.stat().st_mtime_ns != modified
 
 
 def test_a_dataset_of_an_earlier_version_has_no_identity(tmp_path: Path, votes: Path) -> None:
@@ -309,10 +319,12 @@ def test_a_dataset_of_an_earlier_version_has_no_identity(tmp_path: Path, votes: 
     integrity = json.loads(place.read_text())
     assert len(integrity.pop("identity")) == 64
     place.write_text(json.dumps(integrity))
-    data = FERPlusDataModule(tmp_path / "prepared", raw=raw)
-    data.setup("test")
-    assert data.describe()["identity"] is None
-    assert data.describe()["fingerprint"] == integrity["fingerprint"]
+    for given, identity in ((None, None), (raw, made(tmp_path / "other", raw, votes=votes))):
+        data = FERPlusDataModule(tmp_path / "prepared", raw=given)
+        data.setup("test")
+        expected = None if identity is None else identity.integrity["identity"]
+        assert data.describe()["identity"] == expected  # prepared again where there is raw data
+        assert data.describe()["fingerprint"] == integrity["fingerprint"]
 
 
 # --- votes as targets ----------------------------------------------------------------------------

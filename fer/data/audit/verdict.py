@@ -40,7 +40,8 @@ class Verdict:
     rows: np.ndarray | None = field(default=None, compare=False, repr=False)
     """``(N,)`` int64: each image's row of the reference, -1 for none; None without one."""
     identity: str | None = None
-    """See :func:`fer.data.manifest.identity`; None if an image is not recognised."""
+    """Of the whole copy, before images are left out: see :func:`fer.data.manifest.identity`; None
+    if an image is not recognised."""
 
 
 def judge(

@@ -161,8 +161,8 @@ def test_the_authors_table_is_known_by_its_checksums(
     pretrained = load_checkpoint("pretrained")
     notes = compare_data(pretrained, like(found))
     assert notes == [
-        "These are the pictures that the network was trained on, in the same splits, but not all "
-        "pixels or labels are the same: the copy has another encoding or other labels."
+        "The pictures are those of the copy that the network was trained on, in the same given "
+        "splits; their pixels or labels differ."
     ]
     assert compare_data(pretrained, like(real.integrity)) == []
 
