@@ -328,8 +328,6 @@ def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
         if isinstance(key, str) and key.startswith(PREFIX)
     }
     model: Any = extras["model"]  # of which nothing is known yet
-    if "class" in model:
-        model, state = upgrade(model, state)
     if (
         model.keys() != ModelRecord.__required_keys__
         or not isinstance(model["options"], dict)
@@ -340,24 +338,6 @@ def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
             f"{', '.join(map(str, model)) or 'nothing'}. Use <run>/checkpoints/best.ckpt."
         )
     return Checkpoint(path, rebuild_network(path, model, state), extras, content["epoch"])
-
-
-def upgrade(
-    model: Options, state: Mapping[str, torch.Tensor]
-) -> tuple[ModelRecord, dict[str, torch.Tensor]]:
-    """Turn the description and weights of :data:`PRETRAINED_FILE` into today's form.
-
-    When it was written, a network was named by its class and normalised its images itself.
-    """
-    options = {key: value for key, value in model.items() if key != "class"}
-    described: ModelRecord = {
-        "network": "shared_cnn" if model["class"] == "SharedCNN" else model["class"],
-        "image_size": options.get("image_size", 64),
-        "in_channels": options.get("in_channels", 1),
-        "options": options,
-    }
-    own = ("mean", "std")
-    return described, {key if key in own else f"network.{key}": v for key, v in state.items()}
 
 
 @dataclass(frozen=True)

@@ -185,24 +185,6 @@ def test_an_impossible_input_is_refused(key: str) -> None:
         make_network(Convolution, {key: 2000})
 
 
-def test_a_checkpoint_of_version_0_1_loads(tmp_path: Path) -> None:
-    """There the network normalised its images itself and was named by its class."""
-    torch.manual_seed(0)
-    network = NormalisedNetwork(SharedCNN([4, 6], image_size=SIZE))
-    network.set_normalisation([0.3], [0.2])
-    content = torch.load(save(tmp_path / "new.ckpt", network), weights_only=True)
-    content["state_dict"] = {
-        key.replace("network.network.", "network."): value
-        for key, value in content["state_dict"].items()
-    }
-    content["fer"]["model"] = {
-        "class": "SharedCNN", "widths": [4, 6], "in_channels": 1, "image_size": SIZE, "dropout": 0.3
-    }  # fmt: skip
-    torch.save(content, tmp_path / "old.ckpt")
-    again = load_checkpoint(tmp_path / "old.ckpt").network
-    assert (predict(again, make_images()) == predict(network, make_images())).all()
-
-
 def test_stages_and_maps_are_found_where_the_network_does_not_name_them() -> None:
     layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 14), nn.Flatten())
     network = NormalisedNetwork(nn.Sequential(layers, nn.Linear(4, 7)), SIZE)

@@ -146,6 +146,18 @@ def test_pretrained_is_the_network_in_the_package(
     assert load_checkpoint(Path("pretrained")).path == Path("pretrained")
 
 
+@pytest.mark.parametrize("form", ["safetensors", "onnx"])
+def test_the_network_of_the_package_can_be_exported(tmp_path: Path, form: str) -> None:
+    pretrained = load_checkpoint("pretrained")
+    images = RNG.integers(0, 256, (3, 48, 48, 1), dtype=np.uint8)
+    path = tmp_path / f"pretrained.{form}"
+    assert export(pretrained, form, path, images) < 1e-4
+    if form == "safetensors":
+        again = load_checkpoint(path)
+        assert again.extras == pretrained.extras
+        assert (predict(again.network, images) == predict(pretrained.network, images)).all()
+
+
 def test_the_package_knows_its_network_by_the_name_that_the_command_gives_it() -> None:
     """`python -m fer export … output=fer/pretrained/fer2013.safetensors`, from the checkout."""
     assert (ROOT / "fer" / "pretrained" / "fer2013.safetensors") == checkpoints.PRETRAINED_FILE
