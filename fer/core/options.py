@@ -113,6 +113,7 @@ CHECKS: dict[str, Check] = {
         "for all",
     ),
     "temperature_scaling": SWITCH,
+    "votes": or_null(PATH, "for the dataset's own labels alone"),
     "prediction_sets": or_null(
         number("a share between 0 and 1", lambda value: 0 < value < 1), "for none"
     ),

@@ -19,7 +19,13 @@ import numpy as np
 from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.options import PATH, check_value, one_of, or_null
-from fer.data.audit.reference import UNKNOWN_PIXELS, Reference, load_reference
+from fer.data.audit.reference import (
+    UNKNOWN_PIXELS,
+    Reference,
+    cells_of,
+    checksums_of,
+    load_reference,
+)
 from fer.data.audit.verdict import RECOGNISED
 from fer.data.manifest import Entry
 from fer.data.readers.base import SPLITS, NewLabels, RawDataset
@@ -108,6 +114,45 @@ class FERPlusReader(FER2013Reader):
             dataset.form += f" with FER+'s votes ({self.rule})"
             dataset.relabel = Relabelling(path, votes, self.rule, reference)
         return dataset
+
+
+def second_labels(entries: Sequence[Entry], votes: Path) -> tuple[np.ndarray, np.ndarray]:
+    """What FER+'s annotators saw in images of FER2013, by the majority rule.
+
+    Args:
+        entries: of the images.
+        votes: FER+'s table, or its folder.
+
+    Returns:
+        ``(N,)`` int64, the emotion or -1, and ``(N, 7)`` float, each emotion's share of the votes
+        for emotions, 0 where there is none.
+
+    Raises:
+        DataError: the table cannot be used, or the images are not FER2013's.
+    """
+    reference = load_reference("fer2013")
+    assert reference is not None
+    path = find_votes(votes / VOTES if votes.is_dir() else votes)
+    relabelling = Relabelling(path, read_votes(path, reference), "majority", reference)
+    found = relabelling(find_rows(entries, reference), entries)
+    emotions = [labels.INDEX.get(emotion, -1) for emotion in found.emotions]
+    counts = np.array([own.split() for own in found.votes], dtype=np.float64)
+    return np.array(emotions), counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def find_rows(entries: Sequence[Entry], reference: Reference) -> np.ndarray:
+    """``(N,)`` int64: the row of the reference with an image's pixels in either encoding, or -1.
+
+    Of equal copies, one with the image's split and emotion is taken if there is one.
+    """
+    rows: dict[tuple[int, int | None], int] = {}
+    for known in (reference.originals, reference.checksums):
+        pairs = zip(known.tolist(), reference.cells.tolist(), strict=True)
+        for row, (checksum, cell) in enumerate(pairs):
+            if checksum != UNKNOWN_PIXELS:
+                rows[checksum, cell] = rows[checksum, None] = row
+    keys = zip(checksums_of(entries).tolist(), cells_of(entries).tolist(), strict=True)
+    return np.array([rows.get((own, cell), rows.get((own, None), -1)) for own, cell in keys])
 
 
 def find_votes(path: Path) -> Path:

@@ -13,6 +13,7 @@ from fer.core.errors import DataError
 from fer.core.options import check_value, whole
 from fer.evaluation.calibration_error import BINS, bins_of
 from fer.evaluation.intervals import percentile
+from fer.evaluation.label_sets import LabelSets
 from fer.evaluation.prediction_sets import PredictionSets, Selective
 from fer.evaluation.scores import (
     SCORES,
@@ -154,6 +155,7 @@ class Metrics(_Metrics, total=False):
     temperature_scaling: Scaling
     prediction_sets: PredictionSets
     selective: list[Selective]
+    label_sets: LabelSets
     subgroups: dict[str, dict[str, Group]]
     """Attribute → value → its images."""
     robustness: RobustnessSummary

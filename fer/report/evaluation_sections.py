@@ -20,11 +20,12 @@ from matplotlib.ticker import MultipleLocator
 
 from fer.core import labels
 from fer.core.words import PERCENT, how_many, percent, plain
+from fer.evaluation.label_sets import SHOWN, LabelSets
 from fer.evaluation.metrics import SMALLEST_GROUP, Bin, DamagedScores, Group, SplitResult
 from fer.evaluation.mistakes import Confusion, confident_mistakes, frequent_confusions
 from fer.evaluation.prediction_sets import Selective, risk_curve
 from fer.evaluation.robustness import Robustness, RobustnessRow
-from fer.evaluation.scores import scores_in, shown_in
+from fer.evaluation.scores import SCORES, scores_in, shown_in
 from fer.report.figures import (
     EMOTION_COLORS,
     INK,
@@ -300,6 +301,30 @@ def selective_curve(risk: np.ndarray, marked: Sequence[Selective], *, title: str
         axis.set(xlabel="images that are answered, the surest first (%)", ylabel="accuracy (%)")
         axis.grid()
     return figure
+
+
+def label_sets_section(found: LabelSets) -> Section:
+    """Scores by two sets of labels, and where these disagree."""
+    by = {"the dataset's own labels": found["by_first"], found["second"]: found["by_second"]}
+    scores: list[list[Cell | str | float | None]] = [
+        [name, *(score_cell(own, SCORES[score]) for score in SHOWN)] for name, own in by.items()
+    ]
+    rows: list[list[Cell | str | float | None]] = []
+    for emotion, counts in zip(labels.EMOTIONS, found["confusion_matrix"], strict=True):
+        others = dict(zip(labels.EMOTIONS, counts, strict=True))
+        total, _ = sum(counts), others.pop(emotion)
+        most = max(others, key=others.__getitem__)
+        taken = f"{most} ({percent(others[most] / total)})" if others[most] else None
+        agreed = percent_cell(found["agreement_per_class"][emotion])
+        rows.append([emotion, total, agreed, taken])
+    return render(
+        "label_sets.html.j2",
+        found=found,
+        scores=make_table("label-sets", ["By", *(SCORES[s].title for s in SHOWN)], scores),
+        classes=make_table(
+            "label-sets-classes", ["Own label", "Images", "Annotators agree", "Else mostly"], rows
+        ),
+    )
 
 
 def subgroups_section(subgroups: Mapping[str, Mapping[str, Group]]) -> Section:

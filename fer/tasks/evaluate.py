@@ -21,9 +21,11 @@ from fer.core.hardware import Computing, keep_freed_memory
 from fer.core.options import check_options
 from fer.core.progress import progress_bar
 from fer.data.datamodule import EmotionDataModule
+from fer.data.ferplus import second_labels
 from fer.data.images import to_input
 from fer.evaluation.calibration import calibrate
 from fer.evaluation.inference import measure_network, predict
+from fer.evaluation.label_sets import compare_label_sets
 from fer.evaluation.metrics import SplitResult, describe_empty, measure_subgroups
 from fer.evaluation.mistakes import write_predictions
 from fer.evaluation.perturbations import Setting, make_settings
@@ -35,6 +37,7 @@ from fer.report.evaluation_sections import (
     calibration_section,
     error_rows,
     errors_section,
+    label_sets_section,
     robustness_section,
     subgroups_section,
     unsure_section,
@@ -227,6 +230,17 @@ def measure_more(measured: Measured) -> list[Section]:
         result.metrics["temperature_scaling"] = scaling
         for note in scaling["notes"]:
             log.warning(note)
+    if cfg.votes is not None:
+        second, shares = second_labels(data.entries(*cfg.split.split("+")), Path(cfg.votes))
+        result.metrics["label_sets"] = compare_label_sets(
+            result.target,
+            second,
+            shares,
+            result.probabilities,
+            name="the majority of FER+'s annotators",
+            **bootstrap,
+        )
+        sections.append(label_sets_section(result.metrics["label_sets"]))
     attributes = data.attributes(cfg.split)
     if attributes:
         subgroups = measure_subgroups(result.target, result.probabilities, attributes, **bootstrap)

@@ -6,6 +6,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,28 @@ def test_a_copy_that_lost_its_splits_gets_them_back_first(tmp_path: Path, votes:
     raw = write_zip(tmp_path / "archive.zip", moved)
     counts = prepare("ferplus", tmp_path / "prepared", reader, raw=raw).integrity["counts"]
     assert [sum(counts[split].values()) for split in ("train", "val", "test")] == [53, 20, 19]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_second_labels_find_the_images_of_every_form(
+    form: str, tmp_path: Path, votes: Path
+) -> None:
+    """FER2013 prepared as it is, with what the annotators saw beside its labels."""
+    entries = prepare(
+        "fer2013", tmp_path / "plain", FER2013Reader(), raw=FORMS[form](tmp_path)
+    ).entries
+    relabelled = made(tmp_path, FORMS[form](tmp_path), votes=votes)
+    expected = {entry.sha256: entry for entry in relabelled.entries}
+    emotions, shares = ferplus.second_labels(entries, votes.parent)
+    for entry, emotion, own in zip(entries, emotions.tolist(), shares, strict=True):
+        other = expected.get(entry.sha256)
+        assert (emotion < 0) == (other is None)
+        if other is not None:
+            assert labels.EMOTIONS[emotion] == other.emotion
+            counts = np.array(other.votes.split(), float)
+            np.testing.assert_allclose(own, counts / counts.sum())
+    with pytest.raises(DataError, match="expected images of FER2013 to go with these votes"):
+        ferplus.second_labels([replace(one, sha256="0" * 64) for one in entries], votes)
 
 
 # --- bad input -----------------------------------------------------------------------------------

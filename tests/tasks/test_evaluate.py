@@ -212,6 +212,7 @@ MISTAKES = [
     (["checkpoint=fine.ckpt", "perturbation=published", "robustness.severities=[2]"], "1 to 1"),
     (["checkpoint=fine.ckpt", "robustness.severities=[1]"], "expected a perturbation beside it"),
     (["checkpoint=fine.ckpt", "prediction_sets=0.9", "split=val+test"], "without the validation"),
+    (["checkpoint=fine.ckpt", "votes=''"], "votes: expected a path"),
     (["checkpoint=fine.ckpt", "prediction_sets=1"], "a share between 0 and 1"),
     (["checkpoint=fine.ckpt", "split=validation"], r"one of train, val, test, val\+test"),
     (
