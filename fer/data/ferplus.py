@@ -19,6 +19,7 @@ import numpy as np
 from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.options import PATH, check_value, one_of, or_null
+from fer.core.words import how_many
 from fer.data.audit.reference import (
     UNKNOWN_PIXELS,
     Reference,
@@ -116,55 +117,82 @@ class FERPlusReader(FER2013Reader):
         return dataset
 
 
-def second_labels(entries: Sequence[Entry], votes: Path) -> tuple[np.ndarray, np.ndarray]:
-    """What FER+'s annotators saw in images of FER2013, by the majority rule.
+@dataclass(frozen=True)
+class SecondLabels:
+    """What FER+'s annotators saw in images of FER2013."""
+
+    emotions: np.ndarray
+    """``(N,)`` int64: the emotion that the majority rule gives, or -1."""
+    shares: np.ndarray
+    """``(N, 7)`` float: each emotion's share of the ten annotators; 0 for an unknown image."""
+    notes: list[str]
+
+
+def second_labels(entries: Sequence[Entry], votes: Path) -> SecondLabels | None:
+    """The second labels of images of FER2013; None if hardly any is one, or none has a label.
 
     Args:
-        entries: of the images.
+        entries: of the images, which are recognised by their pixels, in either encoding.
         votes: FER+'s table, or its folder.
 
-    Returns:
-        ``(N,)`` int64, the emotion or -1, and ``(N, 7)`` float, each emotion's share of the votes
-        for emotions, 0 where there is none.
-
     Raises:
-        DataError: the table cannot be used, or the images are not FER2013's.
+        DataError: the table cannot be used.
     """
     reference = load_reference("fer2013")
-    assert reference is not None
-    path = find_votes(votes / VOTES if votes.is_dir() else votes)
-    relabelling = Relabelling(path, read_votes(path, reference), "majority", reference)
-    found = relabelling(find_rows(entries, reference), entries)
-    emotions = [labels.INDEX.get(emotion, -1) for emotion in found.emotions]
-    counts = np.array([own.split() for own in found.votes], dtype=np.float64)
-    return np.array(emotions), counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    assert reference is not None and reference.table_rows is not None
+    path = find_votes(votes / VOTES if votes.is_dir() else votes, "votes")
+    table, rows = read_votes(path, reference), find_rows(entries, reference)
+    known = rows >= 0
+    if known.sum() < RECOGNISED * len(rows):
+        return None
+    found = Relabelling(path, table, "majority", reference)(rows, entries)
+    emotions = np.array([labels.INDEX.get(emotion, -1) for emotion in found.emotions])
+    if not (emotions >= 0).any():
+        return None
+    own = np.where(known[:, None], table[reference.table_rows[rows]], 0)
+    notes = list(found.warnings)
+    if not known.all():
+        images = how_many(int((~known).sum()), "image")
+        notes.append(f"{images} without votes: not FER2013's pixel for pixel.")
+    return SecondLabels(
+        emotions, own[:, EMOTIONS] / np.maximum(own.sum(axis=1, keepdims=True), 1), notes
+    )
 
 
 def find_rows(entries: Sequence[Entry], reference: Reference) -> np.ndarray:
     """``(N,)`` int64: the row of the reference with an image's pixels in either encoding, or -1.
 
-    Of equal copies, one with the image's split and emotion is taken if there is one.
+    Of equal copies, one with the image's split and emotion is taken if there is one, else one with
+    its emotion.
     """
-    rows: dict[tuple[int, int | None], int] = {}
+    rows: dict[tuple[int, str, int], int] = {}
     for known in (reference.originals, reference.checksums):
         pairs = zip(known.tolist(), reference.cells.tolist(), strict=True)
         for row, (checksum, cell) in enumerate(pairs):
             if checksum != UNKNOWN_PIXELS:
-                rows[checksum, cell] = rows[checksum, None] = row
-    keys = zip(checksums_of(entries).tolist(), cells_of(entries).tolist(), strict=True)
-    return np.array([rows.get((own, cell), rows.get((own, None), -1)) for own, cell in keys])
+                for key in _keys(checksum, cell):
+                    rows.setdefault(key, row)
+    own = zip(checksums_of(entries).tolist(), cells_of(entries).tolist(), strict=True)
+    found = (next((rows[key] for key in _keys(*one) if key in rows), -1) for one in own)
+    return np.fromiter(found, np.int64, len(entries))
 
 
-def find_votes(path: Path) -> Path:
-    """The table of votes at ``path``.
+def _keys(checksum: int, cell: int) -> tuple[tuple[int, str, int], ...]:
+    """What an image may be found by, the surest first."""
+    emotion = cell % labels.NUM_CLASSES
+    return (checksum, "cell", cell), (checksum, "emotion", emotion), (checksum, "", 0)
+
+
+def find_votes(path: Path, key: str = "dataset.reader.votes") -> Path:
+    """The table of votes at ``path``, which the option ``key`` names.
 
     Raises:
         DataError: there is none.
     """
     if not path.is_file():
         raise DataError(
-            f"dataset.reader.votes: expected FER+'s table of votes, {VOTES}, found none at "
-            f"{path.absolute()}. {WHERE}, and pass its path: dataset.reader.votes=PATH"
+            f"{key}: expected FER+'s table of votes, {VOTES}, found none at {path.absolute()}. "
+            f"{WHERE}, and pass its path: {key}=PATH"
         )
     return path
 
@@ -263,7 +291,7 @@ class Relabelling:
         places = self.reference.table_rows[rows]
         order = np.argsort(places)
         own = self.reference.cells[rows] % labels.NUM_CLASSES
-        for part in np.split(order, range(BLOCK, len(order), BLOCK)):
+        for part in np.split(order, range(BLOCK, len(order), BLOCK)) if len(order) else []:
             agree = (codes == own)[part].mean() if 2 * len(part) >= BLOCK else 1.0
             first, last = places[part[0]] + 2, places[part[-1]] + 2  # as an editor counts
             # Of a part of the images, such as those of one emotion, this is not known.

@@ -44,6 +44,7 @@ TABLES = ("cards", "comparisons", "sweeps", "robustness")
 RESERVED = {
     *("dataset", "split", "samples", "confidence_intervals", "per_class", "confusion_matrix"),
     *("without_leaks", "without_near_leaks", "reliability", "altered_copy", "tta", "left_out"),
+    *("prediction_sets", "selective", "label_sets"),
     *("temperature_scaling", "measured_on", "subgroups", "robustness", "train_dataset"),
     *("test_dataset", "seeds", "network", "run"),
     *("accuracy_source_priors", "accuracy_adjusted", "macro_f1_adjusted", "reference_accuracy"),

@@ -335,7 +335,8 @@ def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
     ):
         raise CheckpointError(
             f"{path}: expected a network's name, image_size, in_channels and options, found "
-            f"{', '.join(map(str, model)) or 'nothing'}. Use <run>/checkpoints/best.ckpt."
+            f"{', '.join(map(str, model)) or 'nothing'}. Use <run>/checkpoints/best.ckpt of this "
+            "version: those of unreleased states before it are not read."
         )
     return Checkpoint(path, rebuild_network(path, model, state), extras, content["epoch"])
 

@@ -45,7 +45,7 @@ INERT = (
 """Options that do not change a result: where things are, what is shown."""
 IN_DOMAIN = (
     *("perturbation", "robustness", "saliency", "errors", "temperature_scaling"),
-    "prediction_sets",
+    *("prediction_sets", "votes"),
 )
 """Options that add to the scores, for a network's own dataset alone."""
 UNCOMPARED = ("--", "hydra.", "paths.", "checkpoint=", *FREE)

@@ -21,7 +21,7 @@ from fer.core.hardware import Computing, keep_freed_memory
 from fer.core.options import check_options
 from fer.core.progress import progress_bar
 from fer.data.datamodule import EmotionDataModule
-from fer.data.ferplus import second_labels
+from fer.data.ferplus import SecondLabels, second_labels
 from fer.data.images import to_input
 from fer.evaluation.calibration import calibrate
 from fer.evaluation.inference import measure_network, predict
@@ -76,6 +76,8 @@ class Measured:
     data: EmotionDataModule
     computing: Computing
     result: SplitResult
+    second: SecondLabels | None
+    """Other labels of the same images; None if they were not asked for, or are not known."""
 
     @property
     def network(self) -> NormalisedNetwork:
@@ -166,6 +168,7 @@ def measure(cfg: DictConfig, folder: Path) -> Measured:
     data.setup()
     if cfg.prediction_sets is not None:
         check_level(cfg.prediction_sets, len(data.datasets["val"]))
+    second = find_second_labels(cfg, data)
     hold(folder)
     if state_of(folder) is State.FINISHED:  # of an earlier job of the same sweep
         raise ConfigError(
@@ -175,7 +178,19 @@ def measure(cfg: DictConfig, folder: Path) -> Measured:
     result = measure_network(
         checkpoint.network, data, cfg.split, computing, tta=cfg.tta, **measuring(cfg)
     )
-    return Measured(cfg, folder, checkpoint, data, computing, result)
+    return Measured(cfg, folder, checkpoint, data, computing, result, second)
+
+
+def find_second_labels(cfg: DictConfig, data: EmotionDataModule) -> SecondLabels | None:
+    """What ``votes`` says of the images, if they are FER2013's."""
+    if cfg.votes is None:
+        return None
+    if data.reader.relabels:
+        raise ConfigError(
+            f"votes: expected a dataset with labels of its own, found {data.dataset_name}, whose "
+            "labels are those of the votes. Take dataset=fer2013, or leave out votes."
+        )
+    return second_labels(data.entries(*cfg.split.split("+")), Path(cfg.votes))
 
 
 def notes_on_measured(measured: Measured, settings: Sequence[Setting]) -> list[str]:
@@ -187,6 +202,13 @@ def notes_on_measured(measured: Measured, settings: Sequence[Setting]) -> list[s
         notes.append(
             "The best epoch was chosen on validation images that these figures are of: they "
             "flatter it."
+        )
+    if measured.second is not None:
+        notes += measured.second.notes
+    elif cfg.votes is not None:
+        notes.append(
+            "The votes are of FER2013's images, and these are others: they are measured by their "
+            "own labels alone."
         )
     if cfg.tta is not None:
         notes.append("Each image and its mirror image are averaged (tta=flip): two passes.")
@@ -230,15 +252,13 @@ def measure_more(measured: Measured) -> list[Section]:
         result.metrics["temperature_scaling"] = scaling
         for note in scaling["notes"]:
             log.warning(note)
-    if cfg.votes is not None:
-        second, shares = second_labels(data.entries(*cfg.split.split("+")), Path(cfg.votes))
+    if measured.second is not None:
         result.metrics["label_sets"] = compare_label_sets(
             result.target,
-            second,
-            shares,
+            measured.second.emotions,
+            measured.second.shares,
             result.probabilities,
             name="the majority of FER+'s annotators",
-            **bootstrap,
         )
         sections.append(label_sets_section(result.metrics["label_sets"]))
     attributes = data.attributes(cfg.split)

@@ -222,16 +222,26 @@ def test_second_labels_find_the_images_of_every_form(
     ).entries
     relabelled = made(tmp_path, FORMS[form](tmp_path), votes=votes)
     expected = {entry.sha256: entry for entry in relabelled.entries}
-    emotions, shares = ferplus.second_labels(entries, votes.parent)
-    for entry, emotion, own in zip(entries, emotions.tolist(), shares, strict=True):
+    found = ferplus.second_labels(entries, votes.parent)
+    assert found is not None and found.notes == []
+    for entry, emotion, own in zip(entries, found.emotions.tolist(), found.shares, strict=True):
         other = expected.get(entry.sha256)
         assert (emotion < 0) == (other is None)
         if other is not None:
             assert labels.EMOTIONS[emotion] == other.emotion
             counts = np.array(other.votes.split(), float)
-            np.testing.assert_allclose(own, counts / counts.sum())
-    with pytest.raises(DataError, match="expected images of FER2013 to go with these votes"):
-        ferplus.second_labels([replace(one, sha256="0" * 64) for one in entries], votes)
+            assert own.argmax() == counts.argmax() and own.sum() <= 1
+    # In folds, where an image has another split than the authors gave it.
+    folded = [replace(one, split="val") for one in entries]
+    again = ferplus.second_labels(folded, votes)
+    assert again is not None and again.emotions.tolist() == found.emotions.tolist()
+    strangers = [replace(one, sha256="0" * 64) for one in entries]
+    assert ferplus.second_labels(strangers, votes) is None
+    some = ferplus.second_labels([*entries, strangers[0]], votes)
+    assert some is not None and "1 image without votes" in some.notes[-1]
+    assert some.emotions[-1] == -1 and not some.shares[-1].any()
+    with pytest.raises(DataError, match=r"^votes: expected FER.'s table.*votes=PATH"):
+        ferplus.second_labels(entries, tmp_path / "nowhere.csv")
 
 
 # --- bad input -----------------------------------------------------------------------------------

@@ -139,6 +139,7 @@ def test_every_image_is_measured_once(faces: Path, person: str | None) -> None:
         kept = sorted((data.folder / ".cache").iterdir())
         assert np.array_equal(data.images("test", 24), data.split("test").images)
         assert sorted((data.folder / ".cache").iterdir()) == kept  # nothing is decoded again
+        assert [e.id for e in data.entries("val", "test")] == list(data.split("val+test").ids)
         notes = " ".join(notes_on(data))
         assert f"fold {number} of 4 is test" in notes
         assert "2 files are not images" in notes  # what else the reader has to say

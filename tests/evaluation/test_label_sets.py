@@ -15,7 +15,7 @@ def test_the_figures_are_those_of_the_images_with_both_labels() -> None:
     first, second = rng.integers(0, 6, 200), rng.integers(-1, 7, 200)
     second[:90] = first[:90]
     probabilities, shares = rng.dirichlet(np.ones(7), 200), rng.dirichlet(np.ones(7), 200)
-    found = compare_label_sets(first, second, shares, probabilities, name="others", resamples=100)
+    found = compare_label_sets(first, second, shares, probabilities, name="others")
     both = [i for i in range(200) if second[i] >= 0]
     preds = probabilities.argmax(axis=1)
     assert (found["images"], found["without"]) == (len(both), 200 - len(both))
@@ -35,15 +35,15 @@ def test_the_figures_are_those_of_the_images_with_both_labels() -> None:
     assert found["sided_with"] == sum(preds[i] == second[i] for i in wrong)
     assert found["confidence"] == pytest.approx(probabilities[both].max(axis=1).mean())
     votes = np.mean([shares[i, preds[i]] for i in both])
-    assert found["votes_for_answer"] == pytest.approx(votes)
+    assert found["annotators_for_answer"] == pytest.approx(votes)
     assert found["agreement_per_class"]["neutral"] is None  # no image has it
     text = str(label_sets_section(found))
-    assert f"in {found['sided_with']} (" in text and "others" in text
+    assert f"in {found['sided_with']} of them (" in text and "others" in text
 
 
 def test_a_network_without_mistakes_has_nobody_on_its_side() -> None:
     labels = np.arange(14) % 7
     probabilities = np.eye(7)[labels]
     found = compare_label_sets(labels, labels, probabilities, probabilities, name="others")
-    assert (found["mistakes"], found["agreement"], found["votes_for_answer"]) == (0, 1, 1)
-    assert "in 0 (–)" in str(label_sets_section(found))
+    assert (found["mistakes"], found["agreement"], found["annotators_for_answer"]) == (0, 1, 1)
+    assert "in 0 of them (–)" in str(label_sets_section(found))

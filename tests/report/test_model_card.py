@@ -227,7 +227,7 @@ def test_the_committed_card_is_that_of_the_committed_results(tmp_path: Path) -> 
     assert checkpoint.extras["seed"] == training["seed"]
     assert checkpoint.extras["dataset"]["fingerprint"] == training["data"]["fingerprint"]
     assert checkpoint.epoch == training["best_epoch"]
-    model: Any = checkpoint.extras["model"]
+    model = checkpoint.extras["model"]["options"]
     assert model["widths"] == training["config"]["model"]["widths"]
 
 
