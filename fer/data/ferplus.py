@@ -313,13 +313,13 @@ class Relabelling:
         picked = np.flatnonzero(chosen).tolist()
         copies = sum(len(seen[entries[index].sha256]) > 1 for index in picked)
         lines = (
-            (by_sight, "images were paired with their votes by sight, since the original pixels of "
-             "their rows in FER2013's table are not known here. In the whole dataset two of these "
-             "pairs are guesses: their labels may be those of other pictures."),
-            (copies, "images are exact copies whose votes differ: which copy has which votes "
-             "cannot be told."),
+            (by_sight, "paired with votes by sight: the original pixels of such rows in FER2013's "
+             "table are not known here. In the whole dataset two of these pairs are guesses: their "
+             "labels may be those of other pictures."),
+            (copies, "among exact copies whose votes differ: which copy has which votes cannot be "
+             "told."),
         )  # fmt: skip
-        return [f"{count:,} {text}" for count, text in lines if count]
+        return [f"{how_many(count, 'image')} {text}" for count, text in lines if count]
 
 
 def majority(votes: np.ndarray) -> np.ndarray:
