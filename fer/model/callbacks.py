@@ -226,8 +226,7 @@ class ProgressBar(RichProgressBar):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its path and renames it: a killed run leaves the old one.
 
-    It is written while the training goes on, which would wait for the disk as long as a GPU takes
-    for a hundred steps.
+    It is written in the background: the training does not wait for the disk.
 
     Args:
         background: False to wait all the same, for a logger that passes each file on at once.
@@ -240,7 +239,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Take down ``checkpoint`` as it is now, and write it to ``path``, atomically."""
+        """Serialise ``checkpoint`` as it is now, and write it to ``path``, atomically."""
         buffer = io.BytesIO()  # the training goes on to change what the checkpoint refers to
         torch.save(checkpoint, buffer)
         self._writer.write(write_bytes, Path(path), buffer.getbuffer())

@@ -31,6 +31,7 @@ from fer.model.module import MONITOR
 from fer.model.network import NormalisedNetwork, make_network
 from fer.report.dataset_page import write_dataset_report
 from fer.runs.pruning import Pruning
+from fer.runs.resume import PLACES
 from fer.tasks.prepare import make_part
 
 log = logging.getLogger(__name__)
@@ -216,7 +217,8 @@ def with_dataset_of(cfg: DictConfig, checkpoint: Checkpoint) -> DictConfig:
             continue
         known = (*OPTIONS, *OF_READER) if part == "options" else tuple(map(str, node))
         for key, value in saved.items():
-            if key not in known or key not in node or key.startswith("_"):
+            is_place = f"dataset.{part}.{key}" in PLACES  # where something is on another machine
+            if key not in known or key not in node or key.startswith("_") or is_place:
                 continue
             if not is_inert(value):
                 raise CheckpointError(

@@ -251,6 +251,11 @@ def test_the_pretrained_network_finds_its_dataset() -> None:
     assert OmegaConf.to_container(cfg.dataset) == OmegaConf.to_container(plain)
 
 
+def test_a_checkpoint_does_not_say_where_a_file_lies() -> None:
+    found = of(trained_on("ferplus", reader={"rule": "plurality", "votes": "somewhere/else.csv"}))
+    assert (found["reader"]["rule"], found["reader"]["votes"]) == ("plurality", None)
+
+
 def test_a_drawn_datasets_own_sizes_come_back() -> None:
     sizes = {"name": "synthetic_a", "train": 70, "val": 14, "test": 14, "seed": 3}
     assert of(trained_on("synthetic_a", generator=sizes))["generator"].items() >= sizes.items()
