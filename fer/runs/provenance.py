@@ -62,7 +62,8 @@ def git_state() -> GitState | None:
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(folder), *arguments],
+            # Without locks: killed in the middle, status would leave one that blocks the checkout.
+            ["git", "--no-optional-locks", "-C", str(folder), *arguments],
             capture_output=True,
             text=True,
             check=True,
