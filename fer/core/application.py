@@ -134,8 +134,11 @@ def run(
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
     try:
         main(job)()
-    except SystemExit as stop:
-        if stop.code and not started:
+    except BaseException as error:
+        code = code_of_signal(error)
+        if code is not None:
+            raise SystemExit(code) from error
+        if isinstance(error, SystemExit) and error.code and not started:
             for line in suggest(config_name, sys.argv[1:]):
                 print(line, file=sys.stderr)
         raise
@@ -190,6 +193,22 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, stop)
 
 
+def code_of_signal(error: BaseException) -> int | None:
+    """The exit code of the SIGTERM or Ctrl-C that an error goes back to; None if none does.
+
+    What is interrupted may fail in turn while it cleans up: OmegaConf, for one, raises an
+    AttributeError if it is interrupted where it restores the flags of a node.
+    """
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, Terminated):
+            return TERMINATED
+        if isinstance(at, KeyboardInterrupt):
+            return INTERRUPTED
+        at = at.__context__ if at.__cause__ is None else at.__cause__
+    return None
+
+
 def end_with_study() -> None:
     """Treat the end of the study that started this command as a SIGTERM."""
     line = os.environ.pop(LIFELINE, None)
@@ -239,22 +258,21 @@ def call(task: Task, cfg: DictConfig) -> object:
                 "something else in the run folder. Leave it out; hydra.run.dir chooses the folder."
             )
         return task(cfg, folder)
-    except Terminated:
-        log.error("Ended by SIGTERM. %s", how_to_go_on(folder))
+    except BaseException as error:
+        code = code_of_signal(error)
+        if code is not None:
+            name = "SIGTERM" if code == TERMINATED else "Ctrl-C"
+            log.error("Ended by %s. %s", name, how_to_go_on(folder))
+            raise SystemExit(code) from error
+        if isinstance(error, FerError | OmegaConfBaseException):
+            raise CommandError(f"Error: {error}") from error
+        if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+            raise CommandError(
+                f"Error: {error.filename or folder}: expected to read or write there, found: "
+                f"{error.strerror}. Free some space, correct the permissions or shorten the path. "
+                f"{how_to_go_on(folder)}"
+            ) from error
         raise
-    except KeyboardInterrupt as error:
-        log.error("Ended by Ctrl-C. %s", how_to_go_on(folder))
-        raise SystemExit(INTERRUPTED) from error
-    except (FerError, OmegaConfBaseException) as error:
-        raise CommandError(f"Error: {error}") from error
-    except OSError as error:
-        if error.errno not in CANNOT_WRITE:
-            raise
-        raise CommandError(
-            f"Error: {error.filename or folder}: expected to read or write there, found: "
-            f"{error.strerror}. Free some space, correct the permissions or shorten the path. "
-            f"{how_to_go_on(folder)}"
-        ) from error
 
 
 def call_recorded(task: Task, cfg: DictConfig) -> object:

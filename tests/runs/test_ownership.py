@@ -16,7 +16,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fer.core.application import compose
+from fer.core.application import FAILED, compose
 from fer.core.errors import ConfigError
 from fer.runs import ownership
 from fer.runs.ownership import claim, hold, make_new, refuse_a_run
@@ -156,6 +156,33 @@ def test_a_training_that_is_ended_says_how_to_go_on_and_is_not_finished(
     assert "Traceback" not in stderr
     assert not (run / "report.html").exists() and not (run / "metrics.json").exists()
     assert f"Ended by {word}" in (run / "train.log").read_text()
+
+
+@pytest.mark.parametrize("multirun", ["", "-m"])
+@pytest.mark.parametrize(
+    ("raised", "code", "word"),
+    [("Terminated(143)", 143, "SIGTERM"), ("KeyboardInterrupt", 130, "Ctrl-C")],
+)
+def test_an_error_while_an_ended_program_cleans_up_is_no_failure_of_its_own(
+    tmp_path: Path, raised: str, code: int, word: str, multirun: str
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from fer.core.application import FAILED, Terminated, run\n"
+        "def task(cfg, folder):\n"
+        "    try:\n"
+        f"        raise {raised}\n"
+        "    finally:\n"
+        "        None.flags\n"
+        "run(task, 'train')\n"
+    )
+    options = (
+        [f"paths.outputs={tmp_path}", "seed=1,2"] if multirun else [f"hydra.run.dir={tmp_path}"]
+    )
+    done = run_program(str(program), *filter(None, [multirun, *options]), cwd=tmp_path, check=False)
+    assert done.returncode == code
+    assert done.stderr.count(f"Ended by {word}.") == 1  # a sweep does not go on with its next job
+    assert not list(tmp_path.rglob(FAILED))
 
 
 @pytest.mark.slow
