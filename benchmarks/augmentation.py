@@ -24,7 +24,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from training import bare_step
 
-from fer.core.application import config_folder
+from fer.core.composition import config_folder
 from fer.core.hardware import Computing, keep_freed_memory
 from fer.data.augmentation import Augmentation, make_transforms
 from fer.data.dataset import Draw, EmotionDataset, TrainingLoader

@@ -23,7 +23,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from training import DOZEN, TRAIN, bare_step, wait
 
-from fer.core.application import config_folder
+from fer.core.composition import config_folder
 from fer.core.hardware import Computing
 from fer.model.module import EmotionModule
 

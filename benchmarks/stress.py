@@ -15,7 +15,8 @@ from collections import defaultdict
 
 import hydra
 
-from fer.core.application import config_folder, locate
+from fer.core.application import locate
+from fer.core.composition import config_folder
 from fer.core.hardware import Computing
 from fer.evaluation.inference import predict
 from fer.evaluation.perturbations import make_settings

@@ -26,7 +26,7 @@ import torch
 from omegaconf import OmegaConf
 from training import TRAIN
 
-from fer.core.application import config_folder
+from fer.core.composition import config_folder
 from fer.tasks.assembly import make_data, make_model
 
 

@@ -29,7 +29,7 @@ import torch
 from omegaconf import DictConfig
 from torch.utils.flop_counter import FlopCounterMode
 
-from fer.core.application import config_folder
+from fer.core.composition import config_folder
 from fer.core.hardware import Computing, autocast_dtype, keep_freed_memory
 from fer.model.module import make_loss, parameter_groups
 from fer.tasks.assembly import make_data, make_later, make_model

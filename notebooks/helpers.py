@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fer.core.application import config_folder
 from fer.core.commands import quoted_if_needed
+from fer.core.composition import config_folder
 from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.files import read_json
 from fer.core.words import ABSENT, PERCENT, how_many, percent, signed, whole

@@ -28,8 +28,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 from PIL import Image
 
-from fer.core import application, labels
-from fer.core.application import config_folder
+from fer.core import composition, labels
+from fer.core.composition import config_folder
 from fer.data.preparation import prepare
 from fer.data.readers import fer2013, rafdb
 from fer.evaluation.metrics import measure_split
@@ -262,7 +262,7 @@ def compose(*overrides: str, config: str = "train", hydra: bool = False) -> Dict
 def compose_choices(config: str, choices: tuple[str, ...], hydra: bool) -> DictConfig:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["train.py"])  # other tests, with others, are given the same
-        return application.compose(config, choices, return_hydra_config=hydra)
+        return composition.compose(config, choices, return_hydra_config=hydra)
 
 
 READ_LATE = {"COMP_LINE", "COMP_POINT", "FER_DATA", "FER_PLUGINS", "HYDRA_FULL_ERROR"}

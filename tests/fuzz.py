@@ -40,7 +40,8 @@ from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
 from fer.core import labels
-from fer.core.application import config_folder, refuse_odd_choices, suggest
+from fer.core.command_line import find_mistakes, refuse_odd_choices
+from fer.core.composition import config_folder
 from fer.core.errors import FerError
 from fer.core.options import CHECKS, check_options
 from fer.data.images import decode
@@ -484,7 +485,7 @@ class Kinds:
                     ):
                         cfg = hydra.compose(config, overrides=items)
                 except HydraException:
-                    suggest(config, items)  # what the user is told besides
+                    find_mistakes(config, items)  # what the user is told besides
                     raise
                 check_options(cfg)
                 if config == "train":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fer.core.application import refuse_odd_choices
+from fer.core.command_line import refuse_odd_choices
 from fer.core.errors import DataError
 from tests.fuzz import SHARES, Tally, fuzz
 

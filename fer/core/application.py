@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pydoc
 import re
+import shutil
 import signal
 import sys
 import threading
@@ -22,16 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, HydraException, InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from fer.core.command_line import find_mistakes, help_text, refuse_odd_choices
 from fer.core.commands import typed
+from fer.core.composition import config_folder, split_flags
 from fer.core.errors import ConfigError, FerError
 
 log = logging.getLogger(__name__)
@@ -47,57 +47,20 @@ CANNOT_WRITE = (
 )
 """A full disk, an exceeded quota or limit, a lack of permission, or too long a name."""
 
-BASE = "base"
-"""The file of a group that its options build on; not an option itself."""
-
 TERMINATED, INTERRUPTED = 143, 130
 """Exit codes after SIGTERM and Ctrl-C: 128 plus the signal's number."""
 
 LIFELINE = "FER_LIFELINE"
 """The file descriptor of a pipe whose other end a study holds: it closes when the study ends."""
 
-LONGEST_KEY = 100
-"""In characters. Hydra passes keys on to the file system, which refuses long names."""
+TRACEBACK = "HYDRA_FULL_ERROR"
+"""The environment variable that brings tracebacks back, if it is 1."""
 
 Task = Callable[[DictConfig, Path], object]
 
 
 class CommandError(CompactHydraException):
-    """An error that Hydra prints as its message alone, without a traceback."""
-
-
-def config_folder() -> Path:
-    """The configuration folder, in the source tree or inside the installed package."""
-    package = Path(__file__).resolve().parent.parent
-    source = package.parent / "conf"
-    return source if (source / "train.yaml").is_file() else package / "conf"
-
-
-def own_folders() -> list[Path]:
-    """The user's own configuration folders, from ``--config-dir`` and ``hydra.searchpath``."""
-    if HydraConfig.initialized():
-        sources = HydraConfig.get().runtime.config_sources
-        return [
-            Path(source.path)
-            for source in sources
-            if source.schema == "file" and source.provider != "main"
-        ]
-    flags, _ = split_flags(sys.argv[1:])
-    folder = flags.config_dir
-    return [] if folder is None else [Path(folder).absolute()]
-
-
-def split_flags(arguments: Sequence[str]) -> tuple[Any, list[str]]:
-    """Split a command line into Hydra's flags, as its parser returns them, and overrides."""
-    flags, _ = get_args_parser().parse_known_args(list(arguments))
-    return flags, list(flags.overrides)
-
-
-def options_of(group: str) -> list[str]:
-    """The choices of a group, including those in the user's own folders."""
-    folders = [config_folder(), *own_folders()]
-    names = {path.stem for folder in folders for path in folder.glob(f"{group}/*.yaml")}
-    return sorted(names - {BASE})
+    """An error that is printed as its message alone, without a traceback."""
 
 
 def run(
@@ -120,60 +83,86 @@ def run(
     if not os.environ.get("FER_DATA", "data"):
         del os.environ["FER_DATA"]  # set but empty does not mean the root of the file system
     refuse_odd_choices(sys.argv[1:])
+    if split_flags(sys.argv[1:])[0].help:
+        print(help_text(config_name, sys.argv[1:]))
+        return
     end_on_sigterm()
     end_with_study()
-    started = False
-
-    def job(cfg: DictConfig) -> object:
-        nonlocal started
-        started = True
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return call_recorded(task, cfg)
-        return call(task, cfg)
-
+    full = os.environ.get(TRACEBACK) == "1"
+    os.environ[TRACEBACK] = "1"  # Hydra raises an error then, and leaves the words to us
+    job = Job(task, full)
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
     try:
         main(job)()
+    except Exception as error:
+        if full:
+            raise
+        sys.exit(explain_error(error, config_name, job.started))
     except BaseException as error:
         code = code_of_signal(error)
-        if code is not None:
-            raise SystemExit(code) from error
-        if isinstance(error, SystemExit) and error.code and not started:
-            for line in suggest(config_name, sys.argv[1:]):
-                print(line, file=sys.stderr)
-        raise
+        if code is None:
+            raise
+        raise SystemExit(code) from error
+    finally:
+        if not full:
+            del os.environ[TRACEBACK]
 
 
-def is_group(key: str) -> bool:
-    """Tell whether ``key`` names a group of options rather than a value."""
-    # Listed instead of looked up: a key may be longer than the file system allows.
-    paths = (path for folder in [config_folder(), *own_folders()] for path in folder.glob("*"))
-    return any(path.name == key and path.is_dir() for path in paths)
+class Job:
+    """A task as Hydra calls it, once or for each job of a sweep."""
 
+    def __init__(self, task: Task, full: bool) -> None:
+        self.task, self.full = task, full
+        self.started = False
 
-def refuse_odd_choices(arguments: Sequence[str]) -> None:
-    """End the program at ``model=`` or ``model=1``, which Hydra answers with a traceback."""
-    parser = OverridesParser.create()
-    for item in arguments:
+    def __call__(self, cfg: DictConfig) -> object:
+        """Call the task."""
+        self.started = True
+        if not self.full:  # what the job starts does not inherit it
+            os.environ.pop(TRACEBACK, None)
         try:
-            override = parser.parse_override(item)
-            value = override.value()
-        except HydraException:
-            continue  # not an override, or one that Hydra itself rejects
-        group = override.key_or_group
-        if not group or len(group) > LONGEST_KEY:
-            found = f"a key of {len(group)} characters" if group else "no key"
-            sys.exit(f"Error: {item}: expected key=value, found {found}. --help lists the keys.")
-        if override.is_delete() and value in ("", None):
-            continue
-        names = value if isinstance(value, list) else [value]
-        named = override.is_sweep_override() or all(isinstance(name, str) for name in names)
-        # Hydra's own groups, such as hydra/launcher, have a slash in their names.
-        if ("/" in group or is_group(group)) and (value == "" or not named):
-            wanted = "a name" if "/" in group else f"one of {', '.join(options_of(group))}"
-            sys.exit(
-                f"Error: {item}: expected {wanted}, found {value!r}. Leave it out for the default."
-            )
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                return call_recorded(self.task, cfg)
+            return call(self.task, cfg)
+        except CommandError as error:
+            folder = Path(HydraConfig.get().runtime.output_dir)
+            if HydraConfig.get().mode == RunMode.MULTIRUN or self.full:
+                raise
+            discard_if_not_begun(folder, Path(cfg.paths.outputs).absolute())
+            sys.exit(str(error))
+        finally:
+            os.environ[TRACEBACK] = "1"
+
+
+def discard_if_not_begun(folder: Path, outputs: Path) -> None:
+    """Delete a run folder that holds no more than its configuration and its log."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if ".hydra" in names and all(name.startswith(".") or name.endswith(".log") for name in names):
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in folder.parents:
+            if outputs not in (parent, *parent.parents) or any(parent.iterdir()):
+                break
+            parent.rmdir()
+
+
+def explain_error(error: Exception, config_name: str, started: bool) -> int | str:
+    """What to end the program with: a message, or an exit code after a traceback."""
+    code = code_of_signal(error)
+    if code is not None:
+        return code
+    if isinstance(error, CommandError):
+        return str(error)
+    mistakes = [] if started else find_mistakes(config_name, sys.argv[1:])
+    if mistakes or isinstance(error, HydraException | OmegaConfBaseException):
+        return "\n".join(f"Error: {line}" for line in mistakes or [in_full(error)])
+    traceback.print_exception(error)
+    return 1
+
+
+def in_full(error: BaseException) -> str:
+    """An error's message, and that of its cause, which often names the place."""
+    cause = error.__cause__
+    return str(error) if cause is None or str(cause) in str(error) else f"{error}\n{cause}"
 
 
 class Terminated(SystemExit):
@@ -264,15 +253,27 @@ def call(task: Task, cfg: DictConfig) -> object:
             name = "SIGTERM" if code == TERMINATED else "Ctrl-C"
             log.error("Ended by %s. %s", name, how_to_go_on(folder))
             raise SystemExit(code) from error
+        message = None
         if isinstance(error, FerError | OmegaConfBaseException):
-            raise CommandError(f"Error: {error}") from error
-        if isinstance(error, OSError) and error.errno in CANNOT_WRITE:
-            raise CommandError(
+            message = f"Error: {error}"
+        elif isinstance(error, OSError) and error.errno in CANNOT_WRITE:
+            message = (
                 f"Error: {error.filename or folder}: expected to read or write there, found: "
                 f"{error.strerror}. Free some space, correct the permissions or shorten the path. "
                 f"{how_to_go_on(folder)}"
-            ) from error
-        raise
+            )
+        log_to_file(message or traceback.format_exc())
+        if message is None:
+            raise
+        raise CommandError(message) from error
+
+
+def log_to_file(text: str, level: int = logging.ERROR) -> None:
+    """Write into the run's log what the terminal does not need, or gets in another way."""
+    record = log.makeRecord(log.name, level, __file__, 0, text, (), None)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 def call_recorded(task: Task, cfg: DictConfig) -> object:
@@ -348,83 +349,3 @@ def locate(key: str, target: str | None) -> Callable[..., Any]:
             "PYTHONPATH=FOLDER"
         )
     return found
-
-
-def compose(
-    config_name: str, overrides: Sequence[str], *, return_hydra_config: bool = False
-) -> DictConfig:
-    """Compose another configuration, from the same folders as the running job's.
-
-    Raises:
-        HydraException: the overrides do not fit.
-    """
-    places = ",".join(f"'file://{folder}'" for folder in own_folders())
-    found = [f"hydra.searchpath=[{places}]"] if places else []
-    running = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()  # Hydra allows only one instance
-    try:
-        with hydra.initialize_config_dir(version_base="1.3", config_dir=str(config_folder())):
-            return hydra.compose(
-                config_name,
-                overrides=[*overrides, *found],
-                return_hydra_config=return_hydra_config,
-            )
-    except ValueError as error:  # raised for saliency=null
-        raise ConfigError(
-            f"{config_name}: expected options that fit, found {' '.join(overrides)}: {error}. "
-            "Leave out a choice for its default, or write ~KEY for none."
-        ) from error
-    finally:
-        GlobalHydra.instance().hydra = running
-
-
-def suggest(config_name: str, arguments: Sequence[str]) -> list[str]:
-    """Explain each override that cannot be parsed or names an unknown key."""
-    keys, lines = [], []
-    parser = OverridesParser.create()
-    for item in split_flags(arguments)[1]:
-        try:
-            parser.parse_override(item)
-        except HydraException:
-            lines.append(
-                f"{item}: expected key=value, found something else. Quote a value with special "
-                "characters for Hydra as well as for the shell: 'key=\"value\"'."
-            )
-            continue
-        match = re.match(r"([A-Za-z_][\w./@-]*)=", item)
-        if match and not match[1].startswith("hydra"):
-            keys.append((match[1], item))
-    choices = [item for key, item in keys if is_group(key)]
-    try:
-        composed = compose(config_name, choices)
-    except HydraException:  # an unknown choice: Hydra has already listed the valid ones
-        composed = compose(config_name, [])
-    content = OmegaConf.to_container(composed, resolve=False)
-    lines += [explain(key, content, config_name) for key, item in keys if item not in choices]
-    return list(filter(None, lines))
-
-
-def explain(key: str, node: Any, config_name: str) -> str:
-    """A sentence on a key that a configuration does not have; empty if it has it."""
-    path = ""
-    for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
-            break
-        node, path = node[part], f"{path}.{part}".lstrip(".")
-    else:
-        return ""
-    known = {str(name) for name in node if name != "_target_"} if isinstance(node, dict) else set()
-    if not path:  # and the groups that are not chosen
-        defaults = OmegaConf.load(config_folder() / f"{config_name}.yaml").defaults
-        groups = {str(group) for item in defaults if OmegaConf.is_dict(item) for group in item}
-        if part in groups:
-            return (
-                f"{key}: expected a choice of {part} first, found none. Add {part}=NAME, one of: "
-                f"{', '.join(options_of(part))}."
-            )
-        known |= groups
-    place = f"below {path}" if path else "at the top"
-    return (
-        f"{key}: expected a known option, found {part!r}. Valid {place}: "
-        f"{', '.join(sorted(known)) or 'none'}."
-    )

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from fer.core.application import config_folder
+from fer.core.composition import config_folder
 from fer.core.errors import ConfigError
 
 Check = tuple[str, Callable[[Any], bool]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 ABSENT = "–"
 
@@ -114,6 +115,15 @@ def signed(number: float, decimals: int = 1) -> str:
     """
     text = f"{number:+.{decimals}f}"
     return f"±{text[1:]}" if float(text) == 0 else text.replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> duration(59.6), duration(4000)
+    ('0:01:00', '1:06:40')
+    """
+    return str(timedelta(seconds=round(seconds)))
 
 
 def plain(text: str) -> str:

@@ -17,7 +17,8 @@ import numpy as np
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from fer.core.application import compose, instantiate
+from fer.core.application import instantiate
+from fer.core.composition import compose
 from fer.core.errors import ConfigError
 
 

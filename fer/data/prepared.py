@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from fer.core import labels
 from fer.core.errors import DataError
@@ -21,6 +22,8 @@ from fer.data.images import read_picture
 from fer.data.manifest import Entry, fingerprint, read_manifest
 from fer.data.readers.base import SPLITS
 from fer.data.readers.sources import describe_files, sha256_of_files
+
+log = logging.getLogger(__name__)
 
 FORMAT = 4
 """Version of ``integrity.json``; what was prepared in another one is prepared again."""
@@ -211,7 +214,11 @@ def lock(folder: Path) -> Iterator[None]:
     """
     file = FileLock(folder / ".lock")
     try:
-        file.acquire()
+        try:
+            file.acquire(blocking=False)
+        except Timeout:
+            log.info("Waiting for another process that prepares %s", folder)
+            file.acquire()
     except OSError as error:
         raise DataError(
             f"{folder}: expected a folder that can be written, since the dataset in it was not "

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from fer.core.errors import TrainingError
@@ -209,18 +209,6 @@ def vanished(folder: Path, epoch: int) -> TrainingError:
         f"{folder}: expected the run folder in epoch {epoch}, found that it was moved or deleted "
         "while the training ran. If it was moved, go on there: python train.py resume=FOLDER"
     )
-
-
-class ProgressBar(RichProgressBar):
-    """Lightning's bar without the logger's version number."""
-
-    def get_metrics(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """Metrics shown beside the bar."""
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return metrics
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

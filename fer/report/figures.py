@@ -8,6 +8,7 @@ that shows the PNG about 1,000 pixels wide.
 
 from __future__ import annotations
 
+import logging
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,9 @@ from matplotlib.patches import Rectangle
 from fer.core import labels
 from fer.core.files import write_atomic
 from fer.core.words import ABSENT, how_many, plain
+
+# It says that it builds a cache of fonts, once, which a newcomer takes for something gone wrong.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 DPI = 130
 """Pixels per inch of every figure, saved or turned into an array."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fer.core.application import log_to_file
 from fer.core.words import ABSENT, how_many, percent
 from fer.evaluation.metrics import SplitResult
 from fer.evaluation.scores import SCORES, scores_in, shown_in
@@ -17,12 +19,16 @@ from fer.runs.sweep import Job, best_jobs, measured_scores, short_names, shorten
 
 
 def print_summary(
-    folder: Path,
+    page: Path,
     result: SplitResult,
     val: SplitResult | None,
     notes: Sequence[str],
+    more: str | None = None,
 ) -> None:
-    """Print the final table of metrics, and where every file is."""
+    """Print the final table of metrics, the notes, ``more``, and where the page is.
+
+    The run's log has the same.
+    """
     split = result.metrics["split"]
     table = Table(title=f"{result.metrics['dataset']}: {len(result.target):,} {split} images")
     table.add_column("metric")
@@ -39,7 +45,7 @@ def print_summary(
         if val is not None:
             cells.append(score.format.text(scores_in(val.metrics)[name], more=1))
         table.add_row(*cells)
-    console = Console()
+    console = Console(record=True)
     console.print(table)
     for words, clean in leak_free(result.metrics).items():
         copies = how_many(len(result.target) - clean["samples"], "image")
@@ -60,10 +66,11 @@ def print_summary(
             markup=False,
             highlight=False,
         )
-    for path in sorted(folder.iterdir()):
-        if not path.name.startswith("."):
-            # soft_wrap keeps a path in one piece, to be copied.
-            console.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
+    if more:
+        console.print(more, markup=False, highlight=False)
+    # soft_wrap keeps a path in one piece, to be copied.
+    console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
+    log_to_file(console.export_text(), logging.INFO)
 
 
 def print_jobs(

@@ -15,8 +15,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from fer.core.application import compose, config_folder, options_of, own_folders
 from fer.core.commands import quoted_if_needed
+from fer.core.composition import compose, config_folder, options_of, own_folders
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import read_json, sha256_of_file
 from fer.core.options import SEED, Check, check_value, one_of, or_null

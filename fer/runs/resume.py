@@ -17,8 +17,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from fer.core.application import compose, is_group, options_of, split_flags
 from fer.core.commands import quoted_if_needed
+from fer.core.composition import compose, is_group, options_of, split_flags
 from fer.core.errors import ConfigError
 from fer.core.files import read_text, refuse_links
 from fer.core.values import fits, is_plain, walk

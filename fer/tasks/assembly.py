@@ -15,8 +15,9 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from fer.core.application import compose, instantiate, locate
+from fer.core.application import instantiate, locate
 from fer.core.commands import typed
+from fer.core.composition import compose
 from fer.core.errors import CheckpointError, ConfigError
 from fer.core.hardware import images_at_once
 from fer.core.options import NAME, SWITCH_OR_AUTO, Guard, check_options, check_value
@@ -25,7 +26,6 @@ from fer.core.values import Options, walk
 from fer.data.augmentation import make_transforms
 from fer.data.datamodule import OPTIONS, EmotionDataModule
 from fer.data.device import are_known
-from fer.model.callbacks import ProgressBar
 from fer.model.checkpoint import Checkpoint, CutOff, on_meta
 from fer.model.module import MONITOR
 from fer.model.network import NormalisedNetwork, make_network
@@ -164,7 +164,7 @@ def several(node: DictConfig | None) -> dict[str, DictConfig]:
 
 
 def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
-    """Early stopping, pruning, averaged weights, progress bar, then those of ``callbacks``."""
+    """Early stopping, pruning, averaged weights, then those of ``callbacks``."""
     callbacks: list[pl.Callback] = []
     if cfg.early_stopping.patience is not None:
         callbacks.append(
@@ -181,8 +181,6 @@ def make_callbacks(cfg: DictConfig) -> list[pl.Callback]:
     if cfg.ema.decay is not None:
         # Validation, best.ckpt and test then see the averaged weights.
         callbacks.append(EMAWeightAveraging(decay=cfg.ema.decay))
-    if cfg.trainer.progress_bar:
-        callbacks.append(ProgressBar())
     return callbacks + [instantiate(node) for node in several(cfg.callbacks).values()]
 
 

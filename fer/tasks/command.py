@@ -10,6 +10,7 @@ import functools
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,9 +100,17 @@ def evaluated_dataset(choice: str | None, checkpoint: str | None) -> str:
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
-    """Run a command; returns its exit code, or ends the program as Hydra does."""
-    command = COMMANDS[name]
+    """Run a command; returns its exit code, or ends the program with a message."""
     print_in_any_encoding()
+    try:
+        return run_loaded(COMMANDS[name], arguments)
+    except BrokenPipeError:  # ``| head`` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1
+
+
+def run_loaded(command: Command, arguments: Sequence[str]) -> int:
+    """Import a command's code and run it; returns its exit code."""
     try:
         import_plugins()
     except FerError as error:

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from fer.core.application import locate, own_folders
+from fer.core.application import locate
+from fer.core.composition import own_folders
 from fer.core.errors import ConfigError
 from fer.core.files import sha256_of_file, write_csv, write_json
 from fer.core.hardware import Computing, keep_freed_memory
@@ -148,7 +149,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         left_out=describe_left_out(data),
         sections=[run_section(folder, [result]), *sections],
     )
-    print_summary(folder, result, None, notes)
+    print_summary(folder / FINISHED, result, None, notes)
 
 
 def measure(cfg: DictConfig, folder: Path) -> Measured:

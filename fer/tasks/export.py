@@ -19,7 +19,7 @@ from safetensors.torch import save
 
 from fer import __version__
 from fer.core import labels
-from fer.core.application import own_folders
+from fer.core.composition import own_folders
 from fer.core.errors import ConfigError, ExportError, FerError, first_line
 from fer.core.files import is_ours, write_bytes
 from fer.core.options import check_options

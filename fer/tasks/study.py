@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from fer.core import labels
-from fer.core.application import LIFELINE, compose, instantiate
+from fer.core.application import LIFELINE, instantiate
+from fer.core.composition import compose
 from fer.core.errors import ConfigError, FerError
 from fer.core.files import refuse_links
 from fer.evaluation.explanation import REPLACEMENTS

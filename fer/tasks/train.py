@@ -15,17 +15,20 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from fer.core import errors
+from fer.core.application import log_to_file
 from fer.core.errors import CheckpointError, FerError, TrainingError
 from fer.core.files import remove_leftovers, write_json
 from fer.core.hardware import Computing, check_processes, keep_freed_memory
 from fer.core.options import Guard, check_options
 from fer.core.values import Options
+from fer.core.words import duration
 from fer.data.datamodule import EmotionDataModule
 from fer.evaluation.inference import measure_network
 from fer.evaluation.metrics import SplitResult, describe_empty
@@ -40,13 +43,14 @@ from fer.model.callbacks import (
     vanished,
 )
 from fer.model.checkpoint import CutOff, load_checkpoint, read_progress
+from fer.model.epoch_log import EpochLog
 from fer.model.mixing import Mixing
 from fer.model.module import EmotionModule, make_loss
 from fer.report.run_figures import run_section
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
 from fer.runs.ownership import hold
-from fer.runs.provenance import describe_run
+from fer.runs.provenance import command_line, describe_run, versions
 from fer.runs.records import PrunedRecord, TrainingRecord
 from fer.runs.state import BEST, FINISHED, LAST, PRUNED
 from fer.tasks.assembly import (
@@ -156,6 +160,13 @@ def build(cfg: DictConfig, folder: Path) -> Run:
     history = History(folder / "history.csv")
     loggers = make_loggers(cfg, folder, cut_off)
     trainer = make_trainer(cfg, folder, computing, loggers, history)
+    used = ", ".join(f"{name} {version}" for name, version in versions().items())
+    found = data.prepared.integrity
+    log_to_file(
+        f"{command_line()}\nwith {used}\non {data.dataset_name}, fingerprint "
+        f"{found['fingerprint'][:16]}, {found['verdict']}: {found['verdict_text']}",
+        logging.INFO,
+    )
     log.info(
         "Training %s (%s parameters) on %s: %s images, %s%s, %s",
         network.title,
@@ -196,17 +207,19 @@ def make_trainer(
     # Anything else below trainer is Lightning's: +trainer.gradient_clip_val=1.0
     options |= {key: own for key, own in resolved(cfg.trainer).items() if key not in TRANSLATED}
     best, last = make_checkpoints(folder / "checkpoints")
+    own = make_callbacks(cfg)
+    epochs = EpochLog(history, folder / "train.log", bar=cfg.trainer.progress_bar)
     trainer: pl.Trainer = Guard(pl.Trainer, "trainer")(
         accelerator="gpu" if computing.device.type == "cuda" else computing.device.type,
         devices=cfg.trainer.devices,
         precision=computing.precision,
         max_epochs=cfg.trainer.max_epochs,
         logger=loggers or False,
-        callbacks=[Quiet(), DivergenceGuard(folder), history, *make_callbacks(cfg), best, last],
+        callbacks=[Quiet(), DivergenceGuard(folder), history, epochs, *own, best, last],
         plugins=[AtomicCheckpointIO(background=not passes_on(cfg))],
         use_distributed_sampler=False,  # the data module shares out the images, and repeats none
         num_sanity_val_steps=0,  # it would only cost time and count in the metrics
-        enable_progress_bar=cfg.trainer.progress_bar,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in own),
         enable_model_summary=False,
         default_root_dir=folder,
         log_every_n_steps=1,
@@ -276,6 +289,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
     if run.module.teachers:
         record["teachers"] = run.module.teachers
     write_json(folder / "run.json", record)
+    took = duration(record["wall_seconds"])
     counts = data.prepared.integrity["counts"]
     figures = run_section(folder, results, history.rows, history.best_epoch, counts)
     log_results(run.loggers, hyper_parameters(cfg), results)
@@ -293,7 +307,14 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
         data=data.prepared.integrity,
         left_out=describe_left_out(data),
     )
-    print_summary(folder, result, val if cfg.test else None, notes)
+    print_summary(
+        folder / FINISHED,
+        result,
+        val if cfg.test else None,
+        notes,
+        f"Epoch {history.best_epoch + 1} of {len(history.rows)} was the best on validation, by its "
+        f"macro-F1. All took {took}.",
+    )
 
 
 def fit(

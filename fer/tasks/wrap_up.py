@@ -18,9 +18,7 @@ from fer.runs.state import State
 
 log = logging.getLogger(__name__)
 
-RETRY = (
-    "The others are complete. When the cause is gone, run what is missing: python train.py {resume}"
-)
+RETRY = "When the cause is gone, run what is missing: python train.py {resume}"
 """Advice on jobs that have failed."""
 
 

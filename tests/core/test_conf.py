@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
-from fer.core.application import config_folder
+from fer.core.composition import config_folder
 from fer.core.options import check_options
 from fer.model.shared_cnn import SharedCNN
 from tests.conftest import ROOT, compose

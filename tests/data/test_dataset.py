@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fer.core import labels
-from fer.core.application import config_folder
+from fer.core.composition import config_folder
 from fer.core.errors import ConfigError
 from fer.data.augmentation import Augmentation, BufferedRandom, import_albumentations, on_image
 from fer.data.dataset import (

@@ -14,7 +14,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer.core.application import config_folder
+from fer.core.composition import config_folder
 from fer.core.errors import ConfigError
 from fer.evaluation import perturbations as p
 from fer.evaluation.robustness import (

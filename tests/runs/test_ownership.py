@@ -16,7 +16,8 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from fer.core.application import FAILED, compose
+from fer.core.application import FAILED
+from fer.core.composition import compose
 from fer.core.errors import ConfigError
 from fer.runs import ownership
 from fer.runs.ownership import claim, hold, make_new, refuse_a_run
