@@ -97,6 +97,7 @@ CHECKS: dict[str, Check] = {
         number("a share between 0 and 1", lambda value: 0 < value < 1), "for no averaging"
     ),
     "tta": or_null(one_of("flip"), "for a single pass"),
+    "figures.format": or_null(one_of("svg", "pdf"), "for PNG alone"),
     "metrics.resamples": whole(100),
     "metrics.seed": SEED,
     "split": one_of("train", "val", "test", "val+test"),

@@ -217,7 +217,7 @@ def lock(folder: Path) -> Iterator[None]:
         try:
             file.acquire(blocking=False)
         except Timeout:
-            log.info("Waiting for another process that prepares %s", folder)
+            log.warning("Waiting for another process that prepares %s", folder)
             file.acquire()
     except OSError as error:
         raise DataError(

@@ -168,13 +168,13 @@ class DivergenceGuard(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the validation loss and the run folder, before a checkpoint is written."""
         loss = float(trainer.callback_metrics.get("val/loss", 0.0))  # none if it was cut off
+        epoch = trainer.current_epoch + 1
         if not math.isfinite(loss):
             raise TrainingError(
-                f"epoch {trainer.current_epoch}: expected a finite validation loss, found {loss}. "
-                f"{self._advice()}"
+                f"epoch {epoch}: expected a finite validation loss, found {loss}. {self._advice()}"
             )
         if trainer.is_global_zero and not self.folder.is_dir():
-            raise vanished(self.folder, trainer.current_epoch)
+            raise vanished(self.folder, epoch)
 
     def _check(self, trainer: Trainer, batch: tuple[torch.Tensor, int] | None) -> None:
         if batch is None:
@@ -190,7 +190,7 @@ class DivergenceGuard(Callback):
         start = step * loader.batch_size
         ids = [dataset.ids[row] for row in rows[start : start + loader.batch_size]]
         raise TrainingError(
-            f"epoch {trainer.current_epoch}, step {step}: expected a finite loss, found "
+            f"epoch {trainer.current_epoch + 1}, step {step + 1}: expected a finite loss, found "
             f"{losses[wrong]}. The batch's images: {', '.join(map(shown, ids))}. {self._advice()}"
         )
 

@@ -117,6 +117,17 @@ def _verdict(integrity: Integrity) -> dict[str, str]:
             "Prepare the dataset again."
         )
     look, sign, word = VERDICTS[verdict]
+    leaks = integrity["leaks"]["test_in_train_or_val"]
+    if verdict == REFERENCE and leaks:  # what its authors published is not all as it should be
+        look, sign = "warn", "!"
+        copies = how_many(leaks, "test image")
+        return {
+            "look": look,
+            "sign": sign,
+            "word": f"{word}, with leaks",
+            "text": f"{integrity['verdict_text']} It has {copies} in train or val too: see the "
+            "figures without leaks.",
+        }
     return {"look": look, "sign": sign, "word": word, "text": integrity["verdict_text"]}
 
 

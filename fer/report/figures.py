@@ -13,6 +13,7 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,17 @@ STYLE: Look = {
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
     "legend.frameon": False,
+    "svg.hashsalt": "fer",  # the names inside a file are else random
 }
 """What differs from matplotlib's defaults."""
+
+BESIDE: ContextVar[str | None] = ContextVar("figures.format", default=None)
+"""The vector form that each figure is saved in too: ``svg`` or ``pdf``; None for neither."""
+NAMELESS: dict[str, dict[str, None]] = {
+    "svg": dict.fromkeys(("Date", "Creator")),
+    "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
+}
+"""Metadata that would differ from one run to the next."""
 
 TITLE_POINTS, SUBTITLE_POINTS = 13, 9.5
 MARGIN = 0.15
@@ -134,11 +144,18 @@ def panels(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write ``figure`` as PNG, atomically. Equal figures give equal bytes.
+    """Write ``figure`` as PNG, atomically, and beside it in the form of :data:`BESIDE`.
 
-    Parent folders are created. The file names neither the time nor the version of matplotlib.
+    Equal figures give equal bytes: the files name neither the time nor the version of matplotlib.
+    Parent folders are created. Returns the path of the PNG file.
     """
+    form = BESIDE.get()
     with style():
+        if form is not None:
+            write_atomic(
+                path.with_suffix(f".{form}"),
+                lambda file: figure.savefig(file, format=form, metadata=NAMELESS[form]),
+            )
         return write_atomic(
             path,
             lambda file: figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.environment import TemplateModule
+from markupsafe import Markup
 
 from fer.core.errors import DataError
 from fer.core.files import write_text
@@ -130,10 +132,37 @@ def environment(autoescape: bool = True) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters |= {"in_sections": _in_sections}
     found.filters |= {"percent": percent, "in_brackets": _in_brackets, "whole": whole}
     found.filters |= {"points": _points, "change": PERCENT.change}
     found.globals |= {"how_many": how_many, "read_png": read_png, "shown_in": shown_in}
     return found
+
+
+@dataclass(frozen=True)
+class _Sections:
+    """A page's content with an anchor at each heading, and the headings by their anchors."""
+
+    html: Markup
+    titles: dict[str, Markup]
+
+
+def _in_sections(html: Markup) -> _Sections:
+    """Give each ``h2`` an anchor made of its words.
+
+    >>> _in_sections(Markup("<h2>Per emotion</h2>")).html
+    Markup('<h2 id="per-emotion">Per emotion</h2>')
+    """
+    titles: dict[str, Markup] = {}
+
+    def anchored(heading: re.Match[str]) -> str:
+        anchor = "-".join(re.findall(r"[a-z0-9]+", heading[1].lower())) or "section"
+        while anchor in titles:
+            anchor += "-"
+        titles[anchor] = Markup(heading[1])
+        return f'<h2 id="{anchor}">{heading[1]}</h2>'
+
+    return _Sections(Markup(re.sub(r"<h2>(.*?)</h2>", anchored, html)), titles)
 
 
 def _in_brackets(words: object) -> str:

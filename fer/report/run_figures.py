@@ -101,8 +101,10 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
     """Loss, accuracy, macro-F1 and learning rate over the epochs, from ``history.csv``.
 
     A value that is absent, None or NaN is left out, and the line goes on to the next one
-    (validation may run every few epochs only).
+    (validation may run every few epochs only). Epochs are counted from 1, in files from 0.
     """
+    history = [{**row, "epoch": row["epoch"] + 1} for row in history]
+    best_epoch = None if best_epoch is None else best_epoch + 1
     epochs = [row["epoch"] for row in history]
     parts = [how_many(len(history), "epoch")]
     if best_epoch is not None:
@@ -123,7 +125,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
                 axis.text(0.5, 0.5, "not recorded", color=MUTED, **middle)
             if best_epoch is not None:
                 axis.axvline(best_epoch, color=INK, linewidth=1, linestyle=":", zorder=1)
-            axis.set(title=name, xlabel="epoch (the first is 0)", ylabel=ylabel)
+            axis.set(title=name, xlabel="epoch", ylabel=ylabel)
             axis.set_xlim(min(epochs) - room, max(epochs) + room)
             axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
             axis.grid(True)

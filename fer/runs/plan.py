@@ -39,7 +39,7 @@ SEEDS: Check = (
     ),
 )
 INERT = (
-    *("paths", "resume", "trainer.progress_bar", "logger"),
+    *("paths", "figures", "resume", "trainer.progress_bar", "logger"),
     *("dataset.raw", "dataset.workers", "dataset.folder", "dataset.reader.votes"),
 )
 """Options that do not change a result: where things are, what is shown."""

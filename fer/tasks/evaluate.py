@@ -34,15 +34,15 @@ from fer.evaluation.prediction_sets import check_level, measure_sets, selective_
 from fer.evaluation.robustness import columns, measure_robustness
 from fer.model.checkpoint import Checkpoint, load_checkpoint
 from fer.model.network import NormalisedNetwork
+from fer.report.confidence_sections import calibration_section, unsure_section
 from fer.report.evaluation_sections import (
-    calibration_section,
     error_rows,
     errors_section,
     label_sets_section,
     robustness_section,
     subgroups_section,
-    unsure_section,
 )
+from fer.report.figures import BESIDE
 from fer.report.page import Section
 from fer.report.run_figures import pick_rows, run_section
 from fer.report.run_page import write_run_report
@@ -99,6 +99,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """
     started, begun = time.perf_counter(), datetime.now(timezone.utc)
     check_options(cfg, optional=["dataset"])
+    BESIDE.set(cfg.figures.format)
     if cfg.prediction_sets is not None and "val" in cfg.split.split("+"):
         raise ConfigError(
             "prediction_sets: expected a split without the validation images, which calibrate the "

@@ -15,6 +15,7 @@ from fer.data.download import downloader
 from fer.data.preparation import prepare
 from fer.data.selection import check_selection
 from fer.report.dataset_page import write_dataset_report
+from fer.report.figures import BESIDE
 
 
 def prepare_task(cfg: DictConfig, _: Path) -> None:
@@ -24,6 +25,7 @@ def prepare_task(cfg: DictConfig, _: Path) -> None:
         FerError: something that the user can correct, in a message that says how.
     """
     check_options(cfg)
+    BESIDE.set(cfg.figures.format)
     # The summary is printed below, whether the dataset was prepared now or before.
     logging.getLogger("fer.data").setLevel(logging.WARNING)
     node = cfg.dataset

@@ -46,6 +46,7 @@ from fer.model.checkpoint import CutOff, load_checkpoint, read_progress
 from fer.model.epoch_log import EpochLog
 from fer.model.mixing import Mixing
 from fer.model.module import EmotionModule, make_loss
+from fer.report.figures import BESIDE
 from fer.report.run_figures import run_section
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
@@ -132,6 +133,7 @@ def build(cfg: DictConfig, folder: Path) -> Run:
     """Make everything that the training needs, and check it before it begins."""
     started, begun = time.perf_counter(), datetime.now(timezone.utc)
     check_options(cfg)
+    BESIDE.set(cfg.figures.format)
     quieten_lightning()
     set_up_torch(cfg.seed)
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
@@ -237,7 +239,7 @@ def fit_or_go_on(run: Run) -> None:
     """Train from the beginning or from the last checkpoint; not at all if it is trained."""
     cut_off, folder = run.cut_off, run.folder
     if cut_off is not None:
-        log.info("Going on after epoch %s of %s", cut_off.epochs - 1, folder)
+        log.info("Going on after epoch %s of %s", cut_off.epochs, folder)
     if cut_off is not None and (
         cut_off.is_trained(run.cfg.trainer.max_epochs) or (run.is_trial and cut_off.pruned)
     ):
@@ -339,7 +341,7 @@ def fit(
     except FileNotFoundError as error:  # TensorBoard's writer may be the first to notice
         if Path(trainer.default_root_dir).is_dir():
             raise
-        raise vanished(Path(trainer.default_root_dir), trainer.current_epoch) from error
+        raise vanished(Path(trainer.default_root_dir), trainer.current_epoch + 1) from error
     except ProcessRaisedException as error:
         found = re.findall(r"^fer\.core\.errors\.(\w+): (.*)", str(error), re.DOTALL | re.MULTILINE)
         if not found:

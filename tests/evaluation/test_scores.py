@@ -286,7 +286,7 @@ def test_a_runs_page_shows_it_with_its_interval(tmp_path: Path) -> None:
     assert test == percent_and_interval(metrics, "top2")
     assert clean == percent_and_interval(metrics["without_leaks"], "top2")
     assert val == percent_and_interval(metrics_of(1), "top2")
-    cards = source[: source.index("<h2>Results</h2>")]
+    cards = source[: source.index(">Results</h2>")]
     assert "Top-2 accuracy" in cards and f"{100 * metrics['top2']:.1f} %" in cards
 
 

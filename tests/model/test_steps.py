@@ -210,7 +210,7 @@ def test_a_loss_that_is_not_finite_names_its_batch_within_the_chunk(
         calls.append(target)
         return logits.square().mean() * (float("nan") if len(calls) == 6 else 1.0)
 
-    with pytest.raises(TrainingError, match=r"epoch 0, step 4: .*found nan") as caught:
+    with pytest.raises(TrainingError, match=r"epoch 1, step 5: .*found nan") as caught:
         fit(folder, [DivergenceGuard(tmp_path)], loss=loss)
     data = data_in(folder, chunk=3)
     data.prepare_data()

@@ -144,7 +144,7 @@ def test_training_curves_show_both_splits_in_percent_and_mark_the_best_epoch() -
     figure = run_figures.training_curves(history, 28)
     accuracy = panel(figure, "accuracy")
     assert accuracy.get_ylabel() == "accuracy (%)"
-    assert accuracy.get_xlabel() == "epoch (the first is 0)"
+    assert accuracy.get_xlabel() == "epoch"
     lines = {line.get_label(): line for line in accuracy.get_lines()}
     np.testing.assert_allclose(
         np.asarray(lines["val_accuracy"].get_ydata(), float),
@@ -156,11 +156,11 @@ def test_training_curves_show_both_splits_in_percent_and_mark_the_best_epoch() -
     assert lines["train_accuracy"].get_linestyle() != lines["val_accuracy"].get_linestyle()
     assert panel(figure, "macro-F1").get_ylim() == accuracy.get_ylim()
     for axis in figure.axes:
-        assert any(x_of(line) == [28, 28] for line in axis.get_lines())
+        assert any(x_of(line) == [29, 29] for line in axis.get_lines())
     texts = figure_texts(figure)
-    assert {"train", "validation", "best epoch 28"} <= set(texts)
+    assert {"train", "validation", "best epoch 29"} <= set(texts)
     best = 100 * history[28]["val_macro_f1"]
-    assert f"30 epochs · best epoch 28, validation macro-F1 {best:.1f} % (dotted line)" in texts
+    assert f"30 epochs · best epoch 29, validation macro-F1 {best:.1f} % (dotted line)" in texts
     assert_texts_inside(figure)
 
 
@@ -169,11 +169,11 @@ def test_training_curves_of_one_epoch_show_points() -> None:
     for axis in figure.axes:
         curves = [line for line in axis.get_lines() if not str(line.get_label()).startswith("_")]
         assert curves
-        assert all(line.get_marker() == "o" and x_of(line) == [0] for line in curves)
+        assert all(line.get_marker() == "o" and x_of(line) == [1] for line in curves)
         low, high = axis.get_xlim()
-        assert low < 0 < high
+        assert low < 1 < high
         shown = [tick for tick in axis.get_xticks() if low <= tick <= high]
-        assert shown == [0]
+        assert shown == [1]
     assert_texts_inside(figure)
 
 
@@ -186,7 +186,7 @@ def test_training_curves_draw_over_gaps_and_name_what_is_absent() -> None:
         del row["train_accuracy"]
     figure = run_figures.training_curves(history, None)
     validation = {line.get_label(): line for line in panel(figure, "loss").get_lines()}["val_loss"]
-    assert x_of(validation) == [4, 104]
+    assert x_of(validation) == [5, 105]
     assert validation.get_marker() == "o"
     assert [text.get_text() for text in panel(figure, "learning rate").texts] == ["not recorded"]
     assert not any("best" in text for text in figure_texts(figure))
@@ -501,6 +501,23 @@ def test_save_gives_equal_bytes_without_metadata_and_leaves_no_temporary_file(
         assert image.info["dpi"][0] == pytest.approx(figures.DPI, abs=0.1)
 
 
+@pytest.mark.parametrize("form", ["svg", "pdf"])
+def test_save_writes_a_vector_form_beside_it_in_equal_bytes(form: str, tmp_path: Path) -> None:
+    def draw() -> Figure:
+        return run_figures.per_class(make_metrics()["per_class"], title="Faces")
+
+    token = figures.BESIDE.set(form)
+    for name in ("a", "b"):
+        figures.save(draw(), tmp_path / f"{name}.png")
+    figures.BESIDE.reset(token)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("a." + end for end in sorted((form, "png"))),
+        *("b." + end for end in sorted((form, "png"))),
+    ]
+    first, second = (tmp_path / f"{name}.{form}" for name in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes() and len(first.read_bytes()) > 1000
+
+
 def test_save_that_fails_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -640,6 +657,7 @@ def test_report_is_self_contained(tmp_path: Path, figure_file: Path) -> None:
         for _, attributes in page.tags
         for name, value in attributes.items()
         if name in ("src", "href", "srcset", "action", "data", "poster")
+        and not (value or "").startswith("#")
     ]
     assert len(loads) == 2  # the icon, which is empty, and the figure
     assert all(value and value.startswith("data:") for value in loads)
@@ -719,6 +737,31 @@ def test_report_shows_a_dash_for_what_is_absent(tmp_path: Path) -> None:
     assert "there is no such measurement" in page.text
     assert not re.search(r"\bnan\b|\bNone\b|95 % CI \d", page.text, re.IGNORECASE)
     assert not any(attributes.get("class") == "notes" for _, attributes in page.tags)
+
+
+def test_report_says_in_short_what_was_reached_and_what_guessing_would(tmp_path: Path) -> None:
+    metrics = make_metrics()
+    metrics["confusion_matrix"] = make_matrix().tolist()
+    support = {name: row["support"] for name, row in metrics["per_class"].items()}
+    page = Page(make_report(tmp_path, metrics=metrics))
+    assert (
+        f"the most frequent emotion always would be right for {max(support.values()) / 2:.1f} %"
+        in (page.text)
+    )
+    assert "naming any of the seven at random for 14.3 %" in page.text
+    assert "Most often recognised is angry (80.0 %), least often neutral (39.7 %, mostly taken" in (
+        page.text
+    )
+
+
+def test_report_has_contents_that_lead_to_its_sections(tmp_path: Path) -> None:
+    page = Page(make_report(tmp_path))
+    links = [
+        own["href"] for tag, own in page.tags if tag == "a" and (own.get("href") or "")[0] == "#"
+    ]
+    anchors = [own["id"] for tag, own in page.tags if tag == "h2"]
+    assert links == [f"#{anchor}" for anchor in anchors] and len(set(anchors)) == len(anchors) > 3
+    assert links[:3] == ["#in-short", "#results", "#per-emotion"]
 
 
 def test_report_says_so_when_nothing_leaked(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_a_loss_that_is_not_finite_ends_training_with_when_and_what(
     with pytest.raises(TrainingError) as error:
         train_here(tmp_path / "run", tiny_data, *TINY, *options)
     message = str(error.value)
-    assert f"epoch 1, step {step}: expected a finite loss, found nan" in message
+    assert f"epoch 2, step {step + 1}: expected a finite loss, found nan" in message
     assert "Kept from before: best.ckpt and last.ckpt" in message
     prepared = prepare("fer2013", tmp_path / "data/fer2013", FER2013Reader())
     ids = [entry.id for entry in prepared.entries]
@@ -262,7 +262,7 @@ def test_a_run_folder_that_vanishes_is_noticed_and_not_made_anew(
         return 1.0
 
     disturb(monkeypatch, 1, 1, vanish)
-    with pytest.raises(TrainingError, match=r"run: expected the run folder in epoch 1, found that"):
+    with pytest.raises(TrainingError, match=r"run: expected the run folder in epoch 2, found that"):
         train_here(run, tiny_data, *TINY, f"logger={logger}")
     assert not run.exists()
     if moved:
