@@ -50,18 +50,10 @@ def refold(prepared: Prepared, fold: str, reader: Reader) -> Prepared:
         reader: of the raw data; another ``split_seed`` gives other folds.
 
     Raises:
-        ConfigError: a class has too few images that are not alike for so many folds, or it is not
-            known who is shown although the reader says so.
+        ConfigError: see :func:`folds_of`.
     """
-    if getattr(reader, "person", None) and not all(entry.person for entry in prepared.entries):
-        raise ConfigError(
-            "dataset.fold: expected a prepared dataset that says who is shown (dataset.person), "
-            f"found one that does not: {prepared.folder}. Prepare the raw images anew into another "
-            "folder (dataset.raw=PATH dataset.folder=NEW), or leave out dataset.person."
-        )
-    seed = getattr(reader, "split_seed", 0)
     number, count = map(int, fold.split("/"))
-    own = assign_folds(prepared.entries, count, seed)
+    own = folds_of(prepared, count, reader)
     splits = {number - 1: "test", number % count: "val"}
     entries = [
         replace(entry, split=splits.get(place, "train"))
@@ -101,7 +93,33 @@ def refold(prepared: Prepared, fold: str, reader: Reader) -> Prepared:
     return Prepared(prepared.folder, entries, integrity, prepared.files)
 
 
-def assign_folds(entries: Sequence[Entry], count: int, seed: int) -> np.ndarray:
+def folds_of(
+    prepared: Prepared, count: int, reader: Reader, key: str = "dataset.fold"
+) -> np.ndarray:
+    """The fold of each image of a dataset, ``(N,)`` int64 from 0.
+
+    Args:
+        prepared: as it is on disk.
+        count: how many folds.
+        reader: of the raw data; another ``split_seed`` gives other folds.
+        key: the option that asks for them, for messages.
+
+    Raises:
+        ConfigError: a class has too few images that are not alike for so many folds, or it is not
+            known who is shown although the reader says so.
+    """
+    if getattr(reader, "person", None) and not all(entry.person for entry in prepared.entries):
+        raise ConfigError(
+            f"{key}: expected a prepared dataset that says who is shown (dataset.person), "
+            f"found one that does not: {prepared.folder}. Prepare the raw images anew into another "
+            "folder (dataset.raw=PATH dataset.folder=NEW), or leave out dataset.person."
+        )
+    return assign_folds(prepared.entries, count, getattr(reader, "split_seed", 0), key)
+
+
+def assign_folds(
+    entries: Sequence[Entry], count: int, seed: int, key: str = "dataset.fold"
+) -> np.ndarray:
     """The fold of each image, ``(N,)`` int64 from 0, with about equal classes in each.
 
     Images come in the order of a hash, those that must stay together first. They go to the fold
@@ -134,7 +152,7 @@ def assign_folds(entries: Sequence[Entry], count: int, seed: int) -> np.ndarray:
     ]
     if short:
         raise ConfigError(
-            f"dataset.fold: expected images of every emotion for each of the {count} folds, where "
+            f"{key}: expected images of every emotion for each of the {count} folds, where "
             f"copies and pictures of one person stay together, found too few of "
             f"{', '.join(short)}. Take fewer folds, or another dataset.reader.split_seed."
         )
