@@ -33,7 +33,8 @@ from fer.evaluation.label_issues import (
 from fer.report.audit_page import Audited, write_audit
 from fer.runs.audit_plan import Audit, make_audit
 from fer.runs.plan import check_runs
-from fer.runs.provenance import command_line, git_state, versions, without_places
+from fer.runs.provenance import git_state, versions, without_places
+from fer.runs.records import read_run
 from fer.tasks.prepare import make_part, prepare_dataset
 from fer.tasks.study import run_stages
 
@@ -164,15 +165,16 @@ def write_results(cfg: DictConfig, audit: Audit, images: Images) -> None:
         flags = score_flags(target, second.emotions, issues, ANNOTATORS)
     notes = [*images.prepared.integrity["warnings"], *([] if second is None else second.notes)]
     provenance = {
-        "command": without_places(command_line()),
+        "commands": {
+            str(stage.folder.relative_to(audit.folder)): without_places(
+                read_run(stage.folder)["command"]
+            )
+            for stage in audit.stages
+        },
         "git": git_state(),
         "versions": {**versions(), "cleanlab": metadata.version("cleanlab")},
         "fingerprint": images.prepared.integrity["fingerprint"],
         "folds": cfg.folds,
-        "trainings": [str(stage.folder.relative_to(audit.folder)) for stage in audit.trainings],
-        "evaluations": [
-            str(stage.folder.relative_to(audit.folder)) for stage in audit.measurements
-        ],
     }
     write_csv(audit.folder / TABLE, columns_of(audited), list_rows(audited))
     content = {"dataset": cfg.dataset.name, **scores, "votes": flags, "notes": notes, **provenance}
