@@ -18,7 +18,13 @@ from scipy.sparse.csgraph import connected_components
 from fer.core import labels
 from fer.core.errors import ConfigError
 from fer.core.options import Check, or_null
-from fer.data.audit.integrity import count_leaks, describe_groups, group_duplicates, near_groups
+from fer.data.audit.integrity import (
+    Integrity,
+    count_leaks,
+    describe_groups,
+    group_duplicates,
+    near_groups,
+)
 from fer.data.audit.verdict import count_classes
 from fer.data.manifest import Entry
 from fer.data.prepared import Prepared
@@ -83,7 +89,7 @@ def refold(prepared: Prepared, fold: str, reader: Reader) -> Prepared:
             "listed": [],
         },
         "warnings": [
-            *(line for line in integrity["warnings"] if "held out" not in line),
+            *warnings_of_images(integrity),
             f"Cross-validation: of the images of all splits, fold {number} of {count} is test, "
             f"fold {number % count + 1} is val, the others are train. Copies"
             f"{' and pictures of one person' if any(e.person for e in entries) else ''} are "
@@ -91,6 +97,11 @@ def refold(prepared: Prepared, fold: str, reader: Reader) -> Prepared:
         ],
     }
     return Prepared(prepared.folder, entries, integrity, prepared.files)
+
+
+def warnings_of_images(integrity: Integrity) -> list[str]:
+    """Warnings of a preparation that hold for folds: not those on how the splits were made."""
+    return [line for line in integrity["warnings"] if "held out" not in line]
 
 
 def folds_of(

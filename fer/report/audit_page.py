@@ -197,6 +197,7 @@ def write_audit(
             "scores": scores,
             "flags": flags,
             "notes": notes,
+            "persons": all(entry.person for entry in audited.entries),
             "galleries": _galleries(folder, audited, shown),
             "figure": _figure(folder, audited, scores, flags),
             "emotions": _emotions(scores),

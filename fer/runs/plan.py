@@ -116,6 +116,11 @@ class Training(Stage):
     seed: int
 
     @property
+    def options(self) -> list[str]:
+        """The options that decide what is trained."""
+        return [one for one in self.command if "=" in one and not one.startswith(("--", *FREE))]
+
+    @property
     def checkpoint(self) -> Path:
         """The checkpoint of its best epoch."""
         return self.folder / BEST
@@ -322,8 +327,7 @@ def check_runs(stages: Sequence[Stage], prints: Mapping[str, str]) -> None:
 def mismatches(stage: Stage, prints: Mapping[str, str]) -> Iterator[tuple[str, Any, Any]]:
     """Yield what changes a result, with its values in the command and in a finished run."""
     if isinstance(stage, Training):
-        named = [item for item in stage.command if "=" in item]
-        composed = compose("train", [item for item in named if not item.startswith(("--", *FREE))])
+        composed = compose("train", stage.options)
         wanted = OmegaConf.to_container(composed, resolve=True)
         saved = read_training(stage.folder)["config"]
         for key, value, found in differences(wanted, saved):

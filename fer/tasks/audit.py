@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fer.core import labels
+from fer.core.application import compose
 from fer.core.errors import ConfigError, FerError
 from fer.core.files import refuse_links, write_csv, write_json
 from fer.core.options import check_options
 from fer.core.words import how_many, percent
 from fer.data.ferplus import SecondLabels, check_own_labels, second_labels
-from fer.data.folds import folds_of
+from fer.data.folds import folds_of, warnings_of_images
 from fer.data.prepared import Prepared
 from fer.data.readers.base import Reader, check_classes
 from fer.data.selection import refuse_altered, select
@@ -32,11 +32,11 @@ from fer.evaluation.label_issues import (
 )
 from fer.report.audit_page import Audited, write_audit
 from fer.runs.audit_plan import Audit, make_audit
-from fer.runs.plan import check_runs
+from fer.runs.plan import Training, check_runs
 from fer.runs.provenance import git_state, versions, without_places
 from fer.runs.records import read_run
 from fer.tasks.prepare import make_part, prepare_dataset
-from fer.tasks.study import run_stages
+from fer.tasks.study import STARTING, epochs_left, measure_rates, print_plan, run_stages
 
 TABLE, NUMBERS = "audit.csv", "audit.json"
 HELD_OUT = [(split, emotion) for split in ("val", "test") for emotion in labels.EMOTIONS]
@@ -91,9 +91,10 @@ def audit_task(cfg: DictConfig, _: Path) -> None:
     prints = {audit.trainings[0].dataset: images.prepared.integrity["fingerprint"]}
     check_runs(audit.stages, prints)
     print(f"Audit of {how_many(len(images.rows), 'image')} of {cfg.dataset.name} in {audit.folder}")
-    for stage in audit.stages:
-        state = "done" if stage.done else "goes on" if stage.begun else "to do"
-        print(f"  {state:<9} {stage.name}")
+    if not all(stage.done for stage in audit.stages):
+        print_plan(audit.stages, estimate(audit, len(images.rows) // cfg.folds))
+    if cfg.plan:
+        return
     failed = run_stages(audit.stages)
     if failed:
         stage, code = failed[0]
@@ -140,6 +141,29 @@ def choose_images(cfg: DictConfig, prepared: Prepared, reader: Reader) -> Images
     return Images(prepared, rows, folds[rows], second)
 
 
+def estimate(audit: Audit, images: int) -> dict[str, float | None]:
+    """Seconds that each stage that is left takes, roughly.
+
+    Args:
+        audit: the plan.
+        images: of a fold.
+    """
+    from fer.tasks.assembly import make_model  # imports torch
+
+    cfg = compose("train", audit.trainings[0].options)
+    rates = measure_rates(cfg, make_model(cfg.model))
+    seconds: dict[str, float | None] = {}
+    for stage in audit.stages:
+        trained, predicted = 0, images
+        if isinstance(stage, Training):
+            epochs = epochs_left(stage)
+            trained = epochs * images * (len(audit.trainings) - 2)
+            predicted = (epochs + 1) * images
+        if not stage.done:
+            seconds[stage.name] = STARTING + trained / rates[0] + predicted / rates[1]
+    return seconds
+
+
 def write_results(cfg: DictConfig, audit: Audit, images: Images) -> None:
     """Find the label issues, and write ``audit.csv``, ``audit.json`` and, last, the page."""
     entries = [images.prepared.entries[row] for row in images.rows]
@@ -163,7 +187,10 @@ def write_results(cfg: DictConfig, audit: Audit, images: Images) -> None:
     flags = None
     if second is not None:
         flags = score_flags(target, second.emotions, issues, ANNOTATORS)
-    notes = [*images.prepared.integrity["warnings"], *([] if second is None else second.notes)]
+    notes = [
+        *warnings_of_images(images.prepared.integrity),
+        *([] if second is None else second.notes),
+    ]
     provenance = {
         "commands": {
             str(stage.folder.relative_to(audit.folder)): without_places(
@@ -172,7 +199,7 @@ def write_results(cfg: DictConfig, audit: Audit, images: Images) -> None:
             for stage in audit.stages
         },
         "git": git_state(),
-        "versions": {**versions(), "cleanlab": metadata.version("cleanlab")},
+        "versions": versions(),
         "fingerprint": images.prepared.integrity["fingerprint"],
         "folds": cfg.folds,
     }

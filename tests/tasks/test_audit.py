@@ -11,23 +11,28 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
+from fer.core.files import write_json
 from fer.core.options import check_options
-from fer.data.ferplus import FERPlusReader, check_own_labels
+from fer.data.ferplus import FERPlusReader, SecondLabels, check_own_labels
 from fer.data.prepared import load
 from fer.data.readers.fer2013 import FER2013Reader
+from fer.evaluation.label_issues import LabelIssues
+from fer.evaluation.mistakes import write_predictions
 from fer.runs.audit_plan import make_audit
 from fer.runs.plan import expand
 from fer.tasks import audit as task
-from fer.tasks.audit import choose_images
-from tests.conftest import ROOT, compose, refusal, run_program
+from fer.tasks.audit import choose_images, write_results
+from tests.conftest import ROOT, compose, refusal, run_program, run_record
 
 
 def configure(*options: str) -> DictConfig:
@@ -126,6 +131,44 @@ def test_a_dataset_without_an_emotion_and_votes_of_others_are_refused(
     prepared.entries[:] = [entry for entry in prepared.entries if entry.emotion != "sad"]
     with pytest.raises(DataError, match=r"all seven emotions .*found none of 'sad'"):
         choose_images(configure("dataset=fer2013", "folds=3"), prepared, FER2013Reader())
+
+
+def test_results_say_what_the_annotators_see(
+    prepared_tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    images = choose(prepared_tiny, "folds=3")
+    number = len(images.target)
+    second = np.where(np.arange(number) % 3, images.target, (images.target + 1) % 7)
+    second[5] = -1
+    images = replace(images, second=SecondLabels(second, np.zeros((number, 7)), ["A note."]))
+    plan = make_audit(configure("folds=3", f"folder={tmp_path}"), "fer2013", [])
+    ids = np.array([images.prepared.entries[row].id for row in images.rows])
+    answers = np.random.default_rng(0).dirichlet(np.ones(7), number)
+    for fold, path in enumerate(plan.predictions):
+        own = images.folds == fold
+        write_predictions(path, ids[own].tolist(), images.target[own], answers[own])
+    for stage in plan.stages:
+        write_json(stage.folder / "run.json", run_record())
+    order = np.roll(np.arange(number), 7)
+    flagged = np.isin(np.arange(number), order[:20])
+    issues = LabelIssues(order, flagged, answers[:, 0], np.zeros((7, 7)))
+    monkeypatch.setattr(task, "find_label_issues", lambda target, probabilities: issues)
+    write_results(configure("dataset=fer2013", "folds=3", "flags=3"), plan, images)
+    with (tmp_path / "audit.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ids[order].tolist()
+    assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, number + 1)]
+    said = [labels.EMOTIONS[code] if code >= 0 else "" for code in second[order]]
+    assert [row["annotators"] for row in rows] == said
+    numbers = json.loads((tmp_path / "audit.json").read_text())
+    assert numbers["votes"]["undecided"] == 1 and "A note." in numbers["notes"]
+    assert numbers["commands"]["evaluate/fold3"] == "python train.py"
+    printed = capsys.readouterr().out
+    assert "Flagged: 20 of 56 images." in printed and "have a label that is not the" in printed
+    assert f"Look at them: {tmp_path / 'report.html'}" in printed
 
 
 OPTIONS = ["dataset=folder", "dataset.raw=faces", "folds=3", "metrics.resamples=100",
