@@ -215,7 +215,7 @@ def _galleries(folder: Path, audited: Audited, shown: int) -> list[FigureEntry]:
         rows = flagged[start : start + ACROSS * DOWN]
         subtitle = "below each: its label; the network's answer with its probability"
         if audited.second is not None:
-            subtitle += "; the annotators' (orange: not the label, blue: the label, –: none)"
+            subtitle += "; the annotators' (orange: not the label, blue: the label, –: no emotion)"
         figure = gallery(audited, rows, start + 1, subtitle)
         name = f"flagged_{start + 1:04d}.png"
         path = save(figure, folder / "figures" / name)

@@ -91,7 +91,9 @@ def audit_task(cfg: DictConfig, _: Path) -> None:
     prints = {audit.trainings[0].dataset: images.prepared.integrity["fingerprint"]}
     check_runs(audit.stages, prints)
     print(f"Audit of {how_many(len(images.rows), 'image')} of {cfg.dataset.name} in {audit.folder}")
-    if not all(stage.done for stage in audit.stages):
+    if all(stage.done for stage in audit.stages):
+        print(f"Nothing to train: all {len(audit.stages)} stages are complete.")
+    else:
         print_plan(audit.stages, estimate(audit, len(images.rows) // cfg.folds))
     if cfg.plan:
         return
