@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Audited:
     read: Callable[[int], np.ndarray]
     """Decodes an image: ``(H, W)`` or ``(H, W, 3)`` uint8."""
 
-    @property
+    @cached_property  # asked for image by image
     def preds(self) -> np.ndarray:
         """``(N,)`` int64: the networks' answers."""
         found: np.ndarray = self.probabilities.argmax(axis=1)
@@ -213,9 +214,9 @@ def _galleries(folder: Path, audited: Audited, shown: int) -> list[FigureEntry]:
     found = []
     for start in range(0, len(flagged), ACROSS * DOWN):
         rows = flagged[start : start + ACROSS * DOWN]
-        subtitle = "below each: its label; the network's answer with its probability"
+        subtitle = "below each: its label, the network's answer and how sure it is"
         if audited.second is not None:
-            subtitle += "; the annotators' (orange: not the label, blue: the label, –: no emotion)"
+            subtitle += "; what people say (orange: not the label; blue: the label; –: undecided)"
         figure = gallery(audited, rows, start + 1, subtitle)
         name = f"flagged_{start + 1:04d}.png"
         path = save(figure, folder / "figures" / name)

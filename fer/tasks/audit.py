@@ -249,9 +249,8 @@ def list_rows(audited: Audited) -> Iterator[dict[str, object]]:
 
 def print_precision(flags: FlagScores) -> None:
     """Print how many flags the annotators confirm."""
-    for row in flags["precision"]:
-        print(
-            f"  of the first {row['flags']:,} {percent(row['share'])} have a label that is not the "
-            f"annotators' ({row['images']:,} decided)"
-        )
+    print("Have a label that is not the annotators', where these agree on an emotion:")
+    for row in flags["precision"][:-1]:
+        print(f"  of the first {row['flags']:,} flagged images {percent(row['share'])}")
+    print(f"  of all flagged images {percent(flags['precision'][-1]['share'])}")
     print(f"  of all images {percent(flags['base']['share'])}")

@@ -61,7 +61,7 @@ def test_flagged_images_are_shown_and_named(tmp_path: Path) -> None:
 
 def test_flags_stand_beside_what_the_annotators_say(tmp_path: Path) -> None:
     page = write(tmp_path, make(flagged=60, votes=True))
-    assert "ten people, who say nothing of 17 images" in page.text
+    assert "ten people, which names none of the seven emotions for 17 images" in page.text
     counts = [row[:3] for row in page.tables["precision"][1:]]
     assert counts == [
         ["The first 50 flags", "38", "13"], ["All 60 flags", "45", "15"],

@@ -167,7 +167,7 @@ def test_results_say_what_the_annotators_see(
     assert numbers["votes"]["undecided"] == 1 and "A note." in numbers["notes"]
     assert numbers["commands"]["evaluate/fold3"] == "python train.py"
     printed = capsys.readouterr().out
-    assert "Flagged: 20 of 56 images." in printed and "have a label that is not the" in printed
+    assert "Flagged: 20 of 56 images." in printed and "of all flagged images " in printed
     assert f"Look at them: {tmp_path / 'report.html'}" in printed
 
 
