@@ -21,6 +21,7 @@ PROGRAMS = {
     "evaluate.py": "evaluate",
     "-m fer prepare": "prepare",
     "-m fer study": "study",
+    "-m fer audit": "audit",
     "-m fer export": "export",
 }
 """What starts a command, and the configuration that it composes."""
@@ -70,7 +71,7 @@ def test_every_command_composes(document: str, command: str) -> None:
             continue
         rest = arguments[len(start.split()) :]
         rest = [item for item in rest if item not in ("--cfg", "job")]
-        if config == "study":
+        if config in ("study", "audit"):
             rest = expand(rest)
         cfg = compose(*plain(rest), config=config)
         if config in ("train", "evaluate"):

@@ -228,7 +228,7 @@ def end_with_sweep() -> None:
 def how_to_go_on(folder: Path) -> str:
     """Say how to continue a program that was stopped."""
     own = HydraConfig.get()
-    if own.job.name == "study":
+    if own.job.name in ("study", "audit"):
         return "The same command goes on with it."
     if own.mode == RunMode.MULTIRUN and own.job.name == "train":
         folder = Path(own.sweep.dir)

@@ -115,6 +115,10 @@ CHECKS: dict[str, Check] = {
     ),
     "temperature_scaling": SWITCH,
     "votes": or_null(PATH, "for the dataset's own labels alone"),
+    "folds": whole(3),
+    "flags": whole(1, 1000),
+    "plan": SWITCH,
+    "folder": or_null(TEXT, "for one below paths.outputs"),
     "prediction_sets": or_null(
         number("a share between 0 and 1", lambda value: 0 < value < 1), "for none"
     ),

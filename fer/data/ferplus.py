@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fer.core import labels
-from fer.core.errors import DataError
+from fer.core.errors import ConfigError, DataError
 from fer.core.options import PATH, check_value, one_of, or_null
 from fer.core.words import how_many
 from fer.data.audit.reference import (
@@ -29,7 +29,7 @@ from fer.data.audit.reference import (
 )
 from fer.data.audit.verdict import RECOGNISED
 from fer.data.manifest import Entry
-from fer.data.readers.base import SPLITS, NewLabels, RawDataset
+from fer.data.readers.base import SPLITS, NewLabels, RawDataset, Reader
 from fer.data.readers.fer2013 import HOW_TO_OBTAIN, USAGE_SPLIT, FER2013Reader
 from fer.data.readers.sources import read_text
 
@@ -157,6 +157,19 @@ def second_labels(entries: Sequence[Entry], votes: Path) -> SecondLabels | None:
     return SecondLabels(
         emotions, own[:, EMOTIONS] / np.maximum(own.sum(axis=1, keepdims=True), 1), notes
     )
+
+
+def check_own_labels(reader: Reader, name: str) -> None:
+    """Refuse votes beside a dataset whose labels are those of the votes.
+
+    Raises:
+        ConfigError: the reader of the dataset ``name`` takes its labels from them.
+    """
+    if reader.relabels:
+        raise ConfigError(
+            f"votes: expected a dataset with labels of its own, found {name}, whose labels are "
+            "those of the votes. Take dataset=fer2013, or leave out votes."
+        )
 
 
 def find_rows(entries: Sequence[Entry], reference: Reference) -> np.ndarray:

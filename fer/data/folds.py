@@ -18,7 +18,13 @@ from scipy.sparse.csgraph import connected_components
 from fer.core import labels
 from fer.core.errors import ConfigError
 from fer.core.options import Check, or_null
-from fer.data.audit.integrity import count_leaks, describe_groups, group_duplicates, near_groups
+from fer.data.audit.integrity import (
+    Integrity,
+    count_leaks,
+    describe_groups,
+    group_duplicates,
+    near_groups,
+)
 from fer.data.audit.verdict import count_classes
 from fer.data.manifest import Entry
 from fer.data.prepared import Prepared
@@ -50,18 +56,10 @@ def refold(prepared: Prepared, fold: str, reader: Reader) -> Prepared:
         reader: of the raw data; another ``split_seed`` gives other folds.
 
     Raises:
-        ConfigError: a class has too few images that are not alike for so many folds, or it is not
-            known who is shown although the reader says so.
+        ConfigError: see :func:`folds_of`.
     """
-    if getattr(reader, "person", None) and not all(entry.person for entry in prepared.entries):
-        raise ConfigError(
-            "dataset.fold: expected a prepared dataset that says who is shown (dataset.person), "
-            f"found one that does not: {prepared.folder}. Prepare the raw images anew into another "
-            "folder (dataset.raw=PATH dataset.folder=NEW), or leave out dataset.person."
-        )
-    seed = getattr(reader, "split_seed", 0)
     number, count = map(int, fold.split("/"))
-    own = assign_folds(prepared.entries, count, seed)
+    own = folds_of(prepared, count, reader)
     splits = {number - 1: "test", number % count: "val"}
     entries = [
         replace(entry, split=splits.get(place, "train"))
@@ -91,7 +89,7 @@ def refold(prepared: Prepared, fold: str, reader: Reader) -> Prepared:
             "listed": [],
         },
         "warnings": [
-            *(line for line in integrity["warnings"] if "held out" not in line),
+            *warnings_of_images(integrity),
             f"Cross-validation: of the images of all splits, fold {number} of {count} is test, "
             f"fold {number % count + 1} is val, the others are train. Copies"
             f"{' and pictures of one person' if any(e.person for e in entries) else ''} are "
@@ -101,7 +99,38 @@ def refold(prepared: Prepared, fold: str, reader: Reader) -> Prepared:
     return Prepared(prepared.folder, entries, integrity, prepared.files)
 
 
-def assign_folds(entries: Sequence[Entry], count: int, seed: int) -> np.ndarray:
+def warnings_of_images(integrity: Integrity) -> list[str]:
+    """Warnings of a preparation that hold for folds: not those on how the splits were made."""
+    return [line for line in integrity["warnings"] if "held out" not in line]
+
+
+def folds_of(
+    prepared: Prepared, count: int, reader: Reader, key: str = "dataset.fold"
+) -> np.ndarray:
+    """The fold of each image of a dataset, ``(N,)`` int64 from 0.
+
+    Args:
+        prepared: as it is on disk.
+        count: how many folds.
+        reader: of the raw data; another ``split_seed`` gives other folds.
+        key: the option that asks for them, for messages.
+
+    Raises:
+        ConfigError: a class has too few images that are not alike for so many folds, or it is not
+            known who is shown although the reader says so.
+    """
+    if getattr(reader, "person", None) and not all(entry.person for entry in prepared.entries):
+        raise ConfigError(
+            f"{key}: expected a prepared dataset that says who is shown (dataset.person), "
+            f"found one that does not: {prepared.folder}. Prepare the raw images anew into another "
+            "folder (dataset.raw=PATH dataset.folder=NEW), or leave out dataset.person."
+        )
+    return assign_folds(prepared.entries, count, getattr(reader, "split_seed", 0), key)
+
+
+def assign_folds(
+    entries: Sequence[Entry], count: int, seed: int, key: str = "dataset.fold"
+) -> np.ndarray:
     """The fold of each image, ``(N,)`` int64 from 0, with about equal classes in each.
 
     Images come in the order of a hash, those that must stay together first. They go to the fold
@@ -134,7 +163,7 @@ def assign_folds(entries: Sequence[Entry], count: int, seed: int) -> np.ndarray:
     ]
     if short:
         raise ConfigError(
-            f"dataset.fold: expected images of every emotion for each of the {count} folds, where "
+            f"{key}: expected images of every emotion for each of the {count} folds, where "
             f"copies and pictures of one person stay together, found too few of "
             f"{', '.join(short)}. Take fewer folds, or another dataset.reader.split_seed."
         )

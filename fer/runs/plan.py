@@ -116,6 +116,11 @@ class Training(Stage):
     seed: int
 
     @property
+    def options(self) -> list[str]:
+        """The options that decide what is trained."""
+        return [one for one in self.command if "=" in one and not one.startswith(("--", *FREE))]
+
+    @property
     def checkpoint(self) -> Path:
         """The checkpoint of its best epoch."""
         return self.folder / BEST
@@ -258,8 +263,8 @@ def check_datasets_and_seeds(cfg: DictConfig) -> tuple[list[str], list[int]]:
     return [name for name in (cfg.a, cfg.b) if name is not None], seeds
 
 
-def check_list(cfg: DictConfig, key: str) -> list[str]:
-    """The options for ``train.py`` or ``evaluate.py``."""
+def check_list(cfg: DictConfig, key: str, command: str = "study") -> list[str]:
+    """The options for ``train.py`` or ``evaluate.py`` that a command passes on."""
     items = OmegaConf.to_container(cfg[key]) if OmegaConf.is_list(cfg[key]) else None
     if not isinstance(items, list) or not all("=" in str(item) for item in items):
         raise ConfigError(
@@ -275,8 +280,8 @@ def check_list(cfg: DictConfig, key: str) -> list[str]:
             )
         if name in SET_BY_STUDY or name.startswith(PLACES_OF_STUDY):
             raise ConfigError(
-                f"{key}: expected options of the recipe, found {item}, which the study sets "
-                "itself. See its own options: python -m fer study --help"
+                f"{key}: expected options of the recipe, found {item}, which the {command} sets "
+                f"itself. See its own options: python -m fer {command} --help"
             )
     return items
 
@@ -298,21 +303,31 @@ def check_same(study: Study) -> None:
         ConfigError: a finished run was made with other options, or on another copy.
     """
     prints = {one.dataset: one.report()["fingerprint"] for one in study.preparations if one.done}
-    for stage in (*study.trainings, *study.measurements):
-        for key, wanted, found in mismatches(stage, study, prints) if stage.done else ():
+    check_runs((*study.trainings, *study.measurements), prints)
+
+
+def check_runs(stages: Sequence[Stage], prints: Mapping[str, str]) -> None:
+    """Refuse finished runs that their stages' commands would not make again.
+
+    Args:
+        stages: trainings and measurements; those that are not done pass.
+        prints: the fingerprint of each dataset that is prepared.
+
+    Raises:
+        ConfigError: a finished run was made with other options, or on another copy.
+    """
+    for stage in stages:
+        for key, wanted, found in mismatches(stage, prints) if stage.done else ():
             raise ConfigError(
                 f"{stage.folder}: expected a run with {key}={wanted}, found one with "
-                f"{key}={found}. Choose another folder for this study: folder=PATH"
+                f"{key}={found}. Choose another folder: folder=PATH"
             )
 
 
-def mismatches(
-    stage: Stage, study: Study, prints: Mapping[str, str]
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what changes a result, with its values in the study and in a finished run."""
+def mismatches(stage: Stage, prints: Mapping[str, str]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield what changes a result, with its values in the command and in a finished run."""
     if isinstance(stage, Training):
-        named = [f"dataset={stage.dataset}", f"seed={stage.seed}", "test=false"]
-        composed = compose("train", [*named, *study.options])
+        composed = compose("train", stage.options)
         wanted = OmegaConf.to_container(composed, resolve=True)
         saved = read_training(stage.folder)["config"]
         for key, value, found in differences(wanted, saved):

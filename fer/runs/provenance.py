@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PACKAGES = (
     *("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "omegaconf"),
     *("albumentations", "opencv-python-headless", "numpy", "pillow", "matplotlib", "tensorboard"),
+    "cleanlab",
 )
 
 

@@ -61,6 +61,12 @@ COMMANDS = {
         "study",
         "fer.runs.plan:expand",
     ),
+    "audit": Command(
+        "find the images of a dataset that are most likely mislabelled, by cross-validation",
+        "fer.tasks.audit:audit_task",
+        "audit",
+        "fer.runs.plan:expand",
+    ),
     "predict": Command(
         "find the faces in pictures and say which emotion each shows",
         "fer.tasks.predict:main",

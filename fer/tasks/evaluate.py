@@ -22,7 +22,7 @@ from fer.core.hardware import Computing, keep_freed_memory
 from fer.core.options import check_options
 from fer.core.progress import progress_bar
 from fer.data.datamodule import EmotionDataModule
-from fer.data.ferplus import SecondLabels, second_labels
+from fer.data.ferplus import SecondLabels, check_own_labels, second_labels
 from fer.data.images import to_input
 from fer.evaluation.calibration import calibrate
 from fer.evaluation.inference import measure_network, predict
@@ -187,11 +187,7 @@ def find_second_labels(cfg: DictConfig, data: EmotionDataModule) -> SecondLabels
     """What ``votes`` says of the images, if they are FER2013's."""
     if cfg.votes is None:
         return None
-    if data.reader.relabels:
-        raise ConfigError(
-            f"votes: expected a dataset with labels of its own, found {data.dataset_name}, whose "
-            "labels are those of the votes. Take dataset=fer2013, or leave out votes."
-        )
+    check_own_labels(data.reader, data.dataset_name)
     return second_labels(data.entries(*cfg.split.split("+")), Path(cfg.votes))
 
 

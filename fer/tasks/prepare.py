@@ -13,6 +13,8 @@ from fer.core.options import check_options
 from fer.data.audit.integrity import summarise
 from fer.data.download import downloader
 from fer.data.preparation import prepare
+from fer.data.prepared import Prepared
+from fer.data.readers.base import Reader
 from fer.data.selection import check_selection
 from fer.report.dataset_page import write_dataset_report
 from fer.report.figures import BESIDE
@@ -28,12 +30,23 @@ def prepare_task(cfg: DictConfig, _: Path) -> None:
     BESIDE.set(cfg.figures.format)
     # The summary is printed below, whether the dataset was prepared now or before.
     logging.getLogger("fer.data").setLevel(logging.WARNING)
-    node = cfg.dataset
+    prepared = prepare_dataset(cfg.dataset, make_part(cfg.dataset, "reader"))
+    print(f"{cfg.dataset.name}: {len(prepared.entries):,} images in {prepared.folder}")
+    for line in summarise(prepared.integrity):
+        print(f"  {line}")
+
+
+def prepare_dataset(node: DictConfig, reader: Reader) -> Prepared:
+    """The dataset that ``dataset`` describes, prepared if it is not.
+
+    Raises:
+        FerError: something that the user can correct, in a message that says how.
+    """
     check_selection(node.leaks, node.blank, node.conflicts, node.accept_altered, node.fold)
-    prepared = prepare(
+    return prepare(
         node.name,
         node.folder,
-        make_part(node, "reader"),
+        reader,
         raw=node.raw,
         generator=make_part(node, "generator"),
         download=downloader(node.name, node.download, node.kaggle),
@@ -41,9 +54,6 @@ def prepare_task(cfg: DictConfig, _: Path) -> None:
         undecodable=node.undecodable,
         report=write_dataset_report,
     )
-    print(f"{node.name}: {len(prepared.entries):,} images in {prepared.folder}")
-    for line in summarise(prepared.integrity):
-        print(f"  {line}")
 
 
 def make_part(dataset: DictConfig, key: str) -> Any:

@@ -20,7 +20,15 @@ from fer.core.composition import compose
 from fer.core.errors import ConfigError, FerError
 from fer.core.files import refuse_links
 from fer.evaluation.explanation import REPLACEMENTS
-from fer.runs.plan import Measurement, Preparation, Stage, Study, check_same, make_study
+from fer.runs.plan import (
+    Measurement,
+    Preparation,
+    Stage,
+    Study,
+    Training,
+    check_same,
+    make_study,
+)
 from fer.tasks.wrap_up import put_side_by_side
 
 if TYPE_CHECKING:
@@ -43,8 +51,9 @@ def estimate(study: Study) -> dict[str, float | None]:
     if any(not isinstance(stage, Preparation) for stage in left):
         from fer.tasks.assembly import make_model  # imports torch
 
-        network = make_model(compose("train", study.options).model)
-        rates, randomised = measure_rates(study, network), len(network.stages())
+        cfg = compose("train", [f"dataset={study.datasets[0]}", *study.options])
+        network = make_model(cfg.model)
+        rates, randomised = measure_rates(cfg, network), len(network.stages())
     seconds: dict[str, float | None] = {}
     for stage in left:
         own = counts[stage.dataset]
@@ -58,15 +67,16 @@ def estimate(study: Study) -> dict[str, float | None]:
                 settings, maps, steps = count_passes(options, randomised)
                 trained, predicted = maps, own["test"] * (1 + settings) + steps
             else:
-                epochs = epochs_left(stage, study)
+                assert isinstance(stage, Training)
+                epochs = epochs_left(stage)
                 trained, predicted = epochs * own["train"], (epochs + 1) * own["val"]
             seconds[stage.name] = STARTING + trained / rates[0] + predicted / rates[1]
     return seconds
 
 
-def epochs_left(stage: Stage, study: Study) -> int:
+def epochs_left(stage: Training) -> int:
     """The epochs that a training has yet to do."""
-    epochs = int(compose("train", [f"dataset={stage.dataset}", *study.options]).trainer.max_epochs)
+    epochs = int(compose("train", stage.options).trainer.max_epochs)
     done = (stage.folder / "history.csv").read_text().count("\n") - 1 if stage.begun else 0
     return max(0, epochs - done)
 
@@ -116,15 +126,14 @@ def count_images(stage: Preparation) -> dict[str, int] | None:
     return totals
 
 
-def measure_rates(study: Study, network: NormalisedNetwork) -> tuple[float, float]:
-    """Images per second in training and in prediction, from a second of each."""
+def measure_rates(cfg: DictConfig, network: NormalisedNetwork) -> tuple[float, float]:
+    """Images per second in a configured training and in prediction, from a second of each."""
     import torch
 
     from fer.core.hardware import Computing, autocast_dtype, keep_freed_memory
     from fer.evaluation.inference import predict
 
     keep_freed_memory()  # as the runs do
-    cfg = compose("train", [f"dataset={study.datasets[0]}", *study.options])
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
     device, dtype = computing.device, autocast_dtype(computing.precision)
     network.to(device).to(memory_format=torch.channels_last).train()
@@ -190,7 +199,7 @@ def study_task(cfg: DictConfig, _: Path) -> None:
         print(f"Nothing to do: all {len(study.stages)} stages are complete. {study.page}")
         return
     if left:
-        print_plan(study, estimate(study))
+        print_plan(study.stages, estimate(study))
     if cfg.plan:
         return
     failed = run_stages(study.stages)
@@ -211,9 +220,9 @@ def study_task(cfg: DictConfig, _: Path) -> None:
     print(f"The study: {write_study(study, network.count_parameters())}")
 
 
-def print_plan(study: Study, seconds: Mapping[str, float | None]) -> None:
+def print_plan(stages: Sequence[Stage], seconds: Mapping[str, float | None]) -> None:
     """Print what there is to do, and about how long it takes."""
-    for stage in study.stages:
+    for stage in stages:
         if stage.done:
             print(f"  done      {stage.name}")
         else:

@@ -1,0 +1,91 @@
+"""The plan of an audit of labels: a training and a measurement for each fold of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from fer.core.errors import ConfigError
+from fer.runs.plan import Measurement, Stage, Training, check_list, place_of, program
+from fer.runs.resume import key_of
+from fer.runs.state import FINISHED, State, state_of
+
+FORWARDED = ("dataset.", "metrics.")
+"""Beginnings of the audit's own options that hold for every command."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A configuration of ``conf/audit.yaml``, as commands."""
+
+    folder: Path
+    trainings: list[Training]
+    """One for each fold, which it leaves out."""
+    measurements: list[Measurement]
+    """Of the images of each fold by the network that has not seen them."""
+
+    @property
+    def stages(self) -> list[Stage]:
+        """All commands, fold by fold."""
+        pairs = zip(self.trainings, self.measurements, strict=True)
+        return [stage for pair in pairs for stage in pair]
+
+    @property
+    def page(self) -> Path:
+        """The file that the audit writes last."""
+        return self.folder / FINISHED
+
+    @property
+    def predictions(self) -> list[Path]:
+        """The table of predictions of each fold."""
+        return [stage.folder / "predictions.csv" for stage in self.measurements]
+
+
+def make_audit(cfg: DictConfig, choice: str, overrides: Sequence[str]) -> Audit:
+    """Plan the stages.
+
+    Args:
+        cfg: as composed.
+        choice: the configuration in ``conf/dataset``.
+        overrides: of the audit's own command line.
+
+    Raises:
+        ConfigError: a value is not what its key expects.
+    """
+    options = check_list(cfg, "train", "audit")
+    for item in options:
+        if key_of(item).startswith("dataset."):
+            raise ConfigError(
+                f"train: expected options of the recipe, found {item}: what is done with the data "
+                f"holds for every stage. Set it as {item}"
+            )
+    if cfg.dataset.fold is not None:
+        raise ConfigError(
+            "dataset.fold: expected null, since an audit measures every fold, found "
+            f"{cfg.dataset.fold}. Leave it out; folds={cfg.folds} says how many there are."
+        )
+    folder = Path(cfg.folder or Path(cfg.paths.outputs) / "audit" / cfg.dataset.name)
+    own = [item for item in overrides if key_of(item).startswith(FORWARDED)]
+    data = f"paths.data={place_of(cfg.paths.data)}"
+    trainings, measurements = [], []
+    for number in range(1, cfg.folds + 1):
+        named = [f"dataset={choice}", *own, f"dataset.fold={number}/{cfg.folds}"]
+        place = folder / "train" / f"fold{number}"
+        command = [*program("train"), *named, f"seed={cfg.seed}", "test=false", *options, data]
+        # What was cut off goes on with the whole recipe, and is refused if it had another one.
+        key = "resume" if state_of(place) is State.UNFINISHED else "hydra.run.dir"
+        command.append(f"{key}={place_of(place)}")
+        name, done_by = f"train without fold {number}", place / FINISHED
+        training = Training(name, choice, command, done_by, seed=cfg.seed)
+        trainings.append(training)
+        place = folder / "evaluate" / f"fold{number}"
+        command = [*program("evaluate"), f"checkpoint={place_of(training.checkpoint)}", *named]
+        command += ["split=test", data, f"hydra.run.dir={place_of(place)}"]
+        name, done_by = f"measure fold {number}", place / FINISHED
+        measurements.append(
+            Measurement(name, choice, command, done_by, (training.name,), training=training)
+        )
+    return Audit(folder, trainings, measurements)
