@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fer.core import labels
-from fer.core.application import compose
+from fer.core.composition import compose
 from fer.core.errors import ConfigError, FerError
 from fer.core.files import refuse_links, write_csv, write_json
 from fer.core.options import check_options
