@@ -150,11 +150,13 @@ def explain_error(error: Exception, config_name: str, started: bool) -> int | st
     code = code_of_signal(error)
     if code is not None:
         return code
+    mistakes = [] if started else find_mistakes(config_name, sys.argv[1:])
+    if mistakes:
+        return "\n".join(f"Error: {line}" for line in mistakes)
     if isinstance(error, CommandError):
         return str(error)
-    mistakes = [] if started else find_mistakes(config_name, sys.argv[1:])
-    if mistakes or isinstance(error, HydraException | OmegaConfBaseException):
-        return "\n".join(f"Error: {line}" for line in mistakes or [in_full(error)])
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return f"Error: {in_full(error)}"
     traceback.print_exception(error)
     return 1
 

@@ -25,9 +25,7 @@ Row = tuple[Evaluation, str, str, Mapping[str, Any]]
 def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
     """Write the figures and ``folder/report.html``."""
     jobs, place = collection.jobs, folder / "figures"
-    rows: list[Row] = list(
-        zip(jobs, collection.names, collection.places, collection.rows, strict=True)
-    )
+    rows = _rows(collection)
     lost = [row for row in rows if row[3].get("drop_accuracy") is not None]
     return write_page(
         folder / FINISHED,
@@ -38,7 +36,7 @@ def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
             "sets": len({job.data for job in jobs}),
             "notes": list(dict.fromkeys(note for job in jobs for note in job.run["notes"])),
             "images": {_label(row): row[0].metrics["samples"] for row in rows},
-            "cross": _cross_table(rows),
+            "cross": cross_table(collection),
             "recall": _plot_recall(place, rows),
             "losses": [(_label(row), row[3]) for row in lost],
             "priors": _prior_table(lost),
@@ -55,7 +53,13 @@ def _label(row: Row) -> str:
     return f"{name} → {place}"
 
 
-def _cross_table(rows: Sequence[Row]) -> Table:
+def _rows(collection: Collection) -> list[Row]:
+    parts = (collection.jobs, collection.names, collection.places, collection.rows)
+    return list(zip(*parts, strict=True))
+
+
+def cross_table(collection: Collection) -> Table:
+    """Every network on what it was measured on, with what it loses there."""
     scores = shown_in("comparisons")
     cells: list[list[Content]] = [
         [
@@ -64,7 +68,7 @@ def _cross_table(rows: Sequence[Row]) -> Table:
             *(_lost(row[3], score) for score in scores),
             row[0].metrics["samples"],
         ]
-        for row in rows
+        for row in _rows(collection)
     ]
     columns = [
         "Network → measured on",

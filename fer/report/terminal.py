@@ -11,11 +11,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from fer.core.application import log_to_file
-from fer.core.words import ABSENT, how_many, percent
+from fer.core.words import how_many, percent
 from fer.evaluation.metrics import SplitResult
 from fer.evaluation.scores import SCORES, scores_in, shown_in
+from fer.report.page import Table as PageTable
 from fer.report.score_cells import leak_free
-from fer.runs.sweep import Job, best_jobs, measured_scores, short_names, shorten
+from fer.report.sweep_page import jobs_table
+from fer.runs.state import FINISHED
+from fer.runs.sweep import Job
 
 
 def print_summary(
@@ -77,34 +80,37 @@ def print_jobs(
     folder: Path, jobs: Sequence[Job], keys: Sequence[str], notes: Sequence[str]
 ) -> None:
     """Print the jobs, the best on validation first."""
-    table = Table(title="Jobs, the best macro-F1 on validation first")
-    table.add_column("job", justify="right")
-    for name in short_names(keys):
-        table.add_column(name)
-    columns = measured_scores(jobs)
-    for heading in (*(f"{split} {score.heading}" for split, score in columns), "seconds"):
-        table.add_column(escape(heading), justify="right")
-    table.add_column("status", no_wrap=True)
-    groups = [job.validated_on for job in best_jobs(jobs)]  # a set of validation images each
-    order = sorted(
-        jobs,
-        key=lambda job: (
-            groups.index(job.validated_on) if job.validated_on in groups else len(groups),
-            -(job.score("val", "macro_f1") or -1.0),
-        ),
-    )
-    for job in order:
-        table.add_row(
-            str(job.number),
-            *(escape(shorten(job.values.get(key, ""))) for key in keys),
-            *(score.format.text(job.score(split, score.name), more=1) for split, score in columns),
-            ABSENT if job.outcome is None else f"{job.outcome['wall_seconds']:.0f}",
-            job.state.value,
-        )
     console = Console()
-    console.print(table)
+    title = "Jobs, the best macro-F1 on validation first"
+    console.print(as_rich(jobs_table(jobs, keys), title))
     for note in notes:
         console.print(f"Note: {note}", markup=False, highlight=False)
-    for name in ("sweep.csv", "best.yaml", "figures"):
+    print_places(folder)
+
+
+def print_side_by_side(folder: Path, table: PageTable) -> None:
+    """Print several evaluations, and where their page is."""
+    Console().print(as_rich(table, "Every network on every dataset"))
+    print_places(folder)
+
+
+def print_places(folder: Path) -> None:
+    """Print where the results of several jobs are."""
+    console = Console()
+    for name in ("sweep.csv", "best.yaml", "cross_dataset.csv", "comparison.json"):
         if (folder / name).exists():
             console.print(f"  {folder / name}", markup=False, highlight=False, soft_wrap=True)
+    if (folder / FINISHED).exists():
+        page = f"Report: {folder / FINISHED}"
+        console.print(page, markup=False, highlight=False, soft_wrap=True)
+
+
+def as_rich(content: PageTable, title: str) -> Table:
+    """A page's table for the terminal, without its small print."""
+    table = Table(title=title)
+    for index, heading in enumerate(content.columns):
+        words = content.rows[0][index].words
+        table.add_column(escape(heading), justify="left" if words else "right")
+    for row in content.rows:
+        table.add_row(*(escape(cell.text) for cell in row))
+    return table

@@ -28,24 +28,29 @@ class SideBySide(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Collect the jobs in the sweep's folder, if they are at least two."""
         try:
-            page = put_side_by_side(Path(config.hydra.sweep.dir))
-            if page is not None:
-                log.info("Side by side: %s", page)
+            put_side_by_side(Path(config.hydra.sweep.dir), shown=True)
         except FerError as error:
             log.error("Error: %s", error)
 
 
-def put_side_by_side(folder: Path) -> Path | None:
+def put_side_by_side(folder: Path, *, shown: bool = False) -> None:
     """Write the tables and the page of the evaluations below ``folder``, if it has two finished.
+
+    ``shown``: on the terminal as well.
 
     Raises:
         DataError: a file of an evaluation cannot be read.
     """
-    from fer.report.side_by_side_page import write_side_by_side_page
+    from fer.report.side_by_side_page import cross_table, write_side_by_side_page
+    from fer.report.terminal import print_side_by_side
     from fer.runs.side_by_side import collect
 
     collection = collect(folder)
-    return None if collection is None else write_side_by_side_page(folder, collection)
+    if collection is None:
+        return
+    write_side_by_side_page(folder, collection)
+    if shown:
+        print_side_by_side(folder, cross_table(collection))
 
 
 def finish_sweep(
@@ -64,6 +69,7 @@ def finish_sweep(
     """
     # matplotlib takes a second to import: when there is something to plot.
     from fer.report.sweep_figure import plot_sweep
+    from fer.report.sweep_page import write_sweep_page
     from fer.report.terminal import print_jobs
 
     jobs = [sweep.read_job(folder, job) for job in planned]
@@ -72,10 +78,12 @@ def finish_sweep(
     best, notes = sweep.best_jobs(jobs), sweep.notes_on(jobs)
     if best:
         sweep.write_best(folder / "best.yaml", best, notes)
+    figure = None
     if len(best) == 1:
-        plot_sweep(folder, jobs, keys)
+        figure = plot_sweep(folder, jobs, keys)
     else:  # the figure would compare scores on different images
         (folder / "figures" / "sweep.png").unlink(missing_ok=True)
+    write_sweep_page(folder, jobs, keys, notes, figure)
     print_jobs(folder, jobs, keys, notes)
     failed = [job for job in jobs if job.state is State.FAILED]
     missing = failed or [job for job in jobs if job.state in (State.UNFINISHED, State.MISSING)]
