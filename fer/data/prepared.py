@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from filelock import FileLock
@@ -102,6 +102,26 @@ class Prepared:
             raise DataError(
                 f"{error} Delete {self.folder} (not its raw/ folder) and prepare the dataset again."
             ) from error
+
+
+def how_origins_differ(old: Origin, new: Origin) -> str:
+    """The options in which two preparations differ, in words."""
+
+    def flat(origin: Mapping[str, Any]) -> dict[str, object]:
+        parts = {key: value for key, value in origin.items() if not isinstance(value, Mapping)}
+        for part in ("reader", "generator"):
+            options = origin.get(part) or {}
+            parts |= {f"{part}.{key}": value for key, value in options.items()}
+        return parts
+
+    before, now = flat(old), flat(new)
+    if before.get("format") != now["format"]:
+        return "an earlier version of this program made it"
+    return ", ".join(
+        f"{key}: {before.get(key)!r} then, {now.get(key)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    )
 
 
 def load(folder: Path) -> Prepared:

@@ -18,9 +18,10 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import read_json
 from fer.core.hardware import Computing
+from fer.data.faces import Box, Detector, FaceDetector, crop
 from fer.data.images import read_picture, to_input, to_pixels
-from fer.evaluation.detection import Box, Detector, FaceDetector, Prediction, crop
 from fer.evaluation.inference import for_inference, predict
+from fer.evaluation.prediction import Prediction
 from fer.evaluation.prediction_sets import make_sets, read_threshold
 from fer.model.checkpoint import PRETRAINED, load_checkpoint
 
@@ -43,7 +44,7 @@ class Predictor:
         accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
         precision: ``auto``, ``32-true``, ``bf16-mixed`` or ``16-mixed``.
         detector: finds the faces in a photograph; None for
-            :class:`~fer.evaluation.detection.FaceDetector`.
+            :class:`~fer.data.faces.FaceDetector`.
         margin: added around a face that was found, as a share of its box on each side. With 0 the
             default detector's boxes match FER2013's crops: it finds the face in 255 of 400
             validation images surrounded by their own border, with boxes in the middle and a median
@@ -137,7 +138,7 @@ class Predictor:
 
         Raises:
             DataError: something is not an image.
-            ConfigError: there is no detector (see :class:`fer.evaluation.detection.FaceDetector`).
+            ConfigError: there is no detector (see :class:`fer.data.faces.FaceDetector`).
         """
         if is_one(images):
             return self._find(read_pixels(images))

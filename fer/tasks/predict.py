@@ -16,7 +16,7 @@ from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.files import Row, is_ours, write_bytes, write_csv
 
 if TYPE_CHECKING:
-    from fer.evaluation.detection import Prediction
+    from fer.evaluation.prediction import Prediction
 
 COLUMNS = (
     "image", "status", "face", "x", "y", "width", "height", "emotion", "confidence",
@@ -84,8 +84,9 @@ def make_parser() -> argparse.ArgumentParser:
         "times as long; default: %(default)s",
     )  # fmt: skip
     faces.add_argument(
-        "--neighbours", type=int, default=12, metavar="N",
-        help="windows that must agree on a face: more for fewer false faces; default: %(default)s",
+        "--min-confidence", type=float, default=0.8, metavar="SHARE",
+        help="how sure of a face one must be, 0 to 1: more for fewer false faces; default: "
+        "%(default)s",
     )  # fmt: skip
     parser.add_argument(
         "--accelerator", default="auto", metavar="NAME",
@@ -189,13 +190,13 @@ def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], 
 
 def find_faces(paths: Sequence[Path], options: argparse.Namespace) -> Iterator[Result]:
     """Read each picture, find its faces and write its annotated copy."""
+    from fer.data.faces import FaceDetector
     from fer.data.images import encode_png, read_picture
-    from fer.evaluation.detection import FaceDetector
     from fer.evaluation.predictor import Predictor
     from fer.model.checkpoint import load_checkpoint
     from fer.report.annotation import annotate
 
-    detector = FaceDetector(options.min_size, options.neighbours)
+    detector = FaceDetector(options.min_size, options.min_confidence)
     checkpoint = load_checkpoint(options.checkpoint)
     if checkpoint.extras["dataset"]["generator"] is not None:
         print(

@@ -37,6 +37,7 @@ def prepare_task(cfg: DictConfig, _: Path) -> None:
         download=downloader(node.name, node.download, node.kaggle),
         workers=node.workers,
         undecodable=node.undecodable,
+        faces=node.faces,
         report=write_dataset_report,
     )
     print(f"{node.name}: {len(prepared.entries):,} images in {prepared.folder}")

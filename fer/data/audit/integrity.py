@@ -150,14 +150,19 @@ class SourceRecord(_Source, total=False):
     """What was read beside a file, such as the images that a table names."""
 
 
-class Origin(TypedDict):
-    """The options that decide what becomes of the raw data."""
-
+class _Origin(TypedDict):
     reader: Options
     generator: Options | None
     """Options of the drawn faces."""
     undecodable: str
     format: int
+
+
+class Origin(_Origin, total=False):
+    """The options that decide what becomes of the raw data."""
+
+    faces: str
+    """``crop`` where faces were cut out of the pictures."""
 
 
 class Integrity(Inspection):
