@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from fer.core.errors import DataError
 from fer.core.processes import cpu_count, worker_pool
 from fer.core.progress import Progress
 from fer.data.audit.appearance import LOOKS, hex_hash, measure
-from fer.data.faces import FaceDetector, cut_out
+from fer.data.detection import FaceDetector, cut_out
 from fer.data.images import encode_png
 from fer.data.manifest import Entry, pixel_hash
 from fer.data.readers.base import Record, Source
@@ -129,6 +129,15 @@ def undecodable_error(failures: Sequence[Failure], images: int) -> DataError:
             f"The first of them:\n{found}"
         )
     return DataError(f"{found}\nTo leave out what does not decode: dataset.undecodable=drop")
+
+
+def describe_excluded(excluded: Mapping[str, int]) -> list[str]:
+    """One line for each reason for which images of the copy were left out."""
+    return [
+        f"{count:,} {'image was' if count == 1 else 'images were'} left out: {why}."
+        for why, count in excluded.items()
+        if count
+    ]
 
 
 @contextmanager

@@ -31,8 +31,8 @@ from fer.data.audit.appearance import working_side
 from fer.data.audit.integrity import Integrity, Origin, inspect, summarise
 from fer.data.audit.reference import Reference, official_splits
 from fer.data.audit.verdict import ALTERED, REFERENCE, Verdict, judge
-from fer.data.conversion import convert, undecodable_error
-from fer.data.faces import find_weights
+from fer.data.conversion import Converted, convert, describe_excluded, undecodable_error
+from fer.data.detection import find_weights
 from fer.data.manifest import Entry, write_manifest
 from fer.data.prepared import (
     ELSEWHERE,
@@ -323,23 +323,7 @@ class Preparation:
 
     def _fill(self, staging: Path, raw: Path, dataset: RawDataset, origin: Origin) -> Prepared:
         """Write images, manifest and integrity report."""
-        records, source = dataset.records, dataset.source
-        expected_size = dataset.expected_size if self.faces is None else None
-        side, cut = working_side(expected_size), self.faces is not None
-        with progress_bar(f"Preparing {self.name}") as progress:
-            made = convert(source, records, staging, side, self.workers, progress, cut=cut)
-        dataset.excluded |= made.left_out
-        if made.several:
-            dataset.warnings.append(
-                f"{how_many(made.several, 'picture')} with several faces: the largest was taken."
-            )
-        if made.left_out and not made.entries:
-            raise DataError(
-                f"{raw}: expected pictures with faces, found none in any of "
-                f"{len(records):,}. Take them as they are: dataset.faces=null"
-            )
-        if made.failures and (self.undecodable == "error" or not made.entries):
-            raise undecodable_error(made.failures, len(records))
+        made, source = self._convert(staging, raw, dataset), dataset.source
         drawn = self.generator is not None
         reference = None if drawn else load_known(self.reader)
         entries, looks, judged = made.entries, made.looks, None
@@ -359,7 +343,7 @@ class Preparation:
             entries,
             looks[order],
             official_counts=None if drawn or judged else self.reader.official_counts,
-            expected_size=expected_size,
+            expected_size=dataset.expected_size,
             reference=reference,
             known=dataset.findings,
             judged=judged,
@@ -395,6 +379,29 @@ class Preparation:
         }
         write_json(staging / "integrity.json", integrity)
         return Prepared(staging, entries, integrity, [entry.file for entry in entries])
+
+    def _convert(self, staging: Path, raw: Path, dataset: RawDataset) -> Converted:
+        """Write the images, or the faces in them; what has none is counted in ``dataset``."""
+        cut = self.faces is not None
+        if cut:
+            dataset.expected_size = None
+        side, number = working_side(dataset.expected_size), len(dataset.records)
+        with progress_bar(f"Preparing {self.name}") as progress:
+            made = convert(
+                *(dataset.source, dataset.records, staging, side, self.workers, progress), cut=cut
+            )
+        dataset.excluded |= made.left_out
+        if made.several:
+            found = how_many(made.several, "picture")
+            dataset.warnings.append(f"{found} with several faces: the largest was taken.")
+        if made.left_out and not made.entries:
+            raise DataError(
+                f"{raw}: expected pictures with faces, found none in any of {number:,}. Take them "
+                "as they are: dataset.faces=null"
+            )
+        if made.failures and (self.undecodable == "error" or not made.entries):
+            raise undecodable_error(made.failures, number)
+        return made
 
     def _beside(self) -> Path | None:
         """The file that the reader takes beside the raw data; None if there is none."""
@@ -487,12 +494,3 @@ def refuse_strangers(folder: Path, *, drawn: bool) -> None:
             f"writes, found {', '.join(found)}. Move it elsewhere, or choose another place for the "
             "prepared dataset: dataset.folder=FOLDER"
         )
-
-
-def describe_excluded(excluded: Mapping[str, int]) -> list[str]:
-    """One line for each reason for which images of the copy were left out."""
-    return [
-        f"{count:,} {'image was' if count == 1 else 'images were'} left out: {why}."
-        for why, count in excluded.items()
-        if count
-    ]

@@ -62,7 +62,7 @@ REPORTED: Shape = {
     "sizes": dict,
     "odd_sizes": {"images": int},
     "pixels": dict,
-    "duplicates": GROUPS,
+    "duplicates": {**GROUPS, "conflicts": ([[{"id": str, "emotion": str}]], ...)},
     "leaks": dict.fromkeys(("train_in_val_or_test", "val_in_train", "test_in_train_or_val"), int),
     "near_duplicates": {**GROUPS, "distance": int, "bits": int},
     "blank": [str],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fer.data.faces import Box
+from fer.data.detection import Box
 
 
 @dataclass(frozen=True)

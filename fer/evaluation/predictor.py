@@ -18,7 +18,7 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import read_json
 from fer.core.hardware import Computing
-from fer.data.faces import Box, Detector, FaceDetector, crop
+from fer.data.detection import Box, Detector, FaceDetector, crop
 from fer.data.images import read_picture, to_input, to_pixels
 from fer.evaluation.inference import for_inference, predict
 from fer.evaluation.prediction import Prediction
@@ -44,7 +44,7 @@ class Predictor:
         accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
         precision: ``auto``, ``32-true``, ``bf16-mixed`` or ``16-mixed``.
         detector: finds the faces in a photograph; None for
-            :class:`~fer.data.faces.FaceDetector`.
+            :class:`~fer.data.detection.FaceDetector`.
         margin: added around a face that was found, as a share of its box on each side. With 0 the
             default detector's boxes match FER2013's crops: it finds the face in 255 of 400
             validation images surrounded by their own border, with boxes in the middle and a median
@@ -138,7 +138,7 @@ class Predictor:
 
         Raises:
             DataError: something is not an image.
-            ConfigError: there is no detector (see :class:`fer.data.faces.FaceDetector`).
+            ConfigError: there is no detector (see :class:`fer.data.detection.FaceDetector`).
         """
         if is_one(images):
             return self._find(read_pixels(images))

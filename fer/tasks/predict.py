@@ -190,7 +190,7 @@ def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], 
 
 def find_faces(paths: Sequence[Path], options: argparse.Namespace) -> Iterator[Result]:
     """Read each picture, find its faces and write its annotated copy."""
-    from fer.data.faces import FaceDetector
+    from fer.data.detection import FaceDetector
     from fer.data.images import encode_png, read_picture
     from fer.evaluation.predictor import Predictor
     from fer.model.checkpoint import load_checkpoint

@@ -16,7 +16,7 @@ from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.files import from_cell
 from fer.core.hardware import Computing
-from fer.data.faces import Box, FaceDetector
+from fer.data.detection import Box, FaceDetector
 from fer.evaluation.prediction import Prediction
 from fer.evaluation.predictor import Predictor
 from fer.report.annotation import annotate

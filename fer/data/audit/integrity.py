@@ -383,7 +383,7 @@ def inspect(
 
 def name_conflicts(duplicates: Duplicates) -> list[str]:
     """A line that names the first exact copies with different emotions, if there are any."""
-    groups = duplicates.get("conflicts", [])  # none in the report of an adopted folder
+    groups = duplicates.get("conflicts", [])  # a report may be edited
     named = [", ".join(f"{one['id']} {one['emotion']}" for one in group) for group in groups[:10]]
     more = duplicates["groups_with_conflicting_labels"] - len(named)
     if not named:

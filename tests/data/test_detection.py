@@ -15,11 +15,11 @@ from PIL import Image
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
-from fer.data import conversion, faces, preparation
+from fer.data import conversion, detection, preparation
 from fer.data.datamodule import EmotionDataModule
+from fer.data.detection import Box, Face, FaceDetector, crop, cut_out, fit, overlap
 from fer.data.drawn.faces import draw_face
 from fer.data.drawn.people import STYLE_B
-from fer.data.faces import Box, Face, FaceDetector, crop, cut_out, fit, overlap
 from fer.data.ferplus import FERPlusReader
 from fer.data.images import read_picture
 from fer.data.preparation import Preparation, prepare
@@ -28,7 +28,7 @@ from fer.tasks.notes import notes_on
 from tests.conftest import to_png
 
 needs_weights = pytest.mark.skipif(
-    find_spec(faces.PACKAGE) is None, reason="the detector's weights are not installed"
+    find_spec(detection.PACKAGE) is None, reason="the detector's weights are not installed"
 )
 
 
@@ -119,7 +119,7 @@ def test_impossible_options_are_refused(options: tuple[float, float], words: str
 
 
 def test_without_its_package_the_detector_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faces, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(detection, "PACKAGE", "no_such_package")
     with pytest.raises(ConfigError, match=r'pip install "fer-lab\[faces\]".*--whole'):
         FaceDetector()(np.zeros((9, 9), np.uint8))
 
@@ -188,12 +188,12 @@ def test_preparation_cuts_out_the_largest_face_and_counts_the_others(
     data.prepare_data()
     data.setup("test")
     integrity = data.prepared.integrity
-    assert integrity["excluded"] == {faces.NO_FACE: 14, faces.SMALL_FACE: 14}
+    assert integrity["excluded"] == {detection.NO_FACE: 14, detection.SMALL_FACE: 14}
     assert integrity["origin"]["faces"] == "crop"
     assert data.describe()["options"]["faces"] == "crop"
     notes = notes_on(data)
     assert "14 pictures with several faces: the largest was taken." in notes
-    assert f"14 images were left out: {faces.SMALL_FACE}." in notes
+    assert f"14 images were left out: {detection.SMALL_FACE}." in notes
     assert len(data.prepared.entries) == 28
     for index, entry in enumerate(data.prepared.entries):
         image = read_picture(raw / entry.source)
@@ -234,7 +234,7 @@ def test_faces_are_not_cut_out_of_what_is_recognised_as_it_is(tmp_path: Path) ->
 def test_without_the_weights_nothing_is_read(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(faces, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(detection, "PACKAGE", "no_such_package")
     monkeypatch.setattr(FolderReader, "list", lambda self, raw: pytest.fail("it was read"))
     with pytest.raises(ConfigError, match=r"fer-lab\[faces\]"):
         prepare("mine", tmp_path / "d", FolderReader(), raw=raw, faces="crop")
