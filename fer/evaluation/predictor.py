@@ -46,9 +46,7 @@ class Predictor:
         detector: finds the faces in a photograph; None for
             :class:`~fer.data.detection.FaceDetector`.
         margin: added around a face that was found, as a share of its box on each side. With 0 the
-            default detector's boxes match FER2013's crops: it finds the face in 255 of 400
-            validation images surrounded by their own border, with boxes in the middle and a median
-            side of 47.6 of 48 pixels.
+            default detector's boxes frame a face as FER2013 does: see :mod:`fer.data.detection`.
         sets: gives each face a set of emotions, too: the ``metrics.json`` of an evaluation of this
             network with ``prediction_sets``, or the threshold in it. None: no sets.
 

@@ -137,7 +137,8 @@ def run(options: argparse.Namespace) -> int:
     elif any(result.status == "no face" for result in results):
         print(
             "No face was found in some pictures. If a picture is itself one cropped face, add "
-            "--whole; for smaller faces a lower --min-size.",
+            "--whole; for smaller faces a lower --min-size, for unsure ones a lower "
+            "--min-confidence.",
             file=sys.stderr,
         )
     return int(any(result.error is not None for result in results))
