@@ -60,6 +60,7 @@ DATA_KEYS = [
     *("dataset.name", "dataset.folder", "dataset.raw", "dataset.download", "dataset.kaggle"),
     *("dataset.workers", "dataset.undecodable", "dataset.leaks", "dataset.blank"),
     *("dataset.conflicts", "dataset.accept_altered", "dataset.drop_unknown", "dataset.synonyms"),
+    *("dataset.columns", "dataset.faces"),
     *("dataset.reader", "dataset.reader.splits", "dataset.reader.images", "dataset.reader.margin"),
     *("dataset.reader.align_eyes", "dataset.reader.test_fraction", "dataset.reader.val_fraction"),
     *("dataset.reader.split_seed", "dataset.generator", "dataset.generator.train"),

@@ -39,7 +39,7 @@ from fer.data.selection import check_selection, refuse_altered, select
 
 log = logging.getLogger(__name__)
 
-OPTIONS = ("undecodable", "leaks", "blank", "conflicts", "fold", "accept_altered")
+OPTIONS = ("undecodable", "faces", "leaks", "blank", "conflicts", "fold", "accept_altered")
 """Options that decide which images a dataset has."""
 CHUNK = 32
 """Batches that are augmented at once on a device."""
@@ -63,6 +63,7 @@ class EmotionDataModule(LightningDataModule):
         kaggle: the Kaggle dataset to fetch, ``owner/name``; None if none may be.
         workers: processes that preparation uses; None takes every core.
         undecodable: what preparation does with images that do not decode: ``error`` or ``drop``.
+        faces: ``crop`` has the largest face of each picture cut out; None: they are cropped faces.
         leaks: training images with an exact copy in val or test: ``keep`` or
             ``drop_from_train``.
         blank: images that show nothing: ``keep`` or ``drop``, from every split.
@@ -114,6 +115,7 @@ class EmotionDataModule(LightningDataModule):
         kaggle: str | None = None,
         workers: int | None = None,
         undecodable: str = "error",
+        faces: str | None = None,
         leaks: str = "keep",
         blank: str = "keep",
         conflicts: str = "keep",
@@ -136,7 +138,7 @@ class EmotionDataModule(LightningDataModule):
             folder = Path(os.environ.get("FER_DATA") or "data") / str(name)
         fetch = downloader(name, download, kaggle)
         self.preparation = Preparation(
-            name, folder, reader, raw, generator, fetch, workers, undecodable, report
+            name, folder, reader, raw, generator, fetch, workers, undecodable, faces, report
         )
         check_selection(leaks, blank, conflicts, accept_altered, fold)
         for key, value, rule in (
@@ -154,7 +156,7 @@ class EmotionDataModule(LightningDataModule):
             )
         self.dataset_name, self.folder, self.reader = name, Path(folder), reader
         self.generator, self.choice = generator, choice or name
-        self.undecodable, self.accept_altered = undecodable, accept_altered
+        self.undecodable, self.faces, self.accept_altered = undecodable, faces, accept_altered
         self.leaks, self.blank, self.conflicts, self.fold = leaks, blank, conflicts, fold
         self.image_size, self.in_channels = image_size, in_channels
         self.transforms = transforms if isinstance(transforms, str) else list(transforms)

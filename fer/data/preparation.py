@@ -25,12 +25,14 @@ from fer.core.errors import ConfigError, DataError
 from fer.core.files import HALF, refuse_links, remove_leftovers, write_json, write_text
 from fer.core.options import NAME, PATH, Check, check_value, one_of, or_null, whole
 from fer.core.progress import Progress, progress_bar
+from fer.core.words import how_many
 from fer.data.adoption import adopt, load_known
 from fer.data.audit.appearance import working_side
 from fer.data.audit.integrity import Integrity, Origin, inspect, summarise
 from fer.data.audit.reference import Reference, official_splits
 from fer.data.audit.verdict import ALTERED, REFERENCE, Verdict, judge
-from fer.data.conversion import Failure, convert
+from fer.data.conversion import Converted, convert, describe_excluded, undecodable_error
+from fer.data.detection import find_weights
 from fer.data.manifest import Entry, write_manifest
 from fer.data.prepared import (
     ELSEWHERE,
@@ -41,6 +43,7 @@ from fer.data.prepared import (
     Report,
     describe_beside,
     describe_path,
+    how_origins_differ,
     is_foreign,
     load,
     load_current,
@@ -104,6 +107,9 @@ class Preparation:
     undecodable: str = "error"
     """Treatment of images that do not decode: ``error``, or ``drop``, which leaves them out
     and lists them in ``integrity.json``."""
+    faces: str | None = None
+    """``crop`` finds the largest face of each picture and cuts it out as prediction does; what has
+    none is left out, and counted. None: the pictures are cropped faces."""
     report: Report | None = None
     """Writes ``report.html`` and ``figures/``; None writes neither."""
 
@@ -121,6 +127,7 @@ class Preparation:
             ("raw", self.raw, or_null(PATH, "for none")),
             ("workers", self.workers, or_null(whole(1), "for every core")),
             ("undecodable", self.undecodable, one_of("error", "drop")),
+            ("faces", self.faces, or_null(one_of("crop"), "for pictures that are cropped faces")),
             ("generator", self.generator, or_null(GENERATOR, "for real images")),
         ):
             check_value(f"dataset.{key}", value, rule)
@@ -129,6 +136,11 @@ class Preparation:
                 f"dataset.raw: expected none for {self.name}, whose images are drawn, found "
                 f"{self.raw}. To use your own images choose the dataset whose form they have, such "
                 "as dataset=fer2013."
+            )
+        if self.faces is not None and self.reader.relabels:
+            raise ConfigError(
+                f"dataset.faces: expected null for {self.name}, whose images are recognised as "
+                f"they are to get other labels, found {self.faces!r}. Set it: dataset.faces=null"
             )
         self.place = Path(self.folder)
         self.given = None if self.raw is None else Path(self.raw)
@@ -179,6 +191,12 @@ class Preparation:
             return self._adopt(origin)
 
     def _adopt(self, origin: Origin) -> Prepared:
+        if self.faces is not None:
+            raise DataError(
+                f"{self.place}: expected raw data, to cut out faces, found a prepared folder "
+                "that was made elsewhere. Take its images as they are (dataset.faces=null), or "
+                "move it away and pass the raw data: dataset.raw=PATH"
+            )
         return adopt(self.name, self.place, self.reader, origin, self.report)
 
     def describe_origin(self) -> Origin:
@@ -189,6 +207,8 @@ class Preparation:
             "undecodable": self.undecodable,
             "format": FORMAT,
         }
+        if self.faces is not None:  # what was prepared before there were any stays valid
+            origin["faces"] = self.faces
         described: Origin = json.loads(json.dumps(origin, default=str))
         return described
 
@@ -253,6 +273,8 @@ class Preparation:
     def _make(self, origin: Origin) -> Prepared:
         """Prepare the dataset. Needs the lock."""
         place = self.place
+        if self.faces is not None:
+            find_weights()
         refuse_strangers(place, drawn=self.generator is not None)
         raw = self._obtain(origin)
         again = " again: other raw data or options" if (place / "manifest.csv").exists() else ""
@@ -301,12 +323,7 @@ class Preparation:
 
     def _fill(self, staging: Path, raw: Path, dataset: RawDataset, origin: Origin) -> Prepared:
         """Write images, manifest and integrity report."""
-        records, source = dataset.records, dataset.source
-        side = working_side(dataset.expected_size)
-        with progress_bar(f"Preparing {self.name}") as progress:
-            made = convert(source, records, staging, side, self.workers, progress)
-        if made.failures and (self.undecodable == "error" or not made.entries):
-            raise undecodable_error(made.failures, len(records))
+        made, source = self._convert(staging, raw, dataset), dataset.source
         drawn = self.generator is not None
         reference = None if drawn else load_known(self.reader)
         entries, looks, judged = made.entries, made.looks, None
@@ -362,6 +379,29 @@ class Preparation:
         }
         write_json(staging / "integrity.json", integrity)
         return Prepared(staging, entries, integrity, [entry.file for entry in entries])
+
+    def _convert(self, staging: Path, raw: Path, dataset: RawDataset) -> Converted:
+        """Write the images, or the faces in them; what has none is counted in ``dataset``."""
+        cut = self.faces is not None
+        if cut:
+            dataset.expected_size = None
+        side, number = working_side(dataset.expected_size), len(dataset.records)
+        with progress_bar(f"Preparing {self.name}") as progress:
+            made = convert(
+                *(dataset.source, dataset.records, staging, side, self.workers, progress), cut=cut
+            )
+        dataset.excluded |= made.left_out
+        if made.several:
+            found = how_many(made.several, "picture")
+            dataset.warnings.append(f"{found} with several faces: the largest was taken.")
+        if made.left_out and not made.entries:
+            raise DataError(
+                f"{raw}: expected pictures with faces, found none in any of {number:,}. Take them "
+                "as they are: dataset.faces=null"
+            )
+        if made.failures and (self.undecodable == "error" or not made.entries):
+            raise undecodable_error(made.failures, number)
+        return made
 
     def _beside(self) -> Path | None:
         """The file that the reader takes beside the raw data; None if there is none."""
@@ -454,43 +494,3 @@ def refuse_strangers(folder: Path, *, drawn: bool) -> None:
             f"writes, found {', '.join(found)}. Move it elsewhere, or choose another place for the "
             "prepared dataset: dataset.folder=FOLDER"
         )
-
-
-def how_origins_differ(old: Origin, new: Origin) -> str:
-    """The options in which two preparations differ, in words."""
-
-    def flat(origin: Mapping[str, Any]) -> dict[str, object]:
-        parts = {key: value for key, value in origin.items() if not isinstance(value, Mapping)}
-        for part in ("reader", "generator"):
-            options = origin.get(part) or {}
-            parts |= {f"{part}.{key}": value for key, value in options.items()}
-        return parts
-
-    before, now = flat(old), flat(new)
-    if before.get("format") != now["format"]:
-        return "an earlier version of this program made it"
-    return ", ".join(
-        f"{key}: {before.get(key)!r} then, {now.get(key)!r} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    )
-
-
-def undecodable_error(failures: Sequence[Failure], images: int) -> DataError:
-    """The error for images that do not decode."""
-    found = "\n".join(failure.error for failure in failures[:3])
-    if len(failures) > 1:
-        found = (
-            f"Expected {images:,} images that decode, found {len(failures):,} that do not. "
-            f"The first of them:\n{found}"
-        )
-    return DataError(f"{found}\nTo leave out what does not decode: dataset.undecodable=drop")
-
-
-def describe_excluded(excluded: Mapping[str, int]) -> list[str]:
-    """One line for each reason for which images of the copy were left out."""
-    return [
-        f"{count:,} {'image was' if count == 1 else 'images were'} left out: {why}."
-        for why, count in excluded.items()
-        if count
-    ]

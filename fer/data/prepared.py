@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -65,7 +65,7 @@ REPORTED: Shape = {
     "sizes": dict,
     "odd_sizes": {"images": int},
     "pixels": dict,
-    "duplicates": GROUPS,
+    "duplicates": {**GROUPS, "conflicts": ([[{"id": str, "emotion": str}]], ...)},
     "leaks": dict.fromkeys(("train_in_val_or_test", "val_in_train", "test_in_train_or_val"), int),
     "near_duplicates": {**GROUPS, "distance": int, "bits": int},
     "blank": [str],
@@ -105,6 +105,26 @@ class Prepared:
             raise DataError(
                 f"{error} Delete {self.folder} (not its raw/ folder) and prepare the dataset again."
             ) from error
+
+
+def how_origins_differ(old: Origin, new: Origin) -> str:
+    """The options in which two preparations differ, in words."""
+
+    def flat(origin: Mapping[str, Any]) -> dict[str, object]:
+        parts = {key: value for key, value in origin.items() if not isinstance(value, Mapping)}
+        for part in ("reader", "generator"):
+            options = origin.get(part) or {}
+            parts |= {f"{part}.{key}": value for key, value in options.items()}
+        return parts
+
+    before, now = flat(old), flat(new)
+    if before.get("format") != now["format"]:
+        return "an earlier version of this program made it"
+    return ", ".join(
+        f"{key}: {before.get(key)!r} then, {now.get(key)!r} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    )
 
 
 def load(folder: Path) -> Prepared:

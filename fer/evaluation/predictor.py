@@ -18,9 +18,10 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import read_json
 from fer.core.hardware import Computing
+from fer.data.detection import Box, Detector, FaceDetector, crop
 from fer.data.images import read_picture, to_input, to_pixels
-from fer.evaluation.detection import Box, Detector, FaceDetector, Prediction, crop
 from fer.evaluation.inference import for_inference, predict
+from fer.evaluation.prediction import Prediction
 from fer.evaluation.prediction_sets import make_sets, read_threshold
 from fer.model.checkpoint import PRETRAINED, load_checkpoint
 
@@ -43,11 +44,9 @@ class Predictor:
         accelerator: ``auto``, ``cpu``, ``gpu`` or ``mps``.
         precision: ``auto``, ``32-true``, ``bf16-mixed`` or ``16-mixed``.
         detector: finds the faces in a photograph; None for
-            :class:`~fer.evaluation.detection.FaceDetector`.
+            :class:`~fer.data.detection.FaceDetector`.
         margin: added around a face that was found, as a share of its box on each side. With 0 the
-            default detector's boxes match FER2013's crops: it finds the face in 255 of 400
-            validation images surrounded by their own border, with boxes in the middle and a median
-            side of 47.6 of 48 pixels.
+            default detector's boxes frame a face as FER2013 does: see :mod:`fer.data.detection`.
         sets: gives each face a set of emotions, too: the ``metrics.json`` of an evaluation of this
             network with ``prediction_sets``, or the threshold in it. None: no sets.
 
@@ -137,7 +136,7 @@ class Predictor:
 
         Raises:
             DataError: something is not an image.
-            ConfigError: there is no detector (see :class:`fer.evaluation.detection.FaceDetector`).
+            ConfigError: there is no detector (see :class:`fer.data.detection.FaceDetector`).
         """
         if is_one(images):
             return self._find(read_pixels(images))

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from fer.evaluation.detection import Prediction
+from fer.evaluation.prediction import Prediction
 from fer.report.figures import EMOTION_COLORS, readable_on
 
 SMALLEST = 320

@@ -36,7 +36,7 @@ from fer.tasks.prepare import make_part
 
 log = logging.getLogger(__name__)
 
-OF_READER = ("drop_unknown", "synonyms", "person")
+OF_READER = ("drop_unknown", "synonyms", "person", "columns")
 """Options of a reader that are set beside it, in its dataset's configuration."""
 
 

@@ -16,7 +16,7 @@ from fer.core.errors import ConfigError, DataError, FerError
 from fer.core.files import Row, is_ours, write_bytes, write_csv
 
 if TYPE_CHECKING:
-    from fer.evaluation.detection import Prediction
+    from fer.evaluation.prediction import Prediction
 
 COLUMNS = (
     "image", "status", "face", "x", "y", "width", "height", "emotion", "confidence",
@@ -84,8 +84,9 @@ def make_parser() -> argparse.ArgumentParser:
         "times as long; default: %(default)s",
     )  # fmt: skip
     faces.add_argument(
-        "--neighbours", type=int, default=12, metavar="N",
-        help="windows that must agree on a face: more for fewer false faces; default: %(default)s",
+        "--min-confidence", type=float, default=0.8, metavar="SHARE",
+        help="how sure of a face one must be, 0 to 1: more for fewer false faces; default: "
+        "%(default)s",
     )  # fmt: skip
     parser.add_argument(
         "--accelerator", default="auto", metavar="NAME",
@@ -136,7 +137,8 @@ def run(options: argparse.Namespace) -> int:
     elif any(result.status == "no face" for result in results):
         print(
             "No face was found in some pictures. If a picture is itself one cropped face, add "
-            "--whole; for smaller faces a lower --min-size.",
+            "--whole; for smaller faces a lower --min-size, for unsure ones a lower "
+            "--min-confidence.",
             file=sys.stderr,
         )
     return int(any(result.error is not None for result in results))
@@ -189,13 +191,13 @@ def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], 
 
 def find_faces(paths: Sequence[Path], options: argparse.Namespace) -> Iterator[Result]:
     """Read each picture, find its faces and write its annotated copy."""
+    from fer.data.detection import FaceDetector
     from fer.data.images import encode_png, read_picture
-    from fer.evaluation.detection import FaceDetector
     from fer.evaluation.predictor import Predictor
     from fer.model.checkpoint import load_checkpoint
     from fer.report.annotation import annotate
 
-    detector = FaceDetector(options.min_size, options.neighbours)
+    detector = FaceDetector(options.min_size, options.min_confidence)
     checkpoint = load_checkpoint(options.checkpoint)
     if checkpoint.extras["dataset"]["generator"] is not None:
         print(

@@ -52,6 +52,7 @@ def prepare_dataset(node: DictConfig, reader: Reader) -> Prepared:
         download=downloader(node.name, node.download, node.kaggle),
         workers=node.workers,
         undecodable=node.undecodable,
+        faces=node.faces,
         report=write_dataset_report,
     )
 

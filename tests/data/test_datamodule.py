@@ -412,6 +412,7 @@ def test_a_data_module_describes_itself_in_plain_values(tmp_path: Path, tiny_zip
         "reader": {"val_fraction": 0.25, "split_seed": 4, "splits": "given"},
         "options": {
             "undecodable": "error",
+            "faces": None,
             "leaks": "drop_from_train",
             "blank": "keep",
             "conflicts": "keep",

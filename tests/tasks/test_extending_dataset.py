@@ -244,6 +244,14 @@ def test_checkpoints_of_earlier_versions_keep_the_options_of_own_faces() -> None
         assert found["reader"]["val_fraction"] == 0.3
 
 
+def test_a_checkpoint_keeps_how_its_table_and_its_faces_were_read() -> None:
+    options = {"faces": "crop", "conflicts": "drop"}
+    reader = {"columns": {"label": "emotion"}, "conflicts": "drop"}
+    found = of(trained_on("folder", options=options, reader=reader))
+    assert found.items() >= {**options, "columns": reader["columns"]}.items()
+    assert found["reader"].items() >= reader.items()
+
+
 def test_the_pretrained_network_finds_its_dataset() -> None:
     checkpoint = load_checkpoint("pretrained")
     cfg = with_dataset_of(compose("checkpoint=pretrained", config="evaluate"), checkpoint)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,11 @@ import torch
 from PIL import Image
 
 from fer.core import labels
-from fer.core.errors import ConfigError, DataError
+from fer.core.errors import DataError
 from fer.core.files import from_cell
 from fer.core.hardware import Computing
-from fer.data.drawn.faces import draw_face
-from fer.data.drawn.people import STYLE_B
-from fer.evaluation.detection import Box, FaceDetector, Prediction, crop, group
+from fer.data.detection import Box, FaceDetector
+from fer.evaluation.prediction import Prediction
 from fer.evaluation.predictor import Predictor
 from fer.report.annotation import annotate
 from fer.tasks.export import export
@@ -170,69 +168,6 @@ def test_a_face_is_cut_out_with_its_margin_and_recognised_as_that_crop(
 def test_a_picture_without_a_face_has_an_empty_list(checkpoint: Path) -> None:
     predictor = Predictor(checkpoint, detector=lambda image: [])
     assert predictor.find(COLOUR) == [] and predictor.find([COLOUR]) == [[]]
-
-
-def test_a_crop_beyond_the_border_repeats_the_last_pixels() -> None:
-    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    np.testing.assert_array_equal(crop(image, (0, 0, 1, 1), 1), image[[0, 0, 1]][:, [0, 0, 1]])
-    assert crop(COLOUR, (10, 10, 10, 20)).shape == (20, 20, 3)  # the longer side counts
-
-
-def test_windows_that_agree_are_one_face_and_faces_in_faces_are_left_out() -> None:
-    sure = [(10, 10, 20), (11, 10, 20), (9, 10, 20), (10, 10, 20)]
-    inside = [(12, 12, 8), (12, 13, 8)]
-    apart = [(60, 60, 30), (62, 60, 30)]
-    squares = np.array([*apart, *inside, *sure, (100, 0, 10)], dtype=float)
-    assert [face.tolist() for face in group(squares, 2)] == [[10, 10, 20], [61, 60, 30]]
-    assert len(group(squares, 3)) == 1 and group(squares, 5) == []
-    assert group(np.empty((0, 3)), 1) == []
-
-
-@pytest.mark.parametrize(("options", "words"), [((0, 5), "min size"), ((0.1, 0), "neighbours")])
-def test_impossible_options_of_the_detector_are_refused(
-    options: tuple[float, int], words: str
-) -> None:
-    with pytest.raises(ConfigError, match=words):
-        FaceDetector(*options)
-
-
-def test_without_its_package_the_detector_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "skimage.feature", None)
-    monkeypatch.setitem(sys.modules, "skimage.data", None)
-    with pytest.raises(ConfigError, match=r'pip install "fer-lab\[faces\]".*--whole'):
-        FaceDetector()(GRAY)
-
-
-def test_the_detector_finds_drawn_faces_where_they_are() -> None:
-    pytest.importorskip("skimage")
-    rng = np.random.default_rng(0)
-    canvas = np.full((300, 620, 3), 128, np.uint8)
-    corners = [(30, 40), (380, 60)]
-    for left, top in corners:
-        face = Image.fromarray(draw_face("neutral", STYLE_B, rng).image).resize((200, 200))
-        canvas[top : top + 200, left : left + 200] = np.asarray(face)
-    found = sorted(FaceDetector()(canvas))
-    assert len(found) == 2
-    for (x, y, width, height), (left, top) in zip(found, corners, strict=True):
-        assert width == height and 120 < width <= 260
-        assert abs(x + width / 2 - left - 100) < 40 and abs(y + height / 2 - top - 100) < 40
-    assert FaceDetector()(canvas[:30, :30]) == []
-    assert FaceDetector()(np.zeros((10, 400), np.uint8)) == []
-
-
-def test_the_detector_finds_the_faces_of_photographs(shared_data: Path) -> None:
-    pytest.importorskip("skimage")
-    folder = shared_data / "photos"
-    if not folder.is_dir():
-        pytest.skip("FER_SHARED_DATA does not hold photos/")
-    expected = {"one_face": [(307, 410, 336)], "two_faces": [(836, 513, 200), (1234, 476, 228)]}
-    for name, faces in expected.items():
-        pixels = np.asarray(Image.open(folder / f"{name}.jpg").convert("RGB"))
-        found = sorted(FaceDetector()(pixels))
-        assert len(found) == len(faces), name
-        for (x, y, width, height), (across, down, side) in zip(found, faces, strict=True):
-            assert abs(x + width / 2 - across) < side / 8 and 0.8 < width / side < 1.25
-            assert abs(y + height / 2 - down) < side / 8
 
 
 # --- annotated copies ----------------------------------------------------------------------------
@@ -421,7 +356,7 @@ def test_the_table_replaces_nothing_but_an_earlier_table(
         (["--checkpoint", "nothing.ckpt"], "found nothing at"),
         (["--margin", "-0.6"], "margin: expected"),
         (["--min-size", "0"], "min size: expected"),
-        (["--neighbours", "0"], "neighbours: expected"),
+        (["--min-confidence", "0"], "min confidence: expected"),
         (["--accelerator", "abacus"], "found 'abacus'"),
         (["--csv", "a.png/t.csv", "--whole"], "Nothing more was written"),
     ],
@@ -467,7 +402,7 @@ def test_help_is_answered_without_torch(tmp_path: Path) -> None:
         "try:\n"
         "    main(['--help'])\n"
         "except SystemExit:\n"
-        "    heavy = {'torch', 'numpy', 'cv2', 'skimage', 'PIL'}\n"
+        "    heavy = {'torch', 'numpy', 'cv2', 'PIL'}\n"
         "    print('HEAVY', sorted(heavy & set(sys.modules)))\n"
     )
     done = run_program("-c", program, cwd=tmp_path)

@@ -150,14 +150,19 @@ class SourceRecord(_Source, total=False):
     """What was read beside a file, such as the images that a table names."""
 
 
-class Origin(TypedDict):
-    """The options that decide what becomes of the raw data."""
-
+class _Origin(TypedDict):
     reader: Options
     generator: Options | None
     """Options of the drawn faces."""
     undecodable: str
     format: int
+
+
+class Origin(_Origin, total=False):
+    """The options that decide what becomes of the raw data."""
+
+    faces: str
+    """``crop`` where faces were cut out of the pictures."""
 
 
 class Integrity(Inspection):
@@ -376,6 +381,17 @@ def inspect(
     }
 
 
+def name_conflicts(duplicates: Duplicates) -> list[str]:
+    """A line that names the first exact copies with different emotions, if there are any."""
+    groups = duplicates.get("conflicts", [])  # a report may be edited
+    named = [", ".join(f"{one['id']} {one['emotion']}" for one in group) for group in groups[:10]]
+    more = duplicates["groups_with_conflicting_labels"] - len(named)
+    if not named:
+        return []
+    listed = "; ".join(named) + f"; and {more:,} more" * (more > 0)
+    return [f"copies with different emotions (dataset.conflicts=drop leaves them out): {listed}"]
+
+
 def summarise(integrity: Inspection) -> list[str]:
     """A few lines for the terminal."""
     duplicates, near = integrity["duplicates"], integrity["near_duplicates"]
@@ -391,6 +407,7 @@ def summarise(integrity: Inspection) -> list[str]:
         f"exact duplicates: {duplicates['images']:,} images in {duplicates['groups']:,} groups; "
         f"{duplicates['groups_across_splits']:,} groups cross splits, "
         f"{duplicates['groups_with_conflicting_labels']:,} have conflicting labels",
+        *name_conflicts(duplicates),
         f"leaks: {leaks['test_in_train_or_val']:,} test images are duplicated in train or "
         f"val, {leaks['val_in_train']:,} val images in train",
         f"near duplicates: {near['images']:,} images in {near['groups']:,} groups; "

@@ -27,7 +27,8 @@ from fer.core import labels
 from fer.core.commands import typed
 from fer.core.errors import DataError
 from fer.core.files import is_outside
-from fer.core.options import SWITCH, check_value, or_null
+from fer.core.options import SWITCH, check_value, one_of, or_null
+from fer.core.words import how_many
 from fer.data.readers.base import (
     LATER,
     SHARE,
@@ -39,7 +40,14 @@ from fer.data.readers.base import (
     persons_across,
     split_of,
 )
-from fer.data.readers.label_tables import TABLES, Item, check_unread, find_tables, read_table
+from fer.data.readers.label_tables import (
+    COLUMNS,
+    TABLES,
+    Item,
+    check_unread,
+    find_tables,
+    read_table,
+)
 from fer.data.readers.names import composed, is_image, make_ids, shown, warn_of
 from fer.data.readers.sources import FolderSource, ZipSource, only_archive, open_copy
 
@@ -58,8 +66,23 @@ PERSON = or_null(
     ),
     "where nobody says who is shown",
 )
+ASKED = or_null(
+    (
+        f"some of {', '.join(COLUMNS)}, each with the name of a column of the table that no other "
+        "has ({label: emotion}); dataset.person names that of persons",
+        lambda value: (
+            isinstance(value, Mapping)
+            and set(value) <= set(COLUMNS)
+            and all(isinstance(column, str) and column.strip() for column in value.values())
+            and len(set(map(in_lower_case, value.values()))) == len(value)
+        ),
+    ),
+    "where they have these names",
+)
 MOST_CLASSES = 20
 """Most classes that a message names; with more it is another kind of data."""
+MOST_CONFLICTS = 10
+"""Most images that a message names of those with different labels."""
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 HOW_TO_OBTAIN = """\
 How to bring your own faces: pass a folder (or its .zip) that holds
@@ -96,15 +119,22 @@ class FolderReader(HoldOut):
         person: who is shown, so that what is held out shows other people: a column of the table, or
             a pattern of the file's name, else of its path: its group, or all that it matches
             (``S\\d+`` for CK+, ``^[A-Z]{2}`` for JAFFE).
+        columns: what a table calls the columns image, label, split, gender, race and age, where
+            that is something else: ``{"label": "emotion"}``.
+        conflicts: images that rows of a table name with different labels or splits: ``keep``
+            refuses them, ``drop`` leaves all of them out, and counts them.
 
     Raises:
-        ConfigError: a share would leave a split empty, a synonym is none, or ``person`` no pattern.
+        ConfigError: a share would leave a split empty, a synonym is none, ``person`` is no pattern,
+            or ``columns`` names something else.
     """
 
     test_fraction: float = 0.2
     drop_unknown: bool = False
     synonyms: labels.Synonyms | None = None
     person: str | None = field(default=None, metadata={LATER: True})
+    columns: Mapping[str, str] | None = field(default=None, metadata={LATER: True})
+    conflicts: str = field(default="keep", metadata={LATER: True})
 
     how_to_obtain = HOW_TO_OBTAIN
 
@@ -114,8 +144,12 @@ class FolderReader(HoldOut):
         check_value("dataset.drop_unknown", self.drop_unknown, SWITCH)
         check_value("dataset.synonyms", self.synonyms, SYNONYMS)
         check_value("dataset.person", self.person, PERSON)
+        check_value("dataset.columns", self.columns, ASKED)
+        check_value("dataset.conflicts", self.conflicts, one_of("keep", "drop"))
         # In one form, so that the same synonyms in another order are the same preparation.
         object.__setattr__(self, "synonyms", labels.read_synonyms(self.synonyms or {}))
+        own = {name: in_lower_case(column) for name, column in sorted((self.columns or {}).items())}
+        object.__setattr__(self, "columns", own or None)
 
     def list(self, raw: Path) -> RawDataset:
         """List the data at ``raw``, whichever form it has."""
@@ -172,7 +206,7 @@ class FolderReader(HoldOut):
                 f"accents are stored: {shown(twice[0])!r}. Rename or remove one of them."
             )
         root = self._root(names)
-        tables = tables or find_tables(source, names, root)
+        tables = tables or find_tables(source, names, root, self.columns)
         if tables:
             return source, self._list_tables(source, tables, names)
         check_unread(source, names)
@@ -336,18 +370,24 @@ class FolderReader(HoldOut):
         first: dict[str, Item] = {}
         missing = []
         repeated = 0
+        others_of: dict[str, list[Item]] = {}
+        alone = len(tables) == 1
         for table in tables:
             folder = PurePosixPath(table[len(prefix) :]).parent
-            for row in read_table(source, table, self.person, alone=len(tables) == 1):
+            for row in read_table(source, table, self.person, self.columns, alone=alone):
                 key = find_file(row, folder, files)
                 if key in first:
-                    self._check_same(first[key], row)
-                    repeated += 1
+                    is_same = self._says(first[key]) == self._says(row)
+                    repeated += is_same
+                    if not is_same:
+                        others_of.setdefault(key, []).append(row)
                     continue
                 first[key] = row
                 is_dropped = self.drop_unknown and not self._known(row.emotion)
                 if key not in files and not is_dropped:
                     missing.append(row)
+        if others_of and self.conflicts == "keep":
+            raise self._conflict([[first[key], *rows] for key, rows in others_of.items()])
         if missing:
             row = missing[0]
             raise DataError(
@@ -361,6 +401,7 @@ class FolderReader(HoldOut):
             for key, row in first.items()
         ]
         used = {item.source for item in items}.union(tables)
+        items = [item for item in items if item.key not in others_of]
         others = [name for name in names if name not in used]
         shown_tables = ", ".join(table[len(prefix) :] for table in tables)
         return Listing(
@@ -369,20 +410,37 @@ class FolderReader(HoldOut):
             {
                 f"{shown_tables} does not name them": sum(map(is_image, others)),
                 f"{shown_tables} names them again, in the same way": repeated,
+                f"{shown_tables} names them with different labels or splits": len(others_of),
             },
             [name for name in others if not is_image(name)],
         )
 
-    def _check_same(self, *rows: Item) -> None:
-        """Refuse two rows that say different things of one image."""
-        classes = [self._known(row.emotion) or labels.normalise(row.emotion) for row in rows]
-        one, two = (f"{name!r} {row.split}" for name, row in zip(classes, rows, strict=True))
-        if one != two:
-            raise DataError(
-                f"{rows[1].where}: expected what {rows[0].where} says of "
-                f"{shown(rows[1].source)!r}, {shown(one).strip()}, found {shown(two).strip()}. "
-                "Correct or remove one of the rows."
-            )
+    def _says(self, row: Item) -> str:
+        """The class and split that a row gives its image, in words."""
+        name = self._known(row.emotion) or labels.normalise(row.emotion)
+        return f"{shown(name)!r} {row.split}".strip()
+
+    def _conflict(self, rows: Sequence[Sequence[Item]]) -> DataError:
+        """The error for rows that say different things of one image, for each such image."""
+        lines = []
+        for own in rows[:MOST_CONFLICTS]:
+            said = (f"{self._says(row)} in {row.table.name}, row {row.row}" for row in own)
+            lines.append(f"  - {shown(own[0].source)}: {', '.join(said)}")
+        more = len(rows) - MOST_CONFLICTS
+        lines += [f"  - and {more:,} more"] * (more > 0)
+        return DataError(
+            f"{rows[0][0].table.parent}: expected one label and one split for each image, found "
+            f"{how_many(len(rows), 'image')} with different ones:\n"
+            + "\n".join(lines)
+            + "\nCorrect "
+            "or remove the rows, or leave such images out, and exact copies with different labels: "
+            "dataset.conflicts=drop"
+        )
+
+
+def in_lower_case(column: str) -> str:
+    """A column's name as it is compared."""
+    return column.strip().lower()
 
 
 def is_pattern(text: str) -> bool:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -17,8 +17,13 @@ from fer.data.readers.sources import FolderSource, Record
 
 COLUMNS = ("image", "label", "split", "gender", "race", "age")
 """Columns of a table of labels; others are not read."""
+Own = Mapping[str, str]
+"""What a table calls some of :data:`COLUMNS`, in lower case: ``{"label": "emotion"}``."""
 TABLES = (".csv", ".jsonl")
 DELIMITERS = (",", ";", "\t")
+HOW_TO_NAME = "'dataset.columns={label: COLUMN}'"
+MOST_COLUMNS = 20
+"""Most columns that a message names."""
 HEADER_BYTES = 1 << 16
 """The beginning of a table in which its first line is looked for."""
 
@@ -43,23 +48,35 @@ class Item(Record):
         return f"{self.table}: row {self.row}"
 
 
-def find_tables(source: FolderSource, names: Sequence[str], root: str) -> Sequence[str]:
+def find_tables(
+    source: FolderSource, names: Sequence[str], root: str, own: Own | None = None
+) -> Sequence[str]:
     """The table of labels, or those of the splits, if there are any: in the outermost folder, else
     in those around all images (the last is ``root``), else in the folders of the splits.
 
     Raises:
-        DataError: there is more than one and they are not of splits, or one cannot be read.
+        DataError: there is more than one and they are not of splits, one cannot be read, or none
+            has the columns that ``own`` names.
     """
     around = PurePosixPath(root)
     found: dict[PurePosixPath, list[str]] = {}
+    others = ""
     for name in names:
         place = PurePosixPath(name).parent
         near = place in (around, *around.parents)
         of_split = place.parent == around and split_of(place.name)
         if name.lower().endswith(TABLES) and (near or of_split):
             start = source.read_bytes(name, HEADER_BYTES)
-            if open_table(source.path / name, start)[0]:
+            if open_table(source.path / name, start, own)[0]:
                 found.setdefault(place if near else around / "<split>", []).append(name)
+            else:
+                others = others or has_not(source.path / name, start, own)
+    if not found and own:
+        raise DataError(
+            others
+            or f"{source.path}: expected a table *.csv, whose columns dataset.columns names, found "
+            "none. Leave dataset.columns out, or pass the table's path: dataset.raw=PATH"
+        )
     if not found:
         return ()
     tables = found[min(found, key=lambda place: len(place.parts))]
@@ -91,13 +108,14 @@ def check_unread(source: FolderSource, names: Sequence[str]) -> None:
             raise DataError(
                 f"{source.path / name}: expected a table *.csv as UTF-8 text with the columns "
                 "image and label (and split), separated by commas, semicolons or tabs, found "
-                "another encoding, or no first line that names the columns. Correct it, or move "
-                "it elsewhere: the class folders then count alone."
+                "another encoding, or no first line that names the columns. Correct it, say what "
+                f"the columns are called ({HOW_TO_NAME}), or "
+                "move it elsewhere: the class folders then count alone."
             )
 
 
 def read_table(
-    source: FolderSource, name: str, person: str | None, *, alone: bool
+    source: FolderSource, name: str, person: str | None, own: Own | None = None, *, alone: bool
 ) -> Sequence[Item]:
     """The rows of a table of labels, each with a split or none.
 
@@ -107,7 +125,7 @@ def read_table(
     Raises:
         DataError: it cannot be read, or some rows have a split and others have none.
     """
-    rows = list(read_rows(source.path / name, source.read_bytes(name), person))
+    rows = list(read_rows(source.path / name, source.read_bytes(name), person, own=own))
     without = [row for row in rows if not row.split]
     if without and len(without) < len(rows):
         raise DataError(
@@ -120,14 +138,20 @@ def read_table(
 
 
 def read_rows(
-    path: Path, data: bytes, person: str | None = None, known: Sequence[str] = COLUMNS
+    path: Path,
+    data: bytes,
+    person: str | None = None,
+    known: Sequence[str] = COLUMNS,
+    own: Own | None = None,
 ) -> Iterator[Item]:
     """The rows of a table of labels; empty ones, and columns that are not ``known``, are left out.
 
     Raises:
         DataError: a column is missing or there twice, or a row is malformed.
     """
-    names, rows = open_table(path, data)
+    names, rows = open_table(path, data, own)
+    if not names and own:
+        raise DataError(has_not(path, data, own))
     if not names and path.suffix.lower() == ".jsonl":
         raise DataError(
             f'{path}: expected a JSON mapping such as {{"file_name": "1.png", "label": "happy"}} '
@@ -138,7 +162,8 @@ def read_rows(
         raise DataError(
             f"{path}: expected the columns image and label (and split), in any order, separated "
             f"by commas, semicolons or tabs, found {shown(first_line(data)[1].strip())[:80]!r}. "
-            "Name them so in the first line, and save the table as UTF-8."
+            "Name them so in the first line, or say what they are called "
+            f"({HOW_TO_NAME}), and save the table as UTF-8."
         )
     columns = {name: name for name in known if name in names}
     if person is not None and person.lower() in names:
@@ -164,35 +189,77 @@ def read_rows(
         yield item
 
 
-def open_table(path: Path, data: bytes) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+def open_table(
+    path: Path, data: bytes, own: Own | None = None
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The columns of a table of labels, in lower case, and the numbers and cells of its rows.
 
-    Without columns it is another table.
+    Without columns it is another table. Those that it calls by its ``own`` names come by the usual
+    ones.
     """
     if path.suffix.lower() == ".jsonl":
-        first = next(filter(bytes.strip, data.splitlines()), b"")
-        try:
-            cells = list(json.loads(first).keys())
-        except (ValueError, AttributeError, RecursionError):
-            cells = []
-        return label_columns(cells), read_json_lines(path, data, cells)
+        cells = json_keys(data)
+        return label_columns(cells, own), read_json_lines(path, data, cells)
     number, line = first_line(data)
     for delimiter in DELIMITERS:
-        try:
-            columns = label_columns(next(csv.reader([line], delimiter=delimiter, strict=True), []))
-        except csv.Error:
-            continue
+        columns = label_columns(split_line(line, delimiter), own)
         if columns:
             return columns, read_csv(path, data, number, delimiter, len(columns))
     return [], iter(())
 
 
-def label_columns(cells: Sequence[str]) -> list[str]:
-    """Cells of a first line as columns of a table of labels; none if it is another table."""
+def json_keys(data: bytes) -> list[str]:
+    """The keys of the first of some JSON lines; none if it is no mapping."""
+    first = next(filter(bytes.strip, data.splitlines()), b"")
+    try:
+        return list(json.loads(first).keys())
+    except (ValueError, AttributeError, RecursionError):
+        return []
+
+
+def split_line(line: str, delimiter: str) -> list[str]:
+    """The cells of one line; none if quotes in it do not close."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return []
+
+
+def label_columns(cells: Sequence[str], own: Own | None = None) -> list[str]:
+    """Cells of a first line as columns of a table of labels; none if it is another table.
+
+    >>> label_columns(["Image", "Emotion", "label"], {"label": "emotion"})
+    ['image', 'label', '']
+    """
+    own = own or {}
     names = [cell.strip().lower() for cell in cells]
+    meant = {column: name for name, column in own.items()}
+    names = [meant.get(name, "" if name in own else name) for name in names]
     if "image" not in names:
         names = ["image" if name == "file_name" else name for name in names]
-    return names if {"image", "label"} <= set(names) else []
+    return names if {"image", "label", *own} <= set(names) else []
+
+
+def has_not(path: Path, data: bytes, own: Own | None) -> str:
+    """The message about a table without the columns that ``own`` names."""
+    own = own or {}
+    if path.suffix.lower() == ".jsonl":
+        cells = json_keys(data)
+    else:
+        line = first_line(data)[1]
+        cells = max((split_line(line, delimiter) for delimiter in DELIMITERS), key=len)
+    names = [cell.strip().lower() for cell in cells]
+    asked = {name: own.get(name, name) for name in ("image", "label", *own)}
+    if "image" not in own and "file_name" in names:
+        del asked["image"]
+    lacking = [repr(shown(column)) for column in asked.values() if column not in names]
+    has = ", ".join(repr(shown(cell.strip())[:80]) for cell in cells[:MOST_COLUMNS])
+    return (
+        f"{path}: dataset.columns: expected the columns "
+        f"{', '.join(repr(shown(column)) for column in asked.values())}, found no "
+        f"{' and no '.join(lacking)}. The table has {has or 'none'}"
+        f"{', …' * (len(cells) > MOST_COLUMNS)}: name those that it has."
+    )
 
 
 def decoded(data: bytes) -> Iterator[str]:
