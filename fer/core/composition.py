@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +12,25 @@ import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from fer.core.errors import ConfigError
 
+NAME_PATTERN = re.compile(r"\w[\w .-]*")
+"""A dataset's name, which is that of its folders too."""
 BASE = "base"
 """The file of a group that its options build on; not an option itself."""
+
+
+def folder_name(name: object) -> str:
+    """The part of a run's folder that names its dataset.
+
+    A name that no dataset may have, which is refused when the run begins, must not lead elsewhere.
+    """
+    return str(name) if NAME_PATTERN.fullmatch(str(name)) else "unnamed"
+
+
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 
 
 def config_folder() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from fer.core.composition import config_folder
+from fer.core.composition import NAME_PATTERN, config_folder
 from fer.core.errors import ConfigError
 
 Check = tuple[str, Callable[[Any], bool]]
@@ -56,7 +55,7 @@ def one_of(*options: str) -> Check:
 TEXT: Check = ("a text", lambda value: isinstance(value, str) and value != "")
 NAME: Check = (
     "letters, digits, spaces, dots, _ and -, the first a letter, digit or _",
-    lambda value: isinstance(value, str) and re.fullmatch(r"\w[\w .-]*", value) is not None,
+    lambda value: isinstance(value, str) and NAME_PATTERN.fullmatch(value) is not None,
 )
 SWITCH: Check = ("true or false", lambda value: isinstance(value, bool))
 SWITCH_OR_AUTO: Check = (

@@ -93,14 +93,16 @@ def run_task(target: str, cfg: DictConfig, folder: Path) -> object:
     return load(target)(cfg, folder)
 
 
-def evaluated_dataset(choice: str | None, checkpoint: str | None) -> str:
+def evaluated_dataset(name: str | None, checkpoint: str | None) -> str:
     """The dataset in the name of an evaluation's folder: the chosen one, or the checkpoint's."""
-    if choice is not None:
-        return choice
+    from fer.core.composition import folder_name
+
+    if name is not None:
+        return folder_name(name)
     from fer.model.checkpoint import read_description
 
     try:
-        return str(read_description(checkpoint or "")[1]["dataset"]["choice"])
+        return folder_name(read_description(checkpoint or "")[1]["dataset"]["name"])
     except (CheckpointError, OSError):
         return "unknown"  # the task itself explains what is wrong with the checkpoint
 

@@ -315,3 +315,9 @@ def test_numbers_in_the_files_are_numbers() -> None:
     for optimizer in options("optimizer"):
         cfg = compose(f"optimizer={optimizer}").optimizer
         assert isinstance(cfg.lr, float) and isinstance(cfg.weight_decay, float)
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mine", "mine"), ("../mine", "unnamed")])
+def test_runs_lie_in_a_folder_of_the_datasets_name(name: str, folder: str) -> None:
+    cfg = compose("dataset=fer2013", f"dataset.name={name}", hydra=True)
+    assert Path(cfg.hydra.run.dir).parent == Path("outputs/train") / folder
