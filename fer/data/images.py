@@ -38,6 +38,8 @@ TURNS: dict[int, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 """The turn that makes a picture upright, for each EXIF orientation that is not."""
+ADDRESSES = ("http:/", "https:/", "http:\\", "https:\\")
+"""Beginnings of a web address; a path has lost its second slash."""
 BACKGROUND = 128
 """Gray level behind what is transparent: the middle, close to the mean of face datasets (129 in
 FER2013), draws no outline as bright or dark as black or white would."""
@@ -73,6 +75,11 @@ def read_picture(path: Path) -> np.ndarray:
         with open_data(path, MAX_BYTES) as file:
             data = file.read()
     except OSError as error:
+        if str(path).lower().startswith(ADDRESSES):
+            raise DataError(
+                f"{path}: expected an image file, found the address of one. Nothing is fetched "
+                "from elsewhere here: download it first."
+            ) from error
         raise DataError(
             f"{path}: expected an image file, found {error.strerror}. Correct or remove it."
         ) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 import torch
@@ -19,17 +19,19 @@ from fer.core.errors import ConfigError, DataError
 from fer.core.files import read_json
 from fer.core.hardware import Computing
 from fer.data.detection import Box, Detector, FaceDetector, crop
-from fer.data.images import read_picture, to_input, to_pixels
+from fer.data.images import decode, read_picture, to_input, to_pixels
 from fer.evaluation.inference import for_inference, predict
 from fer.evaluation.prediction import Prediction
 from fer.evaluation.prediction_sets import make_sets, read_threshold
 from fer.model.checkpoint import PRETRAINED, load_checkpoint
 
 Array = np.ndarray | torch.Tensor
-"""Array ``(H, W)``, ``(H, W, 1)`` or ``(H, W, 3)`` uint8 RGB, ``(N, H, W, C)`` for several; tensor
-``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``, uint8 or float 0–1, ``(N, C, H, W)`` for several."""
-File = Path | str | Image.Image
-"""A path or a Pillow image; transparency and 16 bits are treated as in training."""
+"""Array uint8 ``(H, W)`` or ``(H, W, C)``, C being 1 for gray, 3 for RGB, 4 for RGBA; several are
+``(N, H, W, C)``. Tensor ``(H, W)``, ``(1, H, W)`` or ``(3, H, W)``, uint8 or float 0–1; several are
+``(N, C, H, W)``."""
+File = Path | str | bytes | BinaryIO | Image.Image
+"""A path, a file's bytes, an open binary file or a Pillow image; transparency and 16 bits are
+treated as in training."""
 Several = list[Any] | tuple[Any, ...]
 """Any of these, of any sizes, also mixed."""
 
@@ -197,6 +199,16 @@ def read_pixels(image: object, name: str = "image") -> np.ndarray:
     """
     if isinstance(image, str | Path):
         return read_picture(Path(image))
+    if isinstance(image, bytes | bytearray | memoryview):
+        return decode(bytes(image), name)
+    if hasattr(image, "read"):
+        content = image.read()
+        if not isinstance(content, bytes):
+            raise DataError(
+                f"{name}: expected a file opened in binary mode, found one of "
+                f"{type(content).__name__}. Open it with mode 'rb'."
+            )
+        return decode(content, str(getattr(image, "name", name)))
     if isinstance(image, Image.Image):
         try:
             return to_pixels(image, name)
@@ -208,14 +220,17 @@ def read_pixels(image: object, name: str = "image") -> np.ndarray:
         image = from_tensor(image, name)
     if not isinstance(image, np.ndarray):
         raise DataError(
-            f"{name}: expected a path, a Pillow image, an array or a tensor, found a "
+            f"{name}: expected a path, bytes, a Pillow image, an array or a tensor, found a "
             f"{type(image).__name__}."
         )
+    if image.ndim == 3 and image.shape[2] == 4 and image.dtype == np.uint8 and image.size:
+        return to_pixels(Image.fromarray(image), name)
     pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
     fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
     if pixels.dtype != np.uint8 or not fits or 0 in pixels.shape:
         raise DataError(
-            f"{name}: expected an array (H, W), (H, W, 1) or (H, W, 3) of uint8, RGB, 0–255, found "
+            f"{name}: expected an array (H, W) or (H, W, C) of uint8, 0–255, C being 1 for gray, 3 "
+            f"for RGB or 4 for RGBA, found "
             f"{image.shape} of {image.dtype}. Several images are a list or (N, H, W, C)."
         )
     return pixels

@@ -22,6 +22,8 @@ COLUMNS = (
     "image", "status", "face", "x", "y", "width", "height", "emotion", "confidence",
     *(f"p_{emotion}" for emotion in labels.EMOTIONS),
 )  # fmt: skip
+SHOWN = 3
+"""Emotions that a line names unless --verbose is given."""
 MARK = "annotated by fer predict"
 """Marks every annotated copy, in its bytes."""
 
@@ -68,6 +70,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="folder with options of your own, for a checkpoint of a network in DIR/model",
     )  # fmt: skip
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table, a row per face")
+    parser.add_argument(
+        "--verbose", action="store_true",
+        help=f"print every emotion's probability, not those of the {SHOWN} likeliest alone",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.add_argument(
         "--annotate", type=Path, metavar="DIR",
@@ -111,6 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(options)
     except FerError as error:
         print(f"Error: {shown(error)}", file=sys.stderr)
+    except BrokenPipeError:
+        raise  # | head has read enough: no mistake
     except OSError as error:  # a result that cannot be written
         print(f"Error: {shown(error)}. Nothing more was written.", file=sys.stderr)
     return 1
@@ -128,7 +136,7 @@ def run(options: argparse.Namespace) -> int:
     results = []
     for result in itertools.chain(find_faces(paths, options) if paths else [], missing):
         if not options.json:
-            print_result(result)
+            print_result(result, None if options.verbose else SHOWN)
         results.append(result)
     if options.csv is not None:
         write_csv(options.csv, COLUMNS, rows(results))
@@ -229,8 +237,11 @@ def name_copy(folder: Path, picture: Path, taken: Container[Path]) -> Path:
     return next(path for path in paths if path.resolve() not in taken and is_ours(path, MARK))
 
 
-def print_result(result: Result) -> None:
-    """Print a line for each face, or what is wrong to standard error."""
+def print_result(result: Result, most: int | None = None) -> None:
+    """Print a line for each face, or what is wrong to standard error.
+
+    ``most``: emotions that a line names, the likeliest first; None for all.
+    """
     if result.error is not None:
         print(f"Error: {shown(result.error)}", file=sys.stderr, flush=True)
         return
@@ -243,7 +254,7 @@ def print_result(result: Result) -> None:
             x, y, width, height = face.box
             where = f", face {number} at ({x}, {y}), {width} × {height}"
         ordered = sorted(face.probabilities.items(), key=lambda item: -item[1])
-        text = ", ".join(f"{emotion} {100 * p:.1f} %" for emotion, p in ordered)
+        text = ", ".join(f"{emotion} {100 * p:.1f} %" for emotion, p in ordered[:most])
         print(f"{name}{where}: {text}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,11 @@ def test_every_form_of_an_image_gets_the_same_answer(predictor: Predictor, tmp_p
         tensor = tensor.permute(2, 0, 1) if pixels.ndim == 3 else tensor
         forms: list[Any] = [path, str(path), Image.open(path), Image.fromarray(pixels)]
         forms += [tensor, tensor / 255, tensor.double() / 255]
+        forms += [path.read_bytes()]
+        for stream in (io.BytesIO(path.read_bytes()), path.open("rb")):
+            assert values(predictor(stream)) == values(predictor(path))
+            stream.close()
+        forms += [np.asarray(Image.fromarray(pixels).convert("RGBA"))] if pixels.ndim == 3 else []
         if pixels.ndim == 2:
             forms += [pixels[..., None], tensor[None]]
         for form in forms:
@@ -123,13 +129,16 @@ def test_pillow_images_are_seen_as_files_are(predictor: Predictor, tmp_path: Pat
 
 WRONG: list[tuple[Any, str]] = [
     (np.zeros((4, 4), np.float32), r"expected an array .* of uint8.* found \(4, 4\) of float32"),
-    (np.zeros((4, 4, 4), np.uint8), r"found \(4, 4, 4\) of uint8"),
+    (np.zeros((4, 4, 5), np.uint8), r"found \(4, 4, 5\) of uint8"),
     (np.zeros((0, 4), np.uint8), r"found \(0, 4\)"),
     (torch.zeros(4, 4, 3), r"expected a tensor .* found \(4, 4, 3\)"),
     (torch.full((1, 4, 4), 255.0), "floats from 0 to 1, found 255 to 255"),
     (torch.full((1, 4, 4), float("nan")), "floats from 0 to 1, found nan"),
     (torch.zeros(1, 4, 4, dtype=torch.int64), "of int64"),
     (None, "found a NoneType"),
+    (b"GIF89a", "image: expected an image .* that do not decode"),
+    (io.StringIO("text"), "expected a file opened in binary mode, found one of str"),
+    ("https://example.org/a.jpg", "found the address of one. Nothing is fetched"),
     ("nowhere.png", "nowhere.png: expected an image file, found nothing"),
     (".", "expected an image file, found a folder"),
     ([GRAY, np.zeros((4, 4, 2), np.uint8)], "image 1: expected an array"),
