@@ -170,7 +170,7 @@ def kill_often(kind: Kind, folder: Path, kills: int, chance: random.Random) -> C
             if disturb(kind, place, log, chance.uniform(0, length), how):
                 break
             count[how.name] += 1
-        if not is_complete(kind, place):
+        if not is_complete(place):
             run_to_end(kind, place, log)
         if kind.results(place) != expected:
             raise Lost(f"{place}: other results than {whole}")
@@ -180,9 +180,9 @@ def kill_often(kind: Kind, folder: Path, kills: int, chance: random.Random) -> C
     return count
 
 
-def is_complete(kind: Kind, place: Path) -> bool:
+def is_complete(place: Path) -> bool:
     """Whether it has written what it writes last."""
-    return (place / (FINISHED if kind.program == "study" else "figures/sweep.png")).is_file()
+    return (place / FINISHED).is_file()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import pydoc
 import re
-import shutil
+import select
 import signal
 import sys
 import threading
@@ -32,7 +32,7 @@ from omegaconf.errors import OmegaConfBaseException
 from fer.core.command_line import find_mistakes, help_text, refuse_odd_choices
 from fer.core.commands import typed
 from fer.core.composition import config_folder, split_flags
-from fer.core.errors import ConfigError, FerError
+from fer.core.errors import PIPE_CLOSED, ConfigError, FerError
 
 log = logging.getLogger(__name__)
 
@@ -84,75 +84,74 @@ def run(
         del os.environ["FER_DATA"]  # set but empty does not mean the root of the file system
     refuse_odd_choices(sys.argv[1:])
     if split_flags(sys.argv[1:])[0].help:
-        print(help_text(config_name, sys.argv[1:]))
+        try:
+            print(help_text(config_name, sys.argv[1:]))
+        except (HydraException, OmegaConfBaseException) as error:  # a file of the user's
+            sys.exit(f"Error: {in_full(error)}")
         return
     end_on_sigterm()
     end_with_study()
-    full = os.environ.get(TRACEBACK) == "1"
+    before = os.environ.get(TRACEBACK)
     os.environ[TRACEBACK] = "1"  # Hydra raises an error then, and leaves the words to us
-    job = Job(task, full)
+    job = Job(task, before)
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config_name)
     try:
         main(job)()
-    except Exception as error:
-        if full:
-            raise
-        sys.exit(explain_error(error, config_name, job.started))
     except BaseException as error:
         code = code_of_signal(error)
-        if code is None:
+        if code is not None:
+            raise SystemExit(code) from error
+        if before == "1" or not isinstance(error, Exception) or isinstance(error, BrokenPipeError):
             raise
-        raise SystemExit(code) from error
+        sys.exit(explain_error(error, config_name, job.started))
     finally:
-        if not full:
-            del os.environ[TRACEBACK]
+        restore(before)
 
 
 class Job:
-    """A task as Hydra calls it, once or for each job of a sweep."""
+    """A task as Hydra calls it, once or for each job of a sweep.
 
-    def __init__(self, task: Task, full: bool) -> None:
-        self.task, self.full = task, full
+    Args:
+        task: the task.
+        before: :data:`TRACEBACK` as the user has it, which the job and what it starts see.
+    """
+
+    def __init__(self, task: Task, before: str | None) -> None:
+        self.task, self.before = task, before
         self.started = False
 
     def __call__(self, cfg: DictConfig) -> object:
         """Call the task."""
         self.started = True
-        if not self.full:  # what the job starts does not inherit it
-            os.environ.pop(TRACEBACK, None)
+        one = HydraConfig.get().mode != RunMode.MULTIRUN
         try:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                return call_recorded(self.task, cfg)
-            return call(self.task, cfg)
+            restore(self.before)
+            return call(self.task, cfg) if one else call_recorded(self.task, cfg)
         except CommandError as error:
-            folder = Path(HydraConfig.get().runtime.output_dir)
-            if HydraConfig.get().mode == RunMode.MULTIRUN or self.full:
-                raise
-            discard_if_not_begun(folder, Path(cfg.paths.outputs).absolute())
-            sys.exit(str(error))
+            if one and self.before != "1":
+                sys.exit(str(error))  # Hydra would say which overrides there were
+            raise
         finally:
             os.environ[TRACEBACK] = "1"
 
 
-def discard_if_not_begun(folder: Path, outputs: Path) -> None:
-    """Delete a run folder that holds no more than its configuration and its log."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    if ".hydra" in names and all(name.startswith(".") or name.endswith(".log") for name in names):
-        shutil.rmtree(folder, ignore_errors=True)
-        for parent in folder.parents:
-            if outputs not in (parent, *parent.parents) or any(parent.iterdir()):
-                break
-            parent.rmdir()
+def restore(before: str | None) -> None:
+    """Put :data:`TRACEBACK` back to what it was."""
+    if before is None:
+        os.environ.pop(TRACEBACK, None)
+    else:
+        os.environ[TRACEBACK] = before
 
 
 def explain_error(error: Exception, config_name: str, started: bool) -> int | str:
     """What to end the program with: a message, or an exit code after a traceback."""
-    code = code_of_signal(error)
-    if code is not None:
-        return code
-    mistakes = [] if started else find_mistakes(config_name, sys.argv[1:])
-    if mistakes:
-        return "\n".join(f"Error: {line}" for line in mistakes)
+    cause: BaseException | None = error
+    while isinstance(cause, CommandError | FerError):
+        cause = cause.__cause__
+    if not started and isinstance(cause, HydraException):  # Hydra could not compose it
+        mistakes = find_mistakes(config_name, sys.argv[1:])
+        if mistakes:
+            return "\n".join(f"Error: {line}" for line in mistakes)
     if isinstance(error, CommandError):
         return str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
@@ -255,6 +254,8 @@ def call(task: Task, cfg: DictConfig) -> object:
             name = "SIGTERM" if code == TERMINATED else "Ctrl-C"
             log.error("Ended by %s. %s", name, how_to_go_on(folder))
             raise SystemExit(code) from error
+        if isinstance(error, BrokenPipeError) and is_output_closed():
+            raise SystemExit(PIPE_CLOSED) from error
         message = None
         if isinstance(error, FerError | OmegaConfBaseException):
             message = f"Error: {error}"
@@ -268,6 +269,15 @@ def call(task: Task, cfg: DictConfig) -> object:
         if message is None:
             raise
         raise CommandError(message) from error
+
+
+def is_output_closed() -> bool:
+    """True if nobody reads standard output any more, where the system can tell."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def log_to_file(text: str, level: int = logging.ERROR) -> None:

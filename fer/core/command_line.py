@@ -60,6 +60,7 @@ def refuse_odd_choices(arguments: Sequence[str]) -> None:
 def find_mistakes(config_name: str, arguments: Sequence[str]) -> list[str]:
     """Explain each override that cannot be parsed, or names an unknown key or choice."""
     lines, keys, choices = [], [], []
+    swept: dict[str, list[str]] = {}
     parser = OverridesParser.create()
     for item in split_flags(arguments)[1]:
         try:
@@ -74,24 +75,43 @@ def find_mistakes(config_name: str, arguments: Sequence[str]) -> list[str]:
         if override.is_delete() or override.is_add() or key.startswith("hydra"):
             continue
         if is_group(key):
-            wrong = [name for name in chosen(override) if name not in options_of(key)]
+            names = chosen(override)
+            wrong = [name for name in names if name not in options_of(key)]
             lines += [explain_choice(item, key, name) for name in wrong]
-            if not wrong:
+            if override.is_sweep_override():  # of several choices each may have a key of its own
+                swept[key] = [name for name in names if name not in wrong]
+            elif not wrong:
                 choices.append(item)
         else:
             keys.append(key)
+    known = [contents(config_name, choices)]
+    for group, names in swept.items():
+        known += [contents(config_name, [*choices, f"{group}={name}"]) for name in names]
+    for key in keys:
+        said = [explain(key, content, config_name) for content in known]
+        lines += said[:1] if all(said) else []
+    return lines
+
+
+def contents(config_name: str, choices: Sequence[str]) -> Any:
+    """A configuration as plain values; that of the default choices if these do not compose."""
     try:
         composed = compose(config_name, choices)
-    except HydraException:  # several choices at once, for a sweep
+    except HydraException:
         composed = compose(config_name, [])
-    content = OmegaConf.to_container(composed, resolve=False)
-    return lines + list(filter(None, (explain(key, content, config_name) for key in keys)))
+    return OmegaConf.to_container(composed, resolve=False)
 
 
 def chosen(override: Override) -> list[str]:
-    """The options that an override of a group names: one, or several to be swept or combined."""
+    """The options that an override of a group names: one, or several to be swept or combined.
+
+    Empty where that cannot be told from the override alone.
+    """
     if override.is_sweep_override():
-        return [str(name) for name in override.sweep_string_iterator()]
+        try:
+            return [str(name) for name in override.sweep_string_iterator()]
+        except HydraException:  # glob(*), interval(0, 1): which these are is not known here
+            return []
     value = override.value()
     names = value if isinstance(value, list) else [value]
     return [str(name) for name in names if name is not None]
@@ -212,7 +232,7 @@ def sources(config_name: str, selected: dict[str, Any]) -> Iterator[tuple[str, P
 
 def with_its_base(name: str, group: str) -> Iterator[Path]:
     """The file of a choice, and before it those that it builds on."""
-    for folder in [*own_folders(), config_folder()]:
+    for folder in [config_folder(), *own_folders()]:  # as Hydra searches them
         path = folder / group / f"{name}.yaml"
         if path.is_file():
             content = OmegaConf.load(path)

@@ -49,9 +49,13 @@ def own_folders() -> list[Path]:
             for source in sources
             if source.schema == "file" and source.provider != "main"
         ]
-    flags, _ = split_flags(sys.argv[1:])
-    folder = flags.config_dir
-    return [] if folder is None else [Path(folder).absolute()]
+    flags, overrides = split_flags(sys.argv[1:])
+    found = [] if flags.config_dir is None else [Path(flags.config_dir).absolute()]
+    for item in overrides:
+        key, _, value = item.partition("=")
+        if key == "hydra.searchpath":
+            found += [Path(place) for place in re.findall(r"file://([^,\]'\"]+)", value)]
+    return found
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[Any, list[str]]:

@@ -7,6 +7,9 @@ what was expected, what was found, and what to do next.
 
 from __future__ import annotations
 
+PIPE_CLOSED = 141
+"""The exit code where the reader of the output, such as ``head``, has read enough."""
+
 
 class FerError(Exception):
     """Base class of every error that the package raises on purpose."""

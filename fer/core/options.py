@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,9 @@ PATH: Check = (
 )
 SEED = whole(0, 2**32 - 1)
 EACH_EPOCH = "since every epoch is validated and the best kept (a quick try: trainer.max_epochs=1)"
+
+FIGURE_FORM: ContextVar[str | None] = ContextVar("figures.format", default=None)
+"""The vector form that each figure is saved in too: ``svg`` or ``pdf``; None for neither."""
 
 CHECKS: dict[str, Check] = {
     "dataset.epochs": whole(1),

@@ -125,8 +125,8 @@ def _verdict(integrity: Integrity) -> dict[str, str]:
             "look": look,
             "sign": sign,
             "word": f"{word}, with leaks",
-            "text": f"{integrity['verdict_text']} It has {copies} in train or val too: see the "
-            "figures without leaks.",
+            "text": f"{integrity['verdict_text']} It has {copies} in train or val too; a run's "
+            "page has its scores without them.",
         }
     return {"look": look, "sign": sign, "word": word, "text": integrity["verdict_text"]}
 

@@ -13,7 +13,6 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from matplotlib.patches import Rectangle
 
 from fer.core import labels
 from fer.core.files import write_atomic
+from fer.core.options import FIGURE_FORM
 from fer.core.words import ABSENT, how_many, plain
 
 # It says that it builds a cache of fonts, once, which a newcomer takes for something gone wrong.
@@ -73,8 +73,6 @@ STYLE: Look = {
 }
 """What differs from matplotlib's defaults."""
 
-BESIDE: ContextVar[str | None] = ContextVar("figures.format", default=None)
-"""The vector form that each figure is saved in too: ``svg`` or ``pdf``; None for neither."""
 NAMELESS: dict[str, dict[str, None]] = {
     "svg": dict.fromkeys(("Date", "Creator")),
     "pdf": dict.fromkeys(("CreationDate", "Creator", "Producer")),
@@ -144,12 +142,13 @@ def panels(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write ``figure`` as PNG, atomically, and beside it in the form of :data:`BESIDE`.
+    """Write ``figure`` as PNG, atomically, and beside it in the form of
+    :data:`~fer.core.options.FIGURE_FORM`.
 
     Equal figures give equal bytes: the files name neither the time nor the version of matplotlib.
     Parent folders are created. Returns the path of the PNG file.
     """
-    form = BESIDE.get()
+    form = FIGURE_FORM.get()
     with style():
         if form is not None:
             write_atomic(

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from fer.core.commands import typed
 from fer.core.words import ABSENT, how_many
 from fer.report.page import Cell, Content, Table, make_table, write_page
 from fer.runs.state import FINISHED
-from fer.runs.sweep import Job, best_jobs, measured_scores, short_names, shorten
+from fer.runs.sweep import Job, best_jobs, chooses, measured_scores, short_names, shorten
 
 
 def jobs_table(jobs: Sequence[Job], keys: Sequence[str]) -> Table:
@@ -72,7 +73,9 @@ def write_sweep_page(
             "keys": list(keys),
             "notes": notes,
             "best": best_jobs(jobs),
-            "measured": any(job.score("test", "macro_f1") is not None for job in jobs),
+            "chooses": chooses([job.overrides for job in jobs]),
+            "lacking": [job for job in jobs if job.outcome is None],
+            "resume": f"python train.py {typed('resume', folder)}",
             "table": jobs_table(jobs, keys),
             "figure": figure,
         },

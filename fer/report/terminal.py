@@ -109,8 +109,13 @@ def as_rich(content: PageTable, title: str) -> Table:
     """A page's table for the terminal, without its small print."""
     table = Table(title=title)
     for index, heading in enumerate(content.columns):
-        words = content.rows[0][index].words
-        table.add_column(escape(heading), justify="left" if words else "right")
+        first = content.rows[0][index]
+        words = first.words or (index == 0 and not first.text.isdecimal())
+        table.add_column(
+            escape(heading),
+            justify="left" if words else "right",
+            no_wrap=index == len(content.columns) - 1,
+        )
     for row in content.rows:
         table.add_row(*(escape(cell.text) for cell in row))
     return table

@@ -11,8 +11,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import itertools
-import os
+import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ WRITTEN = ("metrics.json", "run.json", "history.csv", "figures", "checkpoints", 
 """Names that a run writes, in a folder that Hydra has marked with ``.hydra``."""
 HELD: dict[Path, FileLock] = {}
 """Locks of this process, by folder."""
+KEPT: set[Path] = set()
+"""Folders in which a run has begun: see :func:`keep`."""
 
 
 class Ownership(Callback):
@@ -65,6 +68,7 @@ def claim(config: DictConfig, key: str, resume: str | None) -> None:
     except OmegaConfBaseException as error:
         sys.exit(f"Error: {key}: expected a folder, found a value that cannot be resolved: {error}")
     named = any(item.startswith(f"{key}=") for item in config.hydra.overrides.hydra)
+    above = [parent for parent in folder.absolute().parents if not parent.exists()]
     try:
         if named:
             if resume in (None, "auto"):
@@ -74,7 +78,8 @@ def claim(config: DictConfig, key: str, resume: str | None) -> None:
         else:
             folder, is_new = make_new(folder), True
         if is_new:
-            atexit.register(remove_empty, folder.absolute())
+            log = f"{config.hydra.job.name}.log"
+            atexit.register(remove_unused, folder.absolute(), log, above)
         hold(folder)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
@@ -90,24 +95,27 @@ def claim(config: DictConfig, key: str, resume: str | None) -> None:
 
 def make_new(folder: Path) -> Path:
     """Make a folder under this name, or the next that is free."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     numbered = (folder.with_name(f"{folder.name}_{number}") for number in itertools.count(2))
     for place in itertools.chain([folder], numbered):
         with contextlib.suppress(FileExistsError):
-            place.mkdir()
-            return place
+            while True:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                # Another process may remove the parent again, which it has made and not used.
+                with contextlib.suppress(FileNotFoundError):
+                    place.mkdir()
+                    return place
     raise AssertionError("counting has no end")
 
 
 def refuse_a_run(folder: Path, key: str) -> None:
     """Refuse to write over a run or a sweep."""
     state, advice = state_of(folder), f", or go on with it: {typed('resume', folder)}"
-    if state is State.FINISHED:
+    if (folder / JOBS).is_file():  # it has a page even if some of its jobs failed
+        found = "a sweep"
+    elif state is State.FINISHED:
         found, advice = "a finished run", ""
     elif state is State.UNFINISHED:
         found = "a training that was cut off"
-    elif (folder / JOBS).is_file():
-        found = "a sweep"
     elif not (folder / ".hydra").is_dir() and any((folder / name).exists() for name in WRITTEN):
         found, advice = "files of another origin that a run would replace", ""
     else:
@@ -138,10 +146,34 @@ def hold(folder: Path) -> None:
     HELD[place] = lock
 
 
-def remove_empty(folder: Path) -> None:
-    """Remove a folder that this process has made if it wrote nothing but its lock there."""
-    if folder not in HELD or not folder.is_dir() or os.listdir(folder) != [LOCK]:  # noqa: PTH208
+def keep(folder: Path) -> None:
+    """Leave a folder where it is when the process ends, even if nothing came of the run."""
+    KEPT.add(folder.absolute())
+
+
+def remove_unused(folder: Path, log: str, above: Sequence[Path]) -> None:
+    """Remove a folder that this process has made for a run that failed before it began.
+
+    It holds no more than its lock, its log and Hydra's copy of the configuration. What else is in
+    it, it is left as it is.
+
+    Args:
+        folder: of the run.
+        log: name of the log in it.
+        above: folders around it that this process has made as well, the nearest first.
+    """
+    if folder in KEPT or folder not in HELD or not folder.is_dir():
         return
+    copies = [folder / ".hydra" / f"{name}.yaml" for name in ("config", "hydra", "overrides")]
+    own = {folder / LOCK, folder / log, folder / ".hydra", *copies}
+    if not set(folder.rglob("*")) <= own:
+        return
+    logging.shutdown()  # closes the log, which Windows would not remove otherwise
     HELD[folder].release()
-    (folder / LOCK).unlink(missing_ok=True)
-    folder.rmdir()
+    with contextlib.suppress(OSError):
+        for file in (folder / LOCK, folder / log, *copies):
+            file.unlink(missing_ok=True)
+        if (folder / ".hydra").is_dir():
+            (folder / ".hydra").rmdir()
+        for place in (folder, *above):
+            place.rmdir()

@@ -40,7 +40,7 @@ def cross_columns() -> tuple[str, ...]:
     )
 
 
-NO_MEASUREMENT = ("checkpoint", "dataset", "split", "paths", "loader", "trainer")
+NO_MEASUREMENT = ("checkpoint", "dataset", "split", "paths", "figures", "loader", "trainer")
 """Parts of an evaluation's configuration that are told otherwise, or that change no number."""
 NO_IMAGE = ("name", "folder", "raw", "workers", "download", "kaggle", "epochs")
 """Options of a dataset that change no image."""

@@ -5,20 +5,20 @@ A command's code is imported when it runs, so that help and typing errors need n
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
 import io
 import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer import __version__
-from fer.core.errors import CheckpointError, FerError
+from fer.core.errors import PIPE_CLOSED, CheckpointError, FerError
 from fer.core.plugins import import_plugins
 
 if TYPE_CHECKING:
@@ -89,7 +89,10 @@ def load(target: str) -> Callable[..., Any]:
 
 def run_task(target: str, cfg: DictConfig, folder: Path) -> object:
     """Import a command's function and call it; also in a launcher's processes."""
+    from fer.core.options import FIGURE_FORM
+
     import_plugins()
+    FIGURE_FORM.set(cfg.figures.format)
     return load(target)(cfg, folder)
 
 
@@ -110,11 +113,21 @@ def evaluated_dataset(name: str | None, checkpoint: str | None) -> str:
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Run a command; returns its exit code, or ends the program with a message."""
     print_in_any_encoding()
-    try:
+    with quiet_end():
         return run_loaded(COMMANDS[name], arguments)
-    except BrokenPipeError:  # ``| head`` has read enough
+
+
+@contextlib.contextmanager
+def quiet_end() -> Iterator[None]:
+    """End the program without a word where ``| head`` has read enough."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # what fails later would be told by the interpreter
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1
+        sys.exit(PIPE_CLOSED)
 
 
 def run_loaded(command: Command, arguments: Sequence[str]) -> int:
@@ -172,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_in_any_encoding()
     name, *rest = (sys.argv[1:] if arguments is None else list(arguments)) or ["--help"]
     if name in ("-h", "--help", "help"):
-        print(usage())
+        with quiet_end():
+            print(usage())
         return 0
     if name == "--version":
         print(f"fer-lab {__version__}")

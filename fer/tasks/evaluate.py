@@ -42,7 +42,6 @@ from fer.report.evaluation_sections import (
     robustness_section,
     subgroups_section,
 )
-from fer.report.figures import BESIDE
 from fer.report.page import Section
 from fer.report.run_figures import pick_rows, run_section
 from fer.report.run_page import write_run_report
@@ -99,7 +98,6 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
     """
     started, begun = time.perf_counter(), datetime.now(timezone.utc)
     check_options(cfg, optional=["dataset"])
-    BESIDE.set(cfg.figures.format)
     if cfg.prediction_sets is not None and "val" in cfg.split.split("+"):
         raise ConfigError(
             "prediction_sets: expected a split without the validation images, which calibrate the "

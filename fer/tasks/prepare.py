@@ -17,7 +17,6 @@ from fer.data.prepared import Prepared
 from fer.data.readers.base import Reader
 from fer.data.selection import check_selection
 from fer.report.dataset_page import write_dataset_report
-from fer.report.figures import BESIDE
 
 
 def prepare_task(cfg: DictConfig, _: Path) -> None:
@@ -27,7 +26,6 @@ def prepare_task(cfg: DictConfig, _: Path) -> None:
         FerError: something that the user can correct, in a message that says how.
     """
     check_options(cfg)
-    BESIDE.set(cfg.figures.format)
     # The summary is printed below, whether the dataset was prepared now or before.
     logging.getLogger("fer.data").setLevel(logging.WARNING)
     prepared = prepare_dataset(cfg.dataset, make_part(cfg.dataset, "reader"))

@@ -46,11 +46,10 @@ from fer.model.checkpoint import CutOff, load_checkpoint, read_progress
 from fer.model.epoch_log import EpochLog
 from fer.model.mixing import Mixing
 from fer.model.module import EmotionModule, make_loss
-from fer.report.figures import BESIDE
 from fer.report.run_figures import run_section
 from fer.report.run_page import write_run_report
 from fer.report.terminal import print_summary
-from fer.runs.ownership import hold
+from fer.runs.ownership import hold, keep
 from fer.runs.provenance import command_line, describe_run, versions
 from fer.runs.records import PrunedRecord, TrainingRecord
 from fer.runs.state import BEST, FINISHED, LAST, PRUNED
@@ -133,7 +132,6 @@ def build(cfg: DictConfig, folder: Path) -> Run:
     """Make everything that the training needs, and check it before it begins."""
     started, begun = time.perf_counter(), datetime.now(timezone.utc)
     check_options(cfg)
-    BESIDE.set(cfg.figures.format)
     quieten_lightning()
     set_up_torch(cfg.seed)
     computing = Computing.find(cfg.trainer.accelerator, cfg.trainer.precision)
@@ -157,6 +155,7 @@ def build(cfg: DictConfig, folder: Path) -> Run:
     if cfg.trainer.compile:
         network.compile()
     hold(folder)  # in a sweep, only the sweep's own folder is held so far
+    keep(folder)
     remove_leftovers(folder)  # of a run that was killed while it wrote
     cut_off = load_cut_off(cfg, folder, data, module.teachers)
     history = History(folder / "history.csv")

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from fer.core.application import CommandError
 from fer.core.commands import typed
 from fer.core.errors import FerError
+from fer.core.options import FIGURE_FORM
 from fer.runs import sweep
 from fer.runs.state import State
 
@@ -27,6 +28,7 @@ class SideBySide(Callback):
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Collect the jobs in the sweep's folder, if they are at least two."""
+        FIGURE_FORM.set(config.figures.format)
         try:
             put_side_by_side(Path(config.hydra.sweep.dir), shown=True)
         except FerError as error:
@@ -82,7 +84,8 @@ def finish_sweep(
     if len(best) == 1:
         figure = plot_sweep(folder, jobs, keys)
     else:  # the figure would compare scores on different images
-        (folder / "figures" / "sweep.png").unlink(missing_ok=True)
+        for path in (folder / "figures").glob("sweep.*"):
+            path.unlink()
     write_sweep_page(folder, jobs, keys, notes, figure)
     print_jobs(folder, jobs, keys, notes)
     failed = [job for job in jobs if job.state is State.FAILED]

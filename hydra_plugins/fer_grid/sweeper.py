@@ -31,6 +31,7 @@ class GridSweeper(BasicSweeper):
         """
         from fer.core.application import CommandError
         from fer.core.errors import FerError
+        from fer.core.options import FIGURE_FORM
         from fer.runs import sweep
         from fer.tasks.wrap_up import finish_sweep
 
@@ -55,6 +56,7 @@ class GridSweeper(BasicSweeper):
                 planned = sweep.recall(folder, jobs)
             for first, group in sweep.to_run(folder, planned):
                 returns.append(self.launcher.launch(group, initial_job_idx=first))
+            FIGURE_FORM.set(OmegaConf.select(self.config, "figures.format"))
             finish_sweep(folder, planned)
         except FerError as error:
             raise CommandError(f"Error: {error}") from error

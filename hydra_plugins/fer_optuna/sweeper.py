@@ -58,6 +58,7 @@ class OptunaSweeper(Sweeper):
         """
         from fer.core.application import CommandError
         from fer.core.errors import FerError
+        from fer.core.options import FIGURE_FORM
         from fer.runs import search, sweep
         from fer.runs.search_space import example, read_space
         from fer.tasks.wrap_up import finish_sweep
@@ -83,6 +84,7 @@ class OptunaSweeper(Sweeper):
             plan = functools.partial(sweep.plan, self.config, self.hydra_context.config_loader)
             asked = search.Search(folder, space, fixed, settings, resuming=resuming)
             jobs = asked.run(plan, launch)
+            FIGURE_FORM.set(OmegaConf.select(self.config, "figures.format"))
             finish_sweep(folder, jobs, [dimension.name for dimension in space], search.ADVICE)
         except FerError as error:
             raise CommandError(f"Error: {error}") from error

@@ -88,6 +88,27 @@ def test_a_command_that_fails_before_it_begins_leaves_no_folder(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
+def test_what_was_there_before_a_failed_command_stays(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "notes.log").touch()
+    for program in (("train.py", "hydra.run.dir=."), ("-m", "fer", "prepare")):
+        refusal(*program, "dataset.name=../elsewhere", cwd=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {".git", "notes.log"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["-m", "optimizer=sgd,adam", "optimizer.momentum=0.8,0.9"], []),
+        (["-m", "model=glob(*)", "optimizer.lrr=1"], ["optimizer.lrr: expected"]),
+        (["-m", "optimizer=sgd,nope"], ["optimizer=sgd,nope: expected one of"]),
+    ],
+)
+def test_a_sweep_is_told_its_mistakes_alone(overrides: list[str], expected: list[str]) -> None:
+    found = find_mistakes("train", overrides)
+    assert [line[: len(text)] for line, text in zip(found, expected, strict=True)] == expected
+
+
 def test_help_is_of_the_chosen_options_with_their_comments(tmp_path: Path) -> None:
     done = run_program("-m", "fer", "prepare", "dataset=folder", "--help", cwd=tmp_path)
     assert "folder*, rafdb" in done.stdout and "optimizer" not in done.stdout
@@ -98,10 +119,20 @@ def test_help_is_of_the_chosen_options_with_their_comments(tmp_path: Path) -> No
 def test_a_pipe_that_closes_early_is_no_error(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, str(ROOT / "train.py"), "--help"]
-    done = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True)
+    prepare = ["dataset.generator.train=7", "dataset.generator.val=7", "dataset.generator.test=7"]
+    for arguments in (
+        ["--help"],
+        ["train", "--help"],
+        ["train", "--cfg=job"],
+        ["prepare", *prepare],
+    ):
+        command = [sys.executable, "-m", "fer", *arguments]
+        done = subprocess.run(
+            command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (141, ""), arguments
     os.close(write)
-    assert not done.stderr
 
 
 def test_a_choice_of_nothing_is_answered_with_the_choices(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from PIL import Image
 
 from fer.core import labels
 from fer.core.errors import DataError
+from fer.core.options import FIGURE_FORM
 from fer.core.words import PERCENT, percent
 from fer.evaluation.metrics import ClassScores, SplitResult, measure_split
 from fer.evaluation.scores import SCORES
@@ -506,10 +507,10 @@ def test_save_writes_a_vector_form_beside_it_in_equal_bytes(form: str, tmp_path:
     def draw() -> Figure:
         return run_figures.per_class(make_metrics()["per_class"], title="Faces")
 
-    token = figures.BESIDE.set(form)
+    token = FIGURE_FORM.set(form)
     for name in ("a", "b"):
         figures.save(draw(), tmp_path / f"{name}.png")
-    figures.BESIDE.reset(token)
+    FIGURE_FORM.reset(token)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *("a." + end for end in sorted((form, "png"))),
         *("b." + end for end in sorted((form, "png"))),
