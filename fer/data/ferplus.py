@@ -125,6 +125,8 @@ class SecondLabels:
     """``(N,)`` int64: the emotion that the majority rule gives, or -1."""
     shares: np.ndarray
     """``(N, 7)`` float: each emotion's share of the ten annotators; 0 for an unknown image."""
+    unknown: int
+    """How many images are not recognised, and so have no votes."""
     notes: list[str]
 
 
@@ -151,12 +153,12 @@ def second_labels(entries: Sequence[Entry], votes: Path) -> SecondLabels | None:
         return None
     own = np.where(known[:, None], table[reference.table_rows[rows]], 0)
     notes = list(found.warnings)
-    if not known.all():
-        images = how_many(int((~known).sum()), "image")
+    unknown = int((~known).sum())
+    if unknown:
+        images = how_many(unknown, "image")
         notes.append(f"{images} without votes: not FER2013's pixel for pixel.")
-    return SecondLabels(
-        emotions, own[:, EMOTIONS] / np.maximum(own.sum(axis=1, keepdims=True), 1), notes
-    )
+    shares = own[:, EMOTIONS] / np.maximum(own.sum(axis=1, keepdims=True), 1)
+    return SecondLabels(emotions, shares, unknown, notes)
 
 
 def check_own_labels(reader: Reader, name: str) -> None:

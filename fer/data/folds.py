@@ -162,10 +162,11 @@ def assign_folds(
         if counts[:, i].any() and not counts[:, i].all()
     ]
     if short:
+        fewer = "Take fewer folds, or another" if count > 3 else "Take another"
         raise ConfigError(
             f"{key}: expected images of every emotion for each of the {count} folds, where "
             f"copies and pictures of one person stay together, found too few of "
-            f"{', '.join(short)}. Take fewer folds, or another dataset.reader.split_seed."
+            f"{', '.join(short)}. {fewer} dataset.reader.split_seed."
         )
     return folds
 

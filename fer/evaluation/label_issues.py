@@ -23,8 +23,6 @@ from fer.evaluation.scores import accuracy, confusion_matrix, macro_f1
 
 FIRST = (50, 100, 500, 1000)
 """How many of the first flags are held against the annotators."""
-TINY = 1e-9
-"""The least probability of an emotion that the dataset has: a row must have a sum above 0."""
 
 
 # --- predictions -------------------------------------------------------------------------------
@@ -60,7 +58,7 @@ def join_folds(
         ]
         for words, wrong in (
             ("more than once", twice),
-            ("that are not of this fold, or have another label", strange),
+            ("from elsewhere or with another label", strange),
             ("missing", absent),
         ):
             if wrong:
@@ -71,14 +69,6 @@ def join_folds(
                 )
         found[[rows[id] for id in own]] = probabilities
     return found
-
-
-def among_present(target: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Probabilities ``(N, 7)`` among the emotions that are labels here, 0 for the others."""
-    occurs = np.bincount(target, minlength=labels.NUM_CLASSES) > 0
-    kept = np.where(occurs, np.maximum(probabilities, TINY), 0)
-    shares: np.ndarray = kept / kept.sum(axis=1, keepdims=True)
-    return shares
 
 
 # --- confident learning ------------------------------------------------------------------------
@@ -107,7 +97,7 @@ def require_cleanlab() -> None:
     """
     try:
         import cleanlab  # noqa: F401
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ConfigError(
             f"audit: expected the package cleanlab, found {error.name} missing. Install it: "
             'pip install "fer-lab[audit]"'
@@ -118,9 +108,8 @@ def find_label_issues(target: np.ndarray, probabilities: np.ndarray) -> LabelIss
     """Find the labels that are probably wrong.
 
     Args:
-        target: ``(N,)`` int64, the labels.
-        probabilities: ``(N, 7)`` of networks that have not seen the images, see
-            :func:`among_present`.
+        target: ``(N,)`` int64, the labels, with all seven among them.
+        probabilities: ``(N, 7)`` of networks that have not seen the images.
 
     Raises:
         ConfigError: cleanlab is missing.
@@ -130,15 +119,12 @@ def find_label_issues(target: np.ndarray, probabilities: np.ndarray) -> LabelIss
     from cleanlab.filter import find_label_issues as find
     from cleanlab.rank import get_label_quality_scores
 
-    present = np.unique(target)  # cleanlab counts classes without a gap
-    own, shares = np.searchsorted(present, target), probabilities[:, present]
     ranked = "normalized_margin"
-    first = find(own, shares, return_indices_ranked_by=ranked, n_jobs=1)
-    quality = get_label_quality_scores(own, shares, method=ranked)
+    first = find(target, probabilities, return_indices_ranked_by=ranked, n_jobs=1)
+    quality = get_label_quality_scores(target, probabilities, method=ranked)
     flagged = np.zeros(len(target), dtype=bool)
     flagged[first] = True
-    joint = np.zeros((labels.NUM_CLASSES, labels.NUM_CLASSES))
-    joint[np.ix_(present, present)] = compute_confident_joint(own, shares)
+    joint = compute_confident_joint(target, probabilities)
     # Of equally suspicious images the first comes first, whatever the version of a library.
     order = np.lexsort((np.arange(len(target)), quality, ~flagged))
     return LabelIssues(order, flagged, quality, joint)
@@ -167,8 +153,10 @@ class FlagScores(TypedDict):
     """Flags held against annotators, on images that they give an emotion."""
 
     annotators: str
-    undecided: int
+    none_of_the_seven: int
     """Images of which they say none of the seven emotions."""
+    unknown: int
+    """Images that they were not asked about."""
     base: Share
     """Images whose label is not what they say."""
     precision: list[FirstFlags]
@@ -258,7 +246,7 @@ def share_of(hits: int, images: int) -> Share:
 
 
 def score_flags(
-    target: np.ndarray, second: np.ndarray, issues: LabelIssues, annotators: str
+    target: np.ndarray, second: np.ndarray, issues: LabelIssues, annotators: str, unknown: int
 ) -> FlagScores:
     """Hold flags against what annotators say.
 
@@ -267,6 +255,7 @@ def score_flags(
         second: ``(N,)``, what the annotators say, -1 for none of the seven emotions.
         issues: what was flagged.
         annotators: who they are.
+        unknown: images among those with -1 that they were not asked about.
     """
     known = second >= 0
     wrong = known & (second != target)
@@ -274,7 +263,8 @@ def score_flags(
     counts = [*(count for count in FIRST if count < len(flags)), len(flags)]
     return {
         "annotators": annotators,
-        "undecided": int((~known).sum()),
+        "none_of_the_seven": int((~known).sum()) - unknown,
+        "unknown": unknown,
         "base": share_of(int(wrong.sum()), int(known.sum())),
         "precision": [
             {

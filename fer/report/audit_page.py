@@ -151,10 +151,7 @@ def precision_curve(
 def flagged_shares(scores: AuditScores, *, title: str) -> Figure:
     """The share of the images of each emotion that are flagged."""
     own = scores["per_emotion"]
-    shares = [
-        row["flagged"] / row["images"] if row["images"] else None
-        for row in (own[emotion] for emotion in labels.EMOTIONS)
-    ]
+    shares = [own[emotion]["flagged"] / own[emotion]["images"] for emotion in labels.EMOTIONS]
     return bars(
         {"flagged": shares},
         [ORANGE],
@@ -190,6 +187,10 @@ def write_audit(
         notes: sentences for the reader.
         provenance: plain values on where it comes from.
     """
+    for pattern in ("flagged*", "precision.*"):  # of an earlier call, which may have had more
+        for path in (folder / "figures").glob(pattern):
+            path.unlink()
+    curve = _curve(folder, audited, flags)
     return write_page(
         folder / "report.html",
         "audit.html.j2",
@@ -200,7 +201,8 @@ def write_audit(
             "notes": notes,
             "persons": all(entry.person for entry in audited.entries),
             "galleries": _galleries(folder, audited, shown),
-            "figure": _figure(folder, audited, scores, flags),
+            "curve": curve,
+            "shares": None if curve else _shares(folder, audited, scores),
             "emotions": _emotions(scores),
             "noise": _noise(scores),
             "precision": None if flags is None else _precision(flags),
@@ -216,7 +218,8 @@ def _galleries(folder: Path, audited: Audited, shown: int) -> list[FigureEntry]:
         rows = flagged[start : start + ACROSS * DOWN]
         subtitle = "below each: its label, the network's answer and how sure it is"
         if audited.second is not None:
-            subtitle += "; what people say (orange: not the label; blue: the label; –: undecided)"
+            said = "orange: not the label; blue: the label; –: none of the seven"
+            subtitle += f"; what people say ({said})"
         figure = gallery(audited, rows, start + 1, subtitle)
         name = f"flagged_{start + 1:04d}.png"
         path = save(figure, folder / "figures" / name)
@@ -246,16 +249,10 @@ def _files(audited: Audited, rows: Sequence[int], first: int) -> Table:
     return make_table(f"flagged-{first}", columns, cells)
 
 
-def _figure(
-    folder: Path, audited: Audited, scores: AuditScores, flags: FlagScores | None
-) -> FigureEntry | None:
-    if not scores["flagged"]:
-        return None
+def _curve(folder: Path, audited: Audited, flags: FlagScores | None) -> FigureEntry | None:
+    """How right the flags are, where that is known of any."""
     if flags is None or audited.second is None or not flags["precision"][-1]["images"]:
-        figure = flagged_shares(scores, title=f"{audited.name}: flagged images of each emotion")
-        path = save(figure, folder / "figures" / "flagged.png")
-        caption = "The share of the images with each label that are flagged."
-        return FigureEntry(path, "Flagged images of each emotion", caption, "figures/flagged.png")
+        return None
     title = f"{audited.name}: flags that annotators confirm"
     figure = precision_curve(
         audited.target, audited.second, audited.issues, flags["base"], title=title
@@ -268,12 +265,20 @@ def _figure(
     return FigureEntry(path, "Flags that annotators confirm", caption, "figures/precision.png")
 
 
+def _shares(folder: Path, audited: Audited, scores: AuditScores) -> FigureEntry | None:
+    if not scores["flagged"]:
+        return None
+    figure = flagged_shares(scores, title=f"{audited.name}: flagged images of each emotion")
+    path = save(figure, folder / "figures" / "flagged.png")
+    caption = "The share of the images with each label that are flagged."
+    return FigureEntry(path, "Flagged images of each emotion", caption, "figures/flagged.png")
+
+
 def _emotions(scores: AuditScores) -> Table:
     rows: list[list[Content]] = []
     for emotion, own in scores["per_emotion"].items():
-        share = own["flagged"] / own["images"] if own["images"] else None
-        suggested = own["suggested"] or ABSENT
-        rows.append([emotion, own["images"], own["flagged"], percent(share), suggested])
+        share = percent(own["flagged"] / own["images"])
+        rows.append([emotion, own["images"], own["flagged"], share, own["suggested"] or ABSENT])
     columns = ["Label", "Images", "Flagged", "Share", "Answer mostly"]
     return make_table("emotions", columns, rows)
 

@@ -9,12 +9,20 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from fer.core.errors import ConfigError
-from fer.runs.plan import Measurement, Stage, Training, check_list, place_of, program
+from fer.runs.plan import (
+    Measurement,
+    Stage,
+    Training,
+    check_list,
+    common_options,
+    place_of,
+    program,
+)
 from fer.runs.resume import key_of
 from fer.runs.state import FINISHED, State, state_of
 
-FORWARDED = ("dataset.", "metrics.")
-"""Beginnings of the audit's own options that hold for every command."""
+MEASURED = ("trainer", "trainer.accelerator", "trainer.precision", "loader.eval_batch_size")
+"""Options of the trainings that hold for the measurements, too."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +70,27 @@ def make_audit(cfg: DictConfig, choice: str, overrides: Sequence[str]) -> Audit:
                 f"train: expected options of the recipe, found {item}: what is done with the data "
                 f"holds for every stage. Set it as {item}"
             )
+        if key_of(item) == "loss.teacher":
+            raise ConfigError(
+                f"train: expected a training that has not seen the images of its fold, found "
+                f"{item}: a teacher may have seen them. Leave it out."
+            )
     if cfg.dataset.fold is not None:
         raise ConfigError(
             "dataset.fold: expected null, since an audit measures every fold, found "
             f"{cfg.dataset.fold}. Leave it out; folds={cfg.folds} says how many there are."
         )
     folder = Path(cfg.folder or Path(cfg.paths.outputs) / "audit" / cfg.dataset.name)
-    own = [item for item in overrides if key_of(item).startswith(FORWARDED)]
-    data = f"paths.data={place_of(cfg.paths.data)}"
+    own = [item for item in overrides if key_of(item).startswith("dataset.")]
+    measured = [item for item in options if key_of(item) in MEASURED]
+    if "trainer" in map(key_of, measured):
+        measured.append("trainer.devices=1")  # more processes train alone
+    common = common_options(cfg)
     trainings, measurements = [], []
     for number in range(1, cfg.folds + 1):
         named = [f"dataset={choice}", *own, f"dataset.fold={number}/{cfg.folds}"]
         place = folder / "train" / f"fold{number}"
-        command = [*program("train"), *named, f"seed={cfg.seed}", "test=false", *options, data]
+        command = [*program("train"), *named, f"seed={cfg.seed}", "test=false", *options, *common]
         # What was cut off goes on with the whole recipe, and is refused if it had another one.
         key = "resume" if state_of(place) is State.UNFINISHED else "hydra.run.dir"
         command.append(f"{key}={place_of(place)}")
@@ -83,7 +99,7 @@ def make_audit(cfg: DictConfig, choice: str, overrides: Sequence[str]) -> Audit:
         trainings.append(training)
         place = folder / "evaluate" / f"fold{number}"
         command = [*program("evaluate"), f"checkpoint={place_of(training.checkpoint)}", *named]
-        command += ["split=test", data, f"hydra.run.dir={place_of(place)}"]
+        command += [*measured, "split=test", *common, f"hydra.run.dir={place_of(place)}"]
         name, done_by = f"measure fold {number}", place / FINISHED
         measurements.append(
             Measurement(name, choice, command, done_by, (training.name,), training=training)

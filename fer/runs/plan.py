@@ -23,7 +23,7 @@ from fer.core.options import SEED, Check, check_value, one_of, or_null
 from fer.data.audit.integrity import Integrity
 from fer.data.prepared import CACHE, REPORTED
 from fer.runs.records import STATISTICS, read_evaluation, read_run, read_training
-from fer.runs.resume import FREE, key_of, read_overrides
+from fer.runs.resume import FREE, key_of, read_overrides, unlike
 from fer.runs.state import BEST, FINISHED, State, state_of
 
 SET_BY_STUDY = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
@@ -40,16 +40,17 @@ SEEDS: Check = (
 )
 INERT = (
     *("paths", "figures", "resume", "trainer.progress_bar", "logger"),
-    *("dataset.raw", "dataset.workers", "dataset.folder", "dataset.reader.votes"),
+    *("dataset.raw", "dataset.download", "dataset.kaggle", "dataset.workers"),
+    *("dataset.folder", "dataset.reader.votes"),
 )
-"""Options that do not change a result: where things are, what is shown."""
+"""Options that do not change a result: where things are or come from, what is shown."""
 IN_DOMAIN = (
     *("perturbation", "robustness", "saliency", "errors", "temperature_scaling"),
     *("prediction_sets", "votes"),
 )
 """Options that add to the scores, for a network's own dataset alone."""
-UNCOMPARED = ("--", "hydra.", "paths.", "checkpoint=", *FREE)
-"""Beginnings of arguments that say where things are, not what is measured."""
+UNCOMPARED = ("--", "checkpoint=", *FREE)
+"""Beginnings of more arguments that say where things are, not what is measured."""
 
 
 @functools.cache
@@ -155,7 +156,11 @@ class Measurement(Stage):
 
 
 def _compared(arguments: Sequence[str]) -> list[str]:
-    return sorted(item for item in arguments if "=" in item and not item.startswith(UNCOMPARED))
+    return sorted(
+        item
+        for item in arguments
+        if "=" in item and not (item.startswith(UNCOMPARED) or key_of(item).startswith(INERT))
+    )
 
 
 @dataclass(frozen=True)
@@ -197,7 +202,7 @@ def make_study(cfg: DictConfig) -> Study:
     datasets, seeds = check_datasets_and_seeds(cfg)
     options, measured = check_list(cfg, "train"), check_list(cfg, "evaluate")
     folder = Path(cfg.folder or Path(cfg.paths.outputs) / "study" / "_".join(datasets))
-    data = f"paths.data={place_of(cfg.paths.data)}"
+    common = common_options(cfg)
     # What is done with the data holds wherever they are used.
     of_data = [item for item in options if key_of(item).startswith("dataset.")]
     raw = {
@@ -208,7 +213,7 @@ def make_study(cfg: DictConfig) -> Study:
         Preparation(
             f"prepare {name}",
             name,
-            [*program("prepare"), f"dataset={name}", *of_data, *raw[name], data],
+            [*program("prepare"), f"dataset={name}", *of_data, *raw[name], *common],
             integrity_file(cfg, name),
         )
         for name in datasets
@@ -219,7 +224,7 @@ def make_study(cfg: DictConfig) -> Study:
         command = [*program("train"), f"dataset={name}", f"seed={seed}", "test=false"]
         # What was cut off goes on with the whole recipe, and is refused if it had another one.
         key = "resume" if state_of(place) is State.UNFINISHED else "hydra.run.dir"
-        command += [*options, *raw[name], data, f"{key}={place_of(place)}"]
+        command += [*options, *raw[name], *common, f"{key}={place_of(place)}"]
         done_by, needs = place / FINISHED, (f"prepare {name}",)
         stage = f"train on {name}, seed {seed}"
         trainings.append(Training(stage, name, command, done_by, needs, seed=seed))
@@ -232,11 +237,18 @@ def make_study(cfg: DictConfig) -> Study:
         # A dataset that is named would lose the options that it was trained with.
         chosen = measured if other == name else [f"dataset={other}", *of_data, *everywhere]
         command = [*program("evaluate"), f"checkpoint={place_of(training.checkpoint)}", *chosen]
-        command += [data, f"hydra.run.dir={place_of(place)}"]
+        command += [*common, f"hydra.run.dir={place_of(place)}"]
         done_by, both = place / FINISHED, (training.name, f"prepare {other}")
         stage = f"measure {name}, seed {seed}, on {other}"
         measurements.append(Measurement(stage, other, command, done_by, both, training=training))
     return Study(folder, datasets, seeds, options, measured, preparations, trainings, measurements)
+
+
+def common_options(cfg: DictConfig) -> list[str]:
+    """Options of every command: where the data are, and in which form figures are drawn too."""
+    form = cfg.figures.format
+    data = f"paths.data={place_of(cfg.paths.data)}"
+    return [data] if form is None else [data, f"figures.format={form}"]
 
 
 def program(command: str) -> list[str]:
@@ -307,16 +319,26 @@ def check_same(study: Study) -> None:
 
 
 def check_runs(stages: Sequence[Stage], prints: Mapping[str, str]) -> None:
-    """Refuse finished runs that their stages' commands would not make again.
+    """Refuse runs that their stages' commands would not make again, or cannot go on with.
 
     Args:
-        stages: trainings and measurements; those that are not done pass.
+        stages: trainings and measurements; those that are not begun pass.
         prints: the fingerprint of each dataset that is prepared.
 
     Raises:
-        ConfigError: a finished run was made with other options, or on another copy.
+        ConfigError: a run was made or begun with other options, or made on another copy.
     """
     for stage in stages:
+        # The training itself would say so too, but hours later, after others.
+        saved = read_overrides(stage.folder) if stage.begun else None
+        if isinstance(stage, Training) and saved is not None:
+            lost = set(_compared(saved)).difference(stage.options)
+            if other := [*unlike(saved, stage.options), *sorted(lost)]:
+                raise ConfigError(
+                    f"{stage.folder}: expected a run that was begun with the same options, found "
+                    f"one {'with' if other[0] in lost else 'without'} {other[0]}. Choose another "
+                    "folder: folder=PATH"
+                )
         for key, wanted, found in mismatches(stage, prints) if stage.done else ():
             raise ConfigError(
                 f"{stage.folder}: expected a run with {key}={wanted}, found one with "

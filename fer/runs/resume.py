@@ -29,6 +29,11 @@ PLACES = (
     "dataset.reader.votes",
 )
 """Options that say where something is."""
+FREE_TO_CHANGE = (
+    *PLACES,
+    *("dataset.workers", "dataset.download", "dataset.kaggle", "figures.format"),
+)
+"""Options that may be others when a run goes on: also how data come here, and what is drawn."""
 ANY_TEXT = ("dataset.synonyms", "dataset.person")
 """Options that are neither a place nor a program, whatever their text."""
 PLACE_LIKE = re.compile(r"dir|folder|path|file|root|ur[il]|storage|host|address|kaggle|^resume$")
@@ -66,10 +71,10 @@ def expand(arguments: Sequence[str]) -> list[str]:
     kind, saved = "sweep", read_sweep(folder)
     if saved is None:
         kind, saved = "run", read_run(folder)
-    named = {key_of(item) for item in others} & set(PLACES)
+    named = {key_of(item) for item in others} & set(FREE_TO_CHANGE)
     saved = [item for item in saved if key_of(item) not in named]
-    added = [item for item in others if item.startswith(FREE) or key_of(item) in PLACES]
-    changed = [item for item in others if item not in (*saved, *added)]
+    changed = unlike(saved, others)
+    added = [item for item in others if item not in (*saved, *changed)]
     if changed:
         raise ConfigError(
             f"resume: expected the command of {folder} as it was "
@@ -92,6 +97,19 @@ def key_of(item: str) -> str:
     'dataset.raw'
     """
     return item.lstrip("+~").partition("=")[0]
+
+
+def unlike(saved: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """Overrides that a run with those in ``saved`` cannot go on with.
+
+    >>> unlike(["seed=1"], ["seed=1", "figures.format=svg", "optimizer.lr=0.1"])
+    ['optimizer.lr=0.1']
+    """
+    return [
+        item
+        for item in overrides
+        if not (item in saved or item.startswith(FREE) or key_of(item) in FREE_TO_CHANGE)
+    ]
 
 
 def plain(overrides: Sequence[str]) -> list[str]:

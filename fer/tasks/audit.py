@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from fer.core.errors import ConfigError, FerError
 from fer.core.files import refuse_links, write_csv, write_json
 from fer.core.options import check_options
 from fer.core.words import how_many, percent
+from fer.data.audit.integrity import data_notes
+from fer.data.audit.verdict import ALTERED
 from fer.data.ferplus import SecondLabels, check_own_labels, second_labels
 from fer.data.folds import folds_of, warnings_of_images
 from fer.data.prepared import Prepared
@@ -23,7 +25,6 @@ from fer.data.readers.base import Reader, check_classes
 from fer.data.selection import refuse_altered, select
 from fer.evaluation.label_issues import (
     FlagScores,
-    among_present,
     find_label_issues,
     join_folds,
     require_cleanlab,
@@ -31,6 +32,7 @@ from fer.evaluation.label_issues import (
     summarise_issues,
 )
 from fer.report.audit_page import Audited, write_audit
+from fer.report.figures import BESIDE
 from fer.runs.audit_plan import Audit, make_audit
 from fer.runs.plan import Training, check_runs
 from fer.runs.provenance import git_state, versions, without_places
@@ -58,6 +60,8 @@ class Images:
     """``(N,)`` int64, which entries they are."""
     folds: np.ndarray
     """``(N,)`` int64 from 0, the fold of each."""
+    left_out: dict[str, dict[str, int]]
+    """For each reason the number of images of each given split that are not audited."""
     second: SecondLabels | None
     """What annotators say of them."""
 
@@ -75,6 +79,7 @@ def audit_task(cfg: DictConfig, _: Path) -> None:
             failed.
     """
     check_options(cfg)
+    BESIDE.set(cfg.figures.format)
     own = HydraConfig.get()
     audit = make_audit(cfg, own.runtime.choices["dataset"], own.overrides.task)
     refuse_links(audit.folder)
@@ -83,7 +88,8 @@ def audit_task(cfg: DictConfig, _: Path) -> None:
             f"{audit.folder}: expected the folder of an audit, or a new one, found the page of "
             "something else in it. Choose another folder: folder=PATH"
         )
-    require_cleanlab()
+    if not cfg.plan:
+        require_cleanlab()
     reader = make_part(cfg.dataset, "reader")
     if cfg.votes is not None:
         check_own_labels(reader, cfg.dataset.name)
@@ -97,12 +103,10 @@ def audit_task(cfg: DictConfig, _: Path) -> None:
         print_plan(audit.stages, estimate(audit, len(images.rows) // cfg.folds))
     if cfg.plan:
         return
-    failed = run_stages(audit.stages)
-    if failed:
-        stage, code = failed[0]
+    for stage, code in run_stages(audit.stages, every=False):
         raise FerError(
-            f"{len(failed)} of {len(audit.stages)} stages failed, first: {stage.name} (exit code "
-            f"{code}; its message stands above). When the cause is gone, the same command goes on."
+            f"A stage failed: {stage.name} (exit code {code}; its message stands above). When the "
+            "cause is gone, the same command goes on."
         )
     check_runs(audit.stages, prints)  # of what went on, too
     write_results(cfg, audit, images)
@@ -120,9 +124,9 @@ def choose_images(cfg: DictConfig, prepared: Prepared, reader: Reader) -> Images
     if not node.accept_altered:
         refuse_altered(node.name, prepared.folder, prepared.integrity)
     folds = folds_of(prepared, cfg.folds, reader, "folds")
-    chosen, _ = select(prepared, leaks="keep", blank=node.blank, conflicts=node.conflicts)
+    chosen, left_out = select(prepared, leaks="keep", blank=node.blank, conflicts=node.conflicts)
     rows = np.flatnonzero(chosen)
-    found = Images(prepared, rows, folds[rows], None)
+    found = Images(prepared, rows, folds[rows], left_out, None)
     counts = np.zeros((cfg.folds, labels.NUM_CLASSES), np.int64)
     np.add.at(counts, (found.folds, found.target), 1)
     short = [name for name, own in zip(labels.EMOTIONS, counts.T, strict=True) if not own.all()]
@@ -130,7 +134,7 @@ def choose_images(cfg: DictConfig, prepared: Prepared, reader: Reader) -> Images
         raise ConfigError(
             f"folds: expected images of every emotion for each of the {cfg.folds} folds, found too "
             f"few of {', '.join(short)} after leaving out what dataset.blank and dataset.conflicts "
-            "name. Take fewer folds, or set one of them to keep."
+            f"name. {'Take fewer folds, or set' if cfg.folds > 3 else 'Set'} one of them to keep."
         )
     if cfg.votes is None:
         return found
@@ -140,7 +144,7 @@ def choose_images(cfg: DictConfig, prepared: Prepared, reader: Reader) -> Images
             f"votes: expected FER2013's images, which these votes are of, found others in "
             f"{node.name}. Leave out votes."
         )
-    return Images(prepared, rows, folds[rows], second)
+    return replace(found, second=second)
 
 
 def estimate(audit: Audit, images: int) -> dict[str, float | None]:
@@ -169,10 +173,9 @@ def estimate(audit: Audit, images: int) -> dict[str, float | None]:
 def write_results(cfg: DictConfig, audit: Audit, images: Images) -> None:
     """Find the label issues, and write ``audit.csv``, ``audit.json`` and, last, the page."""
     entries = [images.prepared.entries[row] for row in images.rows]
-    target, second = images.target, images.second
+    target, second, integrity = images.target, images.second, images.prepared.integrity
     ids = [entry.id for entry in entries]
-    answers = join_folds(audit.predictions, ids, target, images.folds)
-    probabilities = among_present(target, answers)
+    probabilities = join_folds(audit.predictions, ids, target, images.folds)
     issues = find_label_issues(target, probabilities)
     audited = Audited(
         cfg.dataset.name,
@@ -188,33 +191,43 @@ def write_results(cfg: DictConfig, audit: Audit, images: Images) -> None:
     scores = summarise_issues(target, probabilities, issues)
     flags = None
     if second is not None:
-        flags = score_flags(target, second.emotions, issues, ANNOTATORS)
+        flags = score_flags(target, second.emotions, issues, ANNOTATORS, second.unknown)
+    altered = integrity["verdict"] == ALTERED
     notes = [
-        *warnings_of_images(images.prepared.integrity),
+        *(data_notes(integrity) if altered else []),
+        *(
+            f"Left out because {why}: {how_many(sum(counts.values()), 'image')}."
+            for why, counts in images.left_out.items()
+        ),
+        *warnings_of_images(integrity),
         *([] if second is None else second.notes),
     ]
     provenance = {
         "commands": {
-            str(stage.folder.relative_to(audit.folder)): without_places(
+            stage.folder.relative_to(audit.folder).as_posix(): without_places(
                 read_run(stage.folder)["command"]
             )
             for stage in audit.stages
         },
         "git": git_state(),
         "versions": versions(),
-        "fingerprint": images.prepared.integrity["fingerprint"],
+        "fingerprint": integrity["fingerprint"],
         "folds": cfg.folds,
     }
+    used = {
+        "altered_copy": [finding["text"] for finding in integrity["findings"] if altered],
+        "left_out": images.left_out,
+    }
     write_csv(audit.folder / TABLE, columns_of(audited), list_rows(audited))
-    content = {"dataset": cfg.dataset.name, **scores, "votes": flags, "notes": notes, **provenance}
-    write_json(audit.folder / NUMBERS, content)
+    found = {"dataset": cfg.dataset.name, **used, **scores, "votes": flags, "notes": notes}
+    write_json(audit.folder / NUMBERS, {**found, **provenance})
     page = write_audit(
         audit.folder, audited, scores, flags, shown=cfg.flags, notes=notes, provenance=provenance
     )
     print(f"\nFlagged: {scores['flagged']:,} of {how_many(scores['images'], 'image')}.")
     if flags is not None:
         print_precision(flags)
-    print(f"Look at them: {page}")
+    print(f"{'Look at them' if scores['flagged'] else 'The page'}: {page}")
     print(f"All images, the most suspicious first: {audit.folder / TABLE}")
 
 

@@ -19,6 +19,7 @@ from fer.core.application import LIFELINE, instantiate
 from fer.core.composition import compose
 from fer.core.errors import ConfigError, FerError
 from fer.core.files import refuse_links
+from fer.core.options import check_options
 from fer.evaluation.explanation import REPLACEMENTS
 from fer.runs.plan import (
     Measurement,
@@ -77,7 +78,8 @@ def estimate(study: Study) -> dict[str, float | None]:
 def epochs_left(stage: Training) -> int:
     """The epochs that a training has yet to do."""
     epochs = int(compose("train", stage.options).trainer.max_epochs)
-    done = (stage.folder / "history.csv").read_text().count("\n") - 1 if stage.begun else 0
+    history = stage.folder / "history.csv"  # may be written after the checkpoint
+    done = history.read_text().count("\n") - 1 if stage.begun and history.is_file() else 0
     return max(0, epochs - done)
 
 
@@ -185,6 +187,7 @@ def study_task(cfg: DictConfig, _: Path) -> None:
     Raises:
         FerError: a value is wrong, the folder holds another study, or a stage failed.
     """
+    check_options(cfg)
     study = make_study(cfg)
     refuse_links(study.folder)
     if study.page.is_file() and not (study.folder / "study.json").is_file():
@@ -212,9 +215,11 @@ def study_task(cfg: DictConfig, _: Path) -> None:
         )
     # Imported when there is something to measure and plot.
     from fer.model.checkpoint import load_checkpoint
+    from fer.report.figures import BESIDE
     from fer.report.study_page import write_study
 
     check_same(study)  # of what went on, too
+    BESIDE.set(cfg.figures.format)
     put_side_by_side(study.folder / "evaluate")
     network = load_checkpoint(study.trainings[0].checkpoint).network
     print(f"The study: {write_study(study, network.count_parameters())}")
@@ -233,10 +238,14 @@ def print_plan(stages: Sequence[Stage], seconds: Mapping[str, float | None]) -> 
     print(f"In all {total}{more}, by a few steps that were timed now.", flush=True)
 
 
-def run_stages(stages: Sequence[Stage]) -> list[tuple[Stage, int]]:
+def run_stages(stages: Sequence[Stage], *, every: bool = True) -> list[tuple[Stage, int]]:
     """Run the stages that are not done, without those that need one that failed.
 
-    Returns those with their exit codes, -1 for one that was left out.
+    Args:
+        stages: in order.
+        every: go on with what does not need it when one has failed.
+
+    Returns those that failed with their exit codes, -1 for one that was left out.
     """
     failed: list[tuple[Stage, int]] = []
     environment = {**os.environ, "PYTHONPATH": search_path()}
@@ -256,6 +265,8 @@ def run_stages(stages: Sequence[Stage]) -> list[tuple[Stage, int]]:
         code = run_child([sys.executable, *stage.command], environment)
         if code:
             failed.append((stage, code))
+            if not every:
+                break
     return failed
 
 

@@ -223,7 +223,7 @@ def test_second_labels_find_the_images_of_every_form(
     relabelled = made(tmp_path, FORMS[form](tmp_path), votes=votes)
     expected = {entry.sha256: entry for entry in relabelled.entries}
     found = ferplus.second_labels(entries, votes.parent)
-    assert found is not None and found.notes == []
+    assert found is not None and found.notes == [] and found.unknown == 0
     for entry, emotion, own in zip(entries, found.emotions.tolist(), found.shares, strict=True):
         other = expected.get(entry.sha256)
         assert (emotion < 0) == (other is None)
@@ -239,7 +239,7 @@ def test_second_labels_find_the_images_of_every_form(
     assert ferplus.second_labels(strangers, votes) is None
     some = ferplus.second_labels([*entries, strangers[0]], votes)
     assert some is not None and "1 image without votes" in some.notes[-1]
-    assert some.emotions[-1] == -1 and not some.shares[-1].any()
+    assert some.unknown == 1 and some.emotions[-1] == -1 and not some.shares[-1].any()
     with pytest.raises(DataError, match=r"^votes: expected FER.'s table.*votes=PATH"):
         ferplus.second_labels(entries, tmp_path / "nowhere.csv")
 

@@ -82,12 +82,12 @@ def test_a_killed_moved_and_resumed_run_ends_bit_for_bit_like_another(
     assert read_progress(moved / "checkpoints/last.ckpt").threads == threads
 
 
-def test_places_may_be_named_anew_beside_resume_and_nothing_else(tmp_path: Path) -> None:
+def test_what_changes_no_result_may_be_named_anew_beside_resume(tmp_path: Path) -> None:
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra/overrides.yaml").write_text("[seed=1, paths.data=data]")
-    here = ["paths.data=/elsewhere", "dataset.raw=a.zip", "seed=1"]
+    here = ["paths.data=/elsewhere", "dataset.raw=a.zip", "figures.format=svg", "seed=1"]
     found = expand([*here, f"resume={tmp_path}"])
-    assert found[:3] == ["seed=1", "paths.data=/elsewhere", "dataset.raw=a.zip"]
+    assert found[:4] == ["seed=1", *here[:3]]
     assert "paths.data=data" not in found
     with pytest.raises(ConfigError, match=r"as it was .*found seed=2 beside it"):
         expand(["seed=2", f"resume={tmp_path}"])

@@ -23,6 +23,8 @@ from fer.core import labels
 from fer.core.errors import ConfigError, DataError
 from fer.core.files import write_json
 from fer.core.options import check_options
+from fer.data.audit.integrity import FindingRecord
+from fer.data.audit.verdict import ALTERED
 from fer.data.ferplus import FERPlusReader, SecondLabels, check_own_labels
 from fer.data.prepared import load
 from fer.data.readers.fer2013 import FER2013Reader
@@ -40,9 +42,11 @@ def configure(*options: str) -> DictConfig:
 
 
 def test_every_fold_is_trained_without_and_measured_with_its_images(tmp_path: Path) -> None:
-    own = ["dataset.raw=my.zip", "++dataset.blank=drop", "metrics.resamples=100", "flags=7"]
+    own = ["dataset.raw=my.zip", "++dataset.blank=drop", "metrics.resamples=100", "flags=7",
+           "figures.format=svg"]  # fmt: skip
     cfg = configure("dataset=folder", *own, "folds=3", "seed=4", f"folder={tmp_path}",
-                    "train.model=x", "train.optimizer.lr=0.1")  # fmt: skip
+                    "train.model=x", "train.optimizer.lr=0.1", "train.trainer=ddp",
+                    "train.loader.eval_batch_size=8")  # fmt: skip
     audit = make_audit(cfg, "folder", own)
     assert [stage.name for stage in audit.stages] == [
         "train without fold 1", "measure fold 1",
@@ -50,11 +54,13 @@ def test_every_fold_is_trained_without_and_measured_with_its_images(tmp_path: Pa
         "train without fold 3", "measure fold 3",
     ]  # fmt: skip
     for number, stage in enumerate(audit.stages):
-        said = ["dataset=folder", *own[:3], f"dataset.fold={number // 2 + 1}/3"]
-        assert set(said) < set(stage.command) and "flags=7" not in stage.command
+        said = ["dataset=folder", *own[:2], f"dataset.fold={number // 2 + 1}/3", *own[4:],
+                "trainer=ddp", "loader.eval_batch_size=8"]  # fmt: skip
+        assert set(said) < set(stage.command) and not {*own[2:4]} & set(stage.command)
         training = number % 2 == 0
         recipe = {"seed=4", "test=false", "model=x", "optimizer.lr=0.1"}
         assert (recipe <= set(stage.command)) == training
+        assert ("trainer.devices=1" in stage.command) != training
         assert ("split=test" in stage.command) != training
     assert audit.measurements[1].needs == ("train without fold 2",)
     cut_off = audit.trainings[0].folder / "checkpoints/last.ckpt"
@@ -71,6 +77,7 @@ def test_every_fold_is_trained_without_and_measured_with_its_images(tmp_path: Pa
         (["dataset.fold=1/3"], "dataset.fold: expected null, .*found 1/3"),
         (["train.dataset.blank=drop"], r"train: expected options of the recipe.*Set it as dataset"),
         (["train.seed=3"], "found seed=3, which the audit sets itself.*fer audit --help"),
+        (["train.loss=distilled", "train.loss.teacher=[A.ckpt]"], "train: .*may have seen them"),
         (["train.dataset.fold=1/3"], "train: expected options of the recipe, found dataset.fold"),
     ],
 )
@@ -115,7 +122,9 @@ def test_images_that_are_left_out_are_not_audited(prepared_tiny: Path) -> None:
     prepared = load(prepared_tiny)
     prepared.integrity["blank"] = [e.id for e in prepared.entries if e.emotion == "fear"][:1]
     cfg = configure("dataset=fer2013", "dataset.blank=drop", "folds=3")
-    assert len(choose_images(cfg, prepared, FER2013Reader()).target) == 55
+    found = choose_images(cfg, prepared, FER2013Reader())
+    assert len(found.target) == 55
+    assert [sum(counts.values()) for counts in found.left_out.values()] == [1]
     cfg.folds = 8
     with pytest.raises(ConfigError, match=r"folds: .*too few of fear after leaving out"):
         choose_images(cfg, prepared, FER2013Reader())
@@ -143,7 +152,13 @@ def test_results_say_what_the_annotators_see(
     number = len(images.target)
     second = np.where(np.arange(number) % 3, images.target, (images.target + 1) % 7)
     second[5] = -1
-    images = replace(images, second=SecondLabels(second, np.zeros((number, 7)), ["A note."]))
+    images = replace(images, second=SecondLabels(second, np.zeros((number, 7)), 0, ["A note."]),
+                     left_out={"they show nothing": {"train": 2, "val": 1, "test": 0}})  # fmt: skip
+    finding: FindingRecord = {
+        "kind": "pixels", "text": "Pixels differ.", "split": None, "emotion": None, "images": 1,
+    }  # fmt: skip
+    images.prepared.integrity["verdict"] = ALTERED
+    images.prepared.integrity["findings"] = [finding]
     plan = make_audit(configure("folds=3", f"folder={tmp_path}"), "fer2013", [])
     ids = np.array([images.prepared.entries[row].id for row in images.rows])
     answers = np.random.default_rng(0).dirichlet(np.ones(7), number)
@@ -164,14 +179,18 @@ def test_results_say_what_the_annotators_see(
     said = [labels.EMOTIONS[code] if code >= 0 else "" for code in second[order]]
     assert [row["annotators"] for row in rows] == said
     numbers = json.loads((tmp_path / "audit.json").read_text())
-    assert numbers["votes"]["undecided"] == 1 and "A note." in numbers["notes"]
+    assert numbers["votes"]["none_of_the_seven"] == 1 and "A note." in numbers["notes"]
+    assert numbers["left_out"]["they show nothing"]["train"] == 2
+    assert "Left out because they show nothing: 3 images." in numbers["notes"]
+    assert numbers["altered_copy"] == ["Pixels differ."]
+    assert "altered copy of " in numbers["notes"][0]
     assert numbers["commands"]["evaluate/fold3"] == "python train.py"
     printed = capsys.readouterr().out
     assert "Flagged: 20 of 56 images." in printed and "of all flagged images " in printed
     assert f"Look at them: {tmp_path / 'report.html'}" in printed
 
 
-OPTIONS = ["dataset=folder", "dataset.raw=faces", "folds=3", "metrics.resamples=100",
+OPTIONS = ["dataset=folder", "folds=3",
            "train.model.widths=[4,8]", "train.model.image_size=16", "train.trainer.max_epochs=3",
            "train.loader.batch_size=16", "train.trainer.progress_bar=false",
            "train.logger=none"]  # fmt: skip
@@ -194,7 +213,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "faces" / emotion).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder / "faces" / emotion / path.name)
     process = subprocess.Popen(
-        [sys.executable, "-m", "fer", "audit", *OPTIONS], cwd=folder, start_new_session=True,
+        [sys.executable, "-m", "fer", "audit", *OPTIONS, "dataset.raw=faces"],
+        cwd=folder, start_new_session=True,
         env={**os.environ, "FER_DATA": str(folder / "data"), "PYTHONPATH": python_path()},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -224,7 +244,7 @@ def times(folder: Path) -> dict[Path, int]:
 def test_a_killed_audit_goes_on_and_does_nothing_twice(place: Path) -> None:
     folder = place / "outputs/audit/folder"
     first = times(folder / "train/fold1") | times(folder / "evaluate/fold1")
-    done = audit(place)
+    done = audit(place, "dataset.raw=./faces")
     for line in ("done      train without fold 1", "done      measure fold 1",
                  "goes on   train without fold 2", "to do     measure fold 3"):  # fmt: skip
         assert line in done.stdout

@@ -21,7 +21,14 @@ from fer.core.files import sha256_of_file, write_json
 from fer.report.study_results import summarise
 from fer.runs.plan import Preparation, Stage, check_same, expand, make_study
 from fer.runs.records import STATISTICS
-from fer.tasks.study import count_images, count_passes, run_child, run_stages
+from fer.tasks.study import (
+    count_images,
+    count_passes,
+    epochs_left,
+    run_child,
+    run_stages,
+    study_task,
+)
 from tests.conftest import (
     ROOT,
     compose,
@@ -146,6 +153,7 @@ def test_a_stage_that_fails_leaves_out_what_needs_it_alone(
         "prepare", "train a", "train b", "measure b",
     }  # fmt: skip
     assert "left out: it needs a stage that failed" in capfd.readouterr().out
+    assert [one.name for one, _ in run_stages(stages, every=False)] == ["train a"]
 
 
 @pytest.mark.parametrize(
@@ -239,6 +247,43 @@ def test_a_training_goes_on_with_the_recipe_that_the_study_states(tmp_path: Path
     assert "++dataset.blank=drop" in prepared.command
 
 
+@pytest.mark.parametrize(
+    ("saved", "given", "message"),
+    [
+        ([], ["optimizer.lr=0.5"], r"with the same options, found one without optimizer\.lr=0\.5"),
+        (["optimizer.lr=0.5"], [], r"with the same options, found one with optimizer\.lr=0\.5"),
+        (["dataset.download=true"], ["optimizer.lr=0.5"], r"found one without optimizer"),
+        (["dataset.download=true", "figures.format=svg"], [], None),
+        ([], ["dataset.workers=1"], None),
+    ],
+)
+def test_what_cannot_go_on_is_refused_before_the_others_are_trained(
+    saved: list[str], given: list[str], message: str | None, tmp_path: Path
+) -> None:
+    own = configure("b=null", f"folder={tmp_path}", *(f"train.{item}" for item in given))
+    (stage,) = make_study(own).trainings
+    (stage.folder / "checkpoints").mkdir(parents=True)
+    (stage.folder / "checkpoints/last.ckpt").touch()
+    write_json(
+        stage.folder / ".hydra/overrides.yaml",
+        ["dataset=synthetic_a", "seed=0", "test=false", *saved, "paths.data=elsewhere"],
+    )
+    study = make_study(own)
+    assert epochs_left(study.trainings[0]) == 14  # all: it may have no history yet
+    if message is None:
+        check_same(study)
+    else:
+        with pytest.raises(ConfigError, match=message):
+            check_same(study)
+
+
+def test_the_form_of_figures_reaches_every_stage(tmp_path: Path) -> None:
+    study = make_study(configure(f"folder={tmp_path}", "figures.format=svg"))
+    assert all("figures.format=svg" in stage.command for stage in study.stages)
+    with pytest.raises(ConfigError, match=r"figures\.format: expected"):
+        study_task(configure("figures.format=gif"), tmp_path)
+
+
 def test_an_evaluation_is_done_with_its_checkpoint_options_and_statistics_alone(
     tmp_path: Path,
 ) -> None:
@@ -258,6 +303,8 @@ def test_an_evaluation_is_done_with_its_checkpoint_options_and_statistics_alone(
     assert not is_done(record, overrides)  # without its page
     stage.done_by.touch()
     assert is_done(record, overrides)
+    inert = ["dataset.raw=x", "dataset.download=true", "dataset.workers=1", "figures.format=svg"]
+    assert is_done(record, [*overrides, *inert])
     assert not is_done(record, [*overrides, "tta=flip"])
     assert not is_done(record | {"statistics": STATISTICS - 1}, overrides)
     # One of a version that said neither this nor other things that are read of today's.
