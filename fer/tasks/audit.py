@@ -32,7 +32,6 @@ from fer.evaluation.label_issues import (
     summarise_issues,
 )
 from fer.report.audit_page import Audited, write_audit
-from fer.report.figures import BESIDE
 from fer.runs.audit_plan import Audit, make_audit
 from fer.runs.plan import Training, check_runs
 from fer.runs.provenance import git_state, versions, without_places
@@ -79,7 +78,6 @@ def audit_task(cfg: DictConfig, _: Path) -> None:
             failed.
     """
     check_options(cfg)
-    BESIDE.set(cfg.figures.format)
     own = HydraConfig.get()
     audit = make_audit(cfg, own.runtime.choices["dataset"], own.overrides.task)
     refuse_links(audit.folder)

@@ -215,11 +215,9 @@ def study_task(cfg: DictConfig, _: Path) -> None:
         )
     # Imported when there is something to measure and plot.
     from fer.model.checkpoint import load_checkpoint
-    from fer.report.figures import BESIDE
     from fer.report.study_page import write_study
 
     check_same(study)  # of what went on, too
-    BESIDE.set(cfg.figures.format)
     put_side_by_side(study.folder / "evaluate")
     network = load_checkpoint(study.trainings[0].checkpoint).network
     print(f"The study: {write_study(study, network.count_parameters())}")
