@@ -29,7 +29,7 @@ PLACES = (
     "dataset.reader.votes",
 )
 """Options that say where something is."""
-ANY_TEXT = ("dataset.synonyms", "dataset.person")
+ANY_TEXT = ("dataset.synonyms", "dataset.person", "dataset.columns")
 """Options that are neither a place nor a program, whatever their text."""
 PLACE_LIKE = re.compile(r"dir|folder|path|file|root|ur[il]|storage|host|address|kaggle|^resume$")
 """Found in the last part of a key that may say where to write to, or to fetch from."""
