@@ -45,6 +45,8 @@ def measure(images: Iterable[np.ndarray], detector: FaceDetector) -> str:
     for image in images:
         looked_at += 1
         found += detector.search(to_input(image, SIDE, 1)[..., 0])[:1]
+    if not found:
+        return f"0 of {looked_at:,} images"
     x, y, side, _ = np.array(found).T
     ratio = np.quantile(SIDE / side, [0.25, 0.5, 0.75])
     across, down = ((SIDE / 2 - (low + side / 2)) / side for low in (x, y))

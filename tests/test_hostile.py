@@ -22,7 +22,8 @@ import yaml
 
 from fer.core.errors import FerError
 from fer.data.manifest import read_manifest
-from fer.data.preparation import DRAWN, DRAWN_TEXT, prepare
+from fer.data.preparation import prepare
+from fer.data.prepared import DRAWN, DRAWN_TEXT
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.runs.resume import expand
 from fer.runs.side_by_side import collect

@@ -15,17 +15,19 @@ import numpy as np
 from fer.core.errors import DataError
 from fer.core.processes import cpu_count, worker_pool
 from fer.core.progress import Progress
+from fer.core.words import how_many
 from fer.data.audit.appearance import LOOKS, hex_hash, measure
 from fer.data.detection import FaceDetector, cut_out
 from fer.data.images import encode_png
 from fer.data.manifest import Entry, pixel_hash
-from fer.data.readers.base import Record, Source
+from fer.data.readers.base import SPLITS, Record, Source
 
 CHUNK = 256
 SMALL = 4_000
 """Up to this many images, starting worker processes takes longer than they save."""
 FEW = 500
 """The same where faces are cut out."""
+UNREADABLE = "they could not be read"
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,18 @@ class Converted:
     entries: list[Entry]
     looks: np.ndarray
     failures: list[Failure]
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Why images have no face to cut out, in words, and how many for each reason."""
+    left_out: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Why images have no face to cut out, in words, and their split: how many there are."""
     several: int = 0
     """Images in which more than one face was found."""
+
+    @property
+    def faceless(self) -> dict[str, dict[str, int]]:
+        """Why images have no face to cut out, in words, and how many of each split."""
+        return {
+            why: {split: self.left_out[why, split] for split in SPLITS}
+            for why, _ in sorted(self.left_out)
+        }
 
 
 def convert(
@@ -69,7 +79,7 @@ def convert(
     done: list[Converted] = []
     entries: list[Entry] = []
     failures: list[Failure] = []
-    left_out: Counter[str] = Counter()
+    left_out: Counter[tuple[str, str]] = Counter()
     with pool(workers, len(records), FEW if cut else SMALL) as executor:
         for part in executor.map(_convert, jobs) if executor else map(_convert, jobs):
             done.append(part)
@@ -85,7 +95,7 @@ def _convert(job: tuple[Source, Sequence[Record], Path, int, bool]) -> Converted
     """Convert some records. Runs in a worker process."""
     source, records, folder, side, cut = job
     entries, appearances, failures = [], [], []
-    left_out: Counter[str] = Counter()
+    left_out: Counter[tuple[str, str]] = Counter()
     several = 0
     detector = FaceDetector() if cut else None
     for record in records:
@@ -98,7 +108,7 @@ def _convert(job: tuple[Source, Sequence[Record], Path, int, bool]) -> Converted
             face, why, faces = cut_out(image, detector)
             several += faces > 1
             if face is None:
-                left_out[why] += 1
+                left_out[why, record.split] += 1
                 continue
             image = face
         looks = measure(image, side)
@@ -134,10 +144,25 @@ def undecodable_error(failures: Sequence[Failure], images: int) -> DataError:
 def describe_excluded(excluded: Mapping[str, int]) -> list[str]:
     """One line for each reason for which images of the copy were left out."""
     return [
-        f"{count:,} {'image was' if count == 1 else 'images were'} left out: {why}."
+        f"Left out because {why}: {how_many(count, 'image')}."
         for why, count in excluded.items()
         if count
     ]
+
+
+def add_splits(left_out: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """How many images were left out for each reason, of all splits."""
+    return {why: sum(counts.values()) for why, counts in left_out.items()}
+
+
+def describe_left_out(left_out: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """One line for each reason for which images of some splits were left out."""
+    lines = []
+    for why, counts in left_out.items():
+        found = ", ".join(f"{n:,} of {split}" for split, n in counts.items())
+        protocol = " The test split is then not the official one." if counts.get("test") else ""
+        lines.append(f"Left out because {why}: {found}.{protocol}")
+    return lines
 
 
 @contextmanager

@@ -67,7 +67,8 @@ class EmotionDataModule(LightningDataModule):
         leaks: training images with an exact copy in val or test: ``keep`` or
             ``drop_from_train``.
         blank: images that show nothing: ``keep`` or ``drop``, from every split.
-        conflicts: exact copies that have different emotions: ``keep`` or ``drop``, all of them.
+        conflicts: exact copies that have different emotions: ``keep`` or ``drop``, all of them; for
+            a table's rows that disagree, ``FolderReader(conflicts="drop")``.
         fold: such as ``2/5``, for cross-validation: see :mod:`fer.data.folds`. None: the splits as
             they are.
         accept_altered: train on a copy that was found to be altered.

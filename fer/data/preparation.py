@@ -22,7 +22,7 @@ import numpy as np
 
 from fer.core import labels
 from fer.core.errors import ConfigError, DataError
-from fer.core.files import HALF, refuse_links, remove_leftovers, write_json, write_text
+from fer.core.files import refuse_links, remove_leftovers, write_json, write_text
 from fer.core.options import NAME, PATH, Check, check_value, one_of, or_null, whole
 from fer.core.progress import Progress, progress_bar
 from fer.core.words import how_many
@@ -31,10 +31,20 @@ from fer.data.audit.appearance import working_side
 from fer.data.audit.integrity import Integrity, Origin, inspect, summarise
 from fer.data.audit.reference import Reference, official_splits
 from fer.data.audit.verdict import ALTERED, REFERENCE, Verdict, judge
-from fer.data.conversion import Converted, convert, describe_excluded, undecodable_error
-from fer.data.detection import find_weights
+from fer.data.conversion import (
+    UNREADABLE,
+    Converted,
+    add_splits,
+    convert,
+    describe_excluded,
+    describe_left_out,
+    undecodable_error,
+)
+from fer.data.detection import describe_detector, find_weights
 from fer.data.manifest import Entry, write_manifest
 from fer.data.prepared import (
+    DRAWN,
+    DRAWN_TEXT,
     ELSEWHERE,
     FORMAT,
     OWN,
@@ -49,16 +59,14 @@ from fer.data.prepared import (
     load_current,
     lock,
     recover,
+    refuse_strangers,
     remove,
 )
 from fer.data.readers.base import SPLITS, RawDataset, Reader, check_records
-from fer.data.readers.names import is_hidden
 from fer.data.relabelling import move, relabel
 
 log = logging.getLogger(__name__)
 
-DRAWN, DRAWN_TEXT = ".drawn", "What lies here was drawn, and may be drawn again.\n"
-"""The mark of a raw folder whose content was drawn: what else is in one is somebody's."""
 GENERATOR: Check = (
     "a choice with its options",
     lambda value: callable(value) and isinstance(getattr(value, "keywords", None), Mapping),
@@ -137,10 +145,12 @@ class Preparation:
                 f"{self.raw}. To use your own images choose the dataset whose form they have, such "
                 "as dataset=fer2013."
             )
-        if self.faces is not None and self.reader.relabels:
+        known = (self.reader.relabels, self.reader.official_counts, self.reader.reference)
+        if self.faces is not None and any(known):
             raise ConfigError(
-                f"dataset.faces: expected null for {self.name}, whose images are recognised as "
-                f"they are to get other labels, found {self.faces!r}. Set it: dataset.faces=null"
+                f"dataset.faces: expected null for {self.name}: its images are cropped faces, "
+                "which are compared with the original ones, found "
+                f"{self.faces!r}. Set it: dataset.faces=null"
             )
         self.place = Path(self.folder)
         self.given = None if self.raw is None else Path(self.raw)
@@ -369,19 +379,21 @@ class Preparation:
             and (dataset.official_protocol or is_reference),
             "warnings": [
                 *dataset.warnings,
-                *describe_excluded(
-                    {**dataset.excluded, "they could not be read": len(made.failures)}
-                ),
+                *describe_excluded({**dataset.excluded, UNREADABLE: len(made.failures)}),
+                *describe_left_out(made.faceless),
             ],
-            "excluded": dataset.excluded,
+            "excluded": dataset.excluded | add_splits(made.faceless),
             "undecodable": [asdict(failure) for failure in made.failures],
+            "disputed": list(dataset.disputed),
             **found,
         }
+        if self.faces is not None:
+            integrity |= {"faceless": made.faceless, "detector": describe_detector()}
         write_json(staging / "integrity.json", integrity)
         return Prepared(staging, entries, integrity, [entry.file for entry in entries])
 
     def _convert(self, staging: Path, raw: Path, dataset: RawDataset) -> Converted:
-        """Write the images, or the faces in them; what has none is counted in ``dataset``."""
+        """Write the images, or the faces in them."""
         cut = self.faces is not None
         if cut:
             dataset.expected_size = None
@@ -390,17 +402,18 @@ class Preparation:
             made = convert(
                 *(dataset.source, dataset.records, staging, side, self.workers, progress), cut=cut
             )
-        dataset.excluded |= made.left_out
-        if made.several:
-            found = how_many(made.several, "picture")
-            dataset.warnings.append(f"{found} with several faces: the largest was taken.")
-        if made.left_out and not made.entries:
-            raise DataError(
-                f"{raw}: expected pictures with faces, found none in any of {number:,}. Take them "
-                "as they are: dataset.faces=null"
-            )
-        if made.failures and (self.undecodable == "error" or not made.entries):
+        if made.failures and (self.undecodable == "error" or not (made.entries or made.left_out)):
             raise undecodable_error(made.failures, number)
+        if not made.entries:
+            found = {**add_splits(made.faceless), UNREADABLE: len(made.failures)}
+            raise DataError(
+                f"{raw}: expected pictures with faces that are large enough, found none among "
+                f"{number:,}. {' '.join(describe_excluded(found))} Take the pictures as they are: "
+                "dataset.faces=null"
+            )
+        if made.several:
+            pictures = how_many(made.several, "picture")
+            dataset.warnings.append(f"{pictures} with several faces: the largest was taken.")
         return made
 
     def _beside(self) -> Path | None:
@@ -461,36 +474,3 @@ class Preparation:
         dataset.warnings += found.warnings
         text = f"Before the images got other labels: {judged.text}"
         return left, looks[kept], replace(judged, rows=judged.rows[kept], text=text)
-
-
-def refuse_strangers(folder: Path, *, drawn: bool) -> None:
-    """Refuse to prepare where that would replace what somebody else put there.
-
-    Args:
-        folder: of the dataset, which is to be prepared (again).
-        drawn: its raw data is drawn, into ``folder/raw``.
-
-    Raises:
-        DataError: something has a name that preparation writes, but no preparation made it.
-    """
-    raw, is_prepared = folder / "raw", (folder / "manifest.csv").exists()
-    if is_prepared:
-        page = folder / "report.html"  # which links every figure that was made with it
-        text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
-        names = (path.name for path in (folder / "figures").glob("*"))
-        figures = sorted(name for name in names if not is_hidden(name))
-        found = [f"figures/{name}" for name in figures if f"figures/{name}" not in text]
-    else:
-        found = sorted(name for name in OWN if (folder / name).exists())
-    was_drawn = (raw / DRAWN).exists() or (
-        is_prepared and load(folder).integrity["origin"]["generator"] is not None
-    )
-    in_raw = [path for path in raw.glob("*") if not path.name.endswith(HALF)]
-    if drawn and not was_drawn and in_raw:
-        found.append("raw")
-    if found:
-        raise DataError(
-            f"{folder}: expected nothing of somebody else's under the names that a preparation "
-            f"writes, found {', '.join(found)}. Move it elsewhere, or choose another place for the "
-            "prepared dataset: dataset.folder=FOLDER"
-        )

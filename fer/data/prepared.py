@@ -20,7 +20,9 @@ from fer.core.values import Shape, fits
 from fer.data.audit.integrity import Given, Integrity, Origin
 from fer.data.images import read_picture
 from fer.data.manifest import Entry, fingerprint, read_manifest
+from fer.data.readers.agreement import DISAGREE
 from fer.data.readers.base import SPLITS
+from fer.data.readers.names import is_hidden
 from fer.data.readers.sources import describe_files, sha256_of_files
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,8 @@ REPORT = ("figures", "report.html")
 """Parts that a report adds; moved before the others."""
 OWN = frozenset({*PARTS, *REPORT})
 CACHE = ".cache"
+DRAWN, DRAWN_TEXT = ".drawn", "What lies here was drawn, and may be drawn again.\n"
+"""The mark of a raw folder whose content was drawn: what else is in one is somebody's."""
 ELSEWHERE = "Choose another place with paths.data=FOLDER or the environment variable FER_DATA."
 ORIGIN: Shape = {"reader": dict, "generator": (dict, None)}
 GROUPS = dict.fromkeys(
@@ -55,6 +59,7 @@ REPORTED: Shape = {
     "warnings": [str],
     "excluded": dict,
     "undecodable": [dict],
+    "faceless": ({str: {str: int}}, ...),
     "verdict": str,
     "verdict_text": str,
     "findings": [{"kind": str, "text": str}],
@@ -167,7 +172,7 @@ def load_current(
     if (folder / ".ready").exists() or not (folder / "manifest.csv").exists():
         return None
     prepared = load(folder)
-    if prepared.integrity["origin"] != origin:
+    if not is_made_so(prepared.integrity, origin):
         return None
     source = prepared.integrity["source"]
     if raw is not None:
@@ -184,6 +189,26 @@ def load_current(
     if recorded is not None and has_changed(recorded):
         return None
     return prepared
+
+
+def is_made_so(integrity: Integrity, origin: Origin) -> bool:
+    """True if a preparation had these options.
+
+    Images that rows of a table name with different labels are refused or left out: where none was
+    left out, both made the same.
+    """
+    made = integrity["origin"]
+    if not any(DISAGREE in why for why in integrity.get("excluded", ())):
+        made, origin = without_conflicts(made), without_conflicts(origin)
+    return made == origin
+
+
+def without_conflicts(origin: Origin) -> Origin:
+    """The options of a preparation but for how tables are read whose rows disagree."""
+    reader = origin["reader"]
+    if reader.get("class") != "FolderReader":  # another's option may mean something else
+        return origin
+    return {**origin, "reader": {key: one for key, one in reader.items() if key != "conflicts"}}
 
 
 def has_content_of(recorded: Given | None, place: Path) -> bool:
@@ -280,3 +305,36 @@ def is_foreign(folder: Path) -> bool:
     return not (folder / "manifest.csv").exists() and any(
         (folder / split).is_dir() for split in SPLITS
     )
+
+
+def refuse_strangers(folder: Path, *, drawn: bool) -> None:
+    """Refuse to prepare where that would replace what somebody else put there.
+
+    Args:
+        folder: of the dataset, which is to be prepared (again).
+        drawn: its raw data is drawn, into ``folder/raw``.
+
+    Raises:
+        DataError: something has a name that preparation writes, but no preparation made it.
+    """
+    raw, is_prepared = folder / "raw", (folder / "manifest.csv").exists()
+    if is_prepared:
+        page = folder / "report.html"  # which links every figure that was made with it
+        text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
+        names = (path.name for path in (folder / "figures").glob("*"))
+        figures = sorted(name for name in names if not is_hidden(name))
+        found = [f"figures/{name}" for name in figures if f"figures/{name}" not in text]
+    else:
+        found = sorted(name for name in OWN if (folder / name).exists())
+    was_drawn = (raw / DRAWN).exists() or (
+        is_prepared and load(folder).integrity["origin"]["generator"] is not None
+    )
+    in_raw = [path for path in raw.glob("*") if not path.name.endswith(HALF)]
+    if drawn and not was_drawn and in_raw:
+        found.append("raw")
+    if found:
+        raise DataError(
+            f"{folder}: expected nothing of somebody else's under the names that a preparation "
+            f"writes, found {', '.join(found)}. Move it elsewhere, or choose another place for the "
+            "prepared dataset: dataset.folder=FOLDER"
+        )

@@ -34,7 +34,7 @@ FREE_TO_CHANGE = (
     *("dataset.workers", "dataset.download", "dataset.kaggle", "figures.format"),
 )
 """Options that may be others when a run goes on: also how data come here, and what is drawn."""
-ANY_TEXT = ("dataset.synonyms", "dataset.person")
+ANY_TEXT = ("dataset.synonyms", "dataset.person", "dataset.columns")
 """Options that are neither a place nor a program, whatever their text."""
 PLACE_LIKE = re.compile(r"dir|folder|path|file|root|ur[il]|storage|host|address|kaggle|^resume$")
 """Found in the last part of a key that may say where to write to, or to fetch from."""

@@ -21,6 +21,7 @@ from fer.core.files import sha256_of_file, write_csv, write_json
 from fer.core.hardware import Computing, keep_freed_memory
 from fer.core.options import check_options
 from fer.core.progress import progress_bar
+from fer.data.conversion import describe_left_out
 from fer.data.datamodule import EmotionDataModule
 from fer.data.ferplus import SecondLabels, check_own_labels, second_labels
 from fer.data.images import to_input
@@ -53,7 +54,6 @@ from fer.runs.state import FINISHED, State, state_of
 from fer.tasks.assembly import import_networks, make_data, measuring, resolved, with_dataset_of
 from fer.tasks.notes import (
     compare_data,
-    describe_left_out,
     has_pictures_of,
     notes_on,
     notes_on_published,
@@ -145,7 +145,7 @@ def evaluate(cfg: DictConfig, folder: Path) -> None:
         provenance=run,
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         data=data.prepared.integrity,
-        left_out=describe_left_out(data),
+        left_out=describe_left_out(data.left_out),
         sections=[run_section(folder, [result]), *sections],
     )
     print_summary(folder / FINISHED, result, None, notes)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fer.core.words import how_many
 from fer.data.audit.integrity import data_notes
+from fer.data.conversion import describe_left_out
 from fer.data.datamodule import EmotionDataModule
 from fer.evaluation.perturbations import Setting
 from fer.model.checkpoint import Checkpoint
@@ -15,7 +16,7 @@ def notes_on(data: EmotionDataModule) -> list[str]:
     """Notes on the data of a run."""
     notes = [
         *data_notes(data.prepared.integrity),
-        *describe_left_out(data),
+        *describe_left_out(data.left_out),
         *data.prepared.integrity["warnings"],
     ]
     if data.prepared.integrity["matches_official_counts"] is False:
@@ -27,16 +28,6 @@ def notes_on(data: EmotionDataModule) -> list[str]:
     if data.generator is not None:
         notes.insert(0, "These faces are drawn. Scores on them say nothing about human faces.")
     return notes
-
-
-def describe_left_out(data: EmotionDataModule) -> list[str]:
-    """Notes on images left out, one for each option that does so."""
-    lines = []
-    for why, counts in data.left_out.items():
-        shown = ", ".join(f"{n:,} of {split}" for split, n in counts.items())
-        protocol = " The test split is then not the official one." if counts["test"] else ""
-        lines.append(f"Left out because {why}: {shown}.{protocol}")
-    return lines
 
 
 def compare_threads(before: int | None, now: int) -> list[str]:

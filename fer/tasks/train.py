@@ -29,6 +29,7 @@ from fer.core.hardware import Computing, check_processes, keep_freed_memory
 from fer.core.options import Guard, check_options
 from fer.core.values import Options
 from fer.core.words import duration
+from fer.data.conversion import describe_left_out
 from fer.data.datamodule import EmotionDataModule
 from fer.evaluation.inference import measure_network
 from fer.evaluation.metrics import SplitResult, describe_empty
@@ -65,7 +66,7 @@ from fer.tasks.assembly import (
     several,
 )
 from fer.tasks.logging_results import finish, log_results
-from fer.tasks.notes import compare_threads, describe_left_out, notes_on
+from fer.tasks.notes import compare_threads, notes_on
 
 log = logging.getLogger(__name__)
 
@@ -306,7 +307,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
         extra_splits={"val": val.metrics} if cfg.test else None,
         data=data.prepared.integrity,
-        left_out=describe_left_out(data),
+        left_out=describe_left_out(data.left_out),
     )
     print_summary(
         folder / FINISHED,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import framing
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,9 +23,13 @@ from fer.data.detection import Box, Face, FaceDetector, crop, cut_out, fit, over
 from fer.data.drawn.faces import draw_face
 from fer.data.drawn.people import STYLE_B
 from fer.data.ferplus import FERPlusReader
+from fer.data.folds import warnings_of_images
 from fer.data.images import read_picture
 from fer.data.preparation import Preparation, prepare
+from fer.data.readers.base import Reader
+from fer.data.readers.fer2013 import FER2013Reader
 from fer.data.readers.folder import FolderReader
+from fer.data.readers.rafdb import RAFDBReader
 from fer.tasks.notes import notes_on
 from tests.conftest import to_png
 
@@ -124,6 +130,31 @@ def test_without_its_package_the_detector_names_it(monkeypatch: pytest.MonkeyPat
         FaceDetector()(np.zeros((9, 9), np.uint8))
 
 
+def test_weights_that_opencv_does_not_read_are_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "é.onnx").write_bytes(b"no weights")
+    monkeypatch.setattr(detection, "find_weights", lambda: tmp_path / "é.onnx")
+    with pytest.raises(ConfigError, match=r"(?s)weights that OpenCV .* reads, found .*é.onnx"):
+        FaceDetector()(np.zeros((9, 9), np.uint8))
+
+
+@needs_weights
+def test_the_detector_is_described_by_its_weights_and_thresholds() -> None:
+    described = detection.describe_detector()
+    assert set(described) == {"weights", "opencv", "min_size", "min_confidence"}
+    assert len(described["weights"]) == 64
+
+
+@pytest.mark.parametrize("images", [0, 2])
+def test_the_benchmark_of_framing_says_that_no_face_was_found(
+    images: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FaceDetector, "search", lambda self, image: [])
+    pictures = [np.zeros((48, 48), np.uint8)] * images
+    assert framing.measure(pictures, FaceDetector()) == f"0 of {images} images"
+
+
 # --- the square ----------------------------------------------------------------------------------
 
 
@@ -165,6 +196,7 @@ def stub_search(self: FaceDetector, image: np.ndarray) -> list[Face]:
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FaceDetector, "search", stub_search)
     monkeypatch.setattr(preparation, "find_weights", lambda: None)
+    monkeypatch.setattr(preparation, "describe_detector", lambda: {"opencv": "5"})
 
 
 @pytest.fixture
@@ -193,7 +225,15 @@ def test_preparation_cuts_out_the_largest_face_and_counts_the_others(
     assert data.describe()["options"]["faces"] == "crop"
     notes = notes_on(data)
     assert "14 pictures with several faces: the largest was taken." in notes
-    assert f"14 images were left out: {detection.SMALL_FACE}." in notes
+    lost = integrity["faceless"][detection.SMALL_FACE]
+    assert sum(lost.values()) == 14 and set(lost) == {"train", "val", "test"} and lost["test"]
+    assert (
+        f"Left out because {detection.SMALL_FACE}: {lost['train']} of train, {lost['val']} of val, "
+        f"{lost['test']} of test. The test split is then not the official one." in notes
+    )
+    assert integrity["detector"] == {"opencv": "5"}
+    assert f"Left out because {detection.SMALL_FACE}: 14 images." in warnings_of_images(integrity)
+    assert not any("official one" in line for line in warnings_of_images(integrity))
     assert len(data.prepared.entries) == 28
     for index, entry in enumerate(data.prepared.entries):
         image = read_picture(raw / entry.source)
@@ -215,9 +255,17 @@ def test_what_was_prepared_one_way_is_not_taken_for_the_other(raw: Path, tmp_pat
 @pytest.mark.usefixtures("stubbed")
 def test_pictures_without_any_face_are_refused(raw: Path, tmp_path: Path) -> None:
     for path in raw.rglob("*.png"):
-        path.write_bytes(to_png(np.zeros((50, 60), np.uint8)))
-    with pytest.raises(DataError, match=r"none in any of 56.*dataset.faces=null"):
+        path.write_bytes(to_png(np.full((50, 60), int(path.stem) % 2, np.uint8)))
+    (raw / "happy/0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"happy/0.png.*\n.*dataset.undecodable=drop"):
         prepare("mine", tmp_path / "d", FolderReader(), raw=raw, faces="crop")
+    with pytest.raises(
+        DataError,
+        match=f"none among 56. Left out because {detection.NO_FACE}: 27 images. Left out because "
+        f"{detection.SMALL_FACE}: 28 images. .*read: 1 image. .*dataset.faces=null",
+    ):
+        options = {"faces": "crop", "undecodable": "drop"}
+        prepare("mine", tmp_path / "d", FolderReader(), raw=raw, **options)
 
 
 @pytest.mark.parametrize("value", ["whole", True, "auto"])
@@ -226,9 +274,12 @@ def test_other_values_of_faces_are_refused(tmp_path: Path, value: Any) -> None:
         Preparation("mine", tmp_path, FolderReader(), faces=value)
 
 
-def test_faces_are_not_cut_out_of_what_is_recognised_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"dataset.faces: expected null for ferplus"):
-        Preparation("ferplus", tmp_path, FERPlusReader(), faces="crop")
+@pytest.mark.parametrize("reader", [FERPlusReader, FER2013Reader, RAFDBReader])
+def test_faces_are_not_cut_out_of_what_is_compared_as_it_is(
+    tmp_path: Path, reader: Callable[[], Reader]
+) -> None:
+    with pytest.raises(ConfigError, match=r"expected null for x: its images are cropped faces"):
+        Preparation("x", tmp_path, reader(), faces="crop")
 
 
 def test_without_the_weights_nothing_is_read(

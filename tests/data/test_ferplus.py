@@ -178,7 +178,7 @@ def test_what_is_left_out_is_counted_with_its_reason(tmp_path: Path, votes: Path
         "the annotators saw contempt, which is not one of the seven emotions": 1,
         "the annotators saw no face, or could not tell the emotion": 2,
     }
-    assert sum("were left out: no answer" in line for line in integrity["warnings"]) == 1
+    assert sum("Left out because no answer" in line for line in integrity["warnings"]) == 1
     assert integrity["images"] == 92 and integrity["counts"]["train"]["surprise"] == 9
 
 

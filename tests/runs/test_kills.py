@@ -18,7 +18,8 @@ from fer.data import prepared as prepared_module
 from fer.data.dataset import load_images
 from fer.data.drawn.synthetic import generate
 from fer.data.manifest import Entry, read_manifest
-from fer.data.preparation import DRAWN, prepare
+from fer.data.preparation import prepare
+from fer.data.prepared import DRAWN
 from fer.data.readers.fer2013 import FER2013Reader
 from tests.conftest import ROOT, Row, write_zip
 

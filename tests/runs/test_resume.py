@@ -130,6 +130,7 @@ def test_a_resume_that_cannot_be_is_refused(tmp_path: Path) -> None:
 PLAIN = [
     *("optimizer.lr=1e-3", "model=shared_cnn_small", "optimizer.lr=1e-3,3e-3", "~scheduler"),
     *("model.widths=[4,8],[8,16]", "dataset.synonyms={mad: angry, 1: surprise}", "++a.b=null"),
+    "dataset.columns={label: ./emotion, image: '~C:\\\\x'}",
     *("+trainer.gradient_clip_val=1.0", "logger=[csv,tensorboard]", "dataset.raw='/a b/c.zip'"),
     *(
         "optimizer.lr=tag(log,interval(1e-4,1e-2))",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.files import from_cell
 from fer.core.hardware import Computing
-from fer.data.detection import Box, FaceDetector
+from fer.data.detection import PACKAGE, Box, FaceDetector, cut_out
+from fer.data.drawn.faces import draw_face
+from fer.data.drawn.people import STYLE_B
+from fer.evaluation import predictor as predictor_module
 from fer.evaluation.prediction import Prediction
 from fer.evaluation.predictor import Predictor
 from fer.report.annotation import annotate
@@ -177,6 +181,26 @@ def test_a_face_is_cut_out_with_its_margin_and_recognised_as_that_crop(
 def test_a_picture_without_a_face_has_an_empty_list(checkpoint: Path) -> None:
     predictor = Predictor(checkpoint, detector=lambda image: [])
     assert predictor.find(COLOUR) == [] and predictor.find([COLOUR]) == [[]]
+
+
+@pytest.mark.skipif(find_spec(PACKAGE) is None, reason="the detector's weights are not installed")
+def test_a_face_is_cut_out_as_preparation_does(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = np.full((300, 420, 3), 128, np.uint8)
+    face = draw_face("neutral", STYLE_B, np.random.default_rng(0)).image
+    picture[40:240, 30:230] = np.asarray(Image.fromarray(face).resize((200, 200)))
+    seen: list[np.ndarray] = []
+
+    def to_input(pixels: np.ndarray, size: int, channels: int) -> np.ndarray:
+        seen.append(pixels)
+        return np.zeros((size, size, channels), np.uint8)
+
+    monkeypatch.setattr(predictor_module, "to_input", to_input)
+    found = Predictor(checkpoint, "cpu").find(picture)
+    cut, _, faces = cut_out(picture, FaceDetector())
+    assert len(found) == faces == 1 and cut is not None
+    np.testing.assert_array_equal(seen[0], cut)
 
 
 # --- annotated copies ----------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TypedDict, cast
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from fer.core import labels
 from fer.core.values import Options
+from fer.core.words import how_many
 from fer.data.audit.appearance import HASH_BITS, HASH_BYTES, hamming, has_content, sharpness
 from fer.data.audit.neighbours import group_near
 from fer.data.audit.reference import Reference
@@ -33,6 +34,8 @@ NEAR_BITS = 16
 FER2013 at 16 bits that were looked at show the same photograph; at 24 bits some do not."""
 LISTED = 200
 """Groups and ids of each kind that ``integrity.json`` names; the numbers count all."""
+MEMBERS = 5
+"""Images of a group that the terminal names, or as many as have different emotions."""
 
 
 class Groups(TypedDict):
@@ -165,9 +168,7 @@ class Origin(_Origin, total=False):
     """``crop`` where faces were cut out of the pictures."""
 
 
-class Integrity(Inspection):
-    """``integrity.json``."""
-
+class _Integrity(Inspection):
     dataset: str
     source: SourceRecord
     origin: Origin
@@ -177,6 +178,17 @@ class Integrity(Inspection):
     """Reason → images that the reader left out."""
     undecodable: list[dict[str, str]]
     """Files that did not decode."""
+
+
+class Integrity(_Integrity, total=False):
+    """``integrity.json``."""
+
+    disputed: list[str]
+    """Images that were left out since the copy itself gives them different labels."""
+    faceless: dict[str, dict[str, int]]
+    """Why pictures had no face to cut out → split → images; they are among ``excluded``."""
+    detector: Options
+    """What found the faces: checksum of its weights, version of OpenCV, thresholds."""
 
 
 def earlier_and_own(entries: Sequence[Entry], split: str) -> tuple[list[Entry], list[Entry]]:
@@ -384,12 +396,29 @@ def inspect(
 def name_conflicts(duplicates: Duplicates) -> list[str]:
     """A line that names the first exact copies with different emotions, if there are any."""
     groups = duplicates.get("conflicts", [])  # a report may be edited
-    named = [", ".join(f"{one['id']} {one['emotion']}" for one in group) for group in groups[:10]]
+    named = [name_members(group) for group in groups[:10]]
     more = duplicates["groups_with_conflicting_labels"] - len(named)
     if not named:
         return []
     listed = "; ".join(named) + f"; and {more:,} more" * (more > 0)
-    return [f"copies with different emotions (dataset.conflicts=drop leaves them out): {listed}"]
+    return [
+        "copies with different emotions (dataset.conflicts=drop leaves them out of a training): "
+        f"{listed}"
+    ]
+
+
+def name_members(group: Sequence[Mapping[str, str]]) -> str:
+    """A few images of a group, one of each emotion at least, and how many others there are.
+
+    >>> name_members([{"id": id, "emotion": "sad" if id < "8" else "fear"} for id in "12345678"])
+    '1 sad, 8 fear, 2 sad, 3 sad, 4 sad and 3 others'
+    """
+    first = {one["emotion"]: one["id"] for one in reversed(group)}
+    ordered = sorted(group, key=lambda one: one["id"] != first[one["emotion"]])
+    named = ordered[: max(MEMBERS, len(first))]
+    more = len(group) - len(named)
+    text = ", ".join(f"{one['id']} {one['emotion']}" for one in named)
+    return text + f" and {how_many(more, 'other')}" * (more > 0)
 
 
 def summarise(integrity: Inspection) -> list[str]:

@@ -121,6 +121,8 @@ class RawDataset:
     """Gives images other labels than the copy's, once they are recognised; None: they keep them."""
     beside: Path | None = None
     """Another file that was read; when it changes, the dataset is prepared again."""
+    disputed: Sequence[str] = ()
+    """Images that are left out since the copy itself gives them different labels."""
 
     def __post_init__(self) -> None:
         self.excluded = {why: count for why, count in self.excluded.items() if count}
@@ -324,7 +326,7 @@ def name_emotions(
         remedy: what else can be done about classes that are none, in words.
 
     Raises:
-        DataError: a class is no emotion and may not be left out.
+        DataError: a class is no emotion and may not be left out, or nothing else is there.
     """
     meaning = functools.cache(meaning)
     named: list[Labelled] = []
@@ -336,12 +338,14 @@ def name_emotions(
         else:
             unknown.setdefault(shown(labels.normalise(record.emotion)), []).append(record)
     names = sorted(unknown)
-    if names and not drop_unknown:
+    if names and not (drop_unknown and named):
         found = ", ".join(f"{name!r} ({len(unknown[name]):,} images)" for name in names)
+        leave = "Leave such images out (dataset.drop_unknown=true), or "
+        if drop_unknown:
+            leave = "dataset.drop_unknown=true leaves no image: "
         raise DataError(
             f"{raw}: expected {expected}, found {found}; the first: "
-            f"{shown(unknown[names[0]][0].source)}. Leave such images out "
-            f"(dataset.drop_unknown=true), or {remedy(names)}"
+            f"{shown(unknown[names[0]][0].source)}. {leave}{remedy(names)}"
         )
     why = "their class {!r} is not one of the seven emotions"
     return named, {why.format(name): len(unknown[name]) for name in names}

@@ -28,7 +28,7 @@ from fer.core.commands import typed
 from fer.core.errors import DataError
 from fer.core.files import is_outside
 from fer.core.options import SWITCH, check_value, one_of, or_null
-from fer.core.words import how_many
+from fer.data.readers.agreement import DISAGREE, find_disputed
 from fer.data.readers.base import (
     LATER,
     SHARE,
@@ -46,6 +46,7 @@ from fer.data.readers.label_tables import (
     Item,
     check_unread,
     find_tables,
+    in_lower_case,
     read_table,
 )
 from fer.data.readers.names import composed, is_image, make_ids, shown, warn_of
@@ -74,15 +75,13 @@ ASKED = or_null(
             isinstance(value, Mapping)
             and set(value) <= set(COLUMNS)
             and all(isinstance(column, str) and column.strip() for column in value.values())
-            and len(set(map(in_lower_case, value.values()))) == len(value)
+            and len(set(in_lower_case(value.values()))) == len(value)
         ),
     ),
     "where they have these names",
 )
 MOST_CLASSES = 20
 """Most classes that a message names; with more it is another kind of data."""
-MOST_CONFLICTS = 10
-"""Most images that a message names of those with different labels."""
 NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 HOW_TO_OBTAIN = """\
 How to bring your own faces: pass a folder (or its .zip) that holds
@@ -102,6 +101,8 @@ class Listing:
     """Reasons for which images were left out, in words, and how many for each."""
     ignored: Sequence[str]
     """Files that are not images."""
+    disputed: Sequence[str] = ()
+    """Images that are left out since rows of the table name them with different labels."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,9 @@ class FolderReader(HoldOut):
             (``S\\d+`` for CK+, ``^[A-Z]{2}`` for JAFFE).
         columns: what a table calls the columns image, label, split, gender, race and age, where
             that is something else: ``{"label": "emotion"}``.
-        conflicts: images that rows of a table name with different labels or splits: ``keep``
-            refuses them, ``drop`` leaves all of them out, and counts them.
+        conflicts: images that rows of a table name with different labels: ``keep`` refuses them,
+            ``drop`` leaves all of them out, counts them and lists them in ``integrity.json``. Rows
+            that disagree about something else, such as the split, are refused.
 
     Raises:
         ConfigError: a share would leave a split empty, a synonym is none, ``person`` is no pattern,
@@ -148,7 +150,8 @@ class FolderReader(HoldOut):
         check_value("dataset.conflicts", self.conflicts, one_of("keep", "drop"))
         # In one form, so that the same synonyms in another order are the same preparation.
         object.__setattr__(self, "synonyms", labels.read_synonyms(self.synonyms or {}))
-        own = {name: in_lower_case(column) for name, column in sorted((self.columns or {}).items())}
+        own = dict(sorted((self.columns or {}).items()))
+        own = dict(zip(own, in_lower_case(own.values()), strict=True))
         object.__setattr__(self, "columns", own or None)
 
     def list(self, raw: Path) -> RawDataset:
@@ -180,6 +183,7 @@ class FolderReader(HoldOut):
             warnings=[*warnings, *warn_of(listing.ignored, "files are not images")],
             excluded={**unknown, **listing.excluded},
             findings=persons_across(persons, {item.key: item.split for item in placed}),
+            disputed=listing.disputed,
         )
 
     def _open(self, raw: Path) -> tuple[FolderSource, Listing]:
@@ -367,27 +371,24 @@ class FolderReader(HoldOut):
         files = {
             composed(name.removeprefix(prefix)): name for name in names if name.startswith(prefix)
         }
-        first: dict[str, Item] = {}
-        missing = []
-        repeated = 0
-        others_of: dict[str, list[Item]] = {}
+        rows_of: dict[str, list[Item]] = {}
         alone = len(tables) == 1
         for table in tables:
             folder = PurePosixPath(table[len(prefix) :]).parent
             for row in read_table(source, table, self.person, self.columns, alone=alone):
-                key = find_file(row, folder, files)
-                if key in first:
-                    is_same = self._says(first[key]) == self._says(row)
-                    repeated += is_same
-                    if not is_same:
-                        others_of.setdefault(key, []).append(row)
-                    continue
-                first[key] = row
-                is_dropped = self.drop_unknown and not self._known(row.emotion)
-                if key not in files and not is_dropped:
-                    missing.append(row)
-        if others_of and self.conflicts == "keep":
-            raise self._conflict([[first[key], *rows] for key, rows in others_of.items()])
+                rows_of.setdefault(find_file(row, folder, files), []).append(row)
+        disputed = find_disputed(
+            source.path,
+            rows_of,
+            lambda name: self._known(name) or labels.normalise(name),
+            drop=self.conflicts == "drop",
+        )
+        first = {key: rows[0] for key, rows in rows_of.items()}
+        missing = [
+            row
+            for key, row in first.items()
+            if key not in files and not (self.drop_unknown and not self._known(row.emotion))
+        ]
         if missing:
             row = missing[0]
             raise DataError(
@@ -401,7 +402,9 @@ class FolderReader(HoldOut):
             for key, row in first.items()
         ]
         used = {item.source for item in items}.union(tables)
-        items = [item for item in items if item.key not in others_of]
+        out = [item.source for item in items if item.key in disputed]
+        items = [item for item in items if item.key not in disputed]
+        repeated = sum(len(rows) - 1 for key, rows in rows_of.items() if key not in disputed)
         others = [name for name in names if name not in used]
         shown_tables = ", ".join(table[len(prefix) :] for table in tables)
         return Listing(
@@ -410,37 +413,11 @@ class FolderReader(HoldOut):
             {
                 f"{shown_tables} does not name them": sum(map(is_image, others)),
                 f"{shown_tables} names them again, in the same way": repeated,
-                f"{shown_tables} names them with different labels or splits": len(others_of),
+                f"{shown_tables} {DISAGREE}": len(out),
             },
             [name for name in others if not is_image(name)],
+            out,
         )
-
-    def _says(self, row: Item) -> str:
-        """The class and split that a row gives its image, in words."""
-        name = self._known(row.emotion) or labels.normalise(row.emotion)
-        return f"{shown(name)!r} {row.split}".strip()
-
-    def _conflict(self, rows: Sequence[Sequence[Item]]) -> DataError:
-        """The error for rows that say different things of one image, for each such image."""
-        lines = []
-        for own in rows[:MOST_CONFLICTS]:
-            said = (f"{self._says(row)} in {row.table.name}, row {row.row}" for row in own)
-            lines.append(f"  - {shown(own[0].source)}: {', '.join(said)}")
-        more = len(rows) - MOST_CONFLICTS
-        lines += [f"  - and {more:,} more"] * (more > 0)
-        return DataError(
-            f"{rows[0][0].table.parent}: expected one label and one split for each image, found "
-            f"{how_many(len(rows), 'image')} with different ones:\n"
-            + "\n".join(lines)
-            + "\nCorrect "
-            "or remove the rows, or leave such images out, and exact copies with different labels: "
-            "dataset.conflicts=drop"
-        )
-
-
-def in_lower_case(column: str) -> str:
-    """A column's name as it is compared."""
-    return column.strip().lower()
 
 
 def is_pattern(text: str) -> bool:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -149,7 +149,7 @@ def read_rows(
     Raises:
         DataError: a column is missing or there twice, or a row is malformed.
     """
-    names, rows = open_table(path, data, own)
+    names, header, rows = open_table(path, data, own)
     if not names and own:
         raise DataError(has_not(path, data, own))
     if not names and path.suffix.lower() == ".jsonl":
@@ -165,19 +165,19 @@ def read_rows(
             "Name them so in the first line, or say what they are called "
             f"({HOW_TO_NAME}), and save the table as UTF-8."
         )
-    columns = {name: name for name in known if name in names}
-    if person is not None and person.lower() in names:
-        columns["person"] = person.lower()
-    for name, column in columns.items():
-        if names.count(column) > 1:
+    places = {name: names.index(name) for name in known if name in names}
+    if person is not None and person.lower() in header:  # whatever the columns mean
+        places["person"] = header.index(person.lower())
+    for column in (header[place] for place in places.values()):
+        if header.count(column) > 1:
             raise DataError(
-                f"{path}: expected the column {name} once, found it {names.count(column)} times. "
-                "Rename or remove one of them."
+                f"{path}: expected the column {shown(column)} once, found it "
+                f"{header.count(column)} times. Rename or remove one of them."
             )
     for number, cells in rows:
         if not any(cells):
             continue
-        values = {name: cells[names.index(column)] for name, column in columns.items()}
+        values = {name: cells[place] for name, place in places.items()}
         image, label, split = (values.pop(name, "") for name in ("image", "label", "split"))
         item = Item("", label, split_of(split), image, image, **values, table=path, row=number)
         if not image or not label or bool(split) != bool(item.split):
@@ -191,21 +191,24 @@ def read_rows(
 
 def open_table(
     path: Path, data: bytes, own: Own | None = None
-) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """The columns of a table of labels, in lower case, and the numbers and cells of its rows.
+) -> tuple[list[str], list[str], Iterator[tuple[int, list[str]]]]:
+    """The columns of a table of labels, the same as it writes them, and the numbers and cells of
+    its rows.
 
     Without columns it is another table. Those that it calls by its ``own`` names come by the usual
-    ones.
+    ones. All are in lower case.
     """
     if path.suffix.lower() == ".jsonl":
         cells = json_keys(data)
-        return label_columns(cells, own), read_json_lines(path, data, cells)
+        return label_columns(cells, own), in_lower_case(cells), read_json_lines(path, data, cells)
     number, line = first_line(data)
     for delimiter in DELIMITERS:
-        columns = label_columns(split_line(line, delimiter), own)
+        cells = split_line(line, delimiter)
+        columns = label_columns(cells, own)
         if columns:
-            return columns, read_csv(path, data, number, delimiter, len(columns))
-    return [], iter(())
+            rows = read_csv(path, data, number, delimiter, len(columns))
+            return columns, in_lower_case(cells), rows
+    return [], [], iter(())
 
 
 def json_keys(data: bytes) -> list[str]:
@@ -225,6 +228,11 @@ def split_line(line: str, delimiter: str) -> list[str]:
         return []
 
 
+def in_lower_case(cells: Iterable[str]) -> list[str]:
+    """The names of columns as they are compared."""
+    return [cell.strip().lower() for cell in cells]
+
+
 def label_columns(cells: Sequence[str], own: Own | None = None) -> list[str]:
     """Cells of a first line as columns of a table of labels; none if it is another table.
 
@@ -232,7 +240,7 @@ def label_columns(cells: Sequence[str], own: Own | None = None) -> list[str]:
     ['image', 'label', '']
     """
     own = own or {}
-    names = [cell.strip().lower() for cell in cells]
+    names = in_lower_case(cells)
     meant = {column: name for name, column in own.items()}
     names = [meant.get(name, "" if name in own else name) for name in names]
     if "image" not in names:
@@ -243,12 +251,17 @@ def label_columns(cells: Sequence[str], own: Own | None = None) -> list[str]:
 def has_not(path: Path, data: bytes, own: Own | None) -> str:
     """The message about a table without the columns that ``own`` names."""
     own = own or {}
+    line = first_line(data)[1]
+    if re.search(r"[\0\ud800-\udfff]", line):  # UTF-16, or what decoded() keeps of other bytes
+        return (
+            f"{path}: expected a table as UTF-8 text, to find the columns that dataset.columns "
+            "names, found another encoding. Save the table as UTF-8."
+        )
     if path.suffix.lower() == ".jsonl":
         cells = json_keys(data)
     else:
-        line = first_line(data)[1]
         cells = max((split_line(line, delimiter) for delimiter in DELIMITERS), key=len)
-    names = [cell.strip().lower() for cell in cells]
+    names = in_lower_case(cells)
     asked = {name: own.get(name, name) for name in ("image", "label", *own)}
     if "image" not in own and "file_name" in names:
         del asked["image"]

@@ -548,19 +548,93 @@ def test_classes_beyond_the_seven_are_left_out_of_a_table_with_or_without_a_file
 def test_rows_that_disagree_are_all_named_or_all_left_out(faces: Path, tmp_path: Path) -> None:
     rows = table_rows()
     others = [[name, "sad" if emotion == "happy" else "happy"] for name, emotion in rows[::5]]
-    write_table(faces / "labels.csv", [*rows, *others, rows[1]])
+    write_table(faces / "labels.csv", [*rows, *others, rows[1], rows[0]])
     with pytest.raises(DataError) as refused:
         read(faces)
     message = str(refused.value)
-    assert "found 14 images with different ones" in message
+    assert "found 14 images about which they do not" in message
     assert message.count("  - images/") == 10 and "and 4 more" in message
-    assert "dataset.conflicts=drop" in message
+    assert "dataset.conflicts=drop" in message and 'FolderReader(conflicts="drop")' in message
     prepared = prepare("folder", tmp_path / "d", FolderReader(conflicts="drop"), raw=faces)
     assert len(prepared.entries) == 56
     assert prepared.integrity["excluded"] == {
-        "labels.csv names them again, in the same way": 1,
-        "labels.csv names them with different labels or splits": 14,
+        "labels.csv names them again, in the same way": 1,  # rows[0] is not left out again
+        "labels.csv names them with different labels": 14,
     }
+    assert sorted(prepared.integrity["disputed"]) == sorted(name for name, _ in others)
+
+
+@pytest.mark.parametrize("form", ["class folders", "table"])
+def test_where_no_rows_disagree_both_ways_to_read_them_are_one_preparation(
+    tmp_path: Path, form: str
+) -> None:
+    names = class_names()
+    raw = write(tmp_path / "raw", names)
+    if form == "table":
+        write_table(raw / "labels.csv", [[name, name.split("/")[0]] for name in names])
+    keep, drop = FolderReader(), FolderReader(conflicts="drop")
+    for place, first, second in (("a", keep, drop), ("b", drop, keep)):
+        made = prepare("folder", tmp_path / place, first, raw=raw)
+        before = (tmp_path / place / "integrity.json").stat().st_mtime_ns
+        assert prepare("folder", tmp_path / place, second).entries == made.entries
+        prepare("folder", tmp_path / place, second, raw=raw)
+        assert (tmp_path / place / "integrity.json").stat().st_mtime_ns == before
+    with pytest.raises(DataError, match=r"reader.test_fraction: 0.2 then, 0.3 now"):
+        prepare("folder", tmp_path / "a", FolderReader(conflicts="drop", test_fraction=0.3))
+
+
+def test_what_was_left_out_of_a_preparation_is_not_taken_for_all(
+    faces: Path, tmp_path: Path
+) -> None:
+    write_table(faces / "labels.csv", [*table_rows(), ["images/0_happy.png", "sad"]])
+    prepare("folder", tmp_path / "d", FolderReader(conflicts="drop"), raw=faces)
+    assert prepare("folder", tmp_path / "d", FolderReader(conflicts="drop")).entries
+    with pytest.raises(DataError, match=r"reader.conflicts: 'drop' then, None now"):
+        prepare("folder", tmp_path / "d", FolderReader())
+
+
+@pytest.mark.parametrize("conflicts", ["keep", "drop"])
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("split", r"0_happy.png: split 'train' in labels.csv, row 32; split 'test' in"),
+        ("gender", r"0_happy.png: gender 'train' in labels.csv, row 32; gender 'test' in"),
+        ("who", r"0_happy.png: person 'train' in"),
+    ],
+)
+def test_rows_that_agree_on_the_label_alone_are_refused_with_what_differs(
+    faces: Path, conflicts: str, column: str, message: str
+) -> None:
+    rows = [[*row, "train"] for row in table_rows()]
+    table = write_table(
+        faces / "labels.csv",
+        [*rows, ["images/0_happy.png", "happy", "test"]],
+        f"image,label,{column}",
+    )
+    with pytest.raises(DataError, match=f"{message}.*\nCorrect or remove the rows\\.$"):
+        read(table, conflicts=conflicts, person="who" if column == "who" else None)
+
+
+def test_options_that_leave_no_image_say_so(faces: Path) -> None:
+    rows = table_rows()
+    table = write_table(faces / "labels.csv", [*rows, *([name, "contempt"] for name, _ in rows)])
+    with pytest.raises(DataError, match=r"found 70 images .*(.|\n)*=drop leaves no image\.$"):
+        read(table, conflicts="drop")
+    write_table(table, ([name, "contempt"] for name, _ in rows))
+    with pytest.raises(
+        DataError, match=r"'contempt' \(70 .*drop_unknown=true leaves no image: say"
+    ):
+        read(table, drop_unknown=True)
+
+
+def test_an_image_of_many_rows_is_named_in_one_short_line(faces: Path) -> None:
+    rows = [[*row, "30"] for row in table_rows()]
+    more = [["images/0_happy.png", "happy", str(age)] for age in range(30, 90)]
+    table = write_table(faces / "labels.csv", [*rows, *more], "image,label,age")
+    with pytest.raises(DataError) as refused:
+        read(table)
+    (line,) = (line for line in str(refused.value).split("\n") if line.startswith("  - "))
+    assert line.count("row") == 5 and line.endswith("age '34' in labels.csv, row 76; …")
 
 
 @pytest.mark.parametrize(
@@ -575,6 +649,33 @@ def test_a_table_may_call_its_columns_something_else(faces: Path, header: str) -
     own = {"label": "emotion"} if len(names) == 2 else {"label": "emotion", "image": "Picture"}
     assert splits_of(read(faces, columns=own)).keys() == {name for name, _ in table_rows()}
     assert FolderReader(columns=own) == FolderReader(columns=dict(reversed(own.items())))
+
+
+def test_who_is_shown_is_looked_up_among_the_columns_as_they_are_written(faces: Path) -> None:
+    rows = [[name, label, str(i % 10)] for i, (name, label) in enumerate(table_rows())]
+    table = write_table(faces / "labels.csv", rows, "image,Emotion,Label")
+    dataset = read(table, columns={"label": "emotion"}, person="label")
+    assert {record.person for record in dataset.records} == set("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("header", "column"),
+    [("image,emotion,emotion", "emotion"), ("file_name,x,file_name", "file_name")],
+)
+def test_a_column_that_is_there_twice_is_named_as_the_table_does(
+    faces: Path, header: str, column: str
+) -> None:
+    table = write_table(faces / "labels.csv", [[*row, "x"] for row in table_rows()], header)
+    own = {"label": "emotion" if "emotion" in header else "x"}
+    with pytest.raises(DataError, match=f"the column {column} once, found it 2 times"):
+        read(table, columns=own)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_table_of_another_encoding_asks_for_utf_8(faces: Path, encoding: str) -> None:
+    (faces / "labels.csv").write_text("image,émotion\n", encoding=encoding)
+    with pytest.raises(DataError, match=r"found another encoding\. Save the table as UTF-8\.$"):
+        read(faces, columns={"label": "émotion"})
 
 
 def test_columns_of_json_lines_may_be_called_something_else(faces: Path) -> None:
@@ -614,9 +715,9 @@ BAD_TABLES = {
     "folder": (["images,happy"], r"row 72: expected the image .*images, found no such file"),
     "two labels": (
         ["images/0_happy.png,sad"],
-        r"images/0_happy.png: 'happy' in labels.csv, row 32, 'sad' in labels.csv, row 72",
+        r"0_happy.png: label 'happy' in labels.csv, row 32; label 'sad' in labels.csv, row 72",
     ),
-    "label and class": (["images/0_happy.png,contempt"], r"row 32, 'contempt' in .*row 72"),
+    "label and class": (["images/0_happy.png,contempt"], r"row 32; label 'contempt' in .*row 72"),
     "outside": (["../x.png,happy"], r"row 72: expected an image below the table's folder"),
     "absolute": (["/etc/x.png,happy"], r"row 72: .*found '/etc/x.png'"),
     "drive": (["C:\\x.png,happy"], r"row 72: expected an image below"),
@@ -626,7 +727,7 @@ BAD_TABLES = {
     "too many cells": (["images/0_sad.png,sad,x"], r"row 72: expected 2 cells .*found 3"),
     "too few cells": (["images/0_sad.png"], r"row 72: expected 2 cells .*found 1"),
     "open quote": (['"images/0_sad.png,sad'], r"row 72: .*a quote that opens must close"),
-    "number": (["images/0_sad.png,4"], r"row 72|the class '4'"),
+    "number": (["images/0_sad.png,4"], r"label 'sad' in .*; label '4' in labels.csv, row 72"),
 }
 
 
@@ -657,7 +758,7 @@ def test_numbers_in_a_table_ask_for_names(faces: Path) -> None:
         ),
         (
             lambda rows: rows.append([*rows[0][:2], "test"]),
-            r"'angry' train in labels.csv, row 2, 'angry' test in labels.csv, row 72",
+            r"split 'train' in labels.csv, row 2; split 'test' in labels.csv, row 72",
         ),
     ],
 )
@@ -831,7 +932,10 @@ def test_own_faces_of_every_kind_train(tmp_path: Path) -> None:
         "confidence_intervals", "confusion_matrix", "without_leaks",
     }  # fmt: skip
     notes = json.loads((run / "run.json").read_text())["notes"]
-    assert any("10 images were left out: their class 'contempt'" in note for note in notes)
+    assert any(
+        "their class 'contempt' is not one of the seven emotions: 10 images" in note
+        for note in notes
+    )
     assert any("no val split" in note for note in notes)
 
 
@@ -948,7 +1052,7 @@ def test_the_table_of_one_split_alone_says_so(tmp_path: Path) -> None:
     write_table(raw / "train" / "metadata.csv", rows, "file_name,label")
     assert counts(read(raw)) == {"train": {7}, "val": {1}, "test": {2}}
     write_table(raw / "train" / "more.csv", [["0.png", "sad"]])
-    with pytest.raises(DataError, match=r"in metadata.csv, row 2, .* in more.csv, row 2"):
+    with pytest.raises(DataError, match=r"in metadata.csv, row 2; .* in more.csv, row 2"):
         read(raw)
 
 

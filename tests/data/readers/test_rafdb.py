@@ -573,7 +573,7 @@ def test_images_without_a_label_are_left_out_and_counted(tmp_path: Path, form: s
     assert len(prepared.entries) == 68
     ((reason, count),) = prepared.integrity["excluded"].items()
     assert count == 2 and "has no line" in reason and form in reason
-    assert any(line.startswith("2 images were left out") for line in prepared.integrity["warnings"])
+    assert f"Left out because {reason}: 2 images." in prepared.integrity["warnings"]
     assert any("1 files below" in line for line in prepared.integrity["warnings"])
 
 
