@@ -159,6 +159,8 @@ def describe_left_out(left_out: Mapping[str, Mapping[str, int]]) -> list[str]:
     """One line for each reason for which images of some splits were left out."""
     lines = []
     for why, counts in left_out.items():
+        if not any(counts.values()):
+            continue
         found = ", ".join(f"{n:,} of {split}" for split, n in counts.items())
         protocol = " The test split is then not the official one." if counts.get("test") else ""
         lines.append(f"Left out because {why}: {found}.{protocol}")

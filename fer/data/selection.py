@@ -14,6 +14,12 @@ from fer.data.folds import FOLD
 from fer.data.prepared import CACHE, Prepared
 from fer.data.readers.base import SPLITS
 
+REASONS = {
+    "blank": "they show nothing",
+    "conflicts": "exact copies of them have another emotion",
+}
+"""Why images are left out of every split, by the option."""
+
 
 def check_selection(
     leaks: str, blank: str, conflicts: str, accept_altered: bool = False, fold: str | None = None
@@ -53,9 +59,9 @@ def select(
             entry.id for entry in entries if entry.split == "train" and entry.sha256 in held_out
         }
     if blank != "keep":
-        reasons["they show nothing"] = set(prepared.integrity["blank"])
+        reasons[REASONS["blank"]] = set(prepared.integrity["blank"])
     if conflicts != "keep":
-        reasons["exact copies of them have another emotion"] = {
+        reasons[REASONS["conflicts"]] = {
             entry.id for group in conflicting(group_duplicates(entries)) for entry in group
         }
     dropped = set().union(*reasons.values())

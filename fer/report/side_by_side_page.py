@@ -58,9 +58,12 @@ def _rows(collection: Collection) -> list[Row]:
     return list(zip(*parts, strict=True))
 
 
-def cross_table(collection: Collection) -> Table:
-    """Every network on what it was measured on, with what it loses there."""
-    scores = shown_in("comparisons")
+def cross_table(collection: Collection, *, brief: bool = False) -> Table:
+    """Every network on what it was measured on, with what it loses there.
+
+    ``brief``: in two scores, for a terminal.
+    """
+    scores = shown_in("comparisons")[: 2 if brief else None]
     cells: list[list[Content]] = [
         [
             Cell(_label(row), link=f"{quote(row[0].folder.name)}/{FINISHED}"),

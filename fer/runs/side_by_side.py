@@ -14,6 +14,7 @@ from fer.core import labels
 from fer.core.errors import DataError
 from fer.core.files import Row, write_csv, write_json
 from fer.core.words import how_many
+from fer.data.selection import REASONS
 from fer.evaluation.compare import PairedComparison, compare_paired, prior_shift
 from fer.evaluation.metrics import Metrics
 from fer.evaluation.mistakes import read_predictions
@@ -44,8 +45,6 @@ NO_MEASUREMENT = ("checkpoint", "dataset", "split", "paths", "figures", "loader"
 """Parts of an evaluation's configuration that are told otherwise, or that change no number."""
 NO_IMAGE = ("name", "folder", "raw", "workers", "download", "kaggle", "epochs")
 """Options of a dataset that change no image."""
-DROPPING = ("undecodable", "blank", "conflicts")
-"""Options of a dataset that leave images out of the splits that are measured."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,16 @@ class Evaluation:
         config = {k: v for k, v in self.run["config"].items() if k not in NO_MEASUREMENT}
         damage = "+".join(config.pop("perturbation", None) or ["none"])
         return {**leaves(config), "perturbation": damage, **self.way}
+
+    @property
+    def dropping(self) -> dict[str, str | None]:
+        """Options that leave images out of what is measured; ``keep`` where they left out none."""
+        found = {key: self.choices.get(f"dataset.{key}") for key in ("undecodable", *REASONS)}
+        for key, why in REASONS.items():
+            counts = self.run["dataset"].get("left_out", {}).get(why, {})
+            if not any(counts.get(split) for split in self.metrics["split"].split("+")):
+                found[key] = "keep"
+        return found
 
     @property
     def choices(self) -> dict[str, str]:
@@ -306,8 +315,7 @@ def in_domain_of(job: Evaluation, jobs: Sequence[Evaluation]) -> Evaluation | No
     """
 
     def alike(one: Evaluation) -> tuple[Any, ...]:
-        dropped = [one.choices.get(f"dataset.{key}") for key in DROPPING]
-        return one.network, one.metrics["split"], one.way, dropped
+        return one.network, one.metrics["split"], one.way, one.dropping
 
     return next((one for one in jobs if one.in_domain and alike(one) == alike(job)), None)
 

@@ -52,7 +52,7 @@ def put_side_by_side(folder: Path, *, shown: bool = False) -> None:
         return
     write_side_by_side_page(folder, collection)
     if shown:
-        print_side_by_side(folder, cross_table(collection))
+        print_side_by_side(folder, cross_table(collection, brief=True))
 
 
 def finish_sweep(

@@ -12,6 +12,7 @@ import pytest
 
 from fer.core.files import write_json
 from fer.core.labels import EMOTIONS
+from fer.data.selection import REASONS
 from fer.evaluation.metrics import measure_split
 from fer.evaluation.mistakes import write_predictions
 from fer.report.side_by_side_page import write_side_by_side_page
@@ -26,6 +27,7 @@ def write_job(folder: Path, network: str, dataset: str, **differing: Any) -> Non
     facts = {
         "path": f"{network}.ckpt", "sha256": network * 32, "split": "test", "tta": None,
         "precision": "32-true", "fingerprint": dataset * 32, "conflicts": "keep", "samples": N,
+        "conflicting": 7,
         "robustness": {"seed": 0}, "perturbation": None, **differing,
     }  # fmt: skip
     rng = np.random.default_rng(int(folder.name))
@@ -43,10 +45,12 @@ def write_job(folder: Path, network: str, dataset: str, **differing: Any) -> Non
         "robustness": facts["robustness"], "perturbation": facts["perturbation"],
         "dataset": {"name": dataset, "folder": str(folder), "conflicts": facts["conflicts"]},
     }  # fmt: skip
+    left_out = {REASONS["conflicts"]: {facts["split"]: facts["conflicting"]}}
+    data = data_record(facts["fingerprint"])
     run = run_record(
         # Network "a2" is another one of dataset "a".
         checkpoint=network_record(network[0], path=facts["path"], sha256=facts["sha256"]),
-        dataset=data_record(facts["fingerprint"]),
+        dataset={**data, "left_out": left_out if facts["conflicts"] == "drop" else {}},
         hardware={"precision": facts["precision"]},
         config=config,
     )
@@ -125,6 +129,9 @@ def test_a_loss_is_against_a_home_that_was_measured_alike(tmp_path: Path) -> Non
     ):
         alone = side_by_side(tmp_path / f"alone{number}", ("a", "a", {}), ("a", "b", differing))
         assert "drop_accuracy" not in alone.rows[1]
+    none = {"conflicts": "drop", "conflicting": 0}  # an option that found nothing changes nothing
+    alike = side_by_side(tmp_path / "alike", ("a", "a", {}), ("a", "b", none))
+    assert "drop_accuracy" in alike.rows[1]
 
 
 def test_networks_are_told_apart_by_their_content(tmp_path: Path) -> None:
