@@ -39,7 +39,7 @@ def change_cell(value: float, bounds: Sequence[float] | None, score: Score) -> C
     """A difference, of fractions in points, with its interval."""
     form, detail = score.format, None
     if bounds is not None:
-        low, high = (f"{form.factor * bound:+.{form.decimals}f}" for bound in bounds)
+        low, high = map(form.change, bounds)
         detail = f"{low} to {high}"
     return Cell(form.change(value), detail)
 
