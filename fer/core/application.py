@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import pydoc
 import re
-import select
 import signal
 import sys
 import threading
@@ -28,11 +27,13 @@ from hydra.errors import CompactHydraException, HydraException, InstantiationExc
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fer.core.command_line import find_mistakes, help_text, refuse_odd_choices
 from fer.core.commands import typed
 from fer.core.composition import config_folder, split_flags
 from fer.core.errors import PIPE_CLOSED, ConfigError, FerError
+from fer.core.processes import is_output_closed
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,8 @@ def run(
     if split_flags(sys.argv[1:])[0].help:
         try:
             print(help_text(config_name, sys.argv[1:]))
-        except (HydraException, OmegaConfBaseException) as error:  # a file of the user's
+        except (HydraException, OmegaConfBaseException, YAMLError, FerError) as error:
+            # of a file of the user's
             sys.exit(f"Error: {in_full(error)}")
         return
     end_on_sigterm()
@@ -101,7 +103,9 @@ def run(
         code = code_of_signal(error)
         if code is not None:
             raise SystemExit(code) from error
-        if before == "1" or not isinstance(error, Exception) or isinstance(error, BrokenPipeError):
+        if before == "1" or not isinstance(error, Exception):
+            raise
+        if isinstance(error, BrokenPipeError) and is_output_closed():
             raise
         sys.exit(explain_error(error, config_name, job.started))
     finally:
@@ -154,7 +158,7 @@ def explain_error(error: Exception, config_name: str, started: bool) -> int | st
             return "\n".join(f"Error: {line}" for line in mistakes)
     if isinstance(error, CommandError):
         return str(error)
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, HydraException | OmegaConfBaseException | YAMLError):
         return f"Error: {in_full(error)}"
     traceback.print_exception(error)
     return 1
@@ -269,15 +273,6 @@ def call(task: Task, cfg: DictConfig) -> object:
         if message is None:
             raise
         raise CommandError(message) from error
-
-
-def is_output_closed() -> bool:
-    """True if nobody reads standard output any more, where the system can tell."""
-    if not hasattr(select, "poll"):
-        return False
-    poll = select.poll()
-    poll.register(sys.stdout.fileno(), 0)
-    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def log_to_file(text: str, level: int = logging.ERROR) -> None:

@@ -25,6 +25,7 @@ from fer.core.composition import (
     own_folders,
     split_flags,
 )
+from fer.core.errors import FerError
 
 LONGEST_KEY = 100
 """In characters. Hydra passes keys on to the file system, which refuses long names."""
@@ -97,7 +98,7 @@ def contents(config_name: str, choices: Sequence[str]) -> Any:
     """A configuration as plain values; that of the default choices if these do not compose."""
     try:
         composed = compose(config_name, choices)
-    except HydraException:
+    except (HydraException, FerError):
         composed = compose(config_name, [])
     return OmegaConf.to_container(composed, resolve=False)
 

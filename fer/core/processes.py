@@ -1,9 +1,11 @@
-"""Worker processes that do not outlive their parent."""
+"""Worker processes that do not outlive their parent, and who reads what this one prints."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import select
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -51,3 +53,12 @@ def start_worker(start: Callable[[], None] | None) -> None:
     threading.Thread(target=watch, daemon=True).start()
     if start is not None:
         start()
+
+
+def is_output_closed() -> bool:
+    """True if nobody reads standard output any more; False where the system cannot tell."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))

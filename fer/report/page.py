@@ -154,10 +154,11 @@ def _in_sections(html: Markup) -> _Sections:
     Markup('<h2 id="per-emotion">Per emotion</h2>')
     """
     titles: dict[str, Markup] = {}
+    taken = set(re.findall(r' id="([^"]+)"', html))
 
     def anchored(heading: re.Match[str]) -> str:
         anchor = "-".join(re.findall(r"[a-z0-9]+", heading[1].lower())) or "section"
-        while anchor in titles:
+        while anchor in taken or anchor in titles:
             anchor += "-"
         titles[anchor] = Markup(heading[1])
         return f'<h2 id="{anchor}">{heading[1]}</h2>'

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from fer.core.commands import typed
 from fer.core.words import ABSENT, how_many
 from fer.report.page import Cell, Content, Table, make_table, write_page
 from fer.runs.state import FINISHED
@@ -55,6 +54,7 @@ def write_sweep_page(
     keys: Sequence[str],
     notes: Sequence[str],
     figure: Path | None,
+    advice: str,
 ) -> Path:
     """Write ``folder/report.html``.
 
@@ -64,6 +64,7 @@ def write_sweep_page(
         keys: the options that were swept.
         notes: sentences for the reader.
         figure: of the scores; None where they are on different images, or nothing was swept.
+        advice: what to do about jobs without a result.
     """
     return write_page(
         folder / FINISHED,
@@ -75,7 +76,7 @@ def write_sweep_page(
             "best": best_jobs(jobs),
             "chooses": chooses([job.overrides for job in jobs]),
             "lacking": [job for job in jobs if job.outcome is None],
-            "resume": f"python train.py {typed('resume', folder)}",
+            "advice": advice,
             "table": jobs_table(jobs, keys),
             "figure": figure,
         },

@@ -34,6 +34,8 @@ WRITTEN = ("metrics.json", "run.json", "history.csv", "figures", "checkpoints", 
 """Names that a run writes, in a folder that Hydra has marked with ``.hydra``."""
 HELD: dict[Path, FileLock] = {}
 """Locks of this process, by folder."""
+RETRIES = 10
+"""Times that a parent is made again."""
 KEPT: set[Path] = set()
 """Folders in which a run has begun: see :func:`keep`."""
 
@@ -96,15 +98,20 @@ def claim(config: DictConfig, key: str, resume: str | None) -> None:
 def make_new(folder: Path) -> Path:
     """Make a folder under this name, or the next that is free."""
     numbered = (folder.with_name(f"{folder.name}_{number}") for number in itertools.count(2))
-    for place in itertools.chain([folder], numbered):
-        with contextlib.suppress(FileExistsError):
-            while True:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                # Another process may remove the parent again, which it has made and not used.
-                with contextlib.suppress(FileNotFoundError):
-                    place.mkdir()
-                    return place
-    raise AssertionError("counting has no end")
+    gone = 0
+    place = folder
+    while True:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir()
+        except FileExistsError:
+            place = next(numbered)
+        except FileNotFoundError:  # another process has removed the parent, which it did not use
+            gone += 1
+            if gone == RETRIES:
+                raise
+        else:
+            return place
 
 
 def refuse_a_run(folder: Path, key: str) -> None:

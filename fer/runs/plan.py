@@ -157,7 +157,7 @@ class Measurement(Stage):
 
 def _compared(arguments: Sequence[str]) -> list[str]:
     return sorted(
-        item
+        "votes" if key_of(item) == "votes" else item  # wherever that table lies
         for item in arguments
         if "=" in item and not (item.startswith(UNCOMPARED) or key_of(item).startswith(INERT))
     )
@@ -253,8 +253,10 @@ def common_options(cfg: DictConfig) -> list[str]:
 
 def program(command: str) -> list[str]:
     """The arguments of Python for a command, with the folder of the user's own options."""
-    own = [f"--config-dir={folder}" for folder in own_folders()[:1]]
-    return ["-m", "fer", command, *own]
+    folders = own_folders()
+    own = [f"--config-dir={folder}" for folder in folders[:1]]
+    more = ",".join(f"'file://{folder.absolute()}'" for folder in folders[1:])
+    return ["-m", "fer", command, *own, *([f"hydra.searchpath=[{more}]"] if more else [])]
 
 
 def place_of(path: str | Path) -> str:

@@ -49,6 +49,7 @@ def describe_run(
             "train_counts": data.class_counts() if len(data.datasets["train"]) else None,
             "fingerprints": {split: fingerprint(data.entries(split)) for split in data.rows},
             "left_out": data.left_out,
+            "disputed": len(integrity.get("disputed", [])),
         },
         "notes": list(notes),
         "versions": versions(),

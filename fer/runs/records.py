@@ -72,6 +72,8 @@ class DataRecord(TypedDict):
     """Split → fingerprint of the images in use: equal where two runs saw the same."""
     left_out: dict[str, dict[str, int]]
     """Reason → split → images."""
+    disputed: int
+    """Images that rows of a table name with different labels, which were left out."""
 
 
 class RunRecord(Circumstances):

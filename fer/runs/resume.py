@@ -38,7 +38,7 @@ ANY_TEXT = ("dataset.synonyms", "dataset.person", "dataset.columns")
 """Options that are neither a place nor a program, whatever their text."""
 PLACE_LIKE = re.compile(r"dir|folder|path|file|root|ur[il]|storage|host|address|kaggle|^resume$")
 """Found in the last part of a key that may say where to write to, or to fetch from."""
-FREE = ("resume=", "trainer.progress_bar=", "figures.", "hydra.", "optuna.")
+FREE = ("resume=", "trainer.progress_bar=", "hydra.", "optuna.")
 """Beginnings of overrides that do not change what is trained."""
 
 

@@ -92,15 +92,15 @@ class Evaluation:
         damage = "+".join(config.pop("perturbation", None) or ["none"])
         return {**leaves(config), "perturbation": damage, **self.way}
 
-    @property
-    def dropping(self) -> dict[str, str | None]:
-        """Options that leave images out of what is measured; ``keep`` where they left out none."""
-        found = {key: self.choices.get(f"dataset.{key}") for key in ("undecodable", *REASONS)}
-        for key, why in REASONS.items():
-            counts = self.run["dataset"].get("left_out", {}).get(why, {})
-            if not any(counts.get(split) for split in self.metrics["split"].split("+")):
-                found[key] = "keep"
-        return found
+    def left_out(self, option: str) -> bool:
+        """True unless an option of the dataset is known to have left out nothing of the split."""
+        data = self.run["dataset"]
+        counts = data.get("left_out", {option: {}}).get(REASONS.get(option, option))
+        if counts is None:  # the option was not set, or does not say what it left out
+            return self.choices.get(f"dataset.{option}") != "keep"
+        splits = self.metrics["split"].split("+")
+        disputed = option == "conflicts" and data.get("disputed", 0)
+        return bool(disputed) or any(counts.get(split) for split in splits)
 
     @property
     def choices(self) -> dict[str, str]:
@@ -311,13 +311,26 @@ def cross_row(job: Evaluation, jobs: Sequence[Evaluation], network: str) -> Row:
 def in_domain_of(job: Evaluation, jobs: Sequence[Evaluation]) -> Evaluation | None:
     """The evaluation of the same network on its own dataset, measured alike.
 
-    Alike are the split, passes, precision, and the options that leave images out.
+    Alike are the split, passes, precision, and the options that leave images out, unless they left
+    out none of either split.
     """
 
-    def alike(one: Evaluation) -> tuple[Any, ...]:
-        return one.network, one.metrics["split"], one.way, one.dropping
+    def alike(home: Evaluation, *, same_options: bool) -> bool:
+        if (home.network, home.metrics["split"], home.way) != (
+            job.network,
+            job.metrics["split"],
+            job.way,
+        ):
+            return False
+        return all(
+            home.choices.get(f"dataset.{key}") == job.choices.get(f"dataset.{key}")
+            or not (same_options or home.left_out(key) or job.left_out(key))
+            for key in ("undecodable", *REASONS)
+        )
 
-    return next((one for one in jobs if one.in_domain and alike(one) == alike(job)), None)
+    homes = [one for one in jobs if one.in_domain]
+    found = (one for same in (True, False) for one in homes if alike(one, same_options=same))
+    return next(found, None)
 
 
 def unlike(first: Evaluation, second: Evaluation) -> list[str]:

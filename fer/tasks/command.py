@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from fer import __version__
 from fer.core.errors import PIPE_CLOSED, CheckpointError, FerError
 from fer.core.plugins import import_plugins
+from fer.core.processes import is_output_closed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -121,13 +122,28 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 def quiet_end() -> Iterator[None]:
     """End the program without a word where ``| head`` has read enough."""
     try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()  # what fails later would be told by the interpreter
+        yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not is_output_closed():
+            raise
+        discard_output()
         sys.exit(PIPE_CLOSED)
+    except BaseException:
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+            raise
+        discard_output()
+        raise
+    try:
+        sys.stdout.flush()  # what fails later would be told by the interpreter
+    except BrokenPipeError:
+        discard_output()
+        sys.exit(PIPE_CLOSED)
+
+
+def discard_output() -> None:
+    """Let what is left to print go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_loaded(command: Command, arguments: Sequence[str]) -> int:

@@ -35,6 +35,8 @@ from fer.tasks.wrap_up import put_side_by_side
 if TYPE_CHECKING:
     from fer.model.network import NormalisedNetwork
 
+EARLIER = ".earlier"
+"""The folder of measurements that are made again, until that has succeeded."""
 STARTING = 8.0
 """Seconds that a command takes before it computes, and for its figures; roughly."""
 PREPARED = 1500
@@ -256,11 +258,21 @@ def run_stages(stages: Sequence[Stage], *, every: bool = True) -> list[tuple[Sta
             print("  left out: it needs a stage that failed", flush=True)
             failed.append((stage, -1))
             continue
+        earlier = stage.folder.parent.parent / EARLIER / stage.folder.name
         if isinstance(stage, Measurement) and stage.done_by.is_file():
-            # Of another checkpoint, other options or statistics: none of it may stay.
+            # Of another checkpoint, other options or statistics: none of it may be mixed in.
             print(f"  {stage.folder} is of an earlier state, and is measured again", flush=True)
-            shutil.rmtree(stage.folder)
+            shutil.rmtree(earlier, ignore_errors=True)
+            earlier.parent.mkdir(exist_ok=True)
+            stage.folder.replace(earlier)
         code = run_child([sys.executable, *stage.command], environment)
+        if earlier.is_dir():  # it stays until there is something better
+            old = stage.folder if code else earlier
+            shutil.rmtree(old, ignore_errors=True)
+            if code:
+                earlier.replace(stage.folder)
+            if not any(earlier.parent.iterdir()):
+                earlier.parent.rmdir()
         if code:
             failed.append((stage, code))
             if not every:

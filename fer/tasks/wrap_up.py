@@ -86,7 +86,8 @@ def finish_sweep(
     else:  # the figure would compare scores on different images
         for path in (folder / "figures").glob("sweep.*"):
             path.unlink()
-    write_sweep_page(folder, jobs, keys, notes, figure)
+    advice = advice.format(resume=typed("resume", folder))
+    write_sweep_page(folder, jobs, keys, notes, figure, advice)
     print_jobs(folder, jobs, keys, notes)
     failed = [job for job in jobs if job.state is State.FAILED]
     missing = failed or [job for job in jobs if job.state in (State.UNFINISHED, State.MISSING)]
@@ -95,5 +96,5 @@ def finish_sweep(
         message = f": {first.error.splitlines()[0]}" if first.error else ""
         raise CommandError(
             f"Error: {len(missing)} of {len(jobs)} jobs {what}, job {first.number} first"
-            f"{message}. {advice.format(resume=typed('resume', folder))}"
+            f"{message}. {advice}"
         )

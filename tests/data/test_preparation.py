@@ -275,7 +275,7 @@ def test_duplicates_blanks_and_conflicts_are_counted(tmp_path: Path, rows: list[
     assert found["duplicates"]["groups_with_conflicting_labels"] == 1
     (named,) = (line for line in summarise(found) if "dataset.conflicts=drop" in line)
     assert f"Training_{len(rows) + 1} angry" in named and f"PrivateTest_{len(rows)} sad" in named
-    assert "leaves them out of a training" in named
+    assert "leaves them out of every split" in named
     assert found["blank"] == [f"Training_{len(rows) + 2}"]
     assert found["matches_official_counts"] is False
 

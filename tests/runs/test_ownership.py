@@ -122,6 +122,17 @@ def wait_for_epochs(process: subprocess.Popen[str], run: Path, count: int) -> No
         time.sleep(0.01)
 
 
+def test_a_folder_whose_parent_cannot_be_made_is_an_error_and_no_endless_search(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        make_new(tmp_path / "file" / "run")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere", target_is_directory=True)
+    with pytest.raises(OSError, match="link"):
+        make_new(tmp_path / "link" / "run")
+
+
 @pytest.mark.slow
 def test_two_runs_that_begin_together_have_a_folder_each(tmp_path: Path) -> None:
     run_program("-m", "fer", "prepare", *TINY[:3], cwd=tmp_path,

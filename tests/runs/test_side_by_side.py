@@ -132,6 +132,9 @@ def test_a_loss_is_against_a_home_that_was_measured_alike(tmp_path: Path) -> Non
     none = {"conflicts": "drop", "conflicting": 0}  # an option that found nothing changes nothing
     alike = side_by_side(tmp_path / "alike", ("a", "a", {}), ("a", "b", none))
     assert "drop_accuracy" in alike.rows[1]
+    some = {"conflicts": "drop", "conflicting": 7}
+    alike = side_by_side(tmp_path / "both", ("a", "a", some), ("a", "b", none))
+    assert "drop_accuracy" in alike.rows[1]
 
 
 def test_networks_are_told_apart_by_their_content(tmp_path: Path) -> None:

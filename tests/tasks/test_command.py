@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fer.core.composition import config_folder
+from fer.tasks.command import quiet_end
 from tests.conftest import ROOT, run_program
 
 
@@ -105,3 +106,9 @@ def test_a_terminal_of_any_encoding_will_do(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "7 test images" in done.stdout and "\\u2013" in done.stdout  # a table, its intervals
     assert "Logging error" not in done.stderr
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError("a worker is gone"), SystemExit("Error: no")])
+def test_an_error_is_told_while_somebody_reads(error: BaseException) -> None:
+    with pytest.raises(type(error), match=str(error)), quiet_end():
+        raise error

@@ -402,7 +402,7 @@ def name_conflicts(duplicates: Duplicates) -> list[str]:
         return []
     listed = "; ".join(named) + f"; and {more:,} more" * (more > 0)
     return [
-        "copies with different emotions (dataset.conflicts=drop leaves them out of a training): "
+        "copies with different emotions (dataset.conflicts=drop leaves them out of every split): "
         f"{listed}"
     ]
 

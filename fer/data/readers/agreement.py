@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from fer.core.errors import DataError
 from fer.core.words import how_many
@@ -41,7 +43,8 @@ def find_disputed(
     others: dict[str, str] = {}
     for key, rows in rows_of.items():
         said = [say(row, meaning) for row in rows] if len(rows) > 1 else [{}]
-        differing = [what for what in said[0] if len({one[what] for one in said}) > 1]
+        # An empty cell says nothing.
+        differing = [what for what in said[0] if len({one[what] for one in said} - {""}) > 1]
         if differing:
             place = disputed if "label" in differing else others
             place[key] = name_rows(rows, said, differing)
@@ -52,13 +55,13 @@ def find_disputed(
     more = len(refused) - MOST_IMAGES
     lines = [*refused[:MOST_IMAGES], *[f"  - and {more:,} more"] * (more > 0)]
     remedy = "Correct or remove the rows."
-    if disputed and not drop:
+    if disputed and leaves_none:
+        remedy += " With dataset.conflicts=drop no image would be left."
+    elif disputed and not drop and not others:
         remedy = (
             "Correct or remove the rows, or leave out images with different labels, and exact "
             'copies with such: dataset.conflicts=drop, in Python FolderReader(conflicts="drop").'
         )
-    elif disputed and leaves_none:
-        remedy = "Correct or remove the rows: dataset.conflicts=drop leaves no image."
     raise DataError(
         f"{folder}: expected rows that agree about an image, found "
         f"{how_many(len(refused), 'image')} about which they do not:\n"
@@ -72,10 +75,27 @@ def say(row: Item, meaning: Callable[[str], str]) -> dict[str, str]:
         "label": meaning(row.emotion),
         "split": row.split,
         "person": row.person,
-        "gender": row.gender,
-        "race": row.race,
-        "age": row.age,
+        "gender": row.gender.casefold(),
+        "race": row.race.casefold(),
+        "age": row.age.casefold(),
     }
+
+
+def put_together(rows: Sequence[Item]) -> Item:
+    """One row of several that agree: what one leaves empty, another may say."""
+    said: dict[str, Any] = {
+        what: next((value for row in rows if (value := getattr(row, what))), "")
+        for what in ("split", "person", "gender", "race", "age")
+    }
+    return replace(rows[0], **said)
+
+
+def warn_of_repetition(repeated: int) -> list[str]:
+    """A warning that rows say again what others say, if there are any."""
+    if not repeated:
+        return []
+    rows = "1 row of the table names" if repeated == 1 else f"{repeated:,} rows of the table name"
+    return [f"{rows} an image again, in the same way."]
 
 
 def name_rows(

@@ -28,7 +28,7 @@ from fer.core.commands import typed
 from fer.core.errors import DataError
 from fer.core.files import is_outside
 from fer.core.options import SWITCH, check_value, one_of, or_null
-from fer.data.readers.agreement import DISAGREE, find_disputed
+from fer.data.readers.agreement import DISAGREE, find_disputed, put_together, warn_of_repetition
 from fer.data.readers.base import (
     LATER,
     SHARE,
@@ -103,6 +103,8 @@ class Listing:
     """Files that are not images."""
     disputed: Sequence[str] = ()
     """Images that are left out since rows of the table name them with different labels."""
+    repeated: int = 0
+    """Rows of the table that say again what another one says."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,11 @@ class FolderReader(HoldOut):
             source,
             listing.form + (" (zip)" if isinstance(source, ZipSource) else ""),
             records,
-            warnings=[*warnings, *warn_of(listing.ignored, "files are not images")],
+            warnings=[
+                *warnings,
+                *warn_of(listing.ignored, "files are not images"),
+                *warn_of_repetition(listing.repeated),
+            ],
             excluded={**unknown, **listing.excluded},
             findings=persons_across(persons, {item.key: item.split for item in placed}),
             disputed=listing.disputed,
@@ -383,7 +389,7 @@ class FolderReader(HoldOut):
             lambda name: self._known(name) or labels.normalise(name),
             drop=self.conflicts == "drop",
         )
-        first = {key: rows[0] for key, rows in rows_of.items()}
+        first = {key: put_together(rows) for key, rows in rows_of.items()}
         missing = [
             row
             for key, row in first.items()
@@ -412,11 +418,11 @@ class FolderReader(HoldOut):
             items,
             {
                 f"{shown_tables} does not name them": sum(map(is_image, others)),
-                f"{shown_tables} names them again, in the same way": repeated,
                 f"{shown_tables} {DISAGREE}": len(out),
             },
             [name for name in others if not is_image(name)],
             out,
+            repeated,
         )
 
 
