@@ -14,6 +14,7 @@ from fer.core.values import Options
 from fer.data.audit.integrity import Integrity, Leaks, exact_leaks, near_leaks
 from fer.data.manifest import Entry, read_manifest
 from fer.evaluation.explanation import Saliency
+from fer.evaluation.label_sets import LabelSets
 from fer.evaluation.metrics import Metrics, Scores, measure_scores
 from fer.evaluation.robustness import RobustnessRow
 from fer.evaluation.scores import scores_in
@@ -125,9 +126,16 @@ class Direction(TypedDict):
     macro_f1: Spread
 
 
-class StudyResults(TypedDict):
-    """``study.json``."""
+class ByLabels(TypedDict):
+    """Another network, measured by two sets of labels."""
 
+    network: str
+    """Which it is, and what it was trained on, in words."""
+    command: str
+    label_sets: LabelSets
+
+
+class _StudyResults(TypedDict):
     datasets: list[str]
     seeds: list[int]
     train_options: list[str]
@@ -137,6 +145,13 @@ class StudyResults(TypedDict):
     summary: list[Direction]
     trainings: list[TrainingResult]
     evaluations: list[EvaluationResult]
+
+
+class StudyResults(_StudyResults, total=False):
+    """``study.json``."""
+
+    by_labels: list[ByLabels]
+    """What the card shows beside the study's own networks."""
 
 
 def gather(study: Study, parameters: int) -> StudyResults:
