@@ -283,6 +283,8 @@ def area_table(id: str, groups: Mapping[str, Sequence[Mapping[str, DamagedScores
     rows: list[list[Cell]] = []
     for group, areas in groups.items():
         for name in areas[0] if areas else ():
+            if not all(name in area for area in areas):
+                continue  # some of them were damaged in another way
             row: Mapping[str, Any] = areas[0][name]
             if len(areas) > 1:  # without an interval
                 own = [scores_in(area[name]) for area in areas]

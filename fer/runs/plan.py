@@ -144,6 +144,13 @@ class Measurement(Stage):
         path = self.training.checkpoint
         if not (self.done_by.is_file() and path.is_file()):
             return False
+        try:
+            return self._is_of(path)
+        except DataError:  # its record is damaged
+            return False
+
+    def _is_of(self, path: Path) -> bool:
+        """Compare its record with a checkpoint and with its command."""
         # Of another version nothing else is known: it may lack what is read of this one's.
         version = read_json(self.folder / "run.json", {"statistics": (int, ...)})
         if version.get("statistics") != STATISTICS:

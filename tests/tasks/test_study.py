@@ -315,6 +315,8 @@ def test_an_evaluation_is_done_with_its_checkpoint_options_and_statistics_alone(
     assert not is_done(older, overrides)
     record = record | {"checkpoint": checkpoint | {"sha256": "0"}, "statistics": STATISTICS}
     assert not is_done(record, overrides)
+    (stage.folder / "run.json").write_text("{")  # damaged: it is measured again
+    assert not stage.done
 
 
 def test_a_training_is_the_same_where_the_class_of_its_reader_has_moved(tmp_path: Path) -> None:
