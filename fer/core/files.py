@@ -23,12 +23,16 @@ HALF = ".fer.tmp"
 """Suffix of files that are still being written; nothing else is ever cleaned up."""
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+def write_atomic(
+    path: Path, write: Callable[[BinaryIO], object], *, make_folder: bool = True
+) -> Path:
     """Let ``write`` fill a temporary neighbour of ``path``, then rename it into place.
 
-    A reader sees the old file or the whole new one, never a part of it.
+    A reader sees the old file or the whole new one, never a part of it. The folder is made unless
+    ``make_folder`` is false.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
     # Not by mkstemp, whose files are private: the mode that others have cannot be asked for without
     # changing it, for other threads too.
     half = path.with_name(f".{path.name}.{secrets.token_hex(4)}{HALF}")
@@ -49,19 +53,21 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> Path:
 class BackgroundWriter:
     """Writes files in a thread, one after the other, while whatever comes next is computed.
 
-    At most one is waiting. What goes wrong is raised by the next :meth:`write` or :meth:`wait`.
+    At most one is waiting. What goes wrong is raised by the next :meth:`write` or :meth:`wait`. A
+    folder that is moved while a file waits is not made anew.
     """
 
     def __init__(self) -> None:
         self._thread: ThreadPoolExecutor | None = None
         self._pending: Future[object] | None = None
 
-    def write(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call the function, which writes a file, once the one before is written."""
+    def write(self, function: Callable[..., object], path: Path, *arguments: object) -> None:
+        """Call the function, which writes the file ``path``, once the one before is written."""
         self.wait()
+        path.parent.mkdir(parents=True, exist_ok=True)
         if self._thread is None:  # not before: a writer travels to other processes
             self._thread = ThreadPoolExecutor(max_workers=1)
-        self._pending = self._thread.submit(function, *arguments)
+        self._pending = self._thread.submit(function, path, *arguments, make_folder=False)
 
     def wait(self) -> None:
         """Return once everything is written."""
@@ -102,9 +108,9 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_bytes(path: Path, data: bytes | memoryview) -> Path:
+def write_bytes(path: Path, data: bytes | memoryview, *, make_folder: bool = True) -> Path:
     """Write ``data``, atomically."""
-    return write_atomic(path, lambda file: file.write(data))
+    return write_atomic(path, lambda file: file.write(data), make_folder=make_folder)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -151,7 +157,13 @@ Row = dict[str, str | float | None]
 """A row of a table by its columns."""
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> Path:
+def write_csv(
+    path: Path,
+    columns: Sequence[str],
+    rows: Iterable[Mapping[str, object]],
+    *,
+    make_folder: bool = True,
+) -> Path:
     """Write ``rows`` under a header of ``columns``, atomically; see :func:`to_cell`."""
 
     def write(file: BinaryIO) -> None:
@@ -165,7 +177,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, ob
         text.flush()
         text.detach()
 
-    return write_atomic(path, write)
+    return write_atomic(path, write, make_folder=make_folder)
 
 
 MAX_TEXT_BYTES = 1 << 30

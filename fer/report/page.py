@@ -13,13 +13,14 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.environment import TemplateModule
-from markupsafe import Markup
 
 from fer.core.errors import DataError
 from fer.core.files import write_text
 from fer.core.words import PERCENT, how_many, percent, plain, whole
 from fer.evaluation.scores import shown_in
 
+FEW = 3
+"""Headings that need no list of them."""
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -96,7 +97,7 @@ Section = TemplateModule
 def write_page(path: Path, template: str, content: Mapping[str, Any]) -> Path:
     """Render a template of this package into the file ``path``, atomically."""
     # A file name that is not UTF-8 reaches us with surrogates, which UTF-8 cannot write.
-    return write_text(path, plain(str(render(template, **content))))
+    return write_text(path, plain(with_contents(str(render(template, **content)))))
 
 
 def render(template: str, **content: Any) -> Section:
@@ -132,38 +133,36 @@ def environment(autoescape: bool = True) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"in_sections": _in_sections}
     found.filters |= {"percent": percent, "in_brackets": _in_brackets, "whole": whole}
     found.filters |= {"points": _points, "change": PERCENT.change}
     found.globals |= {"how_many": how_many, "read_png": read_png, "shown_in": shown_in}
     return found
 
 
-@dataclass(frozen=True)
-class _Sections:
-    """A page's content with an anchor at each heading, and the headings by their anchors."""
-
-    html: Markup
-    titles: dict[str, Markup]
+CONTENTS = "<!-- contents -->"
+"""Where a page has its list of headings; what comes from outside is escaped and cannot be this."""
 
 
-def _in_sections(html: Markup) -> _Sections:
-    """Give each ``h2`` an anchor made of its words.
+def with_contents(html: str) -> str:
+    """Give each ``h2`` of a page an anchor made of its words, and list them if they are several.
 
-    >>> _in_sections(Markup("<h2>Per emotion</h2>")).html
-    Markup('<h2 id="per-emotion">Per emotion</h2>')
+    >>> with_contents("<h2>Per emotion</h2>")
+    '<h2 id="per-emotion">Per emotion</h2>'
     """
-    titles: dict[str, Markup] = {}
+    titles: dict[str, str] = {}
     taken = set(re.findall(r' id="([^"]+)"', html))
 
     def anchored(heading: re.Match[str]) -> str:
         anchor = "-".join(re.findall(r"[a-z0-9]+", heading[1].lower())) or "section"
         while anchor in taken or anchor in titles:
             anchor += "-"
-        titles[anchor] = Markup(heading[1])
+        titles[anchor] = heading[1]
         return f'<h2 id="{anchor}">{heading[1]}</h2>'
 
-    return _Sections(Markup(re.sub(r"<h2>(.*?)</h2>", anchored, html)), titles)
+    html = re.sub(r"<h2>(.*?)</h2>", anchored, html)
+    links = "\n".join(f'<li><a href="#{anchor}">{text}</a></li>' for anchor, text in titles.items())
+    several = f'<nav aria-label="Contents"><ul class="contents">\n{links}\n</ul></nav>'
+    return html.replace(CONTENTS, several if len(titles) > FEW else "", 1)
 
 
 def _in_brackets(words: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,15 @@ def test_a_file_has_the_mode_that_open_would_give(tmp_path: Path, mask: int, mod
     assert list(tmp_path.iterdir()) == [path]
 
 
+def held_back(held: threading.Event) -> Callable[..., object]:
+    """:func:`write_bytes`, once the event has come."""
+    return lambda path, data, **options: (held.wait(10), write_bytes(path, data, **options))
+
+
 def test_the_background_writer_keeps_the_order_and_does_not_wait(tmp_path: Path) -> None:
     path, held = tmp_path / "a", threading.Event()
     writer = BackgroundWriter()
-    writer.write(lambda: (held.wait(10), write_bytes(path, b"first")))
+    writer.write(held_back(held), path, b"first")
     assert not path.exists()  # the caller has gone on
     held.set()
     writer.write(write_bytes, path, b"second")
@@ -37,7 +43,7 @@ def test_the_background_writer_keeps_the_order_and_does_not_wait(tmp_path: Path)
 def test_an_interrupted_wait_can_be_taken_up_again(tmp_path: Path) -> None:
     held = threading.Event()
     writer = BackgroundWriter()
-    writer.write(lambda: (held.wait(10), write_bytes(tmp_path / "a", b"")))
+    writer.write(held_back(held), tmp_path / "a", b"")
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -52,10 +58,22 @@ def test_an_interrupted_wait_can_be_taken_up_again(tmp_path: Path) -> None:
 
 
 def test_an_error_in_the_background_is_raised_once(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
     writer = BackgroundWriter()
-    writer.write(write_bytes, tmp_path / "file" / "below", b"")
-    with pytest.raises(OSError, match="file"):
+    writer.write(write_bytes, tmp_path / "folder", b"")
+    with pytest.raises(OSError, match="folder"):
         writer.write(write_bytes, tmp_path / "other", b"")
     writer.wait()
     assert not (tmp_path / "other").exists()
+
+
+def test_a_folder_that_moves_while_a_file_waits_is_not_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    held = threading.Event()
+    writer = BackgroundWriter()
+    writer.write(held_back(held), tmp_path / "run/a", b"")
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    held.set()
+    with pytest.raises(FileNotFoundError):
+        writer.wait()
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]

@@ -180,7 +180,9 @@ def test_an_error_while_an_ended_program_cleans_up_is_no_failure_of_its_own(
 ) -> None:
     program = tmp_path / "program.py"
     program.write_text(
-        "from fer.core.application import FAILED, Terminated, run\n"
+        "from fer.core.application import Terminated, run\n"
+        "from fer.core.plugins import import_plugins\n"
+        "import_plugins()\n"
         "def task(cfg, folder):\n"
         "    try:\n"
         f"        raise {raised}\n"

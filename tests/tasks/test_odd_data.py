@@ -237,7 +237,7 @@ def test_a_validation_loss_that_is_not_finite_does_not_overwrite_the_last_checkp
         plain(module)
 
     monkeypatch.setattr(EmotionModule, "on_validation_epoch_end", ruined)
-    with pytest.raises(TrainingError, match=r"epoch 1: expected a finite validation loss"):
+    with pytest.raises(TrainingError, match=r"epoch 2: expected a finite validation loss"):
         train_here(tmp_path / "run", tiny_data, *TINY, "trainer.max_epochs=4")
     check_last_good(tmp_path / "run", epochs=1)
 
@@ -246,7 +246,7 @@ def test_a_learning_rate_that_is_far_too_high_is_named_as_the_likely_cause(
     tmp_path: Path, tiny_data: Path
 ) -> None:
     options = ("optimizer=sgd", "scheduler=constant", "optimizer.lr=1e30")
-    with pytest.raises(TrainingError, match=r"epoch 0.*no checkpoint. Lower optimizer.lr"):
+    with pytest.raises(TrainingError, match=r"epoch 1, .*no checkpoint. Lower optimizer.lr"):
         train_here(tmp_path / "run", tiny_data, *TINY, *options)
 
 
