@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,7 @@ from fer.data.readers.fer2013 import FER2013Reader
 from fer.model.callbacks import HISTORY_COLUMNS
 from fer.model.checkpoint import load_checkpoint
 from fer.model.module import EmotionModule
+from fer.runs.state import LAST
 from fer.tasks import train as experiment
 from tests.conftest import Row, compose, refusal, tiny_rows, to_png, write_folder, write_zip
 from tests.kills import history
@@ -258,6 +260,10 @@ def test_a_run_folder_that_vanishes_is_noticed_and_not_made_anew(
     run = tmp_path / "run"
 
     def vanish(_: Any) -> float:
+        deadline = time.monotonic() + 10  # what is half written would be lost with it
+        while not (run / LAST).exists() or not (run / "history.csv").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         run.rename(tmp_path / "elsewhere") if moved else shutil.rmtree(run)
         return 1.0
 
