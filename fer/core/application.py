@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +149,8 @@ def restore(before: str | None) -> None:
 
 def explain_error(error: Exception, config_name: str, started: bool) -> int | str:
     """What to end the program with: a message, or an exit code after a traceback."""
-    cause: BaseException | None = error
-    while isinstance(cause, CommandError | FerError):
-        cause = cause.__cause__
-    if not started and isinstance(cause, HydraException):  # Hydra could not compose it
+    causes = (one for one in chain_of(error) if not isinstance(one, CommandError | FerError))
+    if not started and isinstance(next(causes, None), HydraException):  # it does not compose
         mistakes = find_mistakes(config_name, sys.argv[1:])
         if mistakes:
             return "\n".join(f"Error: {line}" for line in mistakes)
@@ -193,14 +191,22 @@ def code_of_signal(error: BaseException) -> int | None:
     What is interrupted may fail in turn while it cleans up: OmegaConf, for one, raises an
     AttributeError if it is interrupted where it restores the flags of a node.
     """
-    at: BaseException | None = error
-    while at is not None:
-        if isinstance(at, Terminated):
+    for one in chain_of(error):
+        if isinstance(one, Terminated):
             return TERMINATED
-        if isinstance(at, KeyboardInterrupt):
+        if isinstance(one, KeyboardInterrupt):
             return INTERRUPTED
-        at = at.__context__ if at.__cause__ is None else at.__cause__
     return None
+
+
+def chain_of(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it goes back to, each once: an error may be its own cause's cause."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        at = at.__context__ if at.__cause__ is None else at.__cause__
 
 
 def end_with_study() -> None:

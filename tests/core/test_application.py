@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fer.core.application import CommandError
+from fer.core.application import INTERRUPTED, CommandError, chain_of, code_of_signal
 from fer.core.command_line import find_mistakes
 from fer.core.errors import CheckpointError, ConfigError, FerError
 from fer.core.options import check_options
@@ -107,6 +107,14 @@ def test_what_was_there_before_a_failed_command_stays(tmp_path: Path) -> None:
 def test_a_sweep_is_told_its_mistakes_alone(overrides: list[str], expected: list[str]) -> None:
     found = find_mistakes("train", overrides)
     assert [line[: len(text)] for line, text in zip(found, expected, strict=True)] == expected
+
+
+def test_an_error_that_is_its_own_causes_cause_is_looked_at_once() -> None:
+    one, other = ValueError(), KeyError()
+    one.__cause__, other.__cause__ = other, one
+    assert list(chain_of(one)) == [one, other] and code_of_signal(one) is None
+    other.__cause__ = KeyboardInterrupt()
+    assert code_of_signal(one) == INTERRUPTED
 
 
 def test_help_is_of_the_chosen_options_with_their_comments(tmp_path: Path) -> None:
