@@ -95,7 +95,7 @@ class Evaluation:
     def left_out(self, option: str) -> bool:
         """True unless an option of the dataset is known to have left out nothing of the split."""
         data = self.run["dataset"]
-        counts = data.get("left_out", {option: {}}).get(REASONS.get(option, option))
+        counts = data.get("left_out", {}).get(REASONS.get(option, option))
         if counts is None:  # the option was not set, or does not say what it left out
             return self.choices.get(f"dataset.{option}") != "keep"
         splits = self.metrics["split"].split("+")

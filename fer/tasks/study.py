@@ -266,7 +266,10 @@ def run_stages(stages: Sequence[Stage], *, every: bool = True) -> list[tuple[Sta
             earlier.parent.mkdir(exist_ok=True)
             stage.folder.replace(earlier)
         code = run_child([sys.executable, *stage.command], environment)
-        if earlier.is_dir():  # it stays until there is something better
+        # A training of the same name has nothing there.
+        if (
+            isinstance(stage, Measurement) and earlier.is_dir()
+        ):  # it stays until there is something better
             old = stage.folder if code else earlier
             shutil.rmtree(old, ignore_errors=True)
             if code:
