@@ -171,7 +171,8 @@ class DivergenceGuard(Callback):
         epoch = trainer.current_epoch + 1
         if not math.isfinite(loss):
             raise TrainingError(
-                f"epoch {epoch}: expected a finite validation loss, found {loss}. {self._advice()}"
+                f"epoch {epoch}: expected a finite validation loss, found {loss}. "
+                f"{self._advice(trainer)}"
             )
         if trainer.is_global_zero and not self.folder.is_dir():
             raise vanished(self.folder, epoch)
@@ -191,10 +192,12 @@ class DivergenceGuard(Callback):
         ids = [dataset.ids[row] for row in rows[start : start + loader.batch_size]]
         raise TrainingError(
             f"epoch {trainer.current_epoch + 1}, step {step + 1}: expected a finite loss, found "
-            f"{losses[wrong]}. The batch's images: {', '.join(map(shown, ids))}. {self._advice()}"
+            f"{losses[wrong]}. The batch's images: {', '.join(map(shown, ids))}. "
+            f"{self._advice(trainer)}"
         )
 
-    def _advice(self) -> str:
+    def _advice(self, trainer: Trainer) -> str:
+        trainer.strategy.checkpoint_io.teardown()  # the last one may still be on its way to disk
         kept = [path.name for path in sorted((self.folder / "checkpoints").glob("*.ckpt"))]
         return (
             f"Kept from before: {' and '.join(kept) or 'no checkpoint'}. Lower optimizer.lr, limit "

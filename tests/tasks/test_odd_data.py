@@ -23,11 +23,12 @@ from omegaconf import OmegaConf
 from fer.core import labels
 from fer.core.application import CommandError, call
 from fer.core.errors import DataError, TrainingError
-from fer.core.files import write_atomic
+from fer.core.files import write_atomic, write_bytes
 from fer.data import dataset as dataset_module
 from fer.data.dataset import load_images
 from fer.data.preparation import prepare
 from fer.data.readers.fer2013 import FER2013Reader
+from fer.model import callbacks
 from fer.model.callbacks import HISTORY_COLUMNS
 from fer.model.checkpoint import load_checkpoint
 from fer.model.module import EmotionModule
@@ -198,6 +199,11 @@ def test_a_loss_that_is_not_finite_ends_training_with_when_and_what(
         batches.append(images if images.dtype == np.uint8 else np.rint(images * 255))
         return float("nan")
 
+    def write_slowly(path: Path, content: Any, **options: bool) -> Path:
+        time.sleep(0.3)  # the first steps of an epoch are taken while the last one's is written
+        return write_bytes(path, content, **options)
+
+    monkeypatch.setattr(callbacks, "write_bytes", write_slowly)
     disturb(monkeypatch, 1, step, spoil)
     options = ("trainer.max_epochs=4", f"loader.on_device={device}")
     with pytest.raises(TrainingError) as error:
