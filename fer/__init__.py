@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fer.model.network import register_network as register_network
     from fer.model.shared_cnn import SharedCNN as SharedCNN
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 MODULES = {
     "EMOTIONS": "fer.core.labels",

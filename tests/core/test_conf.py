@@ -196,13 +196,13 @@ def test_an_experiment_runs_on_the_synthetic_pair_by_one_override() -> None:
     assert compose("experiment=exp_a", "dataset=synthetic_a").dataset.name == "synthetic_a"
 
 
-def readme_block(language: str, after: str) -> str:
-    text = (ROOT / "README.md").read_text()
+def block_of_guide(language: str, after: str) -> str:
+    text = (ROOT / "docs/extending.md").read_text()
     return text.split(after)[1].split(f"```{language}\n")[1].split("```")[0]
 
 
-def test_the_readmes_own_dataset_has_every_key(tmp_path: Path) -> None:
-    block = readme_block("yaml", "`menu/dataset/mine.yaml`;")
+def test_the_guides_own_dataset_has_every_key(tmp_path: Path) -> None:
+    block = block_of_guide("yaml", "`menu/dataset/mine.yaml`;")
     assert len(OmegaConf.create(block)) <= 5
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset/mine.yaml").write_text(block)
@@ -224,14 +224,14 @@ def test_a_dataset_is_the_shared_one_but_for_what_its_file_says() -> None:
         assert composed == {**shared, **said}
 
 
-def test_the_readmes_own_reader_prepares_a_dataset(
+def test_the_guides_own_reader_prepares_a_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fer.core import labels
     from fer.data.preparation import prepare
 
     (tmp_path / "my_package").mkdir()
-    code = readme_block("python", "`my_package/__init__.py`:")
+    code = block_of_guide("python", "`my_package/__init__.py`:")
     (tmp_path / "my_package/__init__.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     for split in ("train", "test"):
@@ -240,7 +240,7 @@ def test_the_readmes_own_reader_prepares_a_dataset(
                 path = tmp_path / f"raw/{split}/{number:02d}_{emotion}/{image:04d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (20, 20), (number, image, len(split))).save(path)
-    node = OmegaConf.create(readme_block("yaml", "`menu/dataset/mine.yaml`;")).reader
+    node = OmegaConf.create(block_of_guide("yaml", "`menu/dataset/mine.yaml`;")).reader
     reader = hydra.utils.instantiate(node)
     prepared = prepare("mine", tmp_path / "d", reader, raw=tmp_path / "raw")
     sizes = {split: sum(row.values()) for split, row in prepared.integrity["counts"].items()}
@@ -249,15 +249,15 @@ def test_the_readmes_own_reader_prepares_a_dataset(
         assert labels.EMOTIONS[int(prepared.read(index)[0, 0, 0])] == entry.emotion
 
 
-def test_the_readmes_own_network_gives_logits_at_the_size_of_its_options(
+def test_the_guides_own_network_gives_logits_at_the_size_of_its_options(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fer.model.network import NETWORKS
     from fer.tasks.assembly import make_model
 
-    (tmp_path / "my_networks.py").write_text(readme_block("python", "`my_networks.py`:"))
+    (tmp_path / "my_networks.py").write_text(block_of_guide("python", "`my_networks.py`:"))
     monkeypatch.syspath_prepend(tmp_path)
-    node = OmegaConf.create(readme_block("yaml", "`menu/model/mine.yaml`:"))
+    node = OmegaConf.create(block_of_guide("yaml", "`menu/model/mine.yaml`:"))
     assert isinstance(node, DictConfig)
     try:
         network = make_model(node)
@@ -271,7 +271,7 @@ def test_the_readmes_own_network_gives_logits_at_the_size_of_its_options(
     }
 
 
-def test_the_readmes_own_metric_is_registered(
+def test_the_guides_own_metric_is_registered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import numpy as np
@@ -279,7 +279,7 @@ def test_the_readmes_own_metric_is_registered(
     from fer.core.plugins import import_plugins
     from fer.evaluation.scores import SCORES
 
-    (tmp_path / "my_metrics.py").write_text(readme_block("python", "`my_metrics.py`:"))
+    (tmp_path / "my_metrics.py").write_text(block_of_guide("python", "`my_metrics.py`:"))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("FER_PLUGINS", "my_metrics")
     try:
@@ -290,7 +290,7 @@ def test_the_readmes_own_metric_is_registered(
         SCORES.pop("top2_accuracy", None)
 
 
-def test_the_readmes_own_perturbation_damages(
+def test_the_guides_own_perturbation_damages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import numpy as np
@@ -299,10 +299,12 @@ def test_the_readmes_own_perturbation_damages(
     from fer.evaluation.perturbations import make_settings
 
     (tmp_path / "my_package").mkdir()
-    (tmp_path / "my_package/damage.py").write_text(readme_block("python", "`my_package/damage.py`"))
+    (tmp_path / "my_package/damage.py").write_text(
+        block_of_guide("python", "`my_package/damage.py`")
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_package", raising=False)  # that of the reader above
-    node = OmegaConf.create(readme_block("yaml", "`menu/perturbation/dead_rows.yaml`"))
+    node = OmegaConf.create(block_of_guide("yaml", "`menu/perturbation/dead_rows.yaml`"))
     settings = make_settings(OmegaConf.to_container(node), None, get_method)  # type: ignore[arg-type]
     images = np.full((3, 20, 20, 1), 100, np.uint8)
     black = [setting(images, ["a", "b", "c"], seed=0) == 0 for setting in settings]

@@ -22,7 +22,7 @@ from fer.runs.records import STATISTICS
 from fer.tasks.evaluate import evaluate as run_evaluation
 from fer.tasks.notes import temperature_notes
 from fer.tasks.train import train
-from tests.conftest import ROOT, compose, run_program, to_png, write_file
+from tests.conftest import compose, run_program, to_png, write_file
 
 pytestmark = pytest.mark.slow  # whole trainings
 
@@ -278,11 +278,6 @@ def test_folding_does_not_change_what_the_network_says() -> None:
         torch.testing.assert_close(network.folded()(images), network(images), rtol=1e-4, atol=1e-5)
     for key, value in network.state_dict().items():
         assert torch.equal(value, before[key])
-
-
-def test_the_evaluation_of_the_readme_is_that_of_the_help() -> None:
-    text = (ROOT / "README.md").read_text()
-    assert "perturbation=stress saliency=standard" in text
 
 
 def test_whose_images_a_temperature_was_fitted_on_is_said() -> None:
