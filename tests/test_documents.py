@@ -27,7 +27,15 @@ PROGRAMS = {
 }
 """What starts a command, and the configuration that it composes."""
 OTHERS = (
-    *("-m venv", "-m pytest", "-m sphinx", "-m fer card", "-m fer predict", "-m tests."),
+    *(
+        "-m venv",
+        "-m pytest",
+        "-m sphinx",
+        "-m fer card",
+        "-m fer push",
+        "-m fer predict",
+        "-m tests.",
+    ),
     *("benchmarks/", "-c "),
 )
 NOT_PYTHON = (

@@ -32,7 +32,7 @@ class CheckpointError(FerError, ValueError):
 
 
 class ExportError(FerError, RuntimeError):
-    """An exported network does not give the predictions of the original."""
+    """A network cannot be exported, or the hub does not take it."""
 
 
 def first_line(error: BaseException) -> str:

@@ -128,7 +128,7 @@ CHECKS: dict[str, Check] = {
     "errors.pairs": whole(0),
     "errors.images": whole(1),
     "errors.confident": whole(0),
-    "checkpoint": ("the path of a checkpoint, or pretrained", TEXT[1]),
+    "checkpoint": ("the path of a checkpoint, pretrained, or hf://user/name", TEXT[1]),
     "format": one_of("onnx", "safetensors"),
     "output": or_null(TEXT, "for a file beside the checkpoint"),
     "launcher": ("the name of a configuration in conf/launcher", lambda value: False),

@@ -21,7 +21,7 @@ from fer.core.commands import typed
 from fer.core.errors import CheckpointError, ConfigError, first_line
 from fer.core.options import NAME
 from fer.core.values import Options, Shape, is_plain, misfit
-from fer.model import shared_cnn  # noqa: F401  (registers its name)
+from fer.model import hub, shared_cnn  # noqa: F401  (shared_cnn registers its name)
 from fer.model.network import NormalisedNetwork, find_network, make_network
 
 PREFIX = "network."
@@ -214,7 +214,7 @@ class Checkpoint:
 
 
 def find_checkpoint(checkpoint: Path | str) -> Path:
-    """Find the file of ``checkpoint``: a path, or :data:`PRETRAINED`.
+    """Find the file of ``checkpoint``: a path, :data:`PRETRAINED`, or ``hf://user/name``.
 
     Raises:
         CheckpointError: there is no such file.
@@ -228,6 +228,8 @@ def find_checkpoint(checkpoint: Path | str) -> Path:
                 f"{typed('output', PRETRAINED_FILE)}"
             )
         return PRETRAINED_FILE
+    if str(checkpoint).startswith(hub.SCHEME):
+        return hub.download(str(checkpoint))
     path = Path(checkpoint)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
@@ -315,7 +317,7 @@ def load_checkpoint(checkpoint: Path | str) -> Checkpoint:
 
     Args:
         checkpoint: path of a file that ``train.py`` or ``fer export`` (``.safetensors``) wrote,
-            or :data:`PRETRAINED`.
+            :data:`PRETRAINED`, or ``hf://user/name`` for one on the Hugging Face Hub.
 
     Raises:
         CheckpointError: as :func:`read_description`, no such network is registered, or the

@@ -78,6 +78,7 @@ COMMANDS = {
         "export",
     ),
     "card": Command("write the model card of a study", "fer.tasks.card:main"),
+    "push": Command("put a network and its card on the Hugging Face Hub", "fer.tasks.push:main"),
 }
 
 

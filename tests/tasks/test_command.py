@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fer.core.composition import config_folder
-from fer.tasks.command import quiet_end
+from fer.tasks.command import COMMANDS, quiet_end
 from tests.conftest import ROOT, run_program
 
 
@@ -20,7 +20,7 @@ def fer(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[s
 def test_help_names_every_command_and_a_typo_the_nearest(tmp_path: Path) -> None:
     found = fer("--help", cwd=tmp_path)
     assert found.returncode == 0
-    for name in ("train", "evaluate", "prepare", "study", "audit", "predict", "export", "card"):
+    for name in COMMANDS:
         assert f"\n  {name} " in found.stdout
     assert fer(cwd=tmp_path).stdout == found.stdout
     wrong = fer("trian", cwd=tmp_path)
@@ -45,6 +45,7 @@ HELP = {
     "export": ("format",),
     "predict": ("--annotate",),
     "card": ("--output",),
+    "push": ("--dry-run",),
 }
 
 
