@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import itertools
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ class Ownership(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Release the folder of a sweep's job: a process may run hundreds of them."""
         if config.hydra.mode == RunMode.MULTIRUN:
-            lock = HELD.pop(Path(config.hydra.runtime.output_dir).absolute(), None)
+            lock = HELD.pop(place_of(Path(config.hydra.runtime.output_dir)), None)
             if lock is not None:
                 lock.release()
 
@@ -70,7 +71,7 @@ def claim(config: DictConfig, key: str, resume: str | None) -> None:
     except OmegaConfBaseException as error:
         sys.exit(f"Error: {key}: expected a folder, found a value that cannot be resolved: {error}")
     named = any(item.startswith(f"{key}=") for item in config.hydra.overrides.hydra)
-    above = [parent for parent in folder.absolute().parents if not parent.exists()]
+    above = [parent for parent in place_of(folder).parents if not parent.exists()]
     try:
         if named:
             if resume in (None, "auto"):
@@ -81,7 +82,7 @@ def claim(config: DictConfig, key: str, resume: str | None) -> None:
             folder, is_new = make_new(folder), True
         if is_new:
             log = f"{config.hydra.job.name}.log"
-            atexit.register(remove_unused, folder.absolute(), log, above)
+            atexit.register(remove_unused, place_of(folder), log, above)
         hold(folder)
     except ConfigError as error:
         sys.exit(f"Error: {error}")
@@ -133,13 +134,18 @@ def refuse_a_run(folder: Path, key: str) -> None:
     )
 
 
+def place_of(folder: Path) -> Path:
+    """The one name of a folder, as Hydra has it: absolute, and without the ``..`` of an option."""
+    return Path(os.path.abspath(folder))  # noqa: PTH100  (resolve() would follow links)
+
+
 def hold(folder: Path) -> None:
     """Lock a folder for as long as this process lives.
 
     Raises:
         ConfigError: another process has it.
     """
-    place = folder.absolute()
+    place = place_of(folder)
     if place in HELD:
         return
     lock = FileLock(place / LOCK)
@@ -155,7 +161,7 @@ def hold(folder: Path) -> None:
 
 def keep(folder: Path) -> None:
     """Leave a folder where it is when the process ends, even if nothing came of the run."""
-    KEPT.add(folder.absolute())
+    KEPT.add(place_of(folder))
 
 
 def remove_unused(folder: Path, log: str, above: Sequence[Path]) -> None:

@@ -133,6 +133,17 @@ def test_a_folder_whose_parent_cannot_be_made_is_an_error_and_no_endless_search(
         make_new(tmp_path / "link" / "run")
 
 
+def test_a_folder_above_the_current_one_is_held_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hydra gives ``hydra.run.dir=../run`` to the task as ``<above>/run``."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    claim(configure(Path("../run"), named=True), "hydra.run.dir", None)
+    hold(tmp_path / "run")  # no second lock
+    assert list(ownership.HELD) == [tmp_path / "run"]
+
+
 @pytest.mark.slow
 def test_two_runs_that_begin_together_have_a_folder_each(tmp_path: Path) -> None:
     run_program("-m", "fer", "prepare", *TINY[:3], cwd=tmp_path,
