@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Progress = Callable[[int, int], None]
-"""Called with the number of steps done and their total."""
+Progress = Callable[[int, int | None], None]
+"""Called with the number of steps done and their total, or None if that is unknown."""
 
 
 @contextmanager
