@@ -68,7 +68,8 @@ class Video:
         self.rate: float = rate if 1 <= rate <= 240 else USUAL_RATE
         """Frames per second; the mean of a variable rate."""
         count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.count = int(count) if isinstance(source, Path) and 0 < count < 1e9 else None
+        known = isinstance(source, Path) and rate == self.rate and 0 < count < 1e9
+        self.count = int(count) if known else None
         """Frames, by what the file states of itself; None if unknown."""
         self.read = 0
         """Frames read so far."""
@@ -86,9 +87,8 @@ class Video:
         """What is wrong with the end that the frames came to; None if nothing is."""
         if not isinstance(self.source, Path):
             return None if self._stopped else f"camera {self.source} gives no more frames"
-        length = self.count / self.rate if self.count else 0.0
-        end = self.seconds + 1 / self.rate
-        if self._stopped or self.count is None or self.read >= self.count or end > length - MISSING:
+        length, end = (self.count or 0) / self.rate, self.seconds + 1 / self.rate
+        if self.read >= (self.count or 0) or end > length - MISSING:
             return None
         return (
             f"{self.source}: expected {length:.1f} seconds, as the file states, found {end:.1f}: "
@@ -98,12 +98,14 @@ class Video:
     def __iter__(self) -> Iterator[Frame]:
         try:
             while not self._stopped and self._capture.grab():
-                self.seconds = self._time()
-                self.read += 1
-                if (self.read - 1) % self.every == 0:
+                pixels: np.ndarray | None = None
+                if self.read % self.every == 0:
                     decoded, pixels = self._capture.retrieve()
                     if not decoded:
                         break
+                self.seconds = self._time()
+                self.read += 1
+                if pixels is not None:
                     pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
                     yield Frame(self.read - 1, self.seconds, pixels)
         finally:

@@ -15,12 +15,13 @@ MOST = 6
 """Faces that are shown."""
 
 
-def timeline(faces: Mapping[int, Appearance], name: str, every: int = 1) -> Figure:
+def timeline(faces: Mapping[int, Appearance], name: str, seconds: float, every: int = 1) -> Figure:
     """Plot the probabilities of the faces that stay longest, a panel for each.
 
     Args:
         faces: by their numbers, with their curves.
         name: of the video.
+        seconds: its length.
         every: of so many frames, one was looked at.
     """
     longest = sorted(faces, key=lambda number: -faces[number].frames)[:MOST]
@@ -33,7 +34,6 @@ def timeline(faces: Mapping[int, Appearance], name: str, every: int = 1) -> Figu
         subtitle += f" Shown are the {MOST} faces that stay longest; left out: {left_out}."
     if not faces:
         subtitle = "No face was found."
-    end = max((face.last for face in faces.values()), default=1.0)
     with style():
         title = f"Emotions over time: {name}"
         figure, axes = panels(max(1, len(longest)), 1, 8.6, 1.75, title, subtitle)
@@ -51,7 +51,7 @@ def timeline(faces: Mapping[int, Appearance], name: str, every: int = 1) -> Figu
                 loc="left",
             )
         for axis in axes:
-            axis.set(xlim=(0, max(end, 0.1)), ylim=(-2, 102), ylabel="probability (%)")
+            axis.set(xlim=(0, max(seconds, 0.1)), ylim=(-2, 102), ylabel="probability (%)")
             axis.grid()
         axes[-1].set_xlabel("seconds")
         if faces:

@@ -96,7 +96,8 @@ def make_parser() -> argparse.ArgumentParser:
     videos = parser.add_argument_group("videos and cameras")
     videos.add_argument(
         "--every", type=whole_number(1), metavar="N",
-        help="look at one frame of N; default: each",
+        help="look at one frame of N; default: each; with a large N a face that moves gets new "
+        "numbers",
     )  # fmt: skip
     videos.add_argument(
         "--timeline", type=Path, metavar="FILE",

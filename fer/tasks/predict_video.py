@@ -61,7 +61,7 @@ def run(options: argparse.Namespace, source: Path | int) -> int:
     else:
         deque(watching.rows(), maxlen=0)
     if options.timeline is not None:
-        figure = timeline(watching.faces, name, options.every)
+        figure = timeline(watching.faces, name, watching.video.seconds, options.every)
         write_bytes(options.timeline, encode_png(to_image(figure), MARK))
     watching.tell()
     return int(watching.video.missing is not None)

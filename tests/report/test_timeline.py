@@ -25,7 +25,7 @@ def texts(figure: object) -> str:
 
 
 def test_a_panel_for_each_face_has_a_curve_for_each_emotion_in_its_colour() -> None:
-    figure = timeline({1: appearance(9), 2: appearance(4, "sad")}, "clip.mp4")
+    figure = timeline({1: appearance(9), 2: appearance(4, "sad")}, "clip.mp4", 2.5)
     first, second = figure.axes
     assert first.get_title(loc="left") == "face 1: 9 frames, mostly happy (100.0 %)"
     assert second.get_title(loc="left") == "face 2: 4 frames, mostly sad (100.0 %)"
@@ -35,17 +35,18 @@ def test_a_panel_for_each_face_has_a_curve_for_each_emotion_in_its_colour() -> N
         assert np.isnan(values[3]) and np.isfinite(np.delete(values, 3)).all()
         assert np.nanmax(values) == np.float32(70 if emotion == "happy" else 5)
     assert "clip.mp4" in texts(figure) and "not smoothed" in texts(figure)
+    assert first.get_xlim() == (0, 2.5)
     assert "Shown are" not in texts(figure)
     assert to_image(figure).std() > 5
 
 
 def test_the_faces_that_stay_longest_are_shown_and_the_others_counted() -> None:
     faces = {number: appearance(20 - number if number % 2 else 2) for number in range(1, 10)}
-    figure = timeline(faces, "clip.mp4", every=5)
+    figure = timeline(faces, "clip.mp4", 2.5, every=5)
     titles = [axis.get_title(loc="left").split(":")[0] for axis in figure.axes]
     assert titles == [f"face {number}" for number in (1, 2, 3, 5, 7, 9)] and len(titles) == MOST
     assert "left out: 3 faces" in texts(figure) and "one of 5 frames" in texts(figure)
 
 
 def test_no_face_is_said() -> None:
-    assert "No face was found." in texts(timeline({}, "$x$.mp4"))
+    assert "No face was found." in texts(timeline({}, "$x$.mp4", 2.5))
