@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,8 @@ from fer.evaluation.prediction import Prediction
 
 GAP = 1.0
 """Seconds without it after which a face that comes back is a new one."""
+MOST = 6
+"""Faces that are shown of a video."""
 
 
 class Tracker:
@@ -98,3 +100,8 @@ class Appearance:
     def curve(self) -> np.ndarray:
         """``(N, 8)`` float32: seconds and probabilities; a row of NaN where it was not found."""
         return np.asarray(self._points, np.float32).reshape(-1, 1 + labels.NUM_CLASSES)
+
+
+def longest(faces: Mapping[int, Appearance]) -> list[int]:
+    """The numbers of the :data:`MOST` faces that stay longest, in their order."""
+    return sorted(sorted(faces, key=lambda number: -faces[number].frames)[:MOST])

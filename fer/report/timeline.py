@@ -8,11 +8,8 @@ from matplotlib.figure import Figure
 
 from fer.core import labels
 from fer.core.words import how_many, percent
-from fer.evaluation.tracking import Appearance
+from fer.evaluation.tracking import MOST, Appearance, longest
 from fer.report.figures import EMOTION_COLORS, Look, legend_below, panels, style
-
-MOST = 6
-"""Faces that are shown."""
 
 
 def timeline(faces: Mapping[int, Appearance], name: str, seconds: float, every: int = 1) -> Figure:
@@ -24,7 +21,7 @@ def timeline(faces: Mapping[int, Appearance], name: str, seconds: float, every: 
         seconds: its length.
         every: of so many frames, one was looked at.
     """
-    longest = sorted(faces, key=lambda number: -faces[number].frames)[:MOST]
+    numbers = longest(faces)
     subtitle = "The network's probabilities, a point for " + (
         "each frame" if every == 1 else f"one of {every} frames"
     )
@@ -36,8 +33,8 @@ def timeline(faces: Mapping[int, Appearance], name: str, seconds: float, every: 
         subtitle = "No face was found."
     with style():
         title = f"Emotions over time: {name}"
-        figure, axes = panels(max(1, len(longest)), 1, 8.6, 1.75, title, subtitle)
-        for axis, number in zip(axes, sorted(longest), strict=False):
+        figure, axes = panels(max(1, len(numbers)), 1, 8.6, 1.75, title, subtitle)
+        for axis, number in zip(axes, numbers, strict=False):
             face = faces[number]
             curve = face.curve
             for column, emotion in enumerate(labels.EMOTIONS, start=1):

@@ -83,7 +83,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table, a row per face")
     parser.add_argument(
         "--verbose", action="store_true",
-        help=f"print every emotion's probability, not those of the {SHOWN} likeliest alone",
+        help=f"print every emotion's probability, not those of the {SHOWN} likeliest alone, and of "
+        "a video every face",
     )  # fmt: skip
     parser.add_argument(
         "--json", action="store_true", help="print JSON instead of lines; of a video the summary"
@@ -93,6 +94,16 @@ def make_parser() -> argparse.ArgumentParser:
         help="write a copy of each picture there, with box, emotion and percentage (PNG); of a "
         "video one with face numbers too (WebM)",
     )  # fmt: skip
+    parser.add_argument(
+        "--accelerator", default="auto", metavar="NAME",
+        help="auto, cpu, gpu or mps; default: %(default)s",
+    )  # fmt: skip
+    add_groups(parser)
+    return parser
+
+
+def add_groups(parser: argparse.ArgumentParser) -> None:
+    """Add the options on videos and on finding faces."""
     videos = parser.add_argument_group("videos and cameras")
     videos.add_argument(
         "--every", type=whole_number(1), metavar="N",
@@ -118,11 +129,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="how sure of a face one must be, 0 to 1: more for fewer false faces; default: "
         "%(default)s",
     )  # fmt: skip
-    parser.add_argument(
-        "--accelerator", default="auto", metavar="NAME",
-        help="auto, cpu, gpu or mps; default: %(default)s",
-    )  # fmt: skip
-    return parser
 
 
 def whole_number(least: int) -> Callable[[str], int]:

@@ -19,7 +19,7 @@ from fer.core.progress import progress_bar
 from fer.core.words import how_many, percent
 from fer.data.images import encode_png
 from fer.data.video import RECORDED, Video, recorded
-from fer.evaluation.tracking import Appearance, Tracker
+from fer.evaluation.tracking import Appearance, Tracker, longest
 from fer.report.annotation import annotate
 from fer.report.figures import to_image
 from fer.report.timeline import timeline
@@ -144,11 +144,16 @@ class Watching:
         name, found = shown(self.name), how_many(len(self.faces), "face")
         looked = f"{self.looked:,} of {how_many(self.video.read, 'frame')} looked at"
         print(f"{name}: {self.video.seconds:.1f} s, {looked}, {speed:.1f} a second; {found}")
-        for number, face in self.faces.items():
+        numbers = self.faces if self.options.verbose else longest(self.faces)
+        for number in numbers:
+            face = self.faces[number]
             shares = face.shares[: None if self.options.verbose else SHOWN]
             text = ", ".join(f"{emotion} in {percent(share)}" for emotion, share in shares)
             when = f"{face.first:.1f}–{face.last:.1f} s, {how_many(face.frames, 'frame')}"
             print(f"{name}, face {number}, {when}: {text}")
+        if len(numbers) < len(self.faces):
+            others = how_many(len(self.faces) - len(numbers), "other face")
+            print(f"{name}: {others}, seen in fewer frames; --verbose names all")
 
 
 @contextlib.contextmanager

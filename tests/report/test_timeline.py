@@ -7,9 +7,9 @@ from matplotlib.colors import to_hex
 
 from fer.core import labels
 from fer.evaluation.prediction import Prediction
-from fer.evaluation.tracking import Appearance
+from fer.evaluation.tracking import MOST, Appearance
 from fer.report.figures import EMOTION_COLORS, to_image
-from fer.report.timeline import MOST, timeline
+from fer.report.timeline import timeline
 
 
 def appearance(frames: int, emotion: str = "happy") -> Appearance:

@@ -18,6 +18,7 @@ from fer.data.detection import PACKAGE, Box, FaceDetector
 from fer.data.drawn.faces import draw_face
 from fer.data.drawn.people import STYLE_B
 from fer.data.video import Video
+from fer.evaluation import tracking
 from fer.evaluation.predictor import Predictor
 from fer.evaluation.tracking import Tracker
 from fer.tasks.predict import main
@@ -119,6 +120,20 @@ def test_every_nth_frame_and_json(
     assert sum(summary["faces"][0]["shares"].values()) == pytest.approx(1)
     assert [row["frame"] for row in read_table(folder / "t.csv")] == ["0", "0", "4", "4", "8"]
     assert [frame.seconds for frame in Video(folder / "out/clip.webm")] == [0, 0.4, 0.8]
+
+
+def test_of_many_faces_those_that_stay_longest_are_named(
+    folder: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(folder / "clip.mp4", [scene(0, 60, 120), scene(0), scene(60), scene(180, 240)])
+    given = ["clip.mp4", "--checkpoint", checkpoint]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "MOST", 2)
+        _, out, _ = run(capsys, *given)
+    faces = [line.split(", ")[1] for line in out.splitlines()[1:-1]]
+    assert faces == ["face 1", "face 2"]
+    assert "clip.mp4: 3 other faces, seen in fewer frames; --verbose names all" in out
+    assert run(capsys, *given, "--verbose")[1].count("clip.mp4, face ") == 5
 
 
 def test_a_video_of_one_cropped_face_and_one_without_faces(
