@@ -6,13 +6,17 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-Progress = Callable[[int, int | None], None]
-"""Called with the number of steps done and their total, or None if that is unknown."""
+Progress = Callable[[int, int], None]
+"""Called with the number of steps done and their total."""
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Progress]:
-    """Show a progress bar on the error stream, if that is a terminal."""
+def progress_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a progress bar on the error stream, if that is a terminal.
+
+    Yields:
+        a :data:`Progress`, which takes None as the total too, while that is unknown.
+    """
     from rich.console import Console
     from rich.progress import Progress as Bar
 
