@@ -11,8 +11,12 @@ Progress = Callable[[int, int], None]
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Progress]:
-    """Show a progress bar on the error stream, if that is a terminal."""
+def progress_bar(title: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a progress bar on the error stream, if that is a terminal.
+
+    Yields:
+        a :data:`Progress`, which takes None as the total too, while that is unknown.
+    """
     from rich.console import Console
     from rich.progress import Progress as Bar
 

@@ -15,7 +15,9 @@ SMALLEST = 320
 """Pictures whose longer side is below this many pixels are enlarged: text needs the room."""
 
 
-def annotate(image: np.ndarray, faces: Sequence[Prediction]) -> np.ndarray:
+def annotate(
+    image: np.ndarray, faces: Sequence[Prediction], numbers: Sequence[int] | None = None
+) -> np.ndarray:
     """A copy of a picture with box, emotion and percentage of each face.
 
     A prediction without a box is written into a strip above the picture.
@@ -23,6 +25,7 @@ def annotate(image: np.ndarray, faces: Sequence[Prediction]) -> np.ndarray:
     Args:
         image: ``(H, W)`` or ``(H, W, 3)`` uint8.
         faces: in this picture.
+        numbers: of the faces, written before their emotions; None for no numbers.
 
     Returns:
         ``(H', W', 3)`` uint8; larger than the picture if that is small, see :data:`SMALLEST`.
@@ -33,25 +36,33 @@ def annotate(image: np.ndarray, faces: Sequence[Prediction]) -> np.ndarray:
         picture = ImageOps.scale(picture, scale, Image.Resampling.BICUBIC)
     unit = max(picture.size) / 50
     draw = ImageDraw.Draw(picture)
-    boxes = [(face, [side * scale for side in face.box]) for face in faces if face.box is not None]
-    for face, (x, y, width, height) in boxes:
+    starts = [""] * len(faces) if numbers is None else [f"{number}: " for number in numbers]
+    labels = [f"{start}{_label(face)}" for start, face in zip(starts, faces, strict=True)]
+    boxes = [
+        (face, label, [side * scale for side in face.box])
+        for face, label in zip(faces, labels, strict=True)
+        if face.box is not None
+    ]
+    for face, _, (x, y, width, height) in boxes:
         corners = (x, y, x + width - 1, y + height - 1)
         draw.rectangle(corners, outline=EMOTION_COLORS[face.emotion], width=max(2, round(unit / 6)))
     # Labels last: no box crosses one out.
-    for face, (x, y, width, height) in boxes:
+    for face, label, (x, y, width, height) in boxes:
         # As wide as its box where that is large enough to be read, at most.
-        font = _fitting_font(_label(face), picture.width, max(unit, min(width / 9, 2 * unit)))
+        font = _fitting_font(label, picture.width, max(unit, min(width / 9, 2 * unit)))
         line = round(font.size * 1.4)
-        wide = round(font.getlength(_label(face)) + font.size * 0.6)
+        wide = round(font.getlength(label) + font.size * 0.6)
         left = min(x, max(0, picture.width - wide))
         # Above the box; where there is no room, below it; else inside.
         below = y + height if y + height + line <= picture.height else y
-        _write(picture, face, (left, y - line if y >= line else below), wide, line, font)
-    for face in reversed([face for face in faces if face.box is None]):
-        font = _fitting_font(_label(face), picture.width, picture.width / 18)
+        place = (left, y - line if y >= line else below)
+        _write(picture, label, EMOTION_COLORS[face.emotion], place, (wide, line), font)
+    whole = [pair for pair in zip(faces, labels, strict=True) if pair[0].box is None]
+    for face, label in reversed(whole):
+        font = _fitting_font(label, picture.width, picture.width / 18)
         line = round(font.size * 1.5)
         picture = ImageOps.expand(picture, (0, line, 0, 0))
-        _write(picture, face, (0, 0), picture.width, line, font)
+        _write(picture, label, EMOTION_COLORS[face.emotion], (0, 0), (picture.width, line), font)
     return np.asarray(picture)
 
 
@@ -73,16 +84,16 @@ def _fitting_font(text: str, width: float, size: float) -> ImageFont.FreeTypeFon
 
 def _write(
     picture: Image.Image,
-    face: Prediction,
+    label: str,
+    color: str,
     corner: tuple[int, int],
-    width: int,
-    height: int,
+    size: tuple[int, int],
     font: ImageFont.FreeTypeFont,
 ) -> None:
-    """Write a face's label on its emotion's colour, in white or dark, whichever stands out."""
-    color = EMOTION_COLORS[face.emotion]
+    """Write a label on its emotion's colour, in white or dark, whichever stands out."""
     draw = ImageDraw.Draw(picture)
     x, y = corner
+    width, height = size
     draw.rectangle((x, y, x + width - 1, y + height - 1), fill=color)
     place, ink = (x + font.size * 0.3, y + height / 2), readable_on(np.array(to_rgb(color)))
-    draw.text(place, _label(face), fill=ink, font=font, anchor="lm")
+    draw.text(place, label, fill=ink, font=font, anchor="lm")

@@ -69,7 +69,7 @@ COMMANDS = {
         "fer.runs.plan:expand",
     ),
     "predict": Command(
-        "find the faces in pictures and say which emotion each shows",
+        "find the faces in pictures or a video and say which emotion each shows",
         "fer.tasks.predict:main",
     ),
     "export": Command(

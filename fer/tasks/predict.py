@@ -1,4 +1,7 @@
-"""``python -m fer predict``: the emotions of the faces in pictures. See ``--help``."""
+"""``python -m fer predict``: the emotions of the faces in pictures, a video or a camera's.
+
+See ``--help``.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,28 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fer.core import labels
-from fer.core.errors import ConfigError, DataError, FerError
-from fer.core.files import Row, is_ours, write_bytes, write_csv
+from fer.core.errors import DataError, FerError
+from fer.core.files import Row, write_bytes, write_csv
+from fer.tasks.predict_output import (
+    FACE_COLUMNS,
+    MARK,
+    SHOWN,
+    check_table,
+    face_cells,
+    load_predictor,
+    name_copy,
+    shown,
+)
 
 if TYPE_CHECKING:
     from fer.evaluation.prediction import Prediction
 
-COLUMNS = (
-    "image", "status", "face", "x", "y", "width", "height", "emotion", "confidence",
-    *(f"p_{emotion}" for emotion in labels.EMOTIONS),
-)  # fmt: skip
-SHOWN = 3
-"""Emotions that a line names unless --verbose is given."""
-MARK = "annotated by fer predict"
-"""Marks every annotated copy, in its bytes."""
+COLUMNS = ("image", "status", *FACE_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,19 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m fer predict",
-        description="Find the faces in pictures and say which emotion each shows.",
+        description="Find the faces in pictures, in a video or before a camera, and say which "
+        "emotion each shows.",
         epilog="Exit code: 0 if every picture was read (a picture without a face is no mistake), "
         "1 if one was not or nothing could be done, 2 for a mistaken command line.",
     )
     parser.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE|FOLDER",
-        help="picture, or folder whose pictures are taken, those in its subfolders too",
+        "images", nargs="*", type=Path, metavar="IMAGE|FOLDER|VIDEO",
+        help="picture, or folder whose pictures are taken, those in its subfolders too; or one "
+        "video",
+    )  # fmt: skip
+    parser.add_argument(
+        "--camera", type=whole_number(0), metavar="NUMBER",
+        help="watch a camera, 0 being the first, until Ctrl-C",
     )  # fmt: skip
     parser.add_argument(
         "--checkpoint", default="pretrained", metavar="PATH",
@@ -63,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--whole", action="store_true",
-        help="take each picture for one cropped face; needs no detector",
+        help="take each picture or frame for one cropped face; needs no detector",
     )  # fmt: skip
     parser.add_argument(
         "--config-dir", type=Path, action="append", default=[], metavar="DIR",
@@ -72,12 +83,36 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table, a row per face")
     parser.add_argument(
         "--verbose", action="store_true",
-        help=f"print every emotion's probability, not those of the {SHOWN} likeliest alone",
+        help=f"print every emotion's probability, not those of the {SHOWN} likeliest alone, and of "
+        "a video every face",
     )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON instead of lines; of a video the summary"
+    )
     parser.add_argument(
         "--annotate", type=Path, metavar="DIR",
-        help="write a copy of each picture there, with box, emotion and percentage (PNG)",
+        help="write a copy of each picture there, with box, emotion and percentage (PNG); of a "
+        "video one with face numbers too (WebM)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--accelerator", default="auto", metavar="NAME",
+        help="auto, cpu, gpu or mps; default: %(default)s",
+    )  # fmt: skip
+    add_groups(parser)
+    return parser
+
+
+def add_groups(parser: argparse.ArgumentParser) -> None:
+    """Add the options on videos and on finding faces."""
+    videos = parser.add_argument_group("videos and cameras")
+    videos.add_argument(
+        "--every", type=whole_number(1), metavar="N",
+        help="look at one frame of N; default: each; with a large N a face that moves gets new "
+        "numbers",
+    )  # fmt: skip
+    videos.add_argument(
+        "--timeline", type=Path, metavar="FILE",
+        help="draw each face's probabilities over time (PNG)",
     )  # fmt: skip
     faces = parser.add_argument_group("finding faces")
     faces.add_argument(
@@ -94,17 +129,26 @@ def make_parser() -> argparse.ArgumentParser:
         help="how sure of a face one must be, 0 to 1: more for fewer false faces; default: "
         "%(default)s",
     )  # fmt: skip
-    parser.add_argument(
-        "--accelerator", default="auto", metavar="NAME",
-        help="auto, cpu, gpu or mps; default: %(default)s",
-    )  # fmt: skip
-    return parser
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number, at least ``least``."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number of at least {least}, found {text!r}"
+            )
+        return int(text)
+
+    return read
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = make_parser()
     options = parser.parse_args(arguments)
+    source = find_source(parser, options)
     if options.csv is not None and options.csv.is_dir():
         parser.error(f"--csv: expected a file, found the folder {shown(options.csv)}")
     if options.annotate is not None and options.annotate.exists() and not options.annotate.is_dir():
@@ -114,14 +158,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from fer.tasks.assembly import import_networks
 
             import_networks(options.config_dir)
+        if source is not None:
+            from fer.tasks import predict_video
+
+            return predict_video.run(options, source)
         return run(options)
     except FerError as error:
         print(f"Error: {shown(error)}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Interrupted; what was not complete is gone.", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         raise  # | head has read enough: no mistake
     except OSError as error:  # a result that cannot be written
         print(f"Error: {shown(error)}. Nothing more was written.", file=sys.stderr)
     return 1
+
+
+def find_source(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Path | int | None:
+    """The video or camera that is asked for; None for pictures. A mistake ends the program."""
+    cameras = [] if options.camera is None else [options.camera]
+    if not (options.images or cameras):
+        parser.error("expected pictures, folders, a video or --camera, found none of them")
+    from fer.data.video import is_video
+
+    sources = [*filter(is_video, options.images), *cameras]
+    if sources and len(options.images) + len(cameras) > 1:
+        parser.error(
+            "expected pictures and folders, or one video, or --camera, found several of these: "
+            "give each video or camera a command of its own"
+        )
+    if not sources and (options.every or options.timeline):
+        parser.error("--every, --timeline: expected a video or --camera, found pictures")
+    options.every = options.every or 1
+    if options.timeline is not None and options.timeline.suffix.lower() != ".png":
+        found = shown(options.timeline)
+        parser.error(f"--timeline: expected a name that ends in .png, found {found}")
+    return sources[0] if sources else None
 
 
 def run(options: argparse.Namespace) -> int:
@@ -132,7 +205,7 @@ def run(options: argparse.Namespace) -> int:
     """
     paths, missing = collect(options.images, options.annotate)
     if options.csv is not None:
-        check_table(options.csv)
+        check_table(options.csv, COLUMNS)
     results = []
     for result in itertools.chain(find_faces(paths, options) if paths else [], missing):
         if not options.json:
@@ -150,17 +223,6 @@ def run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return int(any(result.error is not None for result in results))
-
-
-def check_table(path: Path) -> None:
-    """Refuse to write the table over anything but an earlier one, or to a picture's name."""
-    from fer.data.readers.names import is_image
-
-    if is_image(path.name) or not is_ours(path, ",".join(COLUMNS)):
-        raise ConfigError(
-            f"--csv: expected a new file, or the table of an earlier run, found another file, or "
-            f"a name that ends like a picture's: {path}. Choose another name: --csv faces.csv"
-        )
 
 
 def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], list[Result]]:
@@ -199,22 +261,10 @@ def collect(given: Sequence[Path], annotated: Path | None) -> tuple[list[Path], 
 
 def find_faces(paths: Sequence[Path], options: argparse.Namespace) -> Iterator[Result]:
     """Read each picture, find its faces and write its annotated copy."""
-    from fer.data.detection import FaceDetector
     from fer.data.images import encode_png, read_picture
-    from fer.evaluation.predictor import Predictor
-    from fer.model.checkpoint import load_checkpoint
     from fer.report.annotation import annotate
 
-    detector = FaceDetector(options.min_size, options.min_confidence)
-    checkpoint = load_checkpoint(options.checkpoint)
-    if checkpoint.extras["dataset"]["generator"] is not None:
-        print(
-            "This network was trained on drawn faces: what it says of human faces means nothing.",
-            file=sys.stderr,
-        )
-    predictor = Predictor(
-        checkpoint.network, options.accelerator, detector=detector, margin=options.margin
-    )
+    predictor = load_predictor(options)
     taken = {path.resolve() for path in paths}
     for path in paths:
         try:
@@ -224,17 +274,10 @@ def find_faces(paths: Sequence[Path], options: argparse.Namespace) -> Iterator[R
             yield Result(path, error=str(error))
             continue
         if options.annotate is not None:
-            copy = name_copy(options.annotate, path, taken)
+            copy = name_copy(options.annotate, path.stem, ".png", taken)
             taken.add(copy.resolve())
             write_bytes(copy, encode_png(annotate(pixels, faces), MARK))
         yield Result(path, faces)
-
-
-def name_copy(folder: Path, picture: Path, taken: Container[Path]) -> Path:
-    """A new name for a picture's annotated copy, or that of an earlier copy."""
-    numbers = (f"_{number}" for number in itertools.count(2))
-    paths = (folder / f"{picture.stem}{end}.png" for end in itertools.chain([""], numbers))
-    return next(path for path in paths if path.resolve() not in taken and is_ours(path, MARK))
 
 
 def print_result(result: Result, most: int | None = None) -> None:
@@ -256,14 +299,6 @@ def print_result(result: Result, most: int | None = None) -> None:
         ordered = sorted(face.probabilities.items(), key=lambda item: -item[1])
         text = ", ".join(f"{emotion} {100 * p:.1f} %" for emotion, p in ordered[:most])
         print(f"{name}{where}: {text}")
-
-
-def shown(text: object) -> str:
-    """``text`` with control characters and broken bytes as escapes, for the terminal."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
-        for c in str(text)
-    )
 
 
 def describe(result: Result) -> dict[str, object]:
@@ -288,15 +323,7 @@ def rows(results: Sequence[Result]) -> Iterator[Row]:
         if not result.faces:
             yield picture
         for number, face in enumerate(result.faces, start=1):
-            box = face.box or ("", "", "", "")
-            yield {
-                **picture,
-                "face": number,
-                **dict(zip(("x", "y", "width", "height"), box, strict=True)),
-                "emotion": face.emotion,
-                "confidence": f"{face.confidence:.9g}",
-                **{f"p_{emotion}": f"{p:.9g}" for emotion, p in face.probabilities.items()},
-            }
+            yield picture | face_cells(number, face)
 
 
 if __name__ == "__main__":
