@@ -32,7 +32,6 @@ LOOKS = np.dtype(
         ("std", np.float64),
         ("bands", np.float32, len(BAND_EDGES) - 1),  # log of the root mean square amplitude
         ("grain", np.float32),  # lower quartile of the absolute Laplacian: noise of flat parts
-        ("levels", np.int64),  # distinct gray levels, 1–256
         ("hashes", np.uint8, HASH_BYTES),  # see perceptual_hash
     ]
 )
@@ -57,7 +56,6 @@ def measure(image: np.ndarray, side: int = DEFAULT_SIDE) -> np.ndarray:
     looks["mean"], looks["std"] = mean[0, 0], std[0, 0]
     looks["bands"] = 0.5 * np.log(band_weights(side) @ power + FLOOR**2)
     looks["grain"] = np.percentile(np.abs(cv2.Laplacian(level, cv2.CV_32F)), 25)
-    looks["levels"] = np.count_nonzero(np.bincount(gray.ravel()))
     looks["hashes"] = perceptual_hash(gray)
     return looks
 
@@ -122,23 +120,11 @@ def perceptual_hash(gray: np.ndarray) -> np.ndarray:
     Copies of a picture in other sizes, compressions, brightness or contrast differ in a few bits,
     other pictures in a third of them. This is the DCT hash (Zauner, "Implementation and
     Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2.1) with signs instead of
-    the comparison with the median, so that the hash of the mirrored or inverted picture follows
-    from it (:func:`mirrored`, :func:`inverted`).
+    the comparison with the median.
     """
     small = resize(gray, HASH_SIDE).astype(np.float32)
     # Not 0: in a flat picture the signs would be those of rounding errors.
     return np.packbits(cv2.dct(small).ravel()[hash_order()] > 0.25)
-
-
-def mirrored(hashes: np.ndarray) -> np.ndarray:
-    """``(N, 16)`` uint8 hashes of the same pictures, mirrored left to right."""
-    # This flips the sign of every coefficient with an odd horizontal frequency.
-    return hashes ^ np.packbits(hash_order() % HASH_SIDE % 2 == 1)
-
-
-def inverted(hashes: np.ndarray) -> np.ndarray:
-    """``(N, 16)`` uint8 hashes of the negatives of the same pictures."""
-    return hashes ^ np.packbits(np.ones(HASH_BITS, dtype=bool))
 
 
 def hamming(query: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
