@@ -32,6 +32,7 @@ LOOKS = np.dtype(
         ("std", np.float64),
         ("bands", np.float32, len(BAND_EDGES) - 1),  # log of the root mean square amplitude
         ("grain", np.float32),  # lower quartile of the absolute Laplacian: noise of flat parts
+        ("levels", np.int64),  # distinct gray levels, 1–256
         ("hashes", np.uint8, HASH_BYTES),  # see perceptual_hash
     ]
 )
@@ -56,6 +57,7 @@ def measure(image: np.ndarray, side: int = DEFAULT_SIDE) -> np.ndarray:
     looks["mean"], looks["std"] = mean[0, 0], std[0, 0]
     looks["bands"] = 0.5 * np.log(band_weights(side) @ power + FLOOR**2)
     looks["grain"] = np.percentile(np.abs(cv2.Laplacian(level, cv2.CV_32F)), 25)
+    looks["levels"] = np.count_nonzero(np.bincount(gray.ravel()))
     looks["hashes"] = perceptual_hash(gray)
     return looks
 

@@ -55,11 +55,13 @@ CHANGES = (
     Change("smoothed", "details {ratio}", "detail", -1, 0.03, 0.10),
     Change("smoothed", "finest structures {ratio}", "finest", -1, 0.20),
     Change("sharpened", "details {ratio}", "detail", +1, 0.03, 0.10),
+    Change("smoothed", "grain {ratio}", "grain", -1, 0.40),
     Change("noise", "grain {ratio}", "grain", +1, 0.40),
     Change("contrast", "coarse structures {ratio}", "contrast", -1, 0.03, 0.15),
     Change("contrast", "coarse structures {ratio}", "contrast", +1, 0.03, 0.15),
     Change("brightness", "darker by {levels:.0f} levels", "brightness", -1, 2.0, 12.0),
     Change("brightness", "brighter by {levels:.0f} levels", "brightness", +1, 2.0, 12.0),
+    Change("posterised", "at most half of the gray levels are left", "levels", -1, 0.70),
 )
 """What is looked for in each split, in images whose layout is that of their originals."""
 LAYOUT = Change("layout", "shifted, turned, cropped, covered or filtered", "bits", +1, 10.5)
@@ -80,6 +82,7 @@ def compare(matching: Matching, chosen: np.ndarray) -> dict[str, np.ndarray]:
         "grain": np.log((now["grain"] + 0.3) / (then["grain"] + 0.3)),
         "contrast": bands[:, COARSE],
         "brightness": now["mean"] - then["mean"],
+        "levels": np.log(now["levels"] / then["levels"]),
         "bits": matching.distance[chosen],
     }
 

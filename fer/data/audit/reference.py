@@ -40,7 +40,7 @@ UNKNOWN_PIXELS = 0
 """Stands for the checksum of original pixels that are not known."""
 STORED = {
     **dict.fromkeys(("mean", "std", "bands", "grain"), np.float16),
-    "hashes": np.uint8,
+    **{"levels": np.uint16, "hashes": np.uint8},
 }
 """The measurements in a reference file, and their types there. Sizes are not kept."""
 

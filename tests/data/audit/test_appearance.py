@@ -114,6 +114,7 @@ def test_gray_levels_are_those_of_the_image_itself() -> None:
     assert found["size"].tolist() == [20, 30]
     assert found["mean"] == pytest.approx(image.mean())
     assert found["std"] == pytest.approx(image.std())
+    assert found["levels"] == len(np.unique(image))
 
 
 def test_a_flat_colour_has_no_contrast() -> None:
