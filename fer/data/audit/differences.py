@@ -113,8 +113,10 @@ def against_reference(matching: Matching, expected_size: int | None) -> list[Fin
     rows, cells, reference = matching.rows, matching.cells, matching.reference
     official = np.where(rows >= 0, reference.cells[rows], cells)
     exchanged = find_exchanged(matching, official)
-    # Where nothing was exchanged, an image of another cell is one that looks like this one.
-    surplus = count_by_cell(official if exchanged else cells) - count_by_cell(reference.cells)
+    surplus = count_by_cell(cells) - count_by_cell(reference.cells)
+    if exchanged:  # an image counts where it belongs, but for a few that were taken for others
+        surplus = count_by_cell(official) - count_by_cell(reference.cells)
+        surplus *= abs(surplus).sum() > STRAY * (~matching.identical).sum()
     unrecognised = find_unrecognised(matching, np.maximum(surplus, 0))
     return [*found, *exchanged, *unrecognised, *find_surplus(surplus, SPLITS)]
 

@@ -14,6 +14,7 @@ import pytest
 
 from fer.core import labels
 from fer.core.errors import DataError
+from fer.data.audit import differences
 from fer.data.audit.appearance import LOOKS, measure
 from fer.data.audit.integrity import Inspection, inspect
 from fer.data.audit.reference import (
@@ -284,7 +285,10 @@ def test_images_moved_to_another_split_are_named() -> None:
     assert verdict.compared is not None and verdict.compared["moved"] == 3
 
 
-def test_one_image_in_another_split_is_enough() -> None:
+def test_one_image_in_another_split_is_enough_however_large_the_copy_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(differences, "STRAY", 0.1)  # a share, of which one image is less
     copy = original()
     splits = [*copy.splits]
     splits[20] = "val"
@@ -314,6 +318,18 @@ def test_exchanged_labels_are_named() -> None:
     verdict = judged(replace(copy, emotions=[swap.get(name, name) for name in copy.emotions]))
     assert kinds(verdict) == {"relabelled"}
     assert "32 of fear are called sad; 32 of sad are called fear" in verdict.findings[0].text
+
+
+def test_what_is_exchanged_in_a_copy_that_was_encoded_anew_is_not_called_missing_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(differences, "STRAY", 0.03)  # of so few images as these
+    copy = original()
+    images = [decode(to_jpeg(image)) for image in copy.images]
+    images[20] = picture(9_000)  # is none of them, and has its own emotion still
+    emotions = [{"disgust": "sad", "sad": "disgust"}.get(name, name) for name in copy.emotions]
+    verdict = judged(replace(copy, images=images, emotions=emotions))
+    assert kinds(verdict) == {"relabelled"}, verdict.findings
 
 
 def test_a_picture_that_stands_under_two_labels_is_not_taken_for_a_moved_one() -> None:
