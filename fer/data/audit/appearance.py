@@ -122,23 +122,11 @@ def perceptual_hash(gray: np.ndarray) -> np.ndarray:
     Copies of a picture in other sizes, compressions, brightness or contrast differ in a few bits,
     other pictures in a third of them. This is the DCT hash (Zauner, "Implementation and
     Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2.1) with signs instead of
-    the comparison with the median, so that the hash of the mirrored or inverted picture follows
-    from it (:func:`mirrored`, :func:`inverted`).
+    the comparison with the median.
     """
     small = resize(gray, HASH_SIDE).astype(np.float32)
     # Not 0: in a flat picture the signs would be those of rounding errors.
     return np.packbits(cv2.dct(small).ravel()[hash_order()] > 0.25)
-
-
-def mirrored(hashes: np.ndarray) -> np.ndarray:
-    """``(N, 16)`` uint8 hashes of the same pictures, mirrored left to right."""
-    # This flips the sign of every coefficient with an odd horizontal frequency.
-    return hashes ^ np.packbits(hash_order() % HASH_SIDE % 2 == 1)
-
-
-def inverted(hashes: np.ndarray) -> np.ndarray:
-    """``(N, 16)`` uint8 hashes of the negatives of the same pictures."""
-    return hashes ^ np.packbits(np.ones(HASH_BITS, dtype=bool))
 
 
 def hamming(query: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from fer.core import labels
-from fer.data.audit.appearance import LOOKS, hamming, has_content, inverted, mirrored
+from fer.data.audit.appearance import LOOKS, hamming
 from fer.data.manifest import Entry
 from fer.data.readers.base import SPLITS
 
@@ -34,8 +34,8 @@ ELSEWHERE_BITS = 16
 """The same where split or emotion differ. In FER2013 the nearest *other* picture is at 24 bits or
 more for 92 % of the images (the rest have near duplicates)."""
 COLLISION_BITS = 40
-"""An original whose checksum is equal, but whose hash differs in more bits than this from that of
-its JPEG encoding, is another picture: those of two pictures differ in a third of 127 bits."""
+"""An image whose checksum of four bytes is equal, but whose hash differs in more bits than this, is
+another picture: those of two pictures differ in a third of 127 bits."""
 UNKNOWN_PIXELS = 0
 """Stands for the checksum of original pixels that are not known."""
 STORED = {
@@ -150,10 +150,6 @@ class Matching:
     """``(N,)`` bool: pixel for pixel, in either encoding."""
     distance: np.ndarray
     """``(N,)`` int64: bits in which the hashes differ, -1 for none."""
-    changed: dict[str, np.ndarray]
-    """``mirrored`` and ``inverted``: ``(N,)`` bool, matched in this form only."""
-    copied: np.ndarray
-    """``(N,)`` bool: unmatched, but one more copy or the mirror image of a reference image."""
 
 
 def match(entries: Sequence[Entry], looks: np.ndarray, reference: Reference) -> Matching:
@@ -162,70 +158,37 @@ def match(entries: Sequence[Entry], looks: np.ndarray, reference: Reference) -> 
     Equal pixels come first, then equal looks; in both, an image's own split and emotion come first,
     then its emotion or its split alone: a picture that is there twice is found where it should be.
     """
-    cells, own = cells_of(entries), reference.cells
-    hashes, own_hashes = looks["hashes"], reference.looks["hashes"]
+    cells, hashes, own_hashes = cells_of(entries), looks["hashes"], reference.looks["hashes"]
     rows = np.full(len(cells), -1, np.int64)
     distance = rows.copy()
-    free = np.ones(len(own), bool)
-    levels = list(zip(groupings(cells), groupings(own), strict=True))
-    pixels = (checksums_of(entries).tolist(), hashes)
-    originals = (reference.originals, own_hashes)
-    pair_equal(rows, distance, free, levels, pixels, originals, COLLISION_BITS)
-    pair_equal(rows, distance, free, levels, pixels, (reference.checksums, own_hashes), 0)
+    free = np.ones(len(own_hashes), bool)
+    levels = list(zip(groupings(cells), groupings(reference.cells), strict=True))
+
+    def pair(images: np.ndarray | int, own: np.ndarray | int, bits: np.ndarray | int) -> None:
+        rows[images], distance[images], free[own] = own, bits, False
+
+    checksums = checksums_of(entries)
+    for known in (reference.originals, reference.checksums):
+        wanted = np.isin(known, checksums) & (known != UNKNOWN_PIXELS)
+        for keys, own_keys in levels:
+            equal = defaultdict(list)
+            for row in np.flatnonzero(free & wanted).tolist():
+                equal[known[row], own_keys[row]].append(row)
+            for image in np.flatnonzero(rows < 0).tolist():
+                for row in equal.get((checksums[image], keys[image]), ()):
+                    bits = int(np.unpackbits(hashes[image] ^ own_hashes[row]).sum())
+                    if free[row] and bits <= COLLISION_BITS:
+                        pair(image, row, bits)
+                        break
     identical = rows >= 0
-    forms = {"": hashes, "mirrored": mirrored(hashes), "inverted": inverted(hashes)}
-    changed = {name: np.zeros(len(cells), bool) for name in forms if name}
-    for level, (copy_keys, own_keys) in enumerate(levels):
-        bits = ELSEWHERE_BITS if level else SAME_CELL_BITS
-        # Mirrored or inverted and of another emotion as well: not worth the search.
-        for form in forms if level < 2 else [""]:
-            before = rows < 0
-            for key in np.unique(copy_keys[before]):
-                images = np.flatnonzero(before & (copy_keys == key))
-                spares = np.flatnonzero(free & (own_keys == key))
-                for one, two, apart in pair_alike(forms[form][images], own_hashes[spares], bits):
-                    rows[images[one]], distance[images[one]] = spares[two], apart
-                    free[spares[two]] = False
-            if form:
-                changed[form] |= before & (rows >= 0)
-    left = np.flatnonzero((rows < 0) & has_content(looks))
-    copied = np.zeros(len(cells), bool)
-    for form in ("", "mirrored"):
-        nearest, _ = hamming(forms[form][left], own_hashes)
-        copied[left] |= nearest <= ELSEWHERE_BITS
-    return Matching(entries, looks, reference, cells, rows, identical, distance, changed, copied)
-
-
-def pair_equal(
-    rows: np.ndarray,
-    distance: np.ndarray,
-    free: np.ndarray,
-    levels: Sequence[tuple[np.ndarray, np.ndarray]],
-    left: tuple[Sequence[int], np.ndarray],
-    right: tuple[np.ndarray, np.ndarray],
-    most: int,
-) -> None:
-    """Give images without a row the free one that has their checksum: part of :func:`match`.
-
-    Checksums of four bytes may collide; with a hash that differs in at most ``most`` bits they do
-    not. Checksums and hashes of the images are ``left``, those of the reference ``right``.
-    """
-    checksums, hashes = left
-    known, own_hashes = right
-    own_checksums = known.tolist()
-    wanted = np.isin(known, checksums) & (known != UNKNOWN_PIXELS)
-    for copy_keys, own_keys in levels:
-        spare = defaultdict(list)
-        for row in np.flatnonzero(free & wanted)[::-1].tolist():
-            spare[own_checksums[row], own_keys[row]].append(row)
-        for image in np.flatnonzero(rows < 0).tolist():
-            found = spare.get((checksums[image], copy_keys[image]), [])
-            for place in reversed(range(len(found))):
-                apart = np.unpackbits(hashes[image] ^ own_hashes[found[place]]).sum()
-                if apart <= most:
-                    rows[image], distance[image] = found.pop(place), apart
-                    free[rows[image]] = False
-                    break
+    for level, (keys, own_keys) in enumerate(levels):
+        most = ELSEWHERE_BITS if level else SAME_CELL_BITS
+        for key in np.unique(keys[rows < 0]):
+            images = np.flatnonzero((rows < 0) & (keys == key))
+            spares = np.flatnonzero(free & (own_keys == key))
+            for one, two, apart in pair_alike(hashes[images], own_hashes[spares], most):
+                pair(images[one], spares[two], apart)
+    return Matching(entries, looks, reference, cells, rows, identical, distance)
 
 
 def official_splits(entries: Sequence[Entry], looks: np.ndarray, reference: Reference) -> list[str]:

@@ -8,12 +8,12 @@ the splits of the copy are compared with each other.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fer.core import labels
-from fer.data.audit.differences import against_reference, find_resized
+from fer.data.audit.differences import against_reference, find_resized, find_surplus
 from fer.data.audit.reference import UNKNOWN_PIXELS, Matching, Reference, checksums_of, match
 from fer.data.audit.splits_compared import between_splits
 from fer.data.manifest import Entry, identity
@@ -73,41 +73,32 @@ def judge(
     if reference is None:
         return judge_by_counts(entries, looks, official_counts, expected_size, known)
     matching = match(entries, looks, reference)
-    verdict = judge_matching(matching, official_counts, expected_size, known)
-    who = None
-    if not (matching.rows < 0).any():
-        who = identity(entries, reference.checksums[matching.rows])
-    return replace(verdict, rows=matching.rows, identity=who)
-
-
-def judge_matching(
-    matching: Matching,
-    official_counts: Counts,
-    expected_size: int | None,
-    known: Sequence[Finding],
-) -> Verdict:
-    """Judge a copy whose images were looked for in the reference."""
-    entries, reference, compared = matching.entries, matching.reference, count_matches(matching)
+    rows, compared = matching.rows, count_matches(matching)
     images, recognised = len(entries), compared["recognised"]
-    findings = list(known)
     if recognised >= RECOGNISED * min(images, len(reference.cells)):
-        return conclude([*against_reference(matching, expected_size), *known], compared)
-    if has_official_counts(entries, official_counts):
-        text = (
-            f"{images - recognised:,} of {images:,} images are not recognisable as those of the "
-            "reference copy, although their numbers are the official ones: they are cropped, "
-            "turned, heavily processed, or other pictures."
+        findings = [*against_reference(matching, expected_size), *known]
+        unaltered = (
+            REFERENCE,
+            f"Every image, split and emotion is as its authors published it, {encoding(compared)}."
+            + " Its files were renamed." * bool(findings),
         )
-        findings.insert(0, Finding("unrecognised", text, images=images - recognised))
-    if alters(findings):
-        return conclude(findings, compared)
-    return Verdict(
-        UNKNOWN,
-        f"Only {recognised:,} of {images:,} images are in the reference copy: these are other "
-        "pictures, or they were cropped, turned or heavily processed.",
-        findings,
-        compared,
-    )
+    else:
+        findings = list(known)
+        if has_official_counts(entries, official_counts):
+            text = (
+                f"{images - recognised:,} of {images:,} images are not recognisable as those of "
+                "the reference copy, although their numbers are the official ones: they are "
+                "cropped, turned, heavily processed, or other pictures."
+            )
+            findings.insert(0, Finding("unrecognised", text, images=images - recognised))
+        unaltered = (
+            UNKNOWN,
+            f"Only {recognised:,} of {images:,} images are in the reference copy: these are other "
+            "pictures, or they were cropped, turned or heavily processed.",
+        )
+    verdict, text = alteration(findings) or unaltered
+    who = identity(entries, reference.checksums[rows]) if (rows >= 0).all() else None
+    return Verdict(verdict, text, findings, compared, rows, who)
 
 
 def judge_by_counts(
@@ -121,30 +112,23 @@ def judge_by_counts(
     findings = [*known, *against_counts(entries, official_counts)]
     if 2 * len(entries) >= sum(sum(row.values()) for row in official_counts.values()):
         splits = np.array([entry.split for entry in entries])
-        findings += find_resized(splits, looks, expected_size).values()
+        findings += find_resized(splits, looks, expected_size)
     findings += between_splits(entries, looks, held_out="val" not in official_counts)
-    if findings:
-        return conclude(findings, None)
     text = "The numbers of images are not the official ones: part of a copy, or other images."
     if has_official_counts(entries, official_counts):
         text = (
             "The numbers of images are the official ones and the splits look alike. The pixels of "
             "the reference copy are not known here, so that nothing more can be said."
         )
-    return Verdict(UNKNOWN, text)
+    return Verdict(*(alteration(findings) or (UNKNOWN, text)), findings)
 
 
-def conclude(findings: list[Finding], compared: dict[str, int] | None) -> Verdict:
-    """The verdict that follows from the findings."""
-    if alters(findings):
-        kinds = ", ".join(dict.fromkeys(finding.kind for finding in findings))
-        text = f"It differs from what its authors published: {kinds}."
-        return Verdict(ALTERED, text, findings, compared)
-    assert compared is not None
-    text = f"Every image, split and emotion is as its authors published it, {encoding(compared)}."
-    if findings:
-        text += " Its files were renamed."
-    return Verdict(REFERENCE, text, findings, compared)
+def alteration(findings: Sequence[Finding]) -> tuple[str, str] | None:
+    """The verdict that findings make and its text; None for names of files alone."""
+    kinds = dict.fromkeys(finding.kind for finding in findings)
+    if not kinds.keys() - {"renamed"}:
+        return None
+    return ALTERED, f"It differs from what its authors published: {', '.join(kinds)}."
 
 
 def encoding(compared: Mapping[str, int]) -> str:
@@ -171,11 +155,6 @@ def encoding(compared: Mapping[str, int]) -> str:
         f"encoded anew: {original:,} images are equal pixel for pixel to the authors' table, "
         f"{identical:,} to the public image archive{others * (original + identical < recognised)}"
     )
-
-
-def alters(findings: Sequence[Finding]) -> bool:
-    """Say whether the findings make an altered copy: what files are called does not."""
-    return any(finding.kind != "renamed" for finding in findings)
 
 
 def count_classes(
@@ -236,14 +215,6 @@ def against_counts(entries: Sequence[Entry], official_counts: Counts) -> list[Fi
                 f"least {moved:,} {other}."
             )
             return [Finding(kind, text, images=moved)]
-    if 2 * np.count_nonzero(surplus) > surplus.size:
-        return []  # too little agrees to say that this is the dataset at all
-    findings = []
-    for split, row in zip(official_counts, surplus.tolist(), strict=True):
-        for emotion, n in zip(labels.EMOTIONS, row, strict=True):
-            if n:
-                kind = "augmented" if n > 0 else "missing"
-                end = "more than the official number: the class was filled up."
-                text = f"{split}: {abs(n):,} images of {emotion} {end if n > 0 else 'missing.'}"
-                findings.append(Finding(kind, text, split, emotion, abs(n)))
-    return findings
+    # Where too little agrees, this may be another dataset.
+    agrees = 2 * np.count_nonzero(surplus) <= surplus.size
+    return find_surplus(surplus, list(official_counts)) if agrees else []

@@ -23,18 +23,15 @@ NOTES = "x and y of five landmarks and a code each for " + ", ".join(
 )
 
 
-def index_files(root: Path, folder: str) -> dict[str, list[str]]:
+def index_files(root: Path, folder: str) -> dict[str, str]:
     """Files below ``root/folder``, as paths below ``root``, by their name without suffix, as an
     id; nothing if the folder is not there."""
-    found: dict[str, list[str]] = {}
-    if (root / folder).is_dir():
-        for name in list_files(root / folder):
-            found.setdefault(safe_id(PurePosixPath(name).stem), []).append(f"{folder}/{name}")
-    return found
+    names = list_files(root / folder) if (root / folder).is_dir() else []
+    return {safe_id(PurePosixPath(name).stem): f"{folder}/{name}" for name in reversed(names)}
 
 
 def find_each(
-    files: Mapping[str, Sequence[str]],
+    files: Mapping[str, str],
     folder: Path,
     ending: str,
     stems: Sequence[str],
@@ -53,7 +50,7 @@ def find_each(
             f"({len(missing):,} of {len(stems):,} files are missing). Unpack {folder.name}.zip "
             f"there completely, or {otherwise}"
         )
-    return {stem: files[name][0] for stem, name in ids.items() if name in files}
+    return {stem: files[name] for stem, name in ids.items() if name in files}
 
 
 def read_numbers(path: Path, what: str, fits: Callable[[list[float]], bool]) -> list[float]:

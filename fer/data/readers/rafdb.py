@@ -19,7 +19,6 @@ from fer.core.errors import ConfigError, DataError
 from fer.data.readers.annotations import (
     Notes,
     find_each,
-    index_files,
     read_boxes,
     read_notes,
 )
@@ -241,6 +240,11 @@ class Label:
         return safe_id(self.stem)
 
 
+def listed_name(name: str) -> str:
+    """An image's name as in the authors' list: files and tables may give it with ``_aligned``."""
+    return PurePosixPath(name).stem.removesuffix("_aligned")
+
+
 def read_label(
     where: str,
     name: str,
@@ -253,7 +257,7 @@ def read_label(
     Raises:
         DataError: one of the two is something else.
     """
-    stem = PurePosixPath(name).stem.removesuffix("_aligned")
+    stem = listed_name(name)
     split = stem.split("_")[0] if "_" in stem else ""
     if split not in splits or "/" in name or not is_image(name) or code not in codes:
         raise DataError(
@@ -281,7 +285,7 @@ def check_unique(labels: Iterable[Label]) -> None:
             )
 
 
-def read_label_list(path: Path, codes: Mapping[str, str] = CODES) -> list[Label]:
+def read_label_list(path: Path, codes: Mapping[str, str]) -> list[Label]:
     """The lines of the authors' label list.
 
     Raises:
@@ -303,31 +307,32 @@ def read_label_list(path: Path, codes: Mapping[str, str] = CODES) -> list[Label]
     return labels
 
 
-def index_images(root: Path, folder: str) -> tuple[dict[str, list[str]], list[str]]:
+def index_images(root: Path, folder: str) -> tuple[dict[str, str], list[str]]:
     """Images below ``root/folder`` by id, and a warning about files that are not images.
 
     Raises:
         DataError: two have one name.
     """
-    images: dict[str, list[str]] = {}
+    images: dict[str, str] = {}
     others: list[str] = []
-    for name, files in index_files(root, folder).items():
-        pictures = list(filter(is_image, files))
-        others += [file for file in files if file not in pictures]
-        if len(pictures) > 1:
+    for name in list_files(root / folder):
+        file = f"{folder}/{name}"
+        if not is_image(name):
+            others.append(file)
+            continue
+        earlier = images.setdefault(safe_id(PurePosixPath(name).stem), file)
+        if earlier != file:
             raise DataError(
-                f"{root}: expected each image once, found {pictures[0]!r} and {pictures[1]!r}. "
-                "Remove one of them."
+                f"{root}: expected each image once, found {earlier!r} and {file!r}. Remove one of "
+                "them."
             )
-        if pictures:
-            images[name] = pictures
     return images, warn_of(others, f"files below {root / folder} are not images")
 
 
 # --- the mirror ------------------------------------------------------------------------------
 
 
-def list_mirror(root: Path, codes: Mapping[str, str] = CODES) -> RawDataset:
+def list_mirror(root: Path, codes: Mapping[str, str]) -> RawDataset:
     """List the mirror's class folders in ``root/DATASET``, or in ``root`` if that is DATASET.
 
     Its tables of labels are checked against the folders where they are there; the folders count.
@@ -350,7 +355,7 @@ def list_mirror(root: Path, codes: Mapping[str, str] = CODES) -> RawDataset:
             code, file = parts
             below = (base / name).relative_to(root).as_posix()
             images[below] = read_label(str(base / name), file, code, codes, (split,))
-            placed[split].add((mirror_id(file), code))
+            placed[split].add((listed_name(file), code))
     check_unique(images.values())
     checked = []
     for place in dict.fromkeys((root, base)):
@@ -370,11 +375,6 @@ def list_mirror(root: Path, codes: Mapping[str, str] = CODES) -> RawDataset:
     )
 
 
-def mirror_id(name: str) -> str:
-    """The image's name, which tables and files may give with ``_aligned`` or without."""
-    return PurePosixPath(name).stem.removesuffix("_aligned")
-
-
 def check_table(path: Path, placed: Collection[tuple[str, str]]) -> None:
     """Refuse a table (``image,label``) that does not say what the folders do: name and label of
     each image.
@@ -384,7 +384,7 @@ def check_table(path: Path, placed: Collection[tuple[str, str]]) -> None:
     """
     data = FolderSource(path.parent).read_bytes(path.name)
     rows = read_rows(path, data, known=("image", "label"))
-    listed = {(mirror_id(row.source), row.emotion) for row in rows}
+    listed = {(listed_name(row.source), row.emotion) for row in rows}
     odd = [(pair, "table") for pair in listed.difference(placed)]
     odd += [(pair, "folders") for pair in set(placed) - listed]
     if odd:

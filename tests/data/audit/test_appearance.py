@@ -7,20 +7,15 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fer.data.audit.appearance import (
     COARSE,
     DETAIL,
-    HASH_BITS,
     LOOKS,
     hamming,
     has_content,
     hex_hash,
-    inverted,
     measure,
-    mirrored,
     sharpness,
 )
 from tests.conftest import decode, to_jpeg
@@ -70,16 +65,6 @@ def test_different_pictures_have_different_hashes() -> None:
     assert (nearest == 0).all() and rows.tolist() == list(range(60))
     others = [hamming(hashes[[i]], np.delete(hashes, i, axis=0))[0] for i in range(60)]
     assert np.min(others) > 20
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6))
-def test_the_hashes_of_a_mirrored_and_an_inverted_picture_follow_from_its_own(seed: int) -> None:
-    image = picture(seed)
-    # A coefficient of nearly zero may fall on the other side.
-    assert bits(mirrored(hash_of(image)), hash_of(np.ascontiguousarray(image[:, ::-1]))) <= 6
-    assert bits(inverted(hash_of(image)), hash_of(255 - image)) <= 6
-    assert bits(hash_of(image), hash_of(255 - image)) >= HASH_BITS - 6
 
 
 def test_flat_pictures_have_one_hash() -> None:

@@ -260,7 +260,7 @@ SHARP_KERNEL = np.array([[0, -1, 0], [-1, 5, -1], [0, -1, 0]])
         ("contrast", lambda x: np.clip((x - 128.0) * 1.1 + 128, 0, 255).astype(np.uint8)),
         ("upscaled", lambda x: cv2.resize(x, (96, 96), interpolation=cv2.INTER_CUBIC)),
         ("smoothed", jpeg(20)),
-        ("mirrored", lambda x: np.ascontiguousarray(x[:, ::-1])),
+        ("unrecognised", lambda x: np.ascontiguousarray(x[:, ::-1])),
         ("unrecognised", lambda x: cv2.resize(x[6:42, 6:42], (48, 48))),
     ],
 )
