@@ -9,17 +9,16 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from fer.core.errors import ConfigError
+from fer.runs.overrides import key_of
 from fer.runs.plan import (
     Measurement,
     Stage,
     Training,
     check_list,
     common_options,
-    place_of,
-    program,
+    make_measurement,
+    make_training,
 )
-from fer.runs.resume import key_of
-from fer.runs.state import FINISHED, State, state_of
 
 MEASURED = ("trainer", "trainer.accelerator", "trainer.precision", "loader.eval_batch_size")
 """Options of the trainings that hold for the measurements, too."""
@@ -40,11 +39,6 @@ class Audit:
         """All commands, fold by fold."""
         pairs = zip(self.trainings, self.measurements, strict=True)
         return [stage for pair in pairs for stage in pair]
-
-    @property
-    def page(self) -> Path:
-        """The file that the audit writes last."""
-        return self.folder / FINISHED
 
     @property
     def predictions(self) -> list[Path]:
@@ -89,19 +83,16 @@ def make_audit(cfg: DictConfig, choice: str, overrides: Sequence[str]) -> Audit:
     trainings, measurements = [], []
     for number in range(1, cfg.folds + 1):
         named = [f"dataset={choice}", *own, f"dataset.fold={number}/{cfg.folds}"]
-        place = folder / "train" / f"fold{number}"
-        command = [*program("train"), *named, f"seed={cfg.seed}", "test=false", *options, *common]
-        # What was cut off goes on with the whole recipe, and is refused if it had another one.
-        key = "resume" if state_of(place) is State.UNFINISHED else "hydra.run.dir"
-        command.append(f"{key}={place_of(place)}")
-        name, done_by = f"train without fold {number}", place / FINISHED
-        training = Training(name, choice, command, done_by, seed=cfg.seed)
+        training = make_training(
+            f"train without fold {number}",
+            choice,
+            cfg.seed,
+            [*named, f"seed={cfg.seed}", "test=false", *options, *common],
+            folder / "train" / f"fold{number}",
+        )
         trainings.append(training)
         place = folder / "evaluate" / f"fold{number}"
-        command = [*program("evaluate"), f"checkpoint={place_of(training.checkpoint)}", *named]
-        command += [*measured, "split=test", *common, f"hydra.run.dir={place_of(place)}"]
-        name, done_by = f"measure fold {number}", place / FINISHED
-        measurements.append(
-            Measurement(name, choice, command, done_by, (training.name,), training=training)
-        )
+        chosen = [*named, *measured, "split=test", *common]
+        stage = f"measure fold {number}"
+        measurements.append(make_measurement(stage, choice, training, chosen, place))
     return Audit(folder, trainings, measurements)

@@ -18,12 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from fer.core.commands import quoted_if_needed
 from fer.core.composition import compose, config_folder, options_of, own_folders
 from fer.core.errors import ConfigError, DataError
-from fer.core.files import read_json, sha256_of_file
+from fer.core.files import read_json, refuse_links, sha256_of_file
 from fer.core.options import SEED, Check, check_value, one_of, or_null
 from fer.data.audit.integrity import Integrity
 from fer.data.prepared import CACHE, REPORTED
+from fer.runs.overrides import INERT, deciding, key_of, plain, read_overrides, unlike
 from fer.runs.records import STATISTICS, read_evaluation, read_run, read_training
-from fer.runs.resume import FREE, key_of, read_overrides, unlike
 from fer.runs.state import BEST, FINISHED, State, state_of
 
 SET_BY_STUDY = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
@@ -38,25 +38,16 @@ SEEDS: Check = (
         and all(map(SEED[1], found))
     ),
 )
-INERT = (
-    *("paths", "figures", "resume", "trainer.progress_bar", "logger"),
-    *("dataset.raw", "dataset.download", "dataset.kaggle", "dataset.workers"),
-    *("dataset.folder", "dataset.reader.votes"),
-)
-"""Options that do not change a result: where things are or come from, what is shown."""
 IN_DOMAIN = (
     *("perturbation", "robustness", "saliency", "errors", "temperature_scaling"),
     *("prediction_sets", "votes"),
 )
 """Options that add to the scores, for a network's own dataset alone."""
-UNCOMPARED = ("--", "checkpoint=", *FREE)
-"""Beginnings of more arguments that say where things are, not what is measured."""
+REPORT = "integrity.json"
+"""A prepared dataset's own report, in its folder."""
 
 
-@functools.cache
-def checksum(path: Path, modified: int) -> str:
-    """Hex SHA-256 of a file, computed once for each time of its modification."""
-    return sha256_of_file(path)
+# --- the stages --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -68,25 +59,25 @@ class Stage:
     """The dataset that it prepares, trains on or measures."""
     command: list[str]
     """Without the interpreter."""
-    done_by: Path
-    """The file that it writes last."""
+    folder: Path
+    """The folder of its results."""
     needs: tuple[str, ...] = ()
     """Names of earlier stages."""
 
     @property
-    def folder(self) -> Path:
-        """The folder of its results."""
-        return self.done_by.parent
-
-    @property
     def done(self) -> bool:
         """True if it is complete."""
-        return self.done_by.is_file()
+        return state_of(self.folder) is State.FINISHED
 
     @property
     def begun(self) -> bool:
         """True for a training that was cut off and can go on."""
         return state_of(self.folder) is State.UNFINISHED
+
+    @property
+    def options(self) -> list[str]:
+        """The options of its command that decide what it does."""
+        return plain([one for one in self.command if "=" in one and not one.startswith("--")])
 
 
 class Preparation(Stage):
@@ -106,7 +97,7 @@ class Preparation(Stage):
         Raises:
             DataError: it cannot be read, or is something else.
         """
-        found: Integrity = read_json(self.done_by, REPORTED)
+        found: Integrity = read_json(self.folder / REPORT, REPORTED)
         return found
 
 
@@ -115,11 +106,6 @@ class Training(Stage):
     """A training on one of the datasets."""
 
     seed: int
-
-    @property
-    def options(self) -> list[str]:
-        """The options that decide what is trained."""
-        return [one for one in self.command if "=" in one and not one.startswith(("--", *FREE))]
 
     @property
     def checkpoint(self) -> Path:
@@ -142,10 +128,8 @@ class Measurement(Stage):
     def done(self) -> bool:
         """True if it is complete: of this checkpoint, with these options and statistics."""
         path = self.training.checkpoint
-        if not (self.done_by.is_file() and path.is_file()):
-            return False
         try:
-            return self._is_of(path)
+            return super().done and path.is_file() and self._is_of(path)
         except DataError:  # its record is damaged
             return False
 
@@ -155,19 +139,60 @@ class Measurement(Stage):
         version = read_json(self.folder / "run.json", {"statistics": (int, ...)})
         if version.get("statistics") != STATISTICS:
             return False
-        record = read_evaluation(self.folder)
         own = checksum(path, path.stat().st_mtime_ns)
-        return record["checkpoint"]["sha256"] == own and _compared(self.command) == _compared(
-            read_overrides(self.folder) or []
-        )
+        same = read_evaluation(self.folder)["checkpoint"]["sha256"] == own
+        return same and deciding(self.options) == deciding(read_overrides(self.folder) or [])
 
 
-def _compared(arguments: Sequence[str]) -> list[str]:
-    return sorted(
-        "votes" if key_of(item) == "votes" else item  # wherever that table lies
-        for item in arguments
-        if "=" in item and not (item.startswith(UNCOMPARED) or key_of(item).startswith(INERT))
-    )
+@functools.cache
+def checksum(path: Path, modified: int) -> str:
+    """Hex SHA-256 of a file, computed once for each time of its modification."""
+    return sha256_of_file(path)
+
+
+def make_training(
+    name: str, dataset: str, seed: int, options: Sequence[str], place: Path, *needs: str
+) -> Training:
+    """The training in the folder ``place``; what was cut off there goes on."""
+    # With the whole recipe, and is refused if it had another one.
+    key = "resume" if state_of(place) is State.UNFINISHED else "hydra.run.dir"
+    command = [*program("train"), *options, f"{key}={place_of(place)}"]
+    return Training(name, dataset, command, place, needs, seed=seed)
+
+
+def make_measurement(
+    name: str, dataset: str, training: Training, options: Sequence[str], place: Path, *needs: str
+) -> Measurement:
+    """The measurement of a training's network in the folder ``place``."""
+    network = f"checkpoint={place_of(training.checkpoint)}"
+    command = [*program("evaluate"), network, *options, f"hydra.run.dir={place_of(place)}"]
+    needs = (training.name, *needs)
+    return Measurement(name, dataset, command, place, needs, training=training)
+
+
+def program(command: str) -> list[str]:
+    """The arguments of Python for a command, with the folder of the user's own options."""
+    folders = own_folders()
+    own = [f"--config-dir={folder}" for folder in folders[:1]]
+    more = ",".join(f"'file://{folder.absolute()}'" for folder in folders[1:])
+    return ["-m", "fer", command, *own, *([f"hydra.searchpath=[{more}]"] if more else [])]
+
+
+def place_of(path: str | Path) -> str:
+    """A path for a command: relative where it lies below the current folder."""
+    here, absolute = Path.cwd(), Path(path).absolute()
+    shown = absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
+    return quoted_if_needed(shown)
+
+
+def common_options(cfg: DictConfig) -> list[str]:
+    """Options of every command: where the data are, and in which form figures are drawn too."""
+    form = cfg.figures.format
+    data = f"paths.data={place_of(cfg.paths.data)}"
+    return [data] if form is None else [data, f"figures.format={form}"]
+
+
+# --- the study ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -191,14 +216,6 @@ class Study:
         """All commands, in order."""
         return [*self.preparations, *self.trainings, *self.measurements]
 
-    @property
-    def page(self) -> Path:
-        """The file that the study writes last."""
-        return self.folder / FINISHED
-
-
-# --- what there is to do -----------------------------------------------------------------------
-
 
 def make_study(cfg: DictConfig) -> Study:
     """Plan the stages.
@@ -221,56 +238,34 @@ def make_study(cfg: DictConfig) -> Study:
             f"prepare {name}",
             name,
             [*program("prepare"), f"dataset={name}", *of_data, *raw[name], *common],
-            integrity_file(cfg, name),
+            prepared_folder(cfg, name),
         )
         for name in datasets
     ]
-    trainings = []
-    for name, seed in itertools.product(datasets, seeds):
-        place = folder / "train" / f"{name}-seed{seed}"
-        command = [*program("train"), f"dataset={name}", f"seed={seed}", "test=false"]
-        # What was cut off goes on with the whole recipe, and is refused if it had another one.
-        key = "resume" if state_of(place) is State.UNFINISHED else "hydra.run.dir"
-        command += [*options, *raw[name], *common, f"{key}={place_of(place)}"]
-        done_by, needs = place / FINISHED, (f"prepare {name}",)
-        stage = f"train on {name}, seed {seed}"
-        trainings.append(Training(stage, name, command, done_by, needs, seed=seed))
+    trainings = [
+        make_training(
+            f"train on {name}, seed {seed}",
+            name,
+            seed,
+            [f"dataset={name}", f"seed={seed}", "test=false", *options, *raw[name], *common],
+            folder / "train" / f"{name}-seed{seed}",
+            f"prepare {name}",
+        )
+        for name, seed in itertools.product(datasets, seeds)
+    ]
     # What changes the scores themselves holds wherever they are compared.
     everywhere = [item for item in measured if not key_of(item).startswith(IN_DOMAIN)]
     measurements = []
     for training, other in itertools.product(trainings, datasets):
         name, seed = training.dataset, training.seed
-        place = folder / "evaluate" / f"{name}-seed{seed}-on-{other}"
         # A dataset that is named would lose the options that it was trained with.
         chosen = measured if other == name else [f"dataset={other}", *of_data, *everywhere]
-        command = [*program("evaluate"), f"checkpoint={place_of(training.checkpoint)}", *chosen]
-        command += [*common, f"hydra.run.dir={place_of(place)}"]
-        done_by, both = place / FINISHED, (training.name, f"prepare {other}")
         stage = f"measure {name}, seed {seed}, on {other}"
-        measurements.append(Measurement(stage, other, command, done_by, both, training=training))
+        place = folder / "evaluate" / f"{name}-seed{seed}-on-{other}"
+        measurements.append(
+            make_measurement(stage, other, training, [*chosen, *common], place, f"prepare {other}")
+        )
     return Study(folder, datasets, seeds, options, measured, preparations, trainings, measurements)
-
-
-def common_options(cfg: DictConfig) -> list[str]:
-    """Options of every command: where the data are, and in which form figures are drawn too."""
-    form = cfg.figures.format
-    data = f"paths.data={place_of(cfg.paths.data)}"
-    return [data] if form is None else [data, f"figures.format={form}"]
-
-
-def program(command: str) -> list[str]:
-    """The arguments of Python for a command, with the folder of the user's own options."""
-    folders = own_folders()
-    own = [f"--config-dir={folder}" for folder in folders[:1]]
-    more = ",".join(f"'file://{folder.absolute()}'" for folder in folders[1:])
-    return ["-m", "fer", command, *own, *([f"hydra.searchpath=[{more}]"] if more else [])]
-
-
-def place_of(path: str | Path) -> str:
-    """A path for a command: relative where it lies below the current folder."""
-    here, absolute = Path.cwd(), Path(path).absolute()
-    shown = absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
-    return quoted_if_needed(shown)
 
 
 def check_datasets_and_seeds(cfg: DictConfig) -> tuple[list[str], list[int]]:
@@ -307,14 +302,34 @@ def check_list(cfg: DictConfig, key: str, command: str = "study") -> list[str]:
     return items
 
 
-def integrity_file(cfg: DictConfig, name: str) -> Path:
-    """The path of a dataset's integrity report, which may not be prepared yet."""
+def prepared_folder(cfg: DictConfig, name: str) -> Path:
+    """The folder with a dataset's integrity report, which may not be prepared yet."""
     data = quoted_if_needed(Path(cfg.paths.data).absolute())
     folder = Path(compose("train", [f"dataset={name}", f"paths.data={data}"]).dataset.folder)
     # The report on a folder that was prepared elsewhere is kept in its cache.
-    adopted = sorted(folder.glob(f"{CACHE}/adopted-*/integrity.json"))
-    own = folder / "integrity.json"
-    return adopted[0] if adopted and not own.is_file() else own
+    adopted = sorted(folder.glob(f"{CACHE}/adopted-*/{REPORT}"))
+    return adopted[0].parent if adopted and not (folder / REPORT).is_file() else folder
+
+
+# --- whose runs they are -----------------------------------------------------------------------
+
+
+def refuse_others(folder: Path, record: str, what: str) -> None:
+    """Refuse a folder with the page of something else in it, or with links that lead out of it.
+
+    Args:
+        record: the file that stands beside a page of this kind.
+        what: that is, such as a study.
+
+    Raises:
+        FerError: it is one.
+    """
+    refuse_links(folder)
+    if (folder / FINISHED).is_file() and not (folder / record).is_file():
+        raise ConfigError(
+            f"{folder}: expected the folder of {what}, or a new one, found the page of something "
+            "else in it. Choose another folder: folder=PATH"
+        )
 
 
 def check_same(study: Study) -> None:
@@ -341,7 +356,7 @@ def check_runs(stages: Sequence[Stage], prints: Mapping[str, str]) -> None:
         # The training itself would say so too, but hours later, after others.
         saved = read_overrides(stage.folder) if stage.begun else None
         if isinstance(stage, Training) and saved is not None:
-            lost = set(_compared(saved)).difference(stage.options)
+            lost = set(deciding(saved)).difference(stage.options)
             if other := [*unlike(saved, stage.options), *sorted(lost)]:
                 raise ConfigError(
                     f"{stage.folder}: expected a run that was begun with the same options, found "

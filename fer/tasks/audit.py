@@ -11,9 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fer.core import labels
-from fer.core.composition import compose
 from fer.core.errors import ConfigError, FerError
-from fer.core.files import refuse_links, write_csv, write_json
+from fer.core.files import write_csv, write_json
 from fer.core.options import check_options
 from fer.core.words import how_many, percent
 from fer.data.audit.integrity import data_notes
@@ -33,11 +32,11 @@ from fer.evaluation.label_issues import (
 )
 from fer.report.audit_page import Audited, write_audit
 from fer.runs.audit_plan import Audit, make_audit
-from fer.runs.plan import Training, check_runs
+from fer.runs.plan import check_runs, refuse_others
 from fer.runs.provenance import git_state, versions, without_places
 from fer.runs.records import read_run
 from fer.tasks.prepare import make_part, prepare_dataset
-from fer.tasks.study import STARTING, epochs_left, measure_rates, print_plan, run_stages
+from fer.tasks.study import estimate, print_plan, run_stages
 
 TABLE, NUMBERS = "audit.csv", "audit.json"
 HELD_OUT = [(split, emotion) for split in ("val", "test") for emotion in labels.EMOTIONS]
@@ -80,12 +79,7 @@ def audit_task(cfg: DictConfig, _: Path) -> None:
     check_options(cfg)
     own = HydraConfig.get()
     audit = make_audit(cfg, own.runtime.choices["dataset"], own.overrides.task)
-    refuse_links(audit.folder)
-    if audit.page.is_file() and not (audit.folder / NUMBERS).is_file():
-        raise ConfigError(
-            f"{audit.folder}: expected the folder of an audit, or a new one, found the page of "
-            "something else in it. Choose another folder: folder=PATH"
-        )
+    refuse_others(audit.folder, NUMBERS, "an audit")
     if not cfg.plan:
         require_cleanlab()
     reader = make_part(cfg.dataset, "reader")
@@ -98,7 +92,9 @@ def audit_task(cfg: DictConfig, _: Path) -> None:
     if all(stage.done for stage in audit.stages):
         print(f"Nothing to train: all {len(audit.stages)} stages are complete.")
     else:
-        print_plan(audit.stages, estimate(audit, len(images.rows) // cfg.folds))
+        fold = len(images.rows) // cfg.folds
+        counts = {"train": (cfg.folds - 2) * fold, "val": fold, "test": fold}
+        print_plan(audit.stages, estimate(audit.stages, dict.fromkeys(prints, counts)))
     if cfg.plan:
         return
     for stage, code in run_stages(audit.stages, every=False):
@@ -143,29 +139,6 @@ def choose_images(cfg: DictConfig, prepared: Prepared, reader: Reader) -> Images
             f"{node.name}. Leave out votes."
         )
     return replace(found, second=second)
-
-
-def estimate(audit: Audit, images: int) -> dict[str, float | None]:
-    """Seconds that each stage that is left takes, roughly.
-
-    Args:
-        audit: the plan.
-        images: of a fold.
-    """
-    from fer.tasks.assembly import make_model  # imports torch
-
-    cfg = compose("train", audit.trainings[0].options)
-    rates = measure_rates(cfg, make_model(cfg.model))
-    seconds: dict[str, float | None] = {}
-    for stage in audit.stages:
-        trained, predicted = 0, images
-        if isinstance(stage, Training):
-            epochs = epochs_left(stage)
-            trained = epochs * images * (len(audit.trainings) - 2)
-            predicted = (epochs + 1) * images
-        if not stage.done:
-            seconds[stage.name] = STARTING + trained / rates[0] + predicted / rates[1]
-    return seconds
 
 
 def write_results(cfg: DictConfig, audit: Audit, images: Images) -> None:

@@ -506,7 +506,7 @@ def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
         }  # fmt: skip
         path = write_json(folder / name / "integrity.json", integrity)
         write_manifest(folder / name / "manifest.csv", list_entries(name))
-        preparations.append(Preparation(f"prepare {name}", name, ["x"], path))
+        preparations.append(Preparation(f"prepare {name}", name, ["x"], path.parent))
     for name in names:
         for seed in seeds:
             place = folder / "train" / f"{name}{seed}"
@@ -518,7 +518,7 @@ def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
                 validation=own, config={"dataset": {"generator": {}}}, dataset=data_record(name)
             )
             write_json(place / "run.json", run)
-            trainings.append(Training(f"train {name}{seed}", name, ["x"], place / "x", seed=seed))
+            trainings.append(Training(f"train {name}{seed}", name, ["x"], place, seed=seed))
     pairs = [(training, other) for training in trainings for other in names]
     for number, (training, other) in enumerate(pairs):
         name = training.dataset
@@ -527,7 +527,7 @@ def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
         write_evaluation(place, name, other, number)
         metrics = json.loads((place / "metrics.json").read_text())
         write_json(place / "metrics.json", {**metrics, "robustness": damage().summary})
-        measurements.append(Measurement(f"{place}", other, ["x"], place / "x", training=training))
+        measurements.append(Measurement(f"{place}", other, ["x"], place, training=training))
     return Study(folder, names, list(seeds), [], [], preparations, trainings, measurements)
 
 

@@ -301,7 +301,7 @@ def test_an_evaluation_is_done_with_its_checkpoint_options_and_statistics_alone(
         return stage.done
 
     assert not is_done(record, overrides)  # without its page
-    stage.done_by.touch()
+    (stage.folder / "report.html").touch()
     assert is_done(record, overrides)
     inert = ["dataset.raw=x", "dataset.download=true", "dataset.workers=1", "figures.format=svg"]
     assert is_done(record, [*overrides, *inert])
@@ -323,7 +323,7 @@ def test_a_training_is_the_same_where_the_class_of_its_reader_has_moved(tmp_path
     study = make_study(configure("a=fer2013", "b=null", "seeds=[0]", f"folder={tmp_path}"))
     (stage,) = study.trainings
     stage.folder.mkdir(parents=True)
-    stage.done_by.touch()
+    (stage.folder / "report.html").touch()
     composed = compose("dataset=fer2013", "seed=0", "test=false")
     config = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(config, dict)
@@ -339,12 +339,12 @@ def test_a_training_is_the_same_where_the_class_of_its_reader_has_moved(tmp_path
 
 
 def test_a_dataset_with_a_report_of_another_form_is_prepared_again(tmp_path: Path) -> None:
-    stage = Preparation("prepare a", "a", [], tmp_path / "integrity.json")
+    stage = Preparation("prepare a", "a", ["-c", ""], tmp_path)
     assert not stage.done
-    write_json(stage.done_by, {"fingerprint": "f" * 64})
+    write_json(tmp_path / "integrity.json", {"fingerprint": "f" * 64})
     assert not stage.done
-    run_stages([Preparation("prepare a", "a", ["-c", ""], stage.done_by)])
-    assert stage.done_by.is_file()  # nothing of a dataset's folder is removed
+    run_stages([stage])
+    assert (tmp_path / "integrity.json").is_file()  # nothing of a dataset's folder is removed
 
 
 def test_a_command_runs_where_no_pipe_can_be_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
