@@ -31,10 +31,10 @@ from fer.evaluation.label_issues import (
     summarise_issues,
 )
 from fer.report.audit_page import Audited, write_audit
-from fer.runs.audit_plan import Audit, make_audit
-from fer.runs.plan import check_runs, refuse_others
+from fer.runs.plan import Audit, make_audit
 from fer.runs.provenance import git_state, versions, without_places
 from fer.runs.records import read_run
+from fer.runs.stages import check_runs, refuse_others
 from fer.tasks.prepare import make_part, prepare_dataset
 from fer.tasks.study import estimate, print_plan, run_stages
 
@@ -146,7 +146,8 @@ def write_results(cfg: DictConfig, audit: Audit, images: Images) -> None:
     entries = [images.prepared.entries[row] for row in images.rows]
     target, second, integrity = images.target, images.second, images.prepared.integrity
     ids = [entry.id for entry in entries]
-    probabilities = join_folds(audit.predictions, ids, target, images.folds)
+    tables = [stage.folder / "predictions.csv" for stage in audit.measurements]
+    probabilities = join_folds(tables, ids, target, images.folds)
     issues = find_label_issues(target, probabilities)
     audited = Audited(
         cfg.dataset.name,
@@ -189,7 +190,8 @@ def write_results(cfg: DictConfig, audit: Audit, images: Images) -> None:
         "altered_copy": [finding["text"] for finding in integrity["findings"] if altered],
         "left_out": images.left_out,
     }
-    write_csv(audit.folder / TABLE, columns_of(audited), list_rows(audited))
+    columns = COLUMNS if second is None else (*COLUMNS, "annotators")
+    write_csv(audit.folder / TABLE, columns, list_rows(audited))
     found = {"dataset": cfg.dataset.name, **used, **scores, "votes": flags, "notes": notes}
     write_json(audit.folder / NUMBERS, {**found, **provenance})
     page = write_audit(
@@ -200,11 +202,6 @@ def write_results(cfg: DictConfig, audit: Audit, images: Images) -> None:
         print_precision(flags)
     print(f"{'Look at them' if scores['flagged'] else 'The page'}: {page}")
     print(f"All images, the most suspicious first: {audit.folder / TABLE}")
-
-
-def columns_of(audited: Audited) -> tuple[str, ...]:
-    """The columns of ``audit.csv``."""
-    return COLUMNS if audited.second is None else (*COLUMNS, "annotators")
 
 
 def list_rows(audited: Audited) -> Iterator[dict[str, object]]:

@@ -21,13 +21,13 @@ from fer.core.errors import FerError
 from fer.core.options import check_options
 from fer.evaluation.explanation import REPLACEMENTS
 from fer.report.study_results import RESULTS
-from fer.runs.plan import (
+from fer.runs.plan import make_study
+from fer.runs.stages import (
     Measurement,
     Preparation,
     Stage,
     Training,
-    check_same,
-    make_study,
+    check_runs,
     refuse_others,
 )
 from fer.runs.state import FINISHED, State, state_of
@@ -203,7 +203,7 @@ def study_task(cfg: DictConfig, _: Path) -> None:
     check_options(cfg)
     study = make_study(cfg)
     refuse_others(study.folder, RESULTS, "a study")
-    check_same(study)
+    check_runs(study.stages)
     left = [stage for stage in study.stages if not stage.done]
     print(f"Study of {' and '.join(study.datasets)} in {study.folder}")
     page = study.folder / FINISHED
@@ -227,7 +227,7 @@ def study_task(cfg: DictConfig, _: Path) -> None:
     from fer.model.checkpoint import load_checkpoint
     from fer.report.study_page import write_study
 
-    check_same(study)  # of what went on, too
+    check_runs(study.stages)  # of what went on, too
     put_side_by_side(study.folder / "evaluate")
     network = load_checkpoint(study.trainings[0].checkpoint).network
     print(f"The study: {write_study(study, network.count_parameters())}")

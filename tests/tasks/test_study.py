@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from fer.core.errors import ConfigError
 from fer.core.files import sha256_of_file, write_json
 from fer.report.study_results import summarise
-from fer.runs.plan import Preparation, Stage, check_same, expand, make_study
+from fer.runs.plan import expand, make_study
 from fer.runs.records import STATISTICS
+from fer.runs.stages import Preparation, Stage, check_runs
 from fer.tasks.study import (
     count_images,
     count_passes,
@@ -120,19 +121,19 @@ def test_a_folder_of_another_recipe_or_other_data_is_refused(
 ) -> None:
     monkeypatch.chdir(place)
     monkeypatch.setenv("FER_DATA", str(place / "data"))
-    check_same(make_study(configure(*TINY)))
+    check_runs(make_study(configure(*TINY)).stages)
     with pytest.raises(ConfigError, match=r"with optimizer\.lr=0\.5, found one with"):
-        check_same(make_study(configure(*TINY, "train.optimizer.lr=0.5")))
+        check_runs(make_study(configure(*TINY, "train.optimizer.lr=0.5")).stages)
     integrity = place / "data/folder/integrity.json"
     content = integrity.read_text()
     monkeypatch.setattr(
-        "fer.runs.plan.read_json",
+        "fer.runs.stages.read_json",
         lambda path, shape=None: (
             {"fingerprint": "f" * 64} if path == integrity else json.loads(path.read_text())
         ),
     )
     with pytest.raises(ConfigError, match=r"with the fingerprint of folder=f{64}, found one with"):
-        check_same(make_study(configure(*TINY)))
+        check_runs(make_study(configure(*TINY)).stages)
     assert integrity.read_text() == content
 
 
@@ -271,10 +272,10 @@ def test_what_cannot_go_on_is_refused_before_the_others_are_trained(
     study = make_study(own)
     assert epochs_left(study.trainings[0]) == 14  # all: it may have no history yet
     if message is None:
-        check_same(study)
+        check_runs(study.stages)
     else:
         with pytest.raises(ConfigError, match=message):
-            check_same(study)
+            check_runs(study.stages)
 
 
 def test_the_form_of_figures_reaches_every_stage(tmp_path: Path) -> None:
@@ -331,11 +332,48 @@ def test_a_training_is_the_same_where_the_class_of_its_reader_has_moved(tmp_path
     def check(reader: str) -> None:
         config["dataset"]["reader"]["_target_"] = reader
         write_json(stage.folder / "run.json", run_record(config=config))
-        check_same(study)
+        check_runs(study.stages)
 
     check("my_package.earlier.FER2013Reader")
     with pytest.raises(ConfigError, match=r"dataset\.reader\._target_=FER2013Reader, .*MyReader"):
         check("my_package.MyReader")
+
+
+def test_a_finished_run_on_another_copy_of_the_data_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(configure("a=fer2013", "b=null", "seeds=[0]", f"folder={tmp_path}"))
+    (stage,) = study.trainings
+    composed = OmegaConf.to_container(compose(*stage.options), resolve=True)
+    stage.folder.mkdir(parents=True)
+    (stage.folder / "report.html").touch()
+    record = run_record(config=composed)
+    write_json(stage.folder / "run.json", record)
+    prints = {"fingerprint": record["dataset"]["fingerprint"]}
+    monkeypatch.setattr(Preparation, "report", lambda _: prints)
+    check_runs(study.stages)
+    prints["fingerprint"] = "f" * 64
+    with pytest.raises(ConfigError, match=r"with the fingerprint of fer2013=f{64}, found one with"):
+        check_runs(study.stages)
+
+
+def test_the_page_of_something_else_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "report.html").touch()
+    with pytest.raises(ConfigError, match="the folder of a study, or a new one, found the page of"):
+        study_task(configure("b=null", f"folder={tmp_path}"), tmp_path)
+
+
+def test_the_report_on_a_folder_that_others_prepared_is_in_its_cache(tmp_path: Path) -> None:
+    folder = tmp_path / "fer2013"
+    write_json(folder / ".cache/adopted-1/integrity.json", {})
+
+    def found() -> Path:
+        study = make_study(configure("a=fer2013", "b=null", f"paths.data={tmp_path}"))
+        return study.preparations[0].folder
+
+    assert found() == folder / ".cache/adopted-1"
+    (folder / "integrity.json").touch()
+    assert found() == folder
 
 
 def test_a_dataset_with_a_report_of_another_form_is_prepared_again(tmp_path: Path) -> None:
