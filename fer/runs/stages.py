@@ -176,11 +176,13 @@ def refuse_others(folder: Path, record: str, what: str) -> None:
     """Refuse a folder with the page of something else in it, or with links that lead out of it.
 
     Args:
-        record: the file that stands beside a page of this kind.
-        what: that is, such as a study.
+        folder: of a study or an audit.
+        record: the file that stands beside the page of one.
+        what: which of them it is, in words.
 
     Raises:
-        FerError: it is one.
+        ConfigError: the page is of something else.
+        DataError: a link leads out of the folder.
     """
     refuse_links(folder)
     if (folder / FINISHED).is_file() and not (folder / record).is_file():

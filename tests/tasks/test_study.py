@@ -360,7 +360,7 @@ def test_a_finished_run_on_another_copy_of_the_data_is_refused(
 def test_the_page_of_something_else_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "report.html").touch()
     with pytest.raises(ConfigError, match="the folder of a study, or a new one, found the page of"):
-        study_task(configure("b=null", f"folder={tmp_path}"), tmp_path)
+        study_task(configure("b=null", f"folder={tmp_path}", "plan=true"), tmp_path)
 
 
 def test_the_report_on_a_folder_that_others_prepared_is_in_its_cache(tmp_path: Path) -> None:
