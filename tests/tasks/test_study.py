@@ -21,7 +21,7 @@ from fer.core.files import sha256_of_file, write_json
 from fer.report.study_results import summarise
 from fer.runs.plan import expand, make_study
 from fer.runs.records import STATISTICS
-from fer.runs.stages import Preparation, Stage, check_runs
+from fer.runs.stages import Measurement, Preparation, Stage, check_runs
 from fer.tasks.study import (
     count_images,
     count_passes,
@@ -208,7 +208,9 @@ def test_options_of_the_data_reach_every_stage_and_passes_every_measurement(
     for stage in study.stages:
         measuring = "evaluate" in stage.command
         # In domain it comes with the checkpoint, as every option of the data.
-        in_domain = measuring and not any(item.startswith("dataset=") for item in stage.command)
+        in_domain = isinstance(stage, Measurement) and stage.in_domain
+        named = any(item.startswith("dataset=") for item in stage.command)
+        assert named != in_domain, stage.name
         assert ("dataset.blank=drop" in stage.command) != in_domain, stage.name
         assert ("tta=flip" in stage.command) == measuring, stage.name
         assert ("robustness.seed=3" in stage.command) == in_domain, stage.name
