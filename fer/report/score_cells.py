@@ -12,7 +12,7 @@ from fer.core import labels
 from fer.core.words import ABSENT, Format, percent
 from fer.evaluation.metrics import DetailedScores, Metrics, Scores
 from fer.evaluation.scores import Score
-from fer.report.page import Cell, Table, make_table, percent_cell
+from fer.report.page import Cell, Content, Table, make_table, percent_cell
 
 EMOTION_SCORES = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
 
@@ -78,7 +78,7 @@ def emotion_table(id: str, groups: Mapping[str, Sequence[DetailedScores]]) -> Ta
     Args:
         groups: name before the emotion's → the ``metrics.json`` that are averaged.
     """
-    rows = []
+    rows: list[list[Content]] = []
     for group, metrics in groups.items():
         for index, emotion in enumerate(labels.EMOTIONS):
             own: list[Mapping[str, Any]] = [one["per_class"][emotion] for one in metrics]
