@@ -63,7 +63,7 @@ def run_section(
     folder: Path,
     results: Sequence[SplitResult],
     history: Sequence[Mapping[str, Any]] = (),
-    best_epoch: int | None = None,
+    best_epoch: int = 0,
     counts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> Section:
     """Write the figures of a run and show those of its last split, with predictions of the first.
@@ -97,23 +97,20 @@ def run_section(
 # --- training ----------------------------------------------------------------------------------
 
 
-def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None) -> Figure:
+def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int) -> Figure:
     """Loss, accuracy, macro-F1 and learning rate over the epochs, from ``history.csv``.
 
     A value that is absent, None or NaN is left out, and the line goes on to the next one
     (validation may run every few epochs only). Epochs are counted from 1, in files from 0.
     """
     history = [{**row, "epoch": row["epoch"] + 1} for row in history]
-    best_epoch = None if best_epoch is None else best_epoch + 1
+    best_epoch += 1
     epochs = [row["epoch"] for row in history]
-    parts = [how_many(len(history), "epoch")]
-    if best_epoch is not None:
-        scores = [row.get("val_macro_f1") for row in history if row["epoch"] == best_epoch]
-        known = [score for score in scores if to_number(score) is not None]
-        reached = f", validation macro-F1 {percent(known[0])}" if known else ""
-        parts.append(f"best epoch {best_epoch}{reached} (dotted line)")
+    reached = percent(history[epochs.index(best_epoch)].get("val_macro_f1"))
+    best = f"best epoch {best_epoch}"
+    subtitle = f"{how_many(len(history), 'epoch')} · {best}, validation macro-F1 {reached}"
     with style():
-        figure = new_figure(9.0, 5.9, "Training curves", " · ".join(parts))
+        figure = new_figure(9.0, 5.9, "Training curves", f"{subtitle} (dotted line)")
         axes = figure.subplots(2, 2)
         axes[1, 0].sharey(axes[0, 1])  # accuracy and macro-F1 can then be compared by height
         room = max(0.5, 0.02 * (max(epochs) - min(epochs)))
@@ -123,8 +120,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
             if not axis.lines:
                 middle: Any = {"ha": "center", "transform": axis.transAxes}
                 axis.text(0.5, 0.5, "not recorded", color=MUTED, **middle)
-            if best_epoch is not None:
-                axis.axvline(best_epoch, color=INK, linewidth=1, linestyle=":", zorder=1)
+            axis.axvline(best_epoch, color=INK, linewidth=1, linestyle=":", zorder=1)
             axis.set(title=name, xlabel="epoch", ylabel=ylabel)
             axis.set_xlim(min(epochs) - room, max(epochs) + room)
             axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
@@ -134,9 +130,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None
             Line2D([], [], label=name, **LINES[split])
             for split, name in (("train", "train"), ("val", "validation"))
         ]
-        if best_epoch is not None:
-            label = f"best epoch {best_epoch}"
-            handles.append(Line2D([], [], color=INK, lw=1, linestyle=":", label=label))
+        handles.append(Line2D([], [], color=INK, lw=1, linestyle=":", label=best))
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from fer.core import labels
 from fer.data.audit.integrity import Integrity
@@ -12,7 +12,7 @@ from fer.evaluation.metrics import Metrics
 from fer.evaluation.scores import SCORES, shown_in
 from fer.report.dataset_page import dataset_section
 from fer.report.page import Cell, Section, Table, make_table, write_page
-from fer.report.score_cells import emotion_table, leak_free, most_frequent, score_cell
+from fer.report.score_cells import emotion_table, leak_free, most_frequent, score_cell, taken_for
 from fer.runs.records import RunRecord
 
 
@@ -26,7 +26,7 @@ def write_run_report(
     sections: Sequence[Section],
     provenance: RunRecord,
     config_yaml: str,
-    extra_splits: Mapping[str, Metrics] | None = None,
+    val: Metrics | None = None,
     data: Integrity | None = None,
     left_out: Sequence[str] = (),
 ) -> Path:
@@ -35,12 +35,12 @@ def write_run_report(
     Args:
         metrics: the content of ``metrics.json``.
         provenance: the content of ``run.json``.
-        extra_splits: ``{name: metrics}`` of further splits, shown beside ``metrics``.
+        val: of validation, shown beside ``metrics`` of another split.
         data: the content of the dataset's ``integrity.json``, for the section on the data.
         left_out: what this run left out of the prepared dataset, a sentence each; shown there.
     """
-    splits = {metrics["split"]: metrics, **(extra_splits or {})}
-    present = sorted(_recalls(metrics), key=lambda row: row["recall"])
+    splits = {own["split"]: own for own in (metrics, val) if own is not None}
+    recalls = _recalls(metrics)
     return write_page(
         path,
         "run.html.j2",
@@ -52,8 +52,7 @@ def write_run_report(
             "cards": [(score.title, score_cell(metrics, score)) for score in shown_in("cards")],
             "headline": _headline(splits),
             "baseline": most_frequent(metrics),
-            "present": len(present),
-            "extremes": [present[0], present[-1]] if len(present) > 1 else [],
+            "recalls": recalls,
             "leak_free": leak_free(metrics),
             "per_class": emotion_table(
                 "per-class",
@@ -67,25 +66,15 @@ def write_run_report(
     )
 
 
-class _Recall(TypedDict):
-    """How often an emotion is recognised, and what it is taken for if there is a mistake."""
-
-    emotion: str
-    recall: float
-    taken_for: str | None
-
-
-def _recalls(metrics: Metrics) -> list[_Recall]:
-    """Of each emotion that the split has."""
-    found: list[_Recall] = []
-    for row, emotion in zip(metrics["confusion_matrix"], labels.EMOTIONS, strict=True):
-        images, right = sum(row), row[labels.INDEX[emotion]]
-        if images:
-            others = {name: n for name, n in zip(labels.EMOTIONS, row, strict=True) if n}
-            others.pop(emotion, None)
-            taken = max(others, key=lambda name: others[name]) if others else None
-            found.append({"emotion": emotion, "recall": right / images, "taken_for": taken})
-    return found
+def _recalls(metrics: Metrics) -> list[tuple[str, float, str | None]]:
+    """Each emotion that the split has, its recall and what it is taken for, the lowest first."""
+    rows = enumerate(metrics["confusion_matrix"])
+    found = [
+        (labels.EMOTIONS[index], row[index] / sum(row), taken_for(row, index)[0])
+        for index, row in rows
+        if any(row)
+    ]
+    return sorted(found, key=lambda one: one[1])
 
 
 def _headline(splits: Mapping[str, Metrics]) -> Table:

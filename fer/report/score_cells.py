@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from fer.core import labels
 from fer.core.words import ABSENT, Format, percent
 from fer.evaluation.metrics import DetailedScores, Metrics, Scores
 from fer.evaluation.scores import Score
-from fer.report.page import Cell, Table, make_table, percent_cell
+from fer.report.page import Cell, Content, Table, make_table, percent_cell
 
 EMOTION_SCORES = {"precision": "Precision", "recall": "Recall", "f1": "F1"}
 
@@ -78,7 +78,7 @@ def emotion_table(id: str, groups: Mapping[str, Sequence[DetailedScores]]) -> Ta
     Args:
         groups: name before the emotion's → the ``metrics.json`` that are averaged.
     """
-    rows = []
+    rows: list[list[Content]] = []
     for group, metrics in groups.items():
         for index, emotion in enumerate(labels.EMOTIONS):
             own: list[Mapping[str, Any]] = [one["per_class"][emotion] for one in metrics]
@@ -87,13 +87,26 @@ def emotion_table(id: str, groups: Mapping[str, Sequence[DetailedScores]]) -> Ta
             if not support:
                 scores |= {"recall": None, "f1": None}
             confused = np.sum([one["confusion_matrix"][index] for one in metrics], axis=0).tolist()
-            total, confused[index] = sum(confused), 0
-            most = max(confused)
-            taken = labels.EMOTIONS[confused.index(most)] if most else ABSENT
-            taken += f" ({percent(most / total)})" if most else ""
+            other, most = taken_for(confused, index)
+            taken = f"{other} ({percent(most / sum(confused))})" if other else ABSENT
             rows.append([f"{group}{emotion}", *map(percent_cell, scores.values()), support, taken])
     columns = ["Emotion", *EMOTION_SCORES.values(), "Images", "Most often taken for"]
     return make_table(id, columns, rows)
+
+
+def taken_for(counts: Sequence[int], index: int) -> tuple[str | None, int]:
+    """The other emotion that is predicted most often, or None, and how often.
+
+    Args:
+        counts: predictions of each emotion, a row of a confusion matrix.
+        index: of the true emotion.
+
+    >>> taken_for([5, 0, 2, 2, 0, 0, 0], 0), taken_for([5, 0, 0, 0, 0, 0, 0], 0)
+    (('fear', 2), (None, 0))
+    """
+    wrong = [0 if place == index else count for place, count in enumerate(counts)]
+    most = max(wrong)
+    return (labels.EMOTIONS[wrong.index(most)] if most else None), most
 
 
 def leak_free(metrics: Metrics) -> dict[str, Scores]:
@@ -112,16 +125,8 @@ def leak_free(metrics: Metrics) -> dict[str, Scores]:
     return found
 
 
-class LeakFree(TypedDict):
-    """Mean scores without copies of earlier splits' images, and how many those were."""
-
-    left_out: int
-    accuracy: float
-    macro_f1: float
-
-
-def leak_free_means(metrics: Sequence[Metrics]) -> dict[str, LeakFree]:
-    """:func:`leak_free` over the seeds of one network."""
+def leak_free_means(metrics: Sequence[Metrics]) -> dict[str, dict[str, float]]:
+    """Mean scores by :func:`leak_free` over the seeds of one network, with the images left out."""
     found = [leak_free(one) for one in metrics]
     return {
         words: {

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from fer.core import labels
 from fer.core.words import ABSENT, how_many
+from fer.evaluation.robustness import RobustnessRow
 from fer.evaluation.scores import Score, shown_in
 from fer.report.evaluation_sections import robustness_curves
 from fer.report.figures import SERIES, bars, save
@@ -18,15 +19,14 @@ from fer.report.score_cells import change_cell, score_cell
 from fer.runs.side_by_side import Collection, Comparison, Evaluation, unlike
 from fer.runs.state import FINISHED
 
-Row = tuple[Evaluation, str, str, Mapping[str, Any]]
-"""An evaluation, its network's name, what it is measured on, and its row of cross_dataset.csv."""
+Row = Mapping[str, Any]
+"""A row of ``cross_dataset.csv``."""
 
 
 def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
     """Write the figures and ``folder/report.html``."""
-    jobs, place = collection.jobs, folder / "figures"
-    rows = _rows(collection)
-    lost = [row for row in rows if row[3].get("drop_accuracy") is not None]
+    jobs, rows, place = collection.jobs, collection.rows, folder / "figures"
+    lost = [row for row in rows if row.get("drop_accuracy") is not None]
     return write_page(
         folder / FINISHED,
         "side_by_side.html.j2",
@@ -35,27 +35,21 @@ def write_side_by_side_page(folder: Path, collection: Collection) -> Path:
             "networks": len({job.network for job in jobs}),
             "sets": len({job.data for job in jobs}),
             "notes": list(dict.fromkeys(note for job in jobs for note in job.run["notes"])),
-            "images": {_label(row): row[0].metrics["samples"] for row in rows},
+            "images": {_label(row): row["samples"] for row in rows},
             "cross": cross_table(collection),
             "recall": _plot_recall(place, rows),
-            "losses": [(_label(row), row[3]) for row in lost],
+            "losses": [(_label(row), row) for row in lost],
             "priors": _prior_table(lost),
             "comparisons": _comparison_table(collection.comparisons),
             "unlike": _differences(jobs),
-            "robustness": _plot_robustness(place, rows),
+            "robustness": _plot_robustness(place, collection),
         },
     )
 
 
 def _label(row: Row) -> str:
     """The network, and what it is measured on."""
-    _, name, place, _ = row
-    return f"{name} → {place}"
-
-
-def _rows(collection: Collection) -> list[Row]:
-    parts = (collection.jobs, collection.names, collection.places, collection.rows)
-    return list(zip(*parts, strict=True))
+    return f"{row['network']} → {row['measured_on']}"
 
 
 def cross_table(collection: Collection, *, brief: bool = False) -> Table:
@@ -66,12 +60,12 @@ def cross_table(collection: Collection, *, brief: bool = False) -> Table:
     scores = shown_in("comparisons")[: 2 if brief else None]
     cells: list[list[Content]] = [
         [
-            Cell(_label(row), link=f"{quote(row[0].folder.name)}/{FINISHED}"),
-            *(score_cell(row[0].metrics, score) for score in scores),
-            *(_lost(row[3], score) for score in scores),
-            row[0].metrics["samples"],
+            Cell(_label(row), link=f"{quote(job.folder.name)}/{FINISHED}"),
+            *(score_cell(job.metrics, score) for score in scores),
+            *(_lost(row, score) for score in scores),
+            row["samples"],
         ]
-        for row in _rows(collection)
+        for job, row in zip(collection.jobs, collection.rows, strict=True)
     ]
     columns = [
         "Network → measured on",
@@ -82,7 +76,7 @@ def cross_table(collection: Collection, *, brief: bool = False) -> Table:
     return make_table("cross", columns, cells)
 
 
-def _lost(row: Mapping[str, Any], score: Score) -> Cell:
+def _lost(row: Row, score: Score) -> Cell:
     """The loss against the network's own dataset."""
     value = row.get(f"drop_{score.name}")
     if value is None:
@@ -95,7 +89,7 @@ def _plot_recall(place: Path, rows: Sequence[Row]) -> Path | None:
     if len(rows) > len(SERIES):  # each has a colour of its own
         return None
     figure = bars(
-        {_label(row): [row[3][f"recall_{e}"] for e in labels.EMOTIONS] for row in rows},
+        {_label(row): [row[f"recall_{e}"] for e in labels.EMOTIONS] for row in rows},
         SERIES,
         labels.EMOTIONS,
         title="Recall of each emotion",
@@ -109,11 +103,11 @@ def _plot_recall(place: Path, rows: Sequence[Row]) -> Path | None:
 
 def _prior_table(lost: Sequence[Row]) -> Table:
     columns = ("accuracy", "accuracy_source_priors", "accuracy_adjusted", "macro_f1_adjusted")
-    rows = [
+    rows: list[list[Content]] = [
         [
-            Cell(_label(row)),
-            percent_cell(row[3]["accuracy"] + row[3]["drop_accuracy"]),
-            *(percent_cell(row[3][column]) for column in columns),
+            _label(row),
+            percent_cell(row["accuracy"] + row["drop_accuracy"]),
+            *(percent_cell(row[column]) for column in columns),
         ]
         for row in lost
     ]
@@ -125,7 +119,7 @@ def _prior_table(lost: Sequence[Row]) -> Table:
         "Accuracy, adjusted",
         "Macro-F1, adjusted",
     ]
-    return Table("priors", headings, rows)
+    return make_table("priors", headings, rows)
 
 
 def _differences(jobs: Sequence[Evaluation]) -> list[str]:
@@ -159,11 +153,15 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> Table:
     return make_table("comparison", headings, rows)
 
 
-def _plot_robustness(place: Path, rows: Sequence[Row]) -> list[tuple[str, int, Path]]:
+def _plot_robustness(place: Path, collection: Collection) -> list[tuple[str, int, Path]]:
     """For each set of images its name, its size and the curves of all networks on it."""
+    found: dict[str, dict[str, list[RobustnessRow]]] = {}
+    for job, row in zip(collection.jobs, collection.rows, strict=True):
+        curves = found.setdefault(str(row["measured_on"]), {})
+        if job.robustness:
+            curves[str(row["network"])] = job.robustness
     entries = []
-    for index, shown in enumerate(dict.fromkeys(row[2] for row in rows)):
-        own = {name: job.robustness for job, name, on, _ in rows if on == shown and job.robustness}
+    for index, (shown, own) in enumerate(found.items()):
         if own:
             samples = next(iter(own.values()))[0]["samples"]
             subtitle = f"{how_many(samples, 'image')} · bars: 95 % interval"

@@ -52,7 +52,7 @@ def write_study(study: Study, parameters: int) -> Path:
     unlike = describe_unlike(results["evaluations"])
     notes = [note for found in own.values() for one in found for note in one["notes"]]
     return write_page(
-        study.page,
+        study.folder / FINISHED,
         "study.html.j2",
         {
             "title": "One compact CNN, one recipe: " + " and ".join(study.datasets),

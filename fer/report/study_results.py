@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from fer.core.errors import DataError
 from fer.core.files import read_json, read_text
@@ -18,18 +18,14 @@ from fer.evaluation.label_sets import LabelSets
 from fer.evaluation.metrics import Metrics, Scores, measure_scores
 from fer.evaluation.robustness import RobustnessRow
 from fer.evaluation.scores import scores_in
-from fer.runs.plan import Measurement, Study, Training
+from fer.runs.plan import Study
 from fer.runs.provenance import git_state, without_places
-from fer.runs.records import (
-    Circumstances,
-    DataRecord,
-    GitState,
-    read_evaluation,
-    read_metrics,
-    read_robustness,
-    read_training,
-)
+from fer.runs.records import Circumstances, DataRecord, GitState, read_training
 from fer.runs.side_by_side import Evaluation, differing, load_evaluation
+from fer.runs.stages import Measurement, Training
+
+if TYPE_CHECKING:
+    from typing import NotRequired  # of Python 3.11
 
 RESULTS = "study.json"
 """The file, in the study's folder."""
@@ -83,7 +79,9 @@ class Shared(TypedDict):
     """The scores without them; None where none is left, or none was shared."""
 
 
-class _EvaluationResult(TypedDict):
+class EvaluationResult(TypedDict):
+    """An evaluation of the study."""
+
     train_dataset: str
     test_dataset: str
     seed: int
@@ -93,15 +91,10 @@ class _EvaluationResult(TypedDict):
     data: DataRecord
     precision: str
     metrics: Metrics
-
-
-class EvaluationResult(_EvaluationResult, total=False):
-    """An evaluation of the study."""
-
-    shared: Shared
+    shared: NotRequired[Shared]
     """Between two datasets."""
-    robustness: list[RobustnessRow]
-    saliency: Saliency
+    robustness: NotRequired[list[RobustnessRow]]
+    saliency: NotRequired[Saliency]
 
 
 class Spread(TypedDict):
@@ -135,7 +128,9 @@ class ByLabels(TypedDict):
     label_sets: LabelSets
 
 
-class _StudyResults(TypedDict):
+class StudyResults(TypedDict):
+    """``study.json``."""
+
     datasets: list[str]
     seeds: list[int]
     train_options: list[str]
@@ -145,12 +140,7 @@ class _StudyResults(TypedDict):
     summary: list[Direction]
     trainings: list[TrainingResult]
     evaluations: list[EvaluationResult]
-
-
-class StudyResults(_StudyResults, total=False):
-    """``study.json``."""
-
-    by_labels: list[ByLabels]
+    by_labels: NotRequired[list[ByLabels]]
     """What the card shows beside the study's own networks."""
 
 
@@ -210,7 +200,8 @@ def _read_evaluation(
     one: Measurement, folder: Path, entries: Mapping[str, Sequence[Entry]]
 ) -> EvaluationResult:
     place, trained_on = one.folder, one.training.dataset
-    run = read_evaluation(place)
+    evaluation = load_evaluation(place)
+    run = evaluation.run
     found: EvaluationResult = {
         "train_dataset": trained_on,
         "test_dataset": one.dataset,
@@ -220,14 +211,12 @@ def _read_evaluation(
         "notes": run["notes"],
         "data": run["dataset"],
         "precision": run["hardware"]["precision"],
-        "metrics": read_metrics(place),
+        "metrics": evaluation.metrics,
     }
     if not one.in_domain:
-        evaluation = load_evaluation(place)
         found["shared"] = find_shared(evaluation, entries[trained_on], entries[one.dataset])
-    damaged = read_robustness(place)
-    if damaged is not None:
-        found["robustness"] = damaged
+    if evaluation.robustness is not None:
+        found["robustness"] = evaluation.robustness
     if (place / "saliency.json").is_file():
         found["saliency"] = read_json(place / "saliency.json", dict)
     return found

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from fer.core.words import ABSENT, how_many
 from fer.report.page import Cell, Content, Table, make_table, write_page
+from fer.report.sweep_figure import plot_sweep
 from fer.runs.state import FINISHED
 from fer.runs.sweep import Job, best_jobs, chooses, measured_scores, short_names, shorten
 
@@ -53,19 +54,23 @@ def write_sweep_page(
     jobs: Sequence[Job],
     keys: Sequence[str],
     notes: Sequence[str],
-    figure: Path | None,
     advice: str,
 ) -> Path:
-    """Write ``folder/report.html``.
+    """Write the figure and ``folder/report.html``.
 
     Args:
         folder: of the sweep.
         jobs: all of them.
         keys: the options that were swept.
         notes: sentences for the reader.
-        figure: of the scores; None where they are on different images, or nothing was swept.
         advice: what to do about jobs without a result.
     """
+    best, figure = best_jobs(jobs), None
+    if len(best) == 1:
+        figure = plot_sweep(folder, jobs, keys)
+    else:  # it would compare scores on different images
+        for path in (folder / "figures").glob("sweep.*"):
+            path.unlink()
     return write_page(
         folder / FINISHED,
         "sweep.html.j2",
@@ -73,7 +78,7 @@ def write_sweep_page(
             "title": f"Sweep: {how_many(len(jobs), 'job')}",
             "keys": list(keys),
             "notes": notes,
-            "best": best_jobs(jobs),
+            "best": best,
             "chooses": chooses([job.overrides for job in jobs]),
             "lacking": [job for job in jobs if job.outcome is None],
             "advice": advice,

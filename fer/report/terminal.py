@@ -16,9 +16,7 @@ from fer.evaluation.metrics import SplitResult
 from fer.evaluation.scores import SCORES, scores_in, shown_in
 from fer.report.page import Table as PageTable
 from fer.report.score_cells import leak_free
-from fer.report.sweep_page import jobs_table
 from fer.runs.state import FINISHED
-from fer.runs.sweep import Job
 
 
 def print_summary(
@@ -52,57 +50,40 @@ def print_summary(
     console.print(table)
     for words, clean in leak_free(result.metrics).items():
         copies = how_many(len(result.target) - clean["samples"], "image")
-        console.print(
+        _say(
+            console,
             f"Without {copies} duplicated {words} in an earlier split: accuracy "
             f"{percent(clean['accuracy'])}, macro-F1 {percent(clean['macro_f1'])}",
-            markup=False,
-            highlight=False,
         )
     for note in notes:
-        console.print(f"Note: {note}", markup=False)
+        _say(console, f"Note: {note}")
     damaged = result.metrics.get("robustness")
     for name, row in damaged["relative_area"].items() if damaged else ():
         kept = scores_in(row)
         left = (f"{percent(kept[s.name])} of the {s.heading}" for s in shown_in("robustness"))
-        console.print(
-            f"Left under {name.replace('_', ' ')}: {', '.join(left)} (area under the curve)",
-            markup=False,
-            highlight=False,
-        )
+        shown = name.replace("_", " ")
+        _say(console, f"Left under {shown}: {', '.join(left)} (area under the curve)")
     if more:
-        console.print(more, markup=False, highlight=False)
-    # soft_wrap keeps a path in one piece, to be copied.
-    console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
+        _say(console, more)
+    _say(console, f"Report: {page}", whole=True)
     log_to_file(console.export_text(), logging.INFO)
 
 
-def print_jobs(
-    folder: Path, jobs: Sequence[Job], keys: Sequence[str], notes: Sequence[str]
-) -> None:
-    """Print the jobs, the best on validation first."""
+def print_jobs(folder: Path, title: str, table: PageTable, notes: Sequence[str] = ()) -> None:
+    """Print the table of several jobs, notes on it, and where their results are."""
     console = Console()
-    title = "Jobs, the best macro-F1 on validation first"
-    console.print(as_rich(jobs_table(jobs, keys), title))
+    console.print(as_rich(table, title))
     for note in notes:
-        console.print(f"Note: {note}", markup=False, highlight=False)
-    print_places(folder)
-
-
-def print_side_by_side(folder: Path, table: PageTable) -> None:
-    """Print several evaluations, and where their page is."""
-    Console().print(as_rich(table, "Every network on every dataset"))
-    print_places(folder)
-
-
-def print_places(folder: Path) -> None:
-    """Print where the results of several jobs are."""
-    console = Console()
+        _say(console, f"Note: {note}")
     for name in ("sweep.csv", "best.yaml", "cross_dataset.csv", "comparison.json"):
         if (folder / name).exists():
-            console.print(f"  {folder / name}", markup=False, highlight=False, soft_wrap=True)
-    if (folder / FINISHED).exists():
-        page = f"Report: {folder / FINISHED}"
-        console.print(page, markup=False, highlight=False, soft_wrap=True)
+            _say(console, f"  {folder / name}", whole=True)
+    _say(console, f"Report: {folder / FINISHED}", whole=True)
+
+
+def _say(console: Console, text: str, *, whole: bool = False) -> None:
+    """Print a text as it is, in lines of the terminal's width, or ``whole``, to be copied."""
+    console.print(text, markup=False, highlight=False, soft_wrap=whole)
 
 
 def as_rich(content: PageTable, title: str) -> Table:

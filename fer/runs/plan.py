@@ -1,14 +1,12 @@
-"""The plan of a study: which commands it takes, in which order, and which of them are done.
+"""The plan of a study, and of an audit of labels: which commands they take, and in which order.
 
-A study is a folder of runs, each with the command that anybody could type. What is complete is not
-done again; what was cut off goes on.
+Each is a folder of runs, each run with the command that anybody could type.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,23 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from fer.core.commands import quoted_if_needed
-from fer.core.composition import compose, config_folder, options_of, own_folders
-from fer.core.errors import ConfigError, DataError
-from fer.core.files import read_json, sha256_of_file
+from fer.core.composition import compose, config_folder, options_of
+from fer.core.errors import ConfigError
 from fer.core.options import SEED, Check, check_value, one_of, or_null
-from fer.data.audit.integrity import Integrity
-from fer.data.prepared import CACHE, REPORTED
-from fer.runs.records import STATISTICS, read_evaluation, read_run, read_training
-from fer.runs.resume import FREE, key_of, read_overrides, unlike
-from fer.runs.state import BEST, FINISHED, State, state_of
+from fer.data.prepared import CACHE
+from fer.runs.overrides import key_of
+from fer.runs.stages import (
+    REPORT,
+    Measurement,
+    Preparation,
+    Stage,
+    Training,
+    common_options,
+    make_measurement,
+    make_training,
+    place_of,
+    program,
+)
 
 SET_BY_STUDY = ("dataset", "seed", "test", "resume", "checkpoint", "split", "paths", "hydra")
 """Options that the study sets itself."""
@@ -38,136 +44,13 @@ SEEDS: Check = (
         and all(map(SEED[1], found))
     ),
 )
-INERT = (
-    *("paths", "figures", "resume", "trainer.progress_bar", "logger"),
-    *("dataset.raw", "dataset.download", "dataset.kaggle", "dataset.workers"),
-    *("dataset.folder", "dataset.reader.votes"),
-)
-"""Options that do not change a result: where things are or come from, what is shown."""
 IN_DOMAIN = (
     *("perturbation", "robustness", "saliency", "errors", "temperature_scaling"),
     *("prediction_sets", "votes"),
 )
 """Options that add to the scores, for a network's own dataset alone."""
-UNCOMPARED = ("--", "checkpoint=", *FREE)
-"""Beginnings of more arguments that say where things are, not what is measured."""
-
-
-@functools.cache
-def checksum(path: Path, modified: int) -> str:
-    """Hex SHA-256 of a file, computed once for each time of its modification."""
-    return sha256_of_file(path)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One command of the study."""
-
-    name: str
-    dataset: str
-    """The dataset that it prepares, trains on or measures."""
-    command: list[str]
-    """Without the interpreter."""
-    done_by: Path
-    """The file that it writes last."""
-    needs: tuple[str, ...] = ()
-    """Names of earlier stages."""
-
-    @property
-    def folder(self) -> Path:
-        """The folder of its results."""
-        return self.done_by.parent
-
-    @property
-    def done(self) -> bool:
-        """True if it is complete."""
-        return self.done_by.is_file()
-
-    @property
-    def begun(self) -> bool:
-        """True for a training that was cut off and can go on."""
-        return state_of(self.folder) is State.UNFINISHED
-
-
-class Preparation(Stage):
-    """The preparation of a dataset."""
-
-    @property
-    def done(self) -> bool:
-        """True if its report is there, in the form that this version reads."""
-        try:
-            return bool(self.report())
-        except DataError:
-            return False
-
-    def report(self) -> Integrity:
-        """``integrity.json``.
-
-        Raises:
-            DataError: it cannot be read, or is something else.
-        """
-        found: Integrity = read_json(self.done_by, REPORTED)
-        return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training(Stage):
-    """A training on one of the datasets."""
-
-    seed: int
-
-    @property
-    def options(self) -> list[str]:
-        """The options that decide what is trained."""
-        return [one for one in self.command if "=" in one and not one.startswith(("--", *FREE))]
-
-    @property
-    def checkpoint(self) -> Path:
-        """The checkpoint of its best epoch."""
-        return self.folder / BEST
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement(Stage):
-    """The evaluation of a training's network on a dataset."""
-
-    training: Training
-
-    @property
-    def in_domain(self) -> bool:
-        """True if the network was trained on this dataset."""
-        return self.training.dataset == self.dataset
-
-    @property
-    def done(self) -> bool:
-        """True if it is complete: of this checkpoint, with these options and statistics."""
-        path = self.training.checkpoint
-        if not (self.done_by.is_file() and path.is_file()):
-            return False
-        try:
-            return self._is_of(path)
-        except DataError:  # its record is damaged
-            return False
-
-    def _is_of(self, path: Path) -> bool:
-        """Compare its record with a checkpoint and with its command."""
-        # Of another version nothing else is known: it may lack what is read of this one's.
-        version = read_json(self.folder / "run.json", {"statistics": (int, ...)})
-        if version.get("statistics") != STATISTICS:
-            return False
-        record = read_evaluation(self.folder)
-        own = checksum(path, path.stat().st_mtime_ns)
-        return record["checkpoint"]["sha256"] == own and _compared(self.command) == _compared(
-            read_overrides(self.folder) or []
-        )
-
-
-def _compared(arguments: Sequence[str]) -> list[str]:
-    return sorted(
-        "votes" if key_of(item) == "votes" else item  # wherever that table lies
-        for item in arguments
-        if "=" in item and not (item.startswith(UNCOMPARED) or key_of(item).startswith(INERT))
-    )
+MEASURED = ("trainer", "trainer.accelerator", "trainer.precision", "loader.eval_batch_size")
+"""Options of the trainings that hold for the measurements, too."""
 
 
 @dataclass(frozen=True)
@@ -191,14 +74,6 @@ class Study:
         """All commands, in order."""
         return [*self.preparations, *self.trainings, *self.measurements]
 
-    @property
-    def page(self) -> Path:
-        """The file that the study writes last."""
-        return self.folder / FINISHED
-
-
-# --- what there is to do -----------------------------------------------------------------------
-
 
 def make_study(cfg: DictConfig) -> Study:
     """Plan the stages.
@@ -221,56 +96,34 @@ def make_study(cfg: DictConfig) -> Study:
             f"prepare {name}",
             name,
             [*program("prepare"), f"dataset={name}", *of_data, *raw[name], *common],
-            integrity_file(cfg, name),
+            prepared_folder(cfg, name),
         )
         for name in datasets
     ]
-    trainings = []
-    for name, seed in itertools.product(datasets, seeds):
-        place = folder / "train" / f"{name}-seed{seed}"
-        command = [*program("train"), f"dataset={name}", f"seed={seed}", "test=false"]
-        # What was cut off goes on with the whole recipe, and is refused if it had another one.
-        key = "resume" if state_of(place) is State.UNFINISHED else "hydra.run.dir"
-        command += [*options, *raw[name], *common, f"{key}={place_of(place)}"]
-        done_by, needs = place / FINISHED, (f"prepare {name}",)
-        stage = f"train on {name}, seed {seed}"
-        trainings.append(Training(stage, name, command, done_by, needs, seed=seed))
+    trainings = [
+        make_training(
+            f"train on {name}, seed {seed}",
+            name,
+            seed,
+            [f"dataset={name}", f"seed={seed}", "test=false", *options, *raw[name], *common],
+            folder / "train" / f"{name}-seed{seed}",
+            f"prepare {name}",
+        )
+        for name, seed in itertools.product(datasets, seeds)
+    ]
     # What changes the scores themselves holds wherever they are compared.
     everywhere = [item for item in measured if not key_of(item).startswith(IN_DOMAIN)]
     measurements = []
     for training, other in itertools.product(trainings, datasets):
         name, seed = training.dataset, training.seed
-        place = folder / "evaluate" / f"{name}-seed{seed}-on-{other}"
         # A dataset that is named would lose the options that it was trained with.
         chosen = measured if other == name else [f"dataset={other}", *of_data, *everywhere]
-        command = [*program("evaluate"), f"checkpoint={place_of(training.checkpoint)}", *chosen]
-        command += [*common, f"hydra.run.dir={place_of(place)}"]
-        done_by, both = place / FINISHED, (training.name, f"prepare {other}")
         stage = f"measure {name}, seed {seed}, on {other}"
-        measurements.append(Measurement(stage, other, command, done_by, both, training=training))
+        place = folder / "evaluate" / f"{name}-seed{seed}-on-{other}"
+        measurements.append(
+            make_measurement(stage, other, training, [*chosen, *common], place, f"prepare {other}")
+        )
     return Study(folder, datasets, seeds, options, measured, preparations, trainings, measurements)
-
-
-def common_options(cfg: DictConfig) -> list[str]:
-    """Options of every command: where the data are, and in which form figures are drawn too."""
-    form = cfg.figures.format
-    data = f"paths.data={place_of(cfg.paths.data)}"
-    return [data] if form is None else [data, f"figures.format={form}"]
-
-
-def program(command: str) -> list[str]:
-    """The arguments of Python for a command, with the folder of the user's own options."""
-    folders = own_folders()
-    own = [f"--config-dir={folder}" for folder in folders[:1]]
-    more = ",".join(f"'file://{folder.absolute()}'" for folder in folders[1:])
-    return ["-m", "fer", command, *own, *([f"hydra.searchpath=[{more}]"] if more else [])]
-
-
-def place_of(path: str | Path) -> str:
-    """A path for a command: relative where it lies below the current folder."""
-    here, absolute = Path.cwd(), Path(path).absolute()
-    shown = absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
-    return quoted_if_needed(shown)
 
 
 def check_datasets_and_seeds(cfg: DictConfig) -> tuple[list[str], list[int]]:
@@ -282,6 +135,90 @@ def check_datasets_and_seeds(cfg: DictConfig) -> tuple[list[str], list[int]]:
     seeds: Any = OmegaConf.to_container(cfg.seeds) if OmegaConf.is_list(cfg.seeds) else cfg.seeds
     check_value("seeds", seeds, SEEDS)
     return [name for name in (cfg.a, cfg.b) if name is not None], seeds
+
+
+def prepared_folder(cfg: DictConfig, name: str) -> Path:
+    """The folder with a dataset's integrity report, which may not be prepared yet."""
+    data = quoted_if_needed(Path(cfg.paths.data).absolute())
+    folder = Path(compose("train", [f"dataset={name}", f"paths.data={data}"]).dataset.folder)
+    # The report on a folder that was prepared elsewhere is kept in its cache.
+    adopted = sorted(folder.glob(f"{CACHE}/adopted-*/{REPORT}"))
+    return adopted[0].parent if adopted and not (folder / REPORT).is_file() else folder
+
+
+# --- the audit --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A configuration of ``conf/audit.yaml``, as commands."""
+
+    folder: Path
+    trainings: list[Training]
+    """One for each fold, which it leaves out."""
+    measurements: list[Measurement]
+    """Of the images of each fold by the network that has not seen them."""
+
+    @property
+    def stages(self) -> list[Stage]:
+        """All commands, fold by fold."""
+        pairs = zip(self.trainings, self.measurements, strict=True)
+        return [stage for pair in pairs for stage in pair]
+
+
+def make_audit(cfg: DictConfig, choice: str, overrides: Sequence[str]) -> Audit:
+    """Plan the stages.
+
+    Args:
+        cfg: as composed.
+        choice: the configuration in ``conf/dataset``.
+        overrides: of the audit's own command line.
+
+    Raises:
+        ConfigError: a value is not what its key expects.
+    """
+    options = check_list(cfg, "train", "audit")
+    for item in options:
+        if key_of(item).startswith("dataset."):
+            raise ConfigError(
+                f"train: expected options of the recipe, found {item}: what is done with the data "
+                f"holds for every stage. Set it as {item}"
+            )
+        if key_of(item) == "loss.teacher":
+            raise ConfigError(
+                f"train: expected a training that has not seen the images of its fold, found "
+                f"{item}: a teacher may have seen them. Leave it out."
+            )
+    if cfg.dataset.fold is not None:
+        raise ConfigError(
+            "dataset.fold: expected null, since an audit measures every fold, found "
+            f"{cfg.dataset.fold}. Leave it out; folds={cfg.folds} says how many there are."
+        )
+    folder = Path(cfg.folder or Path(cfg.paths.outputs) / "audit" / cfg.dataset.name)
+    own = [item for item in overrides if key_of(item).startswith("dataset.")]
+    measured = [item for item in options if key_of(item) in MEASURED]
+    if "trainer" in map(key_of, measured):
+        measured.append("trainer.devices=1")  # more processes train alone
+    common = common_options(cfg)
+    trainings, measurements = [], []
+    for number in range(1, cfg.folds + 1):
+        named = [f"dataset={choice}", *own, f"dataset.fold={number}/{cfg.folds}"]
+        training = make_training(
+            f"train without fold {number}",
+            choice,
+            cfg.seed,
+            [*named, f"seed={cfg.seed}", "test=false", *options, *common],
+            folder / "train" / f"fold{number}",
+        )
+        trainings.append(training)
+        place = folder / "evaluate" / f"fold{number}"
+        chosen = [*named, *measured, "split=test", *common]
+        stage = f"measure fold {number}"
+        measurements.append(make_measurement(stage, choice, training, chosen, place))
+    return Audit(folder, trainings, measurements)
+
+
+# --- the command line --------------------------------------------------------------------------
 
 
 def check_list(cfg: DictConfig, key: str, command: str = "study") -> list[str]:
@@ -305,89 +242,6 @@ def check_list(cfg: DictConfig, key: str, command: str = "study") -> list[str]:
                 f"itself. See its own options: python -m fer {command} --help"
             )
     return items
-
-
-def integrity_file(cfg: DictConfig, name: str) -> Path:
-    """The path of a dataset's integrity report, which may not be prepared yet."""
-    data = quoted_if_needed(Path(cfg.paths.data).absolute())
-    folder = Path(compose("train", [f"dataset={name}", f"paths.data={data}"]).dataset.folder)
-    # The report on a folder that was prepared elsewhere is kept in its cache.
-    adopted = sorted(folder.glob(f"{CACHE}/adopted-*/integrity.json"))
-    own = folder / "integrity.json"
-    return adopted[0] if adopted and not own.is_file() else own
-
-
-def check_same(study: Study) -> None:
-    """Refuse a folder whose runs are of another recipe or of other data.
-
-    Raises:
-        ConfigError: a finished run was made with other options, or on another copy.
-    """
-    prints = {one.dataset: one.report()["fingerprint"] for one in study.preparations if one.done}
-    check_runs((*study.trainings, *study.measurements), prints)
-
-
-def check_runs(stages: Sequence[Stage], prints: Mapping[str, str]) -> None:
-    """Refuse runs that their stages' commands would not make again, or cannot go on with.
-
-    Args:
-        stages: trainings and measurements; those that are not begun pass.
-        prints: the fingerprint of each dataset that is prepared.
-
-    Raises:
-        ConfigError: a run was made or begun with other options, or made on another copy.
-    """
-    for stage in stages:
-        # The training itself would say so too, but hours later, after others.
-        saved = read_overrides(stage.folder) if stage.begun else None
-        if isinstance(stage, Training) and saved is not None:
-            lost = set(_compared(saved)).difference(stage.options)
-            if other := [*unlike(saved, stage.options), *sorted(lost)]:
-                raise ConfigError(
-                    f"{stage.folder}: expected a run that was begun with the same options, found "
-                    f"one {'with' if other[0] in lost else 'without'} {other[0]}. Choose another "
-                    "folder: folder=PATH"
-                )
-        for key, wanted, found in mismatches(stage, prints) if stage.done else ():
-            raise ConfigError(
-                f"{stage.folder}: expected a run with {key}={wanted}, found one with "
-                f"{key}={found}. Choose another folder: folder=PATH"
-            )
-
-
-def mismatches(stage: Stage, prints: Mapping[str, str]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield what changes a result, with its values in the command and in a finished run."""
-    if isinstance(stage, Training):
-        composed = compose("train", stage.options)
-        wanted = OmegaConf.to_container(composed, resolve=True)
-        saved = read_training(stage.folder)["config"]
-        for key, value, found in differences(wanted, saved):
-            if key.endswith("_target_"):  # a class may have moved since; its name stays
-                value, found = (str(name).rpartition(".")[2] for name in (value, found))
-            if value != found and not key.startswith(INERT):
-                yield key, value, found
-    found = read_run(stage.folder)["dataset"]["fingerprint"]
-    if prints.get(stage.dataset, found) != found:
-        yield f"the fingerprint of {stage.dataset}", prints[stage.dataset], found
-
-
-def differences(wanted: Any, found: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield the dotted keys of nested mappings whose values differ, with both values.
-
-    What only one of them has is an option that the other's version did not have.
-
-    >>> list(differences({"a": {"b": 1, "c": 2}, "d": [3]}, {"a": {"b": 0}, "d": [3]}))
-    [('a.b', 1, 0)]
-    """
-    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
-        for name in wanted:
-            if name in found:
-                yield from differences(wanted[name], found[name], f"{key}.{name}".lstrip("."))
-    elif wanted != found:
-        yield key, wanted, found
-
-
-# --- the command line --------------------------------------------------------------------------
 
 
 def expand(arguments: Sequence[str]) -> list[str]:

@@ -15,6 +15,8 @@ from fer.evaluation.robustness import RobustnessRow
 from fer.evaluation.scores import SCORES
 
 if TYPE_CHECKING:
+    from typing import NotRequired  # of Python 3.11
+
     from fer.model.checkpoint import ModelRecord, TrainedOn
 
 STATISTICS = 2
@@ -96,17 +98,14 @@ class PrunedRecord(TypedDict):
     wall_seconds: float
 
 
-class _TrainingRecord(RunRecord, PrunedRecord):
+class TrainingRecord(RunRecord, PrunedRecord):
+    """``run.json`` of a training."""
+
     started: str
     resumed_after_epochs: int | None
     images_per_second: float
     training_seconds: float
-
-
-class TrainingRecord(_TrainingRecord, total=False):
-    """``run.json`` of a training."""
-
-    teachers: list[str]
+    teachers: NotRequired[list[str]]
     """SHA-256 of the checkpoints that it learned from; missing if there were none."""
 
 
@@ -141,16 +140,19 @@ RUN: Shape = {
     "dataset": {"fingerprint": str, "fingerprints": dict.fromkeys(SPLITS, str)},
     "git": ({"commit": str, "dirty": bool}, None),
 }
+PRUNED_SHAPE: Shape = {
+    "validation": {str: float},
+    "best_epoch": int,
+    "epochs": int,
+    "wall_seconds": float,
+}
 TRAINING: Shape = {
     **RUN,
+    **PRUNED_SHAPE,
     "config": {"dataset": {"generator": (dict, None)}},
     "seed": int,
     "started": str,
-    "epochs": int,
-    "best_epoch": int,
-    "validation": {str: float},
     "images_per_second": float,
-    "wall_seconds": float,
     "versions": {str: str},
     "hardware": {str: (str, int, None)},
 }
@@ -167,12 +169,6 @@ EVALUATION: Shape = {
     "config": {"metrics": {"resamples": int, "seed": int}},
     "hardware": {"precision": str},
     "statistics": (int, ...),
-}
-PRUNED_SHAPE: Shape = {
-    "validation": {str: float},
-    "best_epoch": int,
-    "epochs": int,
-    "wall_seconds": float,
 }
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -20,26 +18,23 @@ from omegaconf.errors import OmegaConfBaseException
 from fer.core.commands import quoted_if_needed
 from fer.core.composition import compose, is_group, options_of, split_flags
 from fer.core.errors import ConfigError
-from fer.core.files import read_text, refuse_links
+from fer.core.files import refuse_links
 from fer.core.values import fits, is_plain, walk
+from fer.runs.overrides import (
+    FREE_TO_CHANGE,
+    PLACES,
+    key_of,
+    plain,
+    read_overrides,
+    read_yaml,
+    unlike,
+)
 from fer.runs.state import JOBS, State, state_of
 
-PLACES = (
-    *("paths.data", "paths.outputs", "dataset.raw", "dataset.folder"),
-    "dataset.reader.votes",
-)
-"""Options that say where something is."""
-FREE_TO_CHANGE = (
-    *PLACES,
-    *("dataset.workers", "dataset.download", "dataset.kaggle", "figures.format"),
-)
-"""Options that may be others when a run goes on: also how data come here, and what is drawn."""
 ANY_TEXT = ("dataset.synonyms", "dataset.person", "dataset.columns")
 """Options that are neither a place nor a program, whatever their text."""
 PLACE_LIKE = re.compile(r"dir|folder|path|file|root|ur[il]|storage|host|address|kaggle|^resume$")
 """Found in the last part of a key that may say where to write to, or to fetch from."""
-FREE = ("resume=", "trainer.progress_bar=", "hydra.", "optuna.")
-"""Beginnings of overrides that do not change what is trained."""
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
@@ -70,7 +65,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
     refuse_links(folder)
     kind, saved = "sweep", read_sweep(folder)
     if saved is None:
-        kind, saved = "run", read_run(folder)
+        kind, saved = "run", read_unfinished(folder)
     named = {key_of(item) for item in others} & set(FREE_TO_CHANGE)
     saved = [item for item in saved if key_of(item) not in named]
     changed = unlike(saved, others)
@@ -88,33 +83,6 @@ def expand(arguments: Sequence[str]) -> list[str]:
 def _places(kind: str, folder: Path) -> list[str]:
     place = quoted_if_needed(folder.absolute())
     return [f"hydra.{kind}.dir={place}", f"resume={place}"]
-
-
-def key_of(item: str) -> str:
-    """The key of an override.
-
-    >>> key_of("++dataset.raw=a=b")
-    'dataset.raw'
-    """
-    return item.lstrip("+~").partition("=")[0]
-
-
-def unlike(saved: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """Overrides that a run with those in ``saved`` cannot go on with.
-
-    >>> unlike(["seed=1"], ["seed=1", "figures.format=svg", "optimizer.lr=0.1"])
-    ['optimizer.lr=0.1']
-    """
-    return [
-        item
-        for item in overrides
-        if not (item in saved or item.startswith(FREE) or key_of(item) in FREE_TO_CHANGE)
-    ]
-
-
-def plain(overrides: Sequence[str]) -> list[str]:
-    """Overrides without those that do not change what is trained."""
-    return [item for item in overrides if not item.startswith(FREE)]
 
 
 def refuse_code(folder: Path, saved: Sequence[str], others: Sequence[str]) -> None:
@@ -224,15 +192,7 @@ def read_sweep(folder: Path) -> list[str] | None:
     return [item for item in (*saved["task"], *saved["hydra"]) if not item.startswith(own)]
 
 
-def read_yaml(path: Path) -> Any:
-    """The content of an untrusted file; None if it cannot be read."""
-    try:
-        return yaml.safe_load(read_text(path))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return None
-
-
-def read_run(folder: Path) -> list[str]:
+def read_unfinished(folder: Path) -> list[str]:
     """The overrides of a run that was cut off."""
     saved = read_overrides(folder)
     if saved is None:
@@ -246,12 +206,6 @@ def read_run(folder: Path) -> list[str]:
             "Start a new one without resume."
         )
     return saved
-
-
-def read_overrides(folder: Path) -> list[str] | None:
-    """The overrides that a run was started with; None if ``folder`` is no run."""
-    items = read_yaml(folder / ".hydra" / "overrides.yaml")
-    return plain(items) if fits(items, [str]) else None
 
 
 def find_unfinished(overrides: Sequence[str]) -> Path | None:

@@ -30,7 +30,7 @@ from fer.core.options import (
     whole,
 )
 from fer.runs import sweep
-from fer.runs.resume import plain
+from fer.runs.overrides import plain
 from fer.runs.search_space import Dimension
 from fer.runs.state import State
 from fer.runs.sweep import Job

@@ -128,12 +128,9 @@ class Collection:
     """Several evaluations and what they say together."""
 
     jobs: list[Evaluation]
-    names: list[str]
-    """The network of each, with the options that tell evaluations of one network apart."""
-    places: list[str]
-    """The dataset and split of each, with what tells images apart."""
     rows: list[Row]
-    """``cross_dataset.csv``, a row for each."""
+    """``cross_dataset.csv``, a row for each: ``network`` with the options that tell evaluations of
+    one network apart, ``measured_on`` with what tells images apart."""
     comparisons: list[Comparison]
     """``comparison.json``."""
 
@@ -157,7 +154,7 @@ def collect(folder: Path) -> Collection | None:
     names, places = name_measurements(jobs), name_places(jobs)
     rows, damaged = [], []
     for job, name, place in zip(jobs, names, places, strict=True):
-        rows.append({**cross_row(job, jobs, name), "measured_on": place})
+        rows.append(cross_row(job, jobs, name, place))
         own: Row = {"network": name, "dataset": job.metrics["dataset"], "measured_on": place}
         damaged += [own | flatten(row) for row in job.robustness or []]
     write_csv(folder / "cross_dataset.csv", cross_columns(), rows)
@@ -166,7 +163,7 @@ def collect(folder: Path) -> Collection | None:
     if damaged:
         heading = ("network", "dataset", "measured_on")
         write_csv(folder / "robustness.csv", (*heading, *columns()), damaged)
-    return Collection(jobs, names, places, rows, comparisons)
+    return Collection(jobs, rows, comparisons)
 
 
 def _number(folder: Path) -> tuple[int, str]:
@@ -273,7 +270,7 @@ def with_marks(name: str, marks: Sequence[str]) -> str:
     return f"{name} ({', '.join(marks)})" if marks else name
 
 
-def cross_row(job: Evaluation, jobs: Sequence[Evaluation], network: str) -> Row:
+def cross_row(job: Evaluation, jobs: Sequence[Evaluation], network: str, place: str) -> Row:
     """A row of ``cross_dataset.csv``, without columns of what was not measured.
 
     Scores may be missing, or the network's evaluation on its own dataset.
@@ -285,6 +282,7 @@ def cross_row(job: Evaluation, jobs: Sequence[Evaluation], network: str) -> Row:
         "samples": metrics["samples"],
         "split": metrics["split"],
         "network": network,
+        "measured_on": place,
         "run": job.folder.name,
     }
     values = scores_in(metrics)

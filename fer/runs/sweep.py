@@ -23,6 +23,7 @@ from fer.core.errors import DataError
 from fer.core.files import is_outside, read_json, write_csv, write_json, write_text
 from fer.evaluation.metrics import Metrics
 from fer.evaluation.scores import Score, scores_in, shown_in
+from fer.runs.overrides import plain, values_of
 from fer.runs.records import (
     PRUNED_SHAPE,
     PrunedRecord,
@@ -30,7 +31,6 @@ from fer.runs.records import (
     read_metrics,
     read_training,
 )
-from fer.runs.resume import plain
 from fer.runs.state import JOBS, PRUNED, State, disparities, state_of
 
 NUMBER = "${hydra:job.num}"
@@ -242,12 +242,6 @@ def read_job(folder: Path, job: Job) -> Job:
     if found.state is State.FAILED:
         return replace(found, error=read_json(place / FAILED, {"message": str})["message"])
     return found
-
-
-def values_of(overrides: Sequence[str]) -> dict[str, str]:
-    """Overrides by key."""
-    pairs = (item.lstrip("+~").partition("=") for item in overrides)
-    return {key: value for key, _, value in pairs}
 
 
 def swept_keys(jobs: Iterable[Mapping[str, str]]) -> list[str]:

@@ -30,8 +30,8 @@ from fer.model.checkpoint import Checkpoint, CutOff, on_meta
 from fer.model.module import MONITOR
 from fer.model.network import NormalisedNetwork, make_network
 from fer.report.dataset_page import write_dataset_report
+from fer.runs.overrides import PLACES
 from fer.runs.pruning import Pruning
-from fer.runs.resume import PLACES
 from fer.tasks.prepare import make_part
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fer.core import labels
-from fer.core.composition import compose
 from fer.core.errors import ConfigError, FerError
-from fer.core.files import refuse_links, write_csv, write_json
+from fer.core.files import write_csv, write_json
 from fer.core.options import check_options
 from fer.core.words import how_many, percent
 from fer.data.audit.integrity import data_notes
@@ -32,12 +31,12 @@ from fer.evaluation.label_issues import (
     summarise_issues,
 )
 from fer.report.audit_page import Audited, write_audit
-from fer.runs.audit_plan import Audit, make_audit
-from fer.runs.plan import Training, check_runs
+from fer.runs.plan import Audit, make_audit
 from fer.runs.provenance import git_state, versions, without_places
 from fer.runs.records import read_run
+from fer.runs.stages import check_runs, refuse_others
 from fer.tasks.prepare import make_part, prepare_dataset
-from fer.tasks.study import STARTING, epochs_left, measure_rates, print_plan, run_stages
+from fer.tasks.study import estimate, print_plan, run_stages
 
 TABLE, NUMBERS = "audit.csv", "audit.json"
 HELD_OUT = [(split, emotion) for split in ("val", "test") for emotion in labels.EMOTIONS]
@@ -80,12 +79,7 @@ def audit_task(cfg: DictConfig, _: Path) -> None:
     check_options(cfg)
     own = HydraConfig.get()
     audit = make_audit(cfg, own.runtime.choices["dataset"], own.overrides.task)
-    refuse_links(audit.folder)
-    if audit.page.is_file() and not (audit.folder / NUMBERS).is_file():
-        raise ConfigError(
-            f"{audit.folder}: expected the folder of an audit, or a new one, found the page of "
-            "something else in it. Choose another folder: folder=PATH"
-        )
+    refuse_others(audit.folder, NUMBERS, "an audit")
     if not cfg.plan:
         require_cleanlab()
     reader = make_part(cfg.dataset, "reader")
@@ -98,7 +92,9 @@ def audit_task(cfg: DictConfig, _: Path) -> None:
     if all(stage.done for stage in audit.stages):
         print(f"Nothing to train: all {len(audit.stages)} stages are complete.")
     else:
-        print_plan(audit.stages, estimate(audit, len(images.rows) // cfg.folds))
+        fold = len(images.rows) // cfg.folds
+        counts = {"train": (cfg.folds - 2) * fold, "val": fold, "test": fold}
+        print_plan(audit.stages, estimate(audit.stages, dict.fromkeys(prints, counts)))
     if cfg.plan:
         return
     for stage, code in run_stages(audit.stages, every=False):
@@ -145,35 +141,13 @@ def choose_images(cfg: DictConfig, prepared: Prepared, reader: Reader) -> Images
     return replace(found, second=second)
 
 
-def estimate(audit: Audit, images: int) -> dict[str, float | None]:
-    """Seconds that each stage that is left takes, roughly.
-
-    Args:
-        audit: the plan.
-        images: of a fold.
-    """
-    from fer.tasks.assembly import make_model  # imports torch
-
-    cfg = compose("train", audit.trainings[0].options)
-    rates = measure_rates(cfg, make_model(cfg.model))
-    seconds: dict[str, float | None] = {}
-    for stage in audit.stages:
-        trained, predicted = 0, images
-        if isinstance(stage, Training):
-            epochs = epochs_left(stage)
-            trained = epochs * images * (len(audit.trainings) - 2)
-            predicted = (epochs + 1) * images
-        if not stage.done:
-            seconds[stage.name] = STARTING + trained / rates[0] + predicted / rates[1]
-    return seconds
-
-
 def write_results(cfg: DictConfig, audit: Audit, images: Images) -> None:
     """Find the label issues, and write ``audit.csv``, ``audit.json`` and, last, the page."""
     entries = [images.prepared.entries[row] for row in images.rows]
     target, second, integrity = images.target, images.second, images.prepared.integrity
     ids = [entry.id for entry in entries]
-    probabilities = join_folds(audit.predictions, ids, target, images.folds)
+    tables = [stage.folder / "predictions.csv" for stage in audit.measurements]
+    probabilities = join_folds(tables, ids, target, images.folds)
     issues = find_label_issues(target, probabilities)
     audited = Audited(
         cfg.dataset.name,
@@ -216,7 +190,8 @@ def write_results(cfg: DictConfig, audit: Audit, images: Images) -> None:
         "altered_copy": [finding["text"] for finding in integrity["findings"] if altered],
         "left_out": images.left_out,
     }
-    write_csv(audit.folder / TABLE, columns_of(audited), list_rows(audited))
+    columns = COLUMNS if second is None else (*COLUMNS, "annotators")
+    write_csv(audit.folder / TABLE, columns, list_rows(audited))
     found = {"dataset": cfg.dataset.name, **used, **scores, "votes": flags, "notes": notes}
     write_json(audit.folder / NUMBERS, {**found, **provenance})
     page = write_audit(
@@ -227,11 +202,6 @@ def write_results(cfg: DictConfig, audit: Audit, images: Images) -> None:
         print_precision(flags)
     print(f"{'Look at them' if scores['flagged'] else 'The page'}: {page}")
     print(f"All images, the most suspicious first: {audit.folder / TABLE}")
-
-
-def columns_of(audited: Audited) -> tuple[str, ...]:
-    """The columns of ``audit.csv``."""
-    return COLUMNS if audited.second is None else (*COLUMNS, "annotators")
 
 
 def list_rows(audited: Audited) -> Iterator[dict[str, object]]:

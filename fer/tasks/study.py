@@ -17,19 +17,20 @@ from omegaconf import DictConfig
 from fer.core import labels
 from fer.core.application import LIFELINE, instantiate
 from fer.core.composition import compose
-from fer.core.errors import ConfigError, FerError
-from fer.core.files import refuse_links
+from fer.core.errors import FerError
 from fer.core.options import check_options
 from fer.evaluation.explanation import REPLACEMENTS
-from fer.runs.plan import (
+from fer.report.study_results import RESULTS
+from fer.runs.plan import make_study
+from fer.runs.stages import (
     Measurement,
     Preparation,
     Stage,
-    Study,
     Training,
-    check_same,
-    make_study,
+    check_runs,
+    refuse_others,
 )
+from fer.runs.state import FINISHED, State, state_of
 from fer.tasks.wrap_up import put_side_by_side
 
 if TYPE_CHECKING:
@@ -41,20 +42,30 @@ STARTING = 8.0
 """Seconds that a command takes before it computes, and for its figures; roughly."""
 PREPARED = 1500
 """Small images that are read, checked and plotted in a second on one core; roughly."""
+Counts = dict[str, int]
+"""Images of each split."""
 
 
 # --- how long it takes -------------------------------------------------------------------------
 
 
-def estimate(study: Study) -> dict[str, float | None]:
-    """Seconds that each stage that is left takes, roughly; None where that is not known."""
-    left = [stage for stage in study.stages if not stage.done]
-    counts = {stage.dataset: count_images(stage) for stage in study.preparations}
+def estimate(
+    stages: Sequence[Stage], counts: Mapping[str, Counts | None], measured: Sequence[str] = ()
+) -> dict[str, float | None]:
+    """Seconds that each stage that is left takes, roughly; None where that is not known.
+
+    Args:
+        stages: all of them.
+        counts: the images of each dataset's splits.
+        measured: options of the evaluations of a network on its own dataset.
+    """
+    left = [stage for stage in stages if not stage.done]
     rates, randomised = (1.0, 1.0), 0
     if any(not isinstance(stage, Preparation) for stage in left):
         from fer.tasks.assembly import make_model  # imports torch
 
-        cfg = compose("train", [f"dataset={study.datasets[0]}", *study.options])
+        training = next(stage for stage in stages if isinstance(stage, Training))
+        cfg = compose("train", training.options)
         network = make_model(cfg.model)
         rates, randomised = measure_rates(cfg, network), len(network.stages())
     seconds: dict[str, float | None] = {}
@@ -65,14 +76,14 @@ def estimate(study: Study) -> dict[str, float | None]:
         elif isinstance(stage, Preparation):
             seconds[stage.name] = STARTING + sum(own.values()) / PREPARED
         else:
-            if isinstance(stage, Measurement):
-                options = study.measured if stage.in_domain else []
-                settings, maps, steps = count_passes(options, randomised)
-                trained, predicted = maps, own["test"] * (1 + settings) + steps
-            else:
-                assert isinstance(stage, Training)
+            if isinstance(stage, Training):
                 epochs = epochs_left(stage)
                 trained, predicted = epochs * own["train"], (epochs + 1) * own["val"]
+            else:
+                assert isinstance(stage, Measurement)
+                options = measured if stage.in_domain else []
+                settings, maps, steps = count_passes(options, randomised)
+                trained, predicted = maps, own["test"] * (1 + settings) + steps
             seconds[stage.name] = STARTING + trained / rates[0] + predicted / rates[1]
     return seconds
 
@@ -112,7 +123,7 @@ def count_passes(options: Sequence[str], randomised: int) -> tuple[int, int, int
     return settings, images * a_map, asked.faithfulness.images * asked.faithfulness.steps * curves
 
 
-def count_images(stage: Preparation) -> dict[str, int] | None:
+def count_images(stage: Preparation) -> Counts | None:
     """Images of each split: as prepared, as they will be drawn, or as the authors state them."""
     cfg = compose("train", [f"dataset={stage.dataset}"]).dataset
     if not stage.done and cfg.generator is not None:
@@ -191,20 +202,17 @@ def study_task(cfg: DictConfig, _: Path) -> None:
     """
     check_options(cfg)
     study = make_study(cfg)
-    refuse_links(study.folder)
-    if study.page.is_file() and not (study.folder / "study.json").is_file():
-        raise ConfigError(
-            f"{study.folder}: expected the folder of a study, or a new one, found the page of "
-            "something else in it. Choose another folder: folder=PATH"
-        )
-    check_same(study)
+    refuse_others(study.folder, RESULTS, "a study")
+    check_runs(study.stages)
     left = [stage for stage in study.stages if not stage.done]
     print(f"Study of {' and '.join(study.datasets)} in {study.folder}")
-    if not left and study.page.is_file():
-        print(f"Nothing to do: all {len(study.stages)} stages are complete. {study.page}")
+    page = study.folder / FINISHED
+    if not left and page.is_file():
+        print(f"Nothing to do: all {len(study.stages)} stages are complete. {page}")
         return
     if left:
-        print_plan(study.stages, estimate(study))
+        counts = {stage.dataset: count_images(stage) for stage in study.preparations}
+        print_plan(study.stages, estimate(study.stages, counts, study.measured))
     if cfg.plan:
         return
     failed = run_stages(study.stages)
@@ -219,7 +227,7 @@ def study_task(cfg: DictConfig, _: Path) -> None:
     from fer.model.checkpoint import load_checkpoint
     from fer.report.study_page import write_study
 
-    check_same(study)  # of what went on, too
+    check_runs(study.stages)  # of what went on, too
     put_side_by_side(study.folder / "evaluate")
     network = load_checkpoint(study.trainings[0].checkpoint).network
     print(f"The study: {write_study(study, network.count_parameters())}")
@@ -259,17 +267,15 @@ def run_stages(stages: Sequence[Stage], *, every: bool = True) -> list[tuple[Sta
             failed.append((stage, -1))
             continue
         earlier = stage.folder.parent.parent / EARLIER / stage.folder.name
-        if isinstance(stage, Measurement) and stage.done_by.is_file():
+        if isinstance(stage, Measurement) and state_of(stage.folder) is State.FINISHED:
             # Of another checkpoint, other options or statistics: none of it may be mixed in.
             print(f"  {stage.folder} is of an earlier state, and is measured again", flush=True)
             shutil.rmtree(earlier, ignore_errors=True)
             earlier.parent.mkdir(exist_ok=True)
             stage.folder.replace(earlier)
         code = run_child([sys.executable, *stage.command], environment)
-        # A training of the same name has nothing there.
-        if (
-            isinstance(stage, Measurement) and earlier.is_dir()
-        ):  # it stays until there is something better
+        # It stays until there is something better. A training of the same name has nothing there.
+        if isinstance(stage, Measurement) and earlier.is_dir():
             old = stage.folder if code else earlier
             shutil.rmtree(old, ignore_errors=True)
             if code:

@@ -305,7 +305,7 @@ def write(run: Run, results: Sequence[SplitResult], trained: float) -> None:
         sections=[figures],
         provenance=record,
         config_yaml=OmegaConf.to_yaml(cfg, resolve=True),
-        extra_splits={"val": val.metrics} if cfg.test else None,
+        val=val.metrics if cfg.test else None,
         data=data.prepared.integrity,
         left_out=describe_left_out(data.left_out),
     )

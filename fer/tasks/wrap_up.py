@@ -44,7 +44,7 @@ def put_side_by_side(folder: Path, *, shown: bool = False) -> None:
         DataError: a file of an evaluation cannot be read.
     """
     from fer.report.side_by_side_page import cross_table, write_side_by_side_page
-    from fer.report.terminal import print_side_by_side
+    from fer.report.terminal import print_jobs
     from fer.runs.side_by_side import collect
 
     collection = collect(folder)
@@ -52,7 +52,7 @@ def put_side_by_side(folder: Path, *, shown: bool = False) -> None:
         return
     write_side_by_side_page(folder, collection)
     if shown:
-        print_side_by_side(folder, cross_table(collection, brief=True))
+        print_jobs(folder, "Every network on every dataset", cross_table(collection, brief=True))
 
 
 def finish_sweep(
@@ -70,8 +70,7 @@ def finish_sweep(
         CommandError: a job has failed, or did not finish.
     """
     # matplotlib takes a second to import: when there is something to plot.
-    from fer.report.sweep_figure import plot_sweep
-    from fer.report.sweep_page import write_sweep_page
+    from fer.report.sweep_page import jobs_table, write_sweep_page
     from fer.report.terminal import print_jobs
 
     jobs = [sweep.read_job(folder, job) for job in planned]
@@ -80,15 +79,10 @@ def finish_sweep(
     best, notes = sweep.best_jobs(jobs), sweep.notes_on(jobs)
     if best:
         sweep.write_best(folder / "best.yaml", best, notes)
-    figure = None
-    if len(best) == 1:
-        figure = plot_sweep(folder, jobs, keys)
-    else:  # the figure would compare scores on different images
-        for path in (folder / "figures").glob("sweep.*"):
-            path.unlink()
     advice = advice.format(resume=typed("resume", folder))
-    write_sweep_page(folder, jobs, keys, notes, figure, advice)
-    print_jobs(folder, jobs, keys, notes)
+    write_sweep_page(folder, jobs, keys, notes, advice)
+    title = "Jobs, the best macro-F1 on validation first"
+    print_jobs(folder, title, jobs_table(jobs, keys), notes)
     failed = [job for job in jobs if job.state is State.FAILED]
     missing = failed or [job for job in jobs if job.state in (State.UNFINISHED, State.MISSING)]
     if missing:

@@ -36,9 +36,11 @@ from fer.report.evaluation_sections import robustness_curves, subgroups_section
 from fer.report.side_by_side_page import write_side_by_side_page
 from fer.report.study_page import write_study
 from fer.report.study_results import summarise
+from fer.report.sweep_page import jobs_table
 from fer.report.terminal import print_jobs, print_summary
-from fer.runs.plan import Measurement, Preparation, Study, Training
+from fer.runs.plan import Study
 from fer.runs.side_by_side import collect, cross_columns
+from fer.runs.stages import Measurement, Preparation, Training
 from fer.runs.state import State
 from fer.runs.sweep import Job, write_table
 from tests.conftest import ROOT, data_record, network_record, run_program, run_record, to_png
@@ -279,7 +281,7 @@ def test_a_metric_that_a_resample_or_a_group_breaks_is_named() -> None:
 def test_a_runs_page_shows_it_with_its_interval(tmp_path: Path) -> None:
     register_top2()
     metrics = metrics_of()
-    source = make_report(tmp_path, metrics=metrics, extra_splits={"val": metrics_of(1)})
+    source = make_report(tmp_path, metrics=metrics, val=metrics_of(1, split="val"))
     rows = {row[0].split(" | ")[0]: row for row in Page(source).tables["headline"]}
     name, test, clean, val = rows["Top-2 accuracy"]
     assert name.endswith(" | share of images whose emotion is among the two most probable")
@@ -293,7 +295,7 @@ def test_a_runs_page_shows_it_with_its_interval(tmp_path: Path) -> None:
 def test_a_page_of_a_run_that_is_older_than_the_metric_has_a_dash(tmp_path: Path) -> None:
     metrics = metrics_of()
     register_top2()
-    page = Page(make_report(tmp_path, metrics=metrics, extra_splits=None))
+    page = Page(make_report(tmp_path, metrics=metrics, val=None))
     rows = {row[0].split(" | ")[0]: row[1:] for row in page.tables["headline"]}
     assert rows["Top-2 accuracy"] == ["–", "–"]
 
@@ -302,7 +304,7 @@ def test_a_page_without_the_metric_ignores_it_in_a_file(tmp_path: Path) -> None:
     register_top2()
     metrics = metrics_of()
     del SCORES["top2"]
-    source = make_report(tmp_path, metrics=metrics, extra_splits=None)
+    source = make_report(tmp_path, metrics=metrics, val=None)
     assert "op-2 accuracy" not in source and "top2" not in source
 
 
@@ -366,7 +368,7 @@ def test_the_table_of_a_sweep_has_its_columns(
     assert old["val_top2"] == old["test_top2"] == "" and old["val_accuracy"] == "0.5"
     assert float(new["val_top2"]) == float(new["test_top2"]) == metrics_of()["top2"]
     monkeypatch.setenv("COLUMNS", "200")
-    print_jobs(tmp_path, jobs, [], [])
+    print_jobs(tmp_path, "Jobs", jobs_table(jobs, []))
     shown = capsys.readouterr().out
     assert "val top-2 accuracy" in shown and "test top-2 accuracy" in shown
     assert shown.count(f"{100 * metrics_of()['top2']:.2f} %") == 2
@@ -506,7 +508,7 @@ def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
         }  # fmt: skip
         path = write_json(folder / name / "integrity.json", integrity)
         write_manifest(folder / name / "manifest.csv", list_entries(name))
-        preparations.append(Preparation(f"prepare {name}", name, ["x"], path))
+        preparations.append(Preparation(f"prepare {name}", name, ["x"], path.parent))
     for name in names:
         for seed in seeds:
             place = folder / "train" / f"{name}{seed}"
@@ -518,7 +520,7 @@ def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
                 validation=own, config={"dataset": {"generator": {}}}, dataset=data_record(name)
             )
             write_json(place / "run.json", run)
-            trainings.append(Training(f"train {name}{seed}", name, ["x"], place / "x", seed=seed))
+            trainings.append(Training(f"train {name}{seed}", name, ["x"], place, seed=seed))
     pairs = [(training, other) for training in trainings for other in names]
     for number, (training, other) in enumerate(pairs):
         name = training.dataset
@@ -527,7 +529,7 @@ def make_study(folder: Path, seeds: tuple[int, ...] = (0,)) -> Study:
         write_evaluation(place, name, other, number)
         metrics = json.loads((place / "metrics.json").read_text())
         write_json(place / "metrics.json", {**metrics, "robustness": damage().summary})
-        measurements.append(Measurement(f"{place}", other, ["x"], place / "x", training=training))
+        measurements.append(Measurement(f"{place}", other, ["x"], place, training=training))
     return Study(folder, names, list(seeds), [], [], preparations, trainings, measurements)
 
 

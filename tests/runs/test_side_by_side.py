@@ -66,15 +66,19 @@ def side_by_side(folder: Path, *jobs: tuple[str, str, dict[str, Any]]) -> Collec
     return collection
 
 
+def names_in(found: Collection) -> list[Any]:
+    return [row["network"] for row in found.rows]
+
+
 def test_one_pass_and_two_are_told_apart_and_not_compared(tmp_path: Path) -> None:
     jobs = [(name, "a", {"tta": tta}) for name in ("a", "b") for tta in (None, "flip")]
     found = side_by_side(tmp_path, *jobs)
-    assert found.names == ["a (tta=None)", "a (tta=flip)", "b (tta=None)", "b (tta=flip)"]
+    assert names_in(found) == ["a (tta=None)", "a (tta=flip)", "b (tta=None)", "b (tta=flip)"]
     assert [(row["first"], row["second"]) for row in found.comparisons] == [
         ("a (tta=None)", "b (tta=None)"), ("a (tta=flip)", "b (tta=flip)"),
     ]  # fmt: skip
     with (tmp_path / "cross_dataset.csv").open() as file:
-        assert [row["network"] for row in csv.DictReader(file)] == found.names
+        assert [row["network"] for row in csv.DictReader(file)] == names_in(found)
     page = write_side_by_side_page(tmp_path, found).read_text()
     assert "Not compared are measurements that differ in: tta." in page
 
@@ -93,7 +97,7 @@ def test_rows_of_one_network_say_in_what_they_differ(
     differing: dict[str, Any], mark: str, tmp_path: Path
 ) -> None:
     found = side_by_side(tmp_path, ("a", "a", {}), ("a", "a", differing))
-    assert len(set(found.names)) == 2 and found.names[1] == f"a ({mark})"
+    assert names_in(found)[0] != names_in(found)[1] == f"a ({mark})"
     assert found.comparisons == []
 
 
@@ -110,7 +114,7 @@ def test_other_images_are_said_and_not_compared(
     differing: dict[str, Any], place: str, tmp_path: Path
 ) -> None:
     found = side_by_side(tmp_path, ("a", "a", {}), ("b", "a", differing))
-    assert found.places[1] == place != found.places[0]
+    assert found.rows[1]["measured_on"] == place != found.rows[0]["measured_on"]
     assert found.comparisons == []
     assert len(side_by_side(tmp_path / "like", ("a", "a", {}), ("b", "a", {})).comparisons) == 1
 
@@ -141,11 +145,11 @@ def test_networks_are_told_apart_by_their_content(tmp_path: Path) -> None:
     same = side_by_side(
         tmp_path / "same", ("a", "a", {"path": "x.ckpt"}), ("a", "b", {"path": "copy.ckpt"})
     )
-    assert same.names == ["a", "a"] and "drop_accuracy" in same.rows[1]
+    assert names_in(same) == ["a", "a"] and "drop_accuracy" in same.rows[1]
     other = side_by_side(
         tmp_path / "other", ("a", "a", {"path": "x.ckpt"}), ("a2", "a", {"path": "x.ckpt"})
     )
-    assert len(set(other.names)) == 2 and len(other.comparisons) == 1
+    assert len(set(names_in(other))) == 2 and len(other.comparisons) == 1
 
 
 def test_damaged_images_are_said_to_be_of_their_split(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from fer.runs.resume import expand
 from fer.runs.state import FINISHED, LAST, State
 from fer.runs.sweep import Job
 from fer.tasks.wrap_up import finish_sweep
-from hydra_plugins.fer_ray.launcher import ClusterLauncher, choose_resources
+from hydra_plugins.fer_ray import ClusterLauncher, choose_resources
 from tests.conftest import (
     ROOT,
     compose,

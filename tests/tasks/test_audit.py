@@ -30,8 +30,7 @@ from fer.data.prepared import load
 from fer.data.readers.fer2013 import FER2013Reader
 from fer.evaluation.label_issues import LabelIssues
 from fer.evaluation.mistakes import write_predictions
-from fer.runs.audit_plan import make_audit
-from fer.runs.plan import expand
+from fer.runs.plan import expand, make_audit
 from fer.tasks import audit as task
 from fer.tasks.audit import choose_images, write_results
 from tests.conftest import ROOT, compose, refusal, run_program, run_record
@@ -162,8 +161,8 @@ def test_results_say_what_the_annotators_see(
     plan = make_audit(configure("folds=3", f"folder={tmp_path}"), "fer2013", [])
     ids = np.array([images.prepared.entries[row].id for row in images.rows])
     answers = np.random.default_rng(0).dirichlet(np.ones(7), number)
-    for fold, path in enumerate(plan.predictions):
-        own = images.folds == fold
+    for fold, measured in enumerate(plan.measurements):
+        path, own = measured.folder / "predictions.csv", images.folds == fold
         write_predictions(path, ids[own].tolist(), images.target[own], answers[own])
     for stage in plan.stages:
         write_json(stage.folder / "run.json", run_record())

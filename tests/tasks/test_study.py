@@ -19,8 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from fer.core.errors import ConfigError
 from fer.core.files import sha256_of_file, write_json
 from fer.report.study_results import summarise
-from fer.runs.plan import Preparation, Stage, check_same, expand, make_study
+from fer.runs.plan import expand, make_study
 from fer.runs.records import STATISTICS
+from fer.runs.stages import Measurement, Preparation, Stage, check_runs
 from fer.tasks.study import (
     count_images,
     count_passes,
@@ -120,19 +121,19 @@ def test_a_folder_of_another_recipe_or_other_data_is_refused(
 ) -> None:
     monkeypatch.chdir(place)
     monkeypatch.setenv("FER_DATA", str(place / "data"))
-    check_same(make_study(configure(*TINY)))
+    check_runs(make_study(configure(*TINY)).stages)
     with pytest.raises(ConfigError, match=r"with optimizer\.lr=0\.5, found one with"):
-        check_same(make_study(configure(*TINY, "train.optimizer.lr=0.5")))
+        check_runs(make_study(configure(*TINY, "train.optimizer.lr=0.5")).stages)
     integrity = place / "data/folder/integrity.json"
     content = integrity.read_text()
     monkeypatch.setattr(
-        "fer.runs.plan.read_json",
+        "fer.runs.stages.read_json",
         lambda path, shape=None: (
             {"fingerprint": "f" * 64} if path == integrity else json.loads(path.read_text())
         ),
     )
     with pytest.raises(ConfigError, match=r"with the fingerprint of folder=f{64}, found one with"):
-        check_same(make_study(configure(*TINY)))
+        check_runs(make_study(configure(*TINY)).stages)
     assert integrity.read_text() == content
 
 
@@ -207,7 +208,9 @@ def test_options_of_the_data_reach_every_stage_and_passes_every_measurement(
     for stage in study.stages:
         measuring = "evaluate" in stage.command
         # In domain it comes with the checkpoint, as every option of the data.
-        in_domain = measuring and not any(item.startswith("dataset=") for item in stage.command)
+        in_domain = isinstance(stage, Measurement) and stage.in_domain
+        named = any(item.startswith("dataset=") for item in stage.command)
+        assert named != in_domain, stage.name
         assert ("dataset.blank=drop" in stage.command) != in_domain, stage.name
         assert ("tta=flip" in stage.command) == measuring, stage.name
         assert ("robustness.seed=3" in stage.command) == in_domain, stage.name
@@ -271,10 +274,10 @@ def test_what_cannot_go_on_is_refused_before_the_others_are_trained(
     study = make_study(own)
     assert epochs_left(study.trainings[0]) == 14  # all: it may have no history yet
     if message is None:
-        check_same(study)
+        check_runs(study.stages)
     else:
         with pytest.raises(ConfigError, match=message):
-            check_same(study)
+            check_runs(study.stages)
 
 
 def test_the_form_of_figures_reaches_every_stage(tmp_path: Path) -> None:
@@ -301,7 +304,7 @@ def test_an_evaluation_is_done_with_its_checkpoint_options_and_statistics_alone(
         return stage.done
 
     assert not is_done(record, overrides)  # without its page
-    stage.done_by.touch()
+    (stage.folder / "report.html").touch()
     assert is_done(record, overrides)
     inert = ["dataset.raw=x", "dataset.download=true", "dataset.workers=1", "figures.format=svg"]
     assert is_done(record, [*overrides, *inert])
@@ -323,7 +326,7 @@ def test_a_training_is_the_same_where_the_class_of_its_reader_has_moved(tmp_path
     study = make_study(configure("a=fer2013", "b=null", "seeds=[0]", f"folder={tmp_path}"))
     (stage,) = study.trainings
     stage.folder.mkdir(parents=True)
-    stage.done_by.touch()
+    (stage.folder / "report.html").touch()
     composed = compose("dataset=fer2013", "seed=0", "test=false")
     config = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(config, dict)
@@ -331,20 +334,57 @@ def test_a_training_is_the_same_where_the_class_of_its_reader_has_moved(tmp_path
     def check(reader: str) -> None:
         config["dataset"]["reader"]["_target_"] = reader
         write_json(stage.folder / "run.json", run_record(config=config))
-        check_same(study)
+        check_runs(study.stages)
 
     check("my_package.earlier.FER2013Reader")
     with pytest.raises(ConfigError, match=r"dataset\.reader\._target_=FER2013Reader, .*MyReader"):
         check("my_package.MyReader")
 
 
+def test_a_finished_run_on_another_copy_of_the_data_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(configure("a=fer2013", "b=null", "seeds=[0]", f"folder={tmp_path}"))
+    (stage,) = study.trainings
+    composed = OmegaConf.to_container(compose(*stage.options), resolve=True)
+    stage.folder.mkdir(parents=True)
+    (stage.folder / "report.html").touch()
+    record = run_record(config=composed)
+    write_json(stage.folder / "run.json", record)
+    prints = {"fingerprint": record["dataset"]["fingerprint"]}
+    monkeypatch.setattr(Preparation, "report", lambda _: prints)
+    check_runs(study.stages)
+    prints["fingerprint"] = "f" * 64
+    with pytest.raises(ConfigError, match=r"with the fingerprint of fer2013=f{64}, found one with"):
+        check_runs(study.stages)
+
+
+def test_the_page_of_something_else_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "report.html").touch()
+    with pytest.raises(ConfigError, match="the folder of a study, or a new one, found the page of"):
+        study_task(configure("b=null", f"folder={tmp_path}", "plan=true"), tmp_path)
+
+
+def test_the_report_on_a_folder_that_others_prepared_is_in_its_cache(tmp_path: Path) -> None:
+    folder = tmp_path / "fer2013"
+    write_json(folder / ".cache/adopted-1/integrity.json", {})
+
+    def found() -> Path:
+        study = make_study(configure("a=fer2013", "b=null", f"paths.data={tmp_path}"))
+        return study.preparations[0].folder
+
+    assert found() == folder / ".cache/adopted-1"
+    (folder / "integrity.json").touch()
+    assert found() == folder
+
+
 def test_a_dataset_with_a_report_of_another_form_is_prepared_again(tmp_path: Path) -> None:
-    stage = Preparation("prepare a", "a", [], tmp_path / "integrity.json")
+    stage = Preparation("prepare a", "a", ["-c", ""], tmp_path)
     assert not stage.done
-    write_json(stage.done_by, {"fingerprint": "f" * 64})
+    write_json(tmp_path / "integrity.json", {"fingerprint": "f" * 64})
     assert not stage.done
-    run_stages([Preparation("prepare a", "a", ["-c", ""], stage.done_by)])
-    assert stage.done_by.is_file()  # nothing of a dataset's folder is removed
+    run_stages([stage])
+    assert (tmp_path / "integrity.json").is_file()  # nothing of a dataset's folder is removed
 
 
 def test_a_command_runs_where_no_pipe_can_be_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
