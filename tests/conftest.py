@@ -30,9 +30,11 @@ from PIL import Image
 
 from fer.core import composition, labels
 from fer.core.composition import config_folder
+from fer.core.words import plain
 from fer.data.preparation import prepare
 from fer.data.readers import fer2013, rafdb
 from fer.evaluation.metrics import measure_split
+from fer.report.page import environment
 from fer.runs.ownership import LOCK
 from tests.forked import run_forked
 from tests.sketches import is_sketching, render, sketch
@@ -357,3 +359,9 @@ def is_held(folder: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+def fragment(name: str, content: object) -> str:
+    """HTML of one part of a page, by the name of its macro in ``macros.html.j2``."""
+    macros: Any = environment().get_template("macros.html.j2").module
+    return plain(str(getattr(macros, name)(content)))

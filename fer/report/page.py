@@ -109,16 +109,6 @@ def render(template: str, **content: Any) -> Section:
     return environment().get_template(template).make_module(content)
 
 
-def fragment(name: str, content: Any) -> str:
-    """HTML of one part of a page, without a look of its own: a macro of ``macros.html.j2``.
-
-    Args:
-        name: of the macro, such as ``table``, ``verdict`` or ``findings``.
-    """
-    macros: Any = environment().get_template("macros.html.j2").module
-    return plain(str(getattr(macros, name)(content)))
-
-
 @functools.cache
 def environment(autoescape: bool = True) -> Environment:
     """The templates of this package, with what they may call.

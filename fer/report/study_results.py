@@ -128,6 +128,33 @@ class ByLabels(TypedDict):
     label_sets: LabelSets
 
 
+class InDomain(TypedDict):
+    """A network's scores on the test split of one dataset."""
+
+    samples: int
+    accuracy: float
+    accuracy_interval: list[float]
+    macro_f1: float
+
+
+class Carried(TypedDict):
+    """Another network, measured on datasets from several domains."""
+
+    network: str
+    """Which it is, and what it was trained on, in words."""
+    measured: dict[str, InDomain]
+    """Dataset → its scores there."""
+
+
+class Domains(TypedDict):
+    """How far networks carry beyond their own dataset."""
+
+    about: str
+    """What the datasets are, in words."""
+    networks: list[Carried]
+    commands: list[str]
+
+
 class StudyResults(TypedDict):
     """``study.json``."""
 
@@ -141,6 +168,7 @@ class StudyResults(TypedDict):
     trainings: list[TrainingResult]
     evaluations: list[EvaluationResult]
     by_labels: NotRequired[list[ByLabels]]
+    domains: NotRequired[Domains]
     """What the card shows beside the study's own networks."""
 
 

@@ -25,9 +25,9 @@ from fer.evaluation.robustness import (
     measure_robustness,
 )
 from fer.report.evaluation_sections import settings_table
-from fer.report.page import fragment
 from fer.tasks.evaluate import fit_input
 from fer.tasks.notes import notes_on_published
+from tests.conftest import fragment
 
 SINGLE = sorted(
     path.stem

@@ -35,14 +35,14 @@ from fer.evaluation.metrics import ClassScores, SplitResult, measure_split
 from fer.evaluation.scores import SCORES
 from fer.report import figures, run_figures
 from fer.report.evaluation_sections import robustness_curves, robustness_per_class
-from fer.report.page import Cell, FigureEntry, fragment, render
+from fer.report.page import Cell, FigureEntry, render
 from fer.report.run_page import write_run_report
 from fer.report.score_cells import change_cell, score_cell
 from fer.report.sweep_figure import heat_map, points
 from fer.report.terminal import print_summary
 from fer.runs.state import State
 from fer.runs.sweep import Job
-from tests.conftest import run_record
+from tests.conftest import fragment, run_record
 
 # --- made-up data ------------------------------------------------------------------------------
 
