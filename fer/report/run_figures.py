@@ -84,13 +84,15 @@ def run_section(
         plots[f"confusion_matrix_{split}"] = confusion_matrix(matrix, title=title)
         title = f"Per emotion: {shown}"
         plots[f"per_class_{split}"] = per_class(metrics["per_class"], title=title)
-        plots[f"predictions_{split}"] = prediction_grid(result, title=f"Predictions: {shown}")
+        plots[f"predictions_{split}"] = prediction_grid(
+            result.images, result.target, result.probabilities, title=f"Predictions: {shown}"
+        )
     return render(
         "run_figures.html.j2",
         files={name: save(one, folder / "figures" / f"{name}.png") for name, one in plots.items()},
         metrics=results[-1].metrics,
         pictured=results[0].metrics,
-        grid=len(pick_rows(results[0], GRID)),
+        grid=len(pick_rows(results[0].target, GRID)),
     )
 
 
@@ -208,37 +210,45 @@ def per_class(scores: Mapping[str, ClassScores], *, title: str) -> Figure:
     )
 
 
-def pick_rows(result: SplitResult, most: int | None = None) -> np.ndarray:
+def pick_rows(target: np.ndarray, most: int | None = None) -> np.ndarray:
     """Rows of images, evenly over the emotions, the same for every network.
 
     Args:
+        target: ``(N,)`` int64, the emotion of each image.
         most: of them; None for one of each emotion that occurs.
     """
     rng = np.random.default_rng(0)
     by_class = [
-        rng.permutation(np.flatnonzero(result.target == index))
-        for index in range(labels.NUM_CLASSES)
+        rng.permutation(np.flatnonzero(target == index)) for index in range(labels.NUM_CLASSES)
     ]
     rounds = itertools.zip_longest(*by_class)
     order = [row for rows in rounds for row in rows if row is not None]
-    return np.array(order[: most or len(np.unique(result.target))], dtype=np.int64)
+    return np.array(order[: most or len(np.unique(target))], dtype=np.int64)
 
 
-def prediction_grid(result: SplitResult, *, title: str) -> Figure:
+def prediction_grid(
+    images: np.ndarray, target: np.ndarray, probabilities: np.ndarray, *, title: str
+) -> Figure:
     """Some images with their true emotion, the predicted one and its probability.
 
     A prediction is marked as correct or wrong by a sign (✓, ✗) and by a colour.
+
+    Args:
+        images: ``(N, H, W, C)`` uint8, of which at most :data:`GRID` are shown.
+        target: ``(N,)`` int64.
+        probabilities: ``(N, 7)``.
+        title: of the figure.
     """
     tiles = []
-    for index in pick_rows(result, GRID):
-        true, predicted = result.target[index], result.preds[index]
+    for index in pick_rows(target, GRID):
+        true, predicted = target[index], probabilities[index].argmax()
         sign, color = ("✓", CORRECT) if true == predicted else ("✗", WRONG)
-        confidence = 100 * result.probabilities[index].max()
+        confidence = 100 * probabilities[index].max()
         lines = (
             f"true: {labels.EMOTIONS[true]}",
             f"{sign} {labels.EMOTIONS[predicted]} {confidence:.0f} %",
         )
-        tiles.append(Tile(result.images[index], lines, color))
+        tiles.append(Tile(images[index], lines, color))
     hits = sum(tile.color == CORRECT for tile in tiles)
     subtitle = (
         f"{how_many(len(tiles), 'image')} · ✓ blue: {hits:,} correct · ✗ orange: "

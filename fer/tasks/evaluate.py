@@ -320,7 +320,7 @@ def evaluate_robustness(measured: Measured, settings: Sequence[Setting]) -> Sect
     write_json(folder / "robustness.json", found.rows)
     write_csv(folder / "robustness.csv", columns(), found.table())
     result.metrics["robustness"] = found.summary
-    faces = pick_rows(result)
+    faces = pick_rows(result.target)
     ids = [result.ids[row] for row in faces]
     examples: dict[str, Sequence[np.ndarray]] = {"undamaged": list(result.images[faces])}
     names = {setting.perturbation for setting in settings}

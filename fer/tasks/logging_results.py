@@ -24,18 +24,23 @@ def log_results(
     """
     if not loggers:
         return
-    best = {
-        f"best/{result.metrics['split']}_{score.name}": scores_in(result.metrics)[score.name]
+    best, *tested = [
+        {
+            f"best/{result.metrics['split']}_{score.name}": scores_in(result.metrics)[score.name]
+            for score in shown_in("sweeps")
+        }
         for result in results
-        for score in shown_in("sweeps")
-    }
+    ]
     images = plot_images(results)
     for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):  # its HParams view wants both in one call
+        if isinstance(logger, TensorBoardLogger):
+            # Its HParams view compares jobs: by what may choose among them, not by the test split.
             logger.log_hyperparams(dict(parameters), best)
         else:
             logger.log_hyperparams(dict(parameters))
             logger.log_metrics(best)
+        for scores in tested:
+            logger.log_metrics(scores)
         for name, image in images.items():
             log_image(logger, name, image)
         logger.finalize("success")
@@ -50,7 +55,10 @@ def plot_images(results: Sequence[SplitResult]) -> dict[str, np.ndarray]:
             np.array(result.metrics["confusion_matrix"]), title=f"Confusion matrix ({split})"
         )
         images[f"confusion_matrix/{split}"] = to_image(matrix)
-    sample = figures.prediction_grid(results[0], title="Validation images")
+    val = results[0]
+    sample = figures.prediction_grid(
+        val.images, val.target, val.probabilities, title="Validation images"
+    )
     images["predictions/val"] = to_image(sample)
     return images
 

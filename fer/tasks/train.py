@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing.spawn import ProcessRaisedException
@@ -65,6 +65,7 @@ from fer.tasks.assembly import (
     resolved,
     several,
 )
+from fer.tasks.epoch_pictures import EpochPictures
 from fer.tasks.logging_results import finish, log_results
 from fer.tasks.notes import compare_threads, notes_on
 
@@ -211,13 +212,19 @@ def make_trainer(
     best, last = make_checkpoints(folder / "checkpoints")
     own = make_callbacks(cfg)
     epochs = EpochLog(history, folder / "train.log", bar=cfg.trainer.progress_bar)
+    boards = [logger for logger in loggers if isinstance(logger, TensorBoardLogger)]
+    shown = [EpochPictures(board) for board in boards]
     trainer: pl.Trainer = Guard(pl.Trainer, "trainer")(
         accelerator="gpu" if computing.device.type == "cuda" else computing.device.type,
         devices=cfg.trainer.devices,
         precision=computing.precision,
         max_epochs=cfg.trainer.max_epochs,
         logger=loggers or False,
-        callbacks=[Quiet(), DivergenceGuard(folder), history, epochs, *own, best, last],
+        callbacks=[
+            *(Quiet(), DivergenceGuard(folder), history, epochs),
+            *shown,  # before the averaged weights, which validation has seen, are put back
+            *(*own, best, last),
+        ],
         plugins=[AtomicCheckpointIO(background=not passes_on(cfg))],
         use_distributed_sampler=False,  # the data module shares out the images, and repeats none
         num_sanity_val_steps=0,  # it would only cost time and count in the metrics

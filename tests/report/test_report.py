@@ -328,7 +328,9 @@ def test_prediction_grid_marks_right_and_wrong_by_sign_and_color(
     n: int, channels: tuple[int, ...]
 ) -> None:
     result = make_result(n, *channels)
-    figure = run_figures.prediction_grid(result, title="Faces")
+    figure = run_figures.prediction_grid(
+        result.images, result.target, result.probabilities, title="Faces"
+    )
     axis = figure.axes[0]
     assert len(axis.images) == n
     texts = {text.get_text(): text.get_color() for text in axis.texts}
