@@ -13,7 +13,7 @@ from typing import Any
 
 START = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run")
 """Without its sandbox, which needs rights that containers do not have."""
-PATIENCE = 60.0
+PATIENCE = 300.0
 """Seconds that the page may take for anything."""
 
 

@@ -42,7 +42,7 @@ class Handler(SimpleHTTPRequestHandler):
         """Say nothing."""
 
     def end_headers(self) -> None:
-        """Let the browser ask each time whether a file has changed: it may be of another network."""
+        """Let the browser ask each time whether a file is another network's by now."""
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 
@@ -55,7 +55,8 @@ def serving(folder: Path, port: int) -> Iterator[ThreadingHTTPServer]:
         ConfigError: the port is in use, or not this user's to take.
     """
     try:
-        server = ThreadingHTTPServer((HOST, port), functools.partial(Handler, directory=str(folder)))
+        handler = functools.partial(Handler, directory=str(folder))
+        server = ThreadingHTTPServer((HOST, port), handler)
     except OSError as error:
         raise ConfigError(
             f"port: expected one that is free on {HOST}, found {port}: {error.strerror}. Give "

@@ -61,9 +61,7 @@ def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) 
     return difference
 
 
-def make_checked(
-    checkpoint: Checkpoint, form: str, images: np.ndarray
-) -> tuple[bytes, float]:
+def make_checked(checkpoint: Checkpoint, form: str, images: np.ndarray) -> tuple[bytes, float]:
     """A network as ``onnx``, ``safetensors`` or ``web``, and how far its probabilities differ.
 
     They are compared on ``images`` ``(N, size, size, C)`` uint8 at the network's input size.
@@ -165,7 +163,7 @@ def to_web(checkpoint: Checkpoint) -> bytes:
 
 
 def to_onnx(checkpoint: Checkpoint, maps: bool = False) -> bytes:
-    """The network as an ONNX model: input ``images``, output ``probabilities``, perhaps ``maps``."""
+    """The network as an ONNX model: input ``images``, output ``probabilities``; and ``maps``."""
     try:
         import onnx
         import onnxruntime  # noqa: F401  (asked for before the work, not after it)

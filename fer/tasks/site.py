@@ -2,8 +2,8 @@
 
 The page is ``fer/web``: pictures and camera images never leave the browser, in which ONNX Runtime
 computes. Beside it lie the network, YuNet, what the page has to know of both (``demo.json``), a
-drawn picture to begin with, and ONNX Runtime's own files. Those are fetched with npm, in one version
-whose checksum is known, or taken from a folder that the user names.
+drawn picture to begin with, and ONNX Runtime's own files. Those are fetched with npm, in one
+version whose checksum is known, or taken from a folder that the user names.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ from fer.model.checkpoint import Checkpoint
 
 PAGE = Path(__file__).resolve().parent.parent / "web"
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
-INTEGRITY = (
-    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-)
+INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 """Of that version's archive, as npm writes it: the algorithm and the digest in base 64."""
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 """ONNX Runtime's files that the page loads, from the package's ``dist/``."""
@@ -59,9 +57,9 @@ sdk: static
 app_file: index.html
 license: mit
 ---
-A network that names the expression of a face, in the browser. Written by fer-lab {__version__}; show
-it with any web server, such as `python -m http.server`. Pictures and camera images stay in the
-browser.
+A network that names the expression of a face, in the browser. Written by fer-lab {__version__};
+show it with any web server, such as `python -m http.server`. Pictures and camera images stay in
+the browser.
 
 Third parties, all under the MIT licence: ONNX Runtime Web (`ort*`), Copyright (c) Microsoft
 Corporation; YuNet (`detector.onnx`), Copyright (c) Shiqi Yu, from OpenCV's model zoo.
@@ -236,9 +234,7 @@ def find_scores(checkpoint: Checkpoint) -> dict[str, Any] | None:
             found = [read_json(checkpoint.path.parent.parent / "metrics.json", metrics)]
     except DataError:
         return None
-    own = [
-        one for one in found if (one["dataset"], one["split"]) == (trained_on["name"], "test")
-    ]
+    own = [one for one in found if (one["dataset"], one["split"]) == (trained_on["name"], "test")]
     return own[0] if own else None
 
 

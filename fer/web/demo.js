@@ -37,6 +37,9 @@ async function load() {
   const options = { executionProviders: ["wasm"] };
   work.network = await ort.InferenceSession.create("network.onnx", options);
   work.detector = await ort.InferenceSession.create("detector.onnx", options);
+  // The first run takes much longer than the others.
+  await detect(new Float32Array(3 * 32 * 32), 32, 32);
+  await recognise([new Uint8Array(work.known.channels * work.known.size ** 2)]);
 }
 
 function detect(planes, width, height) {
@@ -73,7 +76,7 @@ function draw(source, width, height) {
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(source, 0, 0, canvas.width, canvas.height);
   const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
-  return { data, width: canvas.width, height: canvas.height, step: 4 };
+  return { data: new Uint8Array(data.buffer), width: canvas.width, height: canvas.height, step: 4 };
 }
 
 async function look(picture) {
@@ -117,8 +120,7 @@ async function answer() {
   if (found.length) showAnswer(found[state.chosen], inputs[state.chosen]);
   clearTimeout(state.later);
   const live = state.stream !== null && !state.held;
-  by("sliders").classList.toggle("stale", live || !found.length);
-  if (live) showHint("Hold the frame to see where its answer turns.");
+  if (live) showHint("Hold a frame to see where its answer turns.");
   else if (!found.length) showHint("");
   else state.later = setTimeout(() => showCurves(turn), 120);
 }
@@ -132,8 +134,9 @@ function showTimes(network) {
     const sorted = state.times.map((time) => time[part]).sort((one, other) => one - other);
     return sorted[sorted.length >> 1];
   });
+  const ms = (value) => `${value.toFixed(value < 100 ? 1 : 0)} ms`;
   const frames = live ? `, median of ${state.times.length} frames` : "";
-  by("time").textContent = `${(finding + naming).toFixed(1)} ms per frame: finding faces ${finding.toFixed(1)} ms, naming them ${naming.toFixed(1)} ms${frames}`;
+  by("time").textContent = `${ms(finding + naming)} per frame: finding faces ${ms(finding)}, naming them ${ms(naming)}${frames}`;
 }
 
 function showBoxes(found) {
@@ -155,7 +158,6 @@ function showBoxes(found) {
     button.firstChild.textContent = text;
     button.setAttribute("aria-label", `Face ${index + 1} of ${found.length}: ${text}`);
     button.setAttribute("aria-pressed", String(index === state.chosen));
-    button.classList.toggle("inside", face.y < 0.1 * height);
     Object.assign(button.style, {
       left: `${(100 * face.x) / width}%`,
       top: `${(100 * face.y) / height}%`,
@@ -163,6 +165,26 @@ function showBoxes(found) {
       height: `${(100 * face.height) / height}%`,
     });
   });
+  placeLabels([...boxes.children]);
+}
+
+// Each label above its box, or within it, or below: where the picture and other labels leave room.
+function placeLabels(buttons) {
+  const taken = [];
+  for (const button of buttons) {
+    const { offsetWidth: width, offsetHeight: height } = button.firstChild;
+    const left = Math.max(0, Math.min(button.offsetLeft, by("picture").clientWidth - width));
+    const below = button.offsetTop + button.offsetHeight;
+    const tops = [button.offsetTop - height, button.offsetTop, below].filter((top) => top >= 0);
+    const free = (top) => taken.every((one) =>
+      Math.abs(one.top - top) >= height || left + width <= one.left || one.left + one.width <= left);
+    // Within a box that is as wide as its label, else it would hide the face.
+    const top = tops.find((at) => free(at) && (at !== button.offsetTop || button.offsetWidth > width)) ?? tops[0];
+    taken.push({ left, top, width });
+    const { clientLeft, clientTop } = button;
+    button.firstChild.style.left = `${left - button.offsetLeft - clientLeft}px`;
+    button.firstChild.style.top = `${top - button.offsetTop - clientTop}px`;
+  }
 }
 
 function showAnswer({ row, best, map }, input) {
@@ -198,22 +220,23 @@ function showFace(input, map, emotion) {
   by("map").disabled = map === null;
   by("region").textContent = map === null
     ? "This network has no class activation map: it does not average feature maps before its last layer."
-    : `Yellow: what speaks for ${emotion} (class activation map), most of all ${strongest(map)}.`;
+    : `Yellow: what speaks for ${emotion} (class activation map). Strongest: ${strongest(map)}.`;
 }
 
 // Where a map is strongest, in words.
 function strongest({ values, height, width }) {
   const at = largest(values);
   const third = (place, count, names) => names[Math.min(2, Math.floor((3 * (place + 0.5)) / count))];
-  const row = third(Math.floor(at / width), height, ["upper ", "", "lower "]);
-  const column = third(at % width, width, ["left", "middle", "right"]);
-  return `the ${row}${column}`;
+  const row = third(Math.floor(at / width), height, ["upper", "middle", "lower"]);
+  const column = third(at % width, width, ["left", "centre", "right"]);
+  return row === "middle" && column === "centre" ? "the centre" : `${row} ${column}`;
 }
 
 // --- damage ----------------------------------------------------------------------------------
 
 function showHint(text) {
   for (const name of Object.keys(work.known.damage)) {
+    by(`${name}_plot`).replaceChildren();
     const line = by(`${name}_turns`);
     line.textContent = text;
     line.classList.remove("turned");
@@ -241,15 +264,17 @@ async function showCurves(turn) {
 }
 
 const THUMB = 8; // half of a slider's thumb, in pixels: where its track begins
+const MARGIN = 44; // left of the slider, for the numbers of the plot above it
 
 function drawCurve(name, shares, at) {
   const plot = by(`${name}_plot`);
   const [width, height] = [plot.clientWidth || 300, 96];
-  const x = (index) => THUMB + ((width - 2 * THUMB) * index) / (shares.length - 1);
-  const y = (share) => height - 8 - (height - 24) * share;
+  const left = MARGIN + THUMB;
+  const x = (index) => left + ((width - THUMB - left) * index) / (shares.length - 1);
+  const y = (share) => height - 8 - (height - 16) * share;
   const parts = [0, 0.5, 1].flatMap((share) => [
-    svg("line", { x1: THUMB, x2: width - THUMB, y1: y(share), y2: y(share) }),
-    svg("text", { x: width - THUMB, y: y(share) - 3, "text-anchor": "end" }, `${100 * share} %`),
+    svg("line", { x1: left, x2: width - THUMB, y1: y(share), y2: y(share) }),
+    svg("text", { x: MARGIN - 4, y: y(share) + 4, "text-anchor": "end" }, `${100 * share} %`),
   ]);
   if (at >= 0) parts.push(svg("line", { class: "turn", x1: x(at), x2: x(at), y1: y(0), y2: y(1) }));
   parts.push(svg("polyline", { points: shares.map((share, index) => `${x(index)},${y(share)}`).join(" ") }));
@@ -313,12 +338,14 @@ function say(text) {
 async function showFile(blob) {
   stopCamera();
   say("");
+  let bitmap;
   try {
-    const bitmap = await createImageBitmap(blob, { imageOrientation: "from-image", colorSpaceConversion: "none" });
-    await look(draw(bitmap, bitmap.width, bitmap.height));
-  } catch (error) {
-    say(`${blob.name ?? "This"} is not a picture that the browser reads: ${error.message}`);
+    bitmap = await createImageBitmap(blob, { imageOrientation: "from-image", colorSpaceConversion: "none" });
+  } catch {
+    say(`${blob.name ?? "This"} is not a picture that the browser reads. Choose a JPEG, PNG or WebP file.`);
+    return;
   }
+  await look(draw(bitmap, bitmap.width, bitmap.height));
 }
 
 const showSample = async () => showFile(await (await fetch("sample.png")).blob());
@@ -370,7 +397,7 @@ function stopCamera() {
 function setHeld(held) {
   state.held = held;
   by("hold").setAttribute("aria-pressed", String(held));
-  by("hold").textContent = held ? "Go on" : "Hold the frame";
+  by("hold").textContent = held ? "Go on" : "Hold";
 }
 
 function movePatch(x, y) {
@@ -417,16 +444,20 @@ function listen() {
       if (name === "drop" && event.dataTransfer.files.length) showFile(event.dataTransfer.files[0]);
     });
   }
-  addEventListener("resize", () => state.faces.length && showCurves(state.turn));
+  addEventListener("resize", () => {
+    clearTimeout(state.resized);
+    state.resized = setTimeout(answer, 200);
+  });
 }
 
 try {
   await load();
   makeBars();
   makeSliders();
-  listen();
   by("work").hidden = false;
   await showSample();
+  listen();
 } catch (error) {
   say(`This browser cannot run the network: ${error.message}`);
 }
+addEventListener("unhandledrejection", ({ reason }) => say(`The network fails: ${reason.message}`));

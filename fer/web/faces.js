@@ -43,42 +43,44 @@ function weightsOf(from, to) {
   });
 }
 
-// One pass of Pillow's resize with BILINEAR: `lines` lines of values that lie `stride` apart.
-function resample(data, out, places, lines, channels, from, to) {
-  for (let line = 0; line < lines; line++) {
-    for (let at = 0; at < places.length; at++) {
-      const { start, weights } = places[at];
+const HALF = 1 << (BITS - 1);
+
+function resizeAcross({ data, width, height, step }, newWidth) {
+  const channels = Math.min(step, 3);
+  const out = new Uint8Array(newWidth * height * channels);
+  const places = weightsOf(width, newWidth);
+  for (let row = 0, to = 0; row < height; row++) {
+    for (const { start, weights } of places) {
       for (let channel = 0; channel < channels; channel++) {
-        let sum = 1 << (BITS - 1);
-        let source = line * from.line + start * from.next + channel;
-        for (let i = 0; i < weights.length; i++, source += from.next) sum += data[source] * weights[i];
-        out[line * to.line + at * to.next + channel] = sum >> BITS;
+        let sum = HALF;
+        let from = (row * width + start) * step + channel;
+        for (let i = 0; i < weights.length; i++, from += step) sum += data[from] * weights[i];
+        out[to++] = sum >> BITS;
       }
     }
   }
+  return { data: out, width: newWidth, height, step: channels };
+}
+
+function resizeDown({ data, width, height, step }, newHeight) {
+  const length = width * step;
+  const out = new Uint8Array(newHeight * length);
+  const sums = new Int32Array(length);
+  weightsOf(height, newHeight).forEach(({ start, weights }, at) => {
+    sums.fill(HALF);
+    weights.forEach((weight, row) => {
+      const from = (start + row) * length;
+      for (let i = 0; i < length; i++) sums[i] += data[from + i] * weight;
+    });
+    for (let i = 0; i < length; i++) out[at * length + i] = sums[i] >> BITS;
+  });
+  return { data: out, width, height: newHeight, step };
 }
 
 // Pillow's resize with BILINEAR: first across, then down, each rounded to 8 bits.
-export function resize({ data, width, height, step }, newWidth, newHeight) {
-  const channels = Math.min(step, 3);
-  let found = data;
-  let apart = step;
-  if (newWidth !== width) {
-    found = new Uint8Array(newWidth * height * channels);
-    const from = { line: width * step, next: step };
-    const to = { line: newWidth * channels, next: channels };
-    resample(data, found, weightsOf(width, newWidth), height, channels, from, to);
-    apart = channels;
-  }
-  if (newHeight !== height) {
-    const out = new Uint8Array(newWidth * newHeight * channels);
-    const from = { line: apart, next: newWidth * apart };
-    const to = { line: channels, next: newWidth * channels };
-    resample(found, out, weightsOf(height, newHeight), newWidth, channels, from, to);
-    found = out;
-    apart = channels;
-  }
-  return { data: found, width: newWidth, height: newHeight, step: apart };
+export function resize(picture, width, height) {
+  const wide = width === picture.width ? picture : resizeAcross(picture, width);
+  return height === picture.height ? wide : resizeDown(wide, height);
 }
 
 export function crop({ data, width, step }, { x, y, side }) {

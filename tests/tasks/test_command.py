@@ -20,7 +20,7 @@ def fer(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[s
 def test_help_names_every_command_and_a_typo_the_nearest(tmp_path: Path) -> None:
     found = fer("--help", cwd=tmp_path)
     assert found.returncode == 0
-    for name in ("train", "evaluate", "prepare", "study", "audit", "predict", "export", "card"):
+    for name in HELP:
         assert f"\n  {name} " in found.stdout
     assert fer(cwd=tmp_path).stdout == found.stdout
     wrong = fer("trian", cwd=tmp_path)
@@ -43,6 +43,7 @@ HELP = {
     "study": ("evaluate:",),
     "audit": (menu("dataset"), "flags:", "votes:"),
     "export": ("format",),
+    "demo": ("port:", "runtime:"),
     "predict": ("--annotate",),
     "card": ("--output",),
 }
