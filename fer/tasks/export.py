@@ -299,10 +299,9 @@ def export_site(checkpoint: Checkpoint, folder: Path, runtime: str | None, data:
         ExportError: a probability differs by more than :data:`TOLERANCE`.
     """
     check_site(folder)
-    files = find_runtime(runtime)
     images, what = images_to_compare(checkpoint, data)
     graph, difference = make_checked(checkpoint, "web", images)
-    write_site(folder, checkpoint, graph, files)
+    write_site(folder, checkpoint, graph, find_runtime(runtime))
     return f"probabilities differ by at most {difference:.1e} on {len(images)} {what}."
 
 

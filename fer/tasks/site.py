@@ -36,7 +36,10 @@ from fer.model.checkpoint import Checkpoint
 
 PAGE = Path(__file__).resolve().parent.parent / "web"
 PACKAGE, VERSION = "onnxruntime-web", "1.30.0"
-INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+INTEGRITY = (
+    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzc"
+    "V7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+)
 """Of that version's archive, as npm writes it: the algorithm and the digest in base 64."""
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 """ONNX Runtime's files that the page loads, from the package's ``dist/``."""

@@ -6,14 +6,19 @@ import { crop, damaged, enlargeMap, findFaces, toInput } from "./faces.js";
 const by = (id) => document.getElementById(id);
 const work = { known: null, network: null, detector: null }; // demo.json and the two sessions
 const state = {
-  faces: [], // {x, y, side, input}, from the clean picture
+  picture: null,
+  faces: [], // {x, y, width, height, input}, without damage
+  found: 0, // milliseconds that finding them took
   chosen: 0,
   stream: null,
   held: false,
   place: [0.5, 0.72], // centre of the patch, in shares of the face: the mouth
   view: 0, // number of the picture and
   turn: 0, // of its damage: what was computed for an earlier one is thrown away
-  times: [],
+  times: [], // of the last frames: finding faces, naming them
+  bars: [], // the elements of each emotion's row
+  later: 0, // timers
+  resized: 0,
 };
 const TITLES = { blur: "Blur", occlusion: "Occlusion", low_light: "Low light" };
 const HINTS = { occlusion: "Click into the face above, or use its arrow keys, to move the patch." };
@@ -191,7 +196,7 @@ function showAnswer({ row, best, map }, input) {
   const { emotions } = work.known;
   by("emotion").textContent = `${emotions[best]}, ${percent(row[best])}`;
   row.forEach((share, index) => {
-    const [name, bar, number] = by("bars").rows[index];
+    const [name, bar, number] = state.bars[index];
     for (const part of [name, bar, number]) part.classList.toggle("top", index === best);
     bar.firstChild.style.width = `${100 * share}%`;
     number.firstChild.value = share;
@@ -317,7 +322,7 @@ function makeSliders() {
 }
 
 function makeBars() {
-  by("bars").rows = work.known.emotions.map((emotion) => {
+  state.bars = work.known.emotions.map((emotion) => {
     const parts = [
       make("dt", {}, emotion),
       make("dd", { class: "bar", "aria-hidden": "true" }, make("i")),
@@ -420,7 +425,11 @@ function listen() {
     answer();
   });
   by("choose").addEventListener("click", () => by("file").click());
-  by("file").addEventListener("change", () => by("file").files.length && showFile(by("file").files[0]));
+  by("file").addEventListener("change", () => {
+    const [file] = by("file").files;
+    by("file").value = ""; // else the same one could not be chosen again
+    if (file) showFile(file);
+  });
   by("sample").addEventListener("click", showSample);
   by("whole").addEventListener("change", () => look(state.picture));
   by("map").addEventListener("change", answer);

@@ -77,7 +77,8 @@ function resizeDown({ data, width, height, step }, newHeight) {
   return { data: out, width, height: newHeight, step };
 }
 
-// Pillow's resize with BILINEAR: first across, then down, each rounded to 8 bits.
+// Pillow's resize with BILINEAR: first across, then down, each rounded to 8 bits. From version 13 on
+// it begins with the other one where the height shrinks by much more than the width.
 export function resize(picture, width, height) {
   const wide = width === picture.width ? picture : resizeAcross(picture, width);
   return height === picture.height ? wide : resizeDown(wide, height);

@@ -36,6 +36,8 @@ CURVES = "[...document.querySelectorAll('.turns')].every((line) => line.textCont
 """True once everything is computed of the picture that is shown."""
 PRINTED = f"""Object.fromEntries({list(labels.EMOTIONS)}.map(
     (name) => [name, Number(document.getElementById('p_' + name).value)]))"""
+EXACT = "32-true"
+"""The precision of the browser; on some processors Predictor's own choice is bfloat16."""
 FACES = "[...document.querySelectorAll('#boxes button')].map((box) => box.textContent)"
 
 pytestmark = [
@@ -130,7 +132,7 @@ def as_picture(pixels: np.ndarray) -> dict[str, Any]:
 def test_a_pictures_faces_get_the_probabilities_of_predictor(
     page: Browser, picture: Path, number: int
 ) -> None:
-    expected = Predictor("pretrained").find(picture)
+    expected = Predictor("pretrained", precision=EXACT).find(picture)
     show(page, picture)
     assert len(page.run(FACES)) == len(expected) > number
     page.run(f"document.querySelectorAll('#boxes button')[{number}].click()")
@@ -142,8 +144,8 @@ def test_a_pictures_faces_get_the_probabilities_of_predictor(
 def test_a_cropped_face_gets_the_probabilities_of_predictor(page: Browser, tmp_path: Path) -> None:
     """Transparent, and of a shape that is squeezed into the input's."""
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (90, 61, 4), dtype=np.uint8)
-    pixels[..., 3] = np.where(np.arange(61) < 20, 0, 255)
+    pixels = rng.integers(0, 256, (61, 90, 4), dtype=np.uint8)
+    pixels[..., 3] = np.where(np.arange(90) < 20, 0, 255)
     path = tmp_path / "crop.png"
     path.write_bytes(to_png(pixels))
     page.run("document.getElementById('whole').checked = true")
@@ -152,11 +154,14 @@ def test_a_cropped_face_gets_the_probabilities_of_predictor(page: Browser, tmp_p
         found = page.run(PRINTED)
     finally:
         page.run("document.getElementById('whole').checked = false")
-    assert found == pytest.approx(Predictor("pretrained")(path).probabilities, abs=1e-3)
+    expected = Predictor("pretrained", precision=EXACT)(path)
+    assert found == pytest.approx(expected.probabilities, abs=1e-3)
 
 
-@pytest.mark.parametrize("shape", [(61, 97, 3), (48, 200, 3), (300, 31, 3), (130, 130, 4), (9, 9)])
+@pytest.mark.parametrize("shape", [(61, 97, 3), (48, 200, 3), (300, 48, 3), (130, 130, 4), (9, 9)])
 def test_pixels_become_an_input_to_the_bit(page: Browser, shape: tuple[int, ...]) -> None:
+    """Squares, as faces are, and others; of those that are higher than wide Pillow before 13 has
+    another last bit than later ones."""
     pixels = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     code = "return [1, 3].map((channels) => Array.from(faces.toInput(one, 48, channels)));"
     gray, colour = js(page, code, one=as_picture(pixels))
@@ -246,6 +251,14 @@ def test_it_fits_a_phone_and_a_desk(page: Browser, picture: Path, tmp_path: Path
     for width in (390, 1200):
         page.screenshot(tmp_path / f"{width}.png", width)
         assert page.run("document.documentElement.scrollWidth") <= width
+
+
+def test_a_browser_that_cannot_compute_is_told_so(page: Browser, site: str) -> None:
+    gone = page.call("Page.addScriptToEvaluateOnNewDocument", source="delete self.WebAssembly")
+    page.call("Page.navigate", url=site)
+    page.wait("""document.getElementById('status')?.textContent ===
+        'This browser cannot run the network: it has no WebAssembly'""")
+    page.call("Page.removeScriptToEvaluateOnNewDocument", **gone)
 
 
 def test_nothing_leaves_the_machine(page: Browser, site: str) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from fer.core.errors import ConfigError
-from fer.core.files import write_json
+from fer.core.files import write_bytes, write_json
 from fer.data.detection import FaceDetector
 from fer.data.images import decode
 from fer.evaluation.attribution import attributions
@@ -108,12 +108,11 @@ def test_what_fails_half_way_is_no_page_and_can_be_written_anew(
     checkpoint = make_checkpoint(tmp_path / "a.ckpt")
     folder, files = tmp_path / "page", find_runtime(str(runtime))
     site.write_site(folder, checkpoint, b"graph", files)
-    write = site.write_bytes
 
     def fail(path: Path, data: bytes) -> Path:
         if path.name == RUNTIME[-1]:
             raise OSError("disk full")
-        return write(path, data)
+        return write_bytes(path, data)
 
     monkeypatch.setattr(site, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
