@@ -112,6 +112,7 @@ function damage(input, levels) {
 
 // What the network says of the faces, with the damage that the sliders are set to.
 async function answer() {
+  if (state.picture === null) return;
   const turn = ++state.turn;
   const inputs = state.faces.map((face) => damage(face.input, severities()));
   const start = performance.now();
@@ -120,6 +121,7 @@ async function answer() {
   if (turn !== state.turn) return;
   showTimes(taken);
   showBoxes(found);
+  showLevels(found[state.chosen]);
   by("answer").hidden = !found.length;
   by("note").textContent = found.length ? "" : "No face was found. If the picture is one face, cropped, say so below.";
   if (found.length) showAnswer(found[state.chosen], inputs[state.chosen]);
@@ -192,6 +194,14 @@ function placeLabels(buttons) {
   }
 }
 
+// What the sliders are set to, and the answer beside them: on a phone the face is out of sight.
+function showLevels(chosen) {
+  for (const [name, severity] of Object.entries(severities())) {
+    const now = chosen ? `: ${work.known.emotions[chosen.best]} ${percent(chosen.row[chosen.best])}` : "";
+    by(`${name}_level`).textContent = severity > 0 ? `severity ${severity}${now}` : "none";
+  }
+}
+
 function showAnswer({ row, best, map }, input) {
   const { emotions } = work.known;
   by("emotion").textContent = `${emotions[best]}, ${percent(row[best])}`;
@@ -241,7 +251,7 @@ function strongest({ values, height, width }) {
 
 function showHint(text) {
   for (const name of Object.keys(work.known.damage)) {
-    by(`${name}_plot`).replaceChildren();
+    drawCurve(name, [], -1);
     const line = by(`${name}_turns`);
     line.textContent = text;
     line.classList.remove("turned");
@@ -275,7 +285,7 @@ function drawCurve(name, shares, at) {
   const plot = by(`${name}_plot`);
   const [width, height] = [plot.clientWidth || 300, 96];
   const left = MARGIN + THUMB;
-  const x = (index) => left + ((width - THUMB - left) * index) / (shares.length - 1);
+  const x = (index) => left + ((width - THUMB - left) * index * STEP) / MOST;
   const y = (share) => height - 8 - (height - 16) * share;
   const parts = [0, 0.5, 1].flatMap((share) => [
     svg("line", { x1: left, x2: width - THUMB, y1: y(share), y2: y(share) }),
@@ -284,9 +294,9 @@ function drawCurve(name, shares, at) {
   if (at >= 0) parts.push(svg("line", { class: "turn", x1: x(at), x2: x(at), y1: y(0), y2: y(1) }));
   parts.push(svg("polyline", { points: shares.map((share, index) => `${x(index)},${y(share)}`).join(" ") }));
   const now = Number(by(name).value) / STEP;
-  parts.push(svg("circle", { cx: x(now), cy: y(shares[now]), r: 6 }));
+  if (shares.length) parts.push(svg("circle", { cx: x(now), cy: y(shares[now]), r: 6 }));
   plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  plot.setAttribute("aria-label", `Probability at severities 0 to ${MOST}: ${shares.map(percent).join(", ")}`);
+  plot.setAttribute("aria-label", `Probability at severities 0 to ${MOST}: ${shares.map(percent).join(", ") || "none yet"}`);
   plot.replaceChildren(...parts);
 }
 
@@ -306,14 +316,11 @@ function make(name, attributes = {}, ...children) {
 
 function makeSliders() {
   for (const name of Object.keys(work.known.damage)) {
-    const level = make("output", { for: name }, "none");
+    const level = make("output", { id: `${name}_level`, for: name });
     const plot = svg("svg", { id: `${name}_plot`, class: "plot", role: "img" });
     const slider = make("input", { type: "range", id: name, min: 0, max: MOST, step: STEP, value: 0, "aria-label": `${TITLES[name]}, severity` });
     const ticks = make("div", { class: "ticks", "aria-hidden": "true" }, ...[0, 1, 2, 3, 4, 5].map((tick) => make("span", {}, String(tick))));
-    slider.addEventListener("input", () => {
-      level.textContent = slider.value === "0" ? "none" : `severity ${slider.value}`;
-      if (state.stream === null || state.held) answer();
-    });
+    slider.addEventListener("input", () => (state.stream === null || state.held) && answer());
     const card = make("div", { class: "card" }, make("h3", {}, TITLES[name], level), plot, slider, ticks,
       make("p", { id: `${name}_turns`, class: "turns" }));
     if (HINTS[name]) card.append(make("p", { class: "fine" }, HINTS[name]));

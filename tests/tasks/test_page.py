@@ -206,9 +206,11 @@ def test_a_slider_changes_the_answer_as_its_curve_says(page: Browser) -> None:
     page.wait(CURVES)
     after = page.run(PRINTED)
     curve = page.run("document.getElementById('blur_plot').getAttribute('aria-label')")
-    first = max(before, key=lambda emotion: before[emotion])
+    first, last = (max(one, key=lambda emotion: one[emotion]) for one in (before, after))
     assert curve.endswith(f"{100 * after[first]:.1f} %")
-    turned = max(after, key=lambda emotion: after[emotion]) != first
+    level = page.run("document.getElementById('blur_level').textContent")
+    assert level == f"severity 5: {last} {100 * after[last]:.1f} %"
+    turned = first != last
     assert page.run("document.getElementById('blur_turns').className") == (
         "turns turned" if turned else "turns"
     )
