@@ -83,8 +83,8 @@ def demo_task(cfg: DictConfig, _: Path) -> None:
         server = stack.enter_context(serving(folder, cfg.port))
         close = export_site(checkpoint, folder, cfg.runtime, Path(cfg.paths.data))
         address = f"http://{HOST}:{server.server_port}/"
-        print(f"{address} shows it until Ctrl-C; {close}", flush=True)
-        if cfg.open:
-            webbrowser.open(address)
         with contextlib.suppress(KeyboardInterrupt):
+            print(f"{address} shows it until Ctrl-C; {close}", flush=True)
+            if cfg.open:
+                webbrowser.open(address)
             server.serve_forever()
