@@ -251,8 +251,9 @@ function strongest({ values, height, width }) {
 
 function showHint(text) {
   for (const name of Object.keys(work.known.damage)) {
-    drawCurve(name, [], -1);
     const line = by(`${name}_turns`);
+    if (text && line.textContent === text) continue; // not anew for every frame
+    drawCurve(name, [], -1);
     line.textContent = text;
     line.classList.remove("turned");
   }
@@ -462,7 +463,10 @@ function listen() {
   }
   addEventListener("resize", () => {
     clearTimeout(state.resized);
-    state.resized = setTimeout(answer, 200);
+    state.resized = setTimeout(() => {
+      showHint(""); // so that the plots are drawn at their new width
+      answer();
+    }, 200);
   });
 }
 
