@@ -24,6 +24,7 @@ PROGRAMS = {
     "-m fer study": "study",
     "-m fer audit": "audit",
     "-m fer export": "export",
+    "-m fer demo": "demo",
 }
 """What starts a command, and the configuration that it composes."""
 OTHERS = (

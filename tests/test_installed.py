@@ -76,6 +76,7 @@ def test_the_ten_lines_of_the_library_work_as_they_stand(installed: Path, tmp_pa
 def test_the_command_trains_and_studies_in_any_folder(installed: Path, tmp_path: Path) -> None:
     command = str(installed / "bin" / "fer")
     run_there(installed, command, "train", *TINY, "hydra.run.dir=run", cwd=tmp_path)
+    assert (installed / "fer/web/index.html").is_file()  # and whatever else fer demo serves
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["command"].startswith("fer train dataset.generator.train=70")
     options = [f"train.{item}" for item in TINY]

@@ -4,7 +4,9 @@
 - SmoothGrad: Smilkov et al., "SmoothGrad: removing noise by adding noise", arXiv 1706.03825;
 - integrated gradients: Sundararajan et al., "Axiomatic Attribution for Deep Networks", arXiv
   1703.01365;
-- Grad-CAM: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", arXiv 1610.02391.
+- Grad-CAM: Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks", arXiv 1610.02391;
+- class activation maps, which need no gradient and are Grad-CAM's before ReLU, up to a factor: Zhou
+  et al., "Learning Deep Features for Discriminative Localization", arXiv 1512.04150.
 
 Everything is computed in 32 bits and is a function of the image, its emotion and the seed: neither
 the order of the images nor, except for the last bit on some devices, the batch size matters.
@@ -201,3 +203,32 @@ def feature_maps_of(network: NormalisedNetwork) -> nn.Module:
             f"no feature maps, found it. Leave it out: saliency.methods=[{', '.join(METHODS[:3])}]"
         )
     return layer
+
+
+def class_activation(network: NormalisedNetwork) -> tuple[nn.Module, nn.Linear] | None:
+    """The feature maps and the last layer of a network that averages the ones into the other.
+
+    The layer's weights times the feature maps are then maps whose means are the logits, without
+    the bias. Whether it is so is computed on noise: how the network is written does not matter.
+
+    Returns:
+        The part that gives feature maps ``(N, K, H', W')`` and the layer ``K`` → 7; None for a
+        network of another form.
+    """
+    layer = network.feature_maps()
+    if layer is None:
+        return None
+    shape = (2, network.in_channels, network.image_size, network.image_size)
+    noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+    kept: list[torch.Tensor] = []
+    hook = layer.register_forward_hook(lambda _, __, output: kept.append(output))
+    with torch.no_grad():
+        logits = network.eval()(noise.to(network.mean.device))
+        hook.remove()
+        for head in (part for part in network.modules() if isinstance(part, nn.Linear)):
+            features = kept[-1]
+            if features.ndim != 4 or head.weight.shape != (logits.shape[1], features.shape[1]):
+                continue
+            if torch.allclose(head(features.mean(dim=(2, 3))), logits, rtol=1e-4, atol=1e-4):
+                return layer, head
+    return None

@@ -73,9 +73,14 @@ COMMANDS = {
         "fer.tasks.predict:main",
     ),
     "export": Command(
-        "write a network as ONNX or safetensors",
+        "write a network as ONNX, safetensors or a page for browsers",
         "fer.tasks.export:export_task",
         "export",
+    ),
+    "demo": Command(
+        "show a network in the browser: camera or pictures, and what damage does to its answer",
+        "fer.tasks.demo:demo_task",
+        "demo",
     ),
     "card": Command("write the model card of a study", "fer.tasks.card:main"),
     "push": Command("put a network and its card on the Hugging Face Hub", "fer.tasks.push:main"),

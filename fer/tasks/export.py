@@ -1,8 +1,9 @@
-"""The task of exporting: a trained network as ONNX or safetensors.
+"""The task of exporting: a trained network as ONNX, safetensors or a page for browsers.
 
 ONNX holds everything from images ``(N, C, size, size)`` uint8, gray or RGB, to probabilities
 ``(N, 7)`` float32 in the order of :data:`fer.core.labels.EMOTIONS`; safetensors is a checkpoint.
-What is exported is compared with the network before it is written.
+What is exported is compared with the network before it is written. The page is
+:mod:`fer.tasks.site`'s.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from fer.data.drawn.people import STYLE_A
 from fer.data.images import read_picture, to_input
 from fer.data.readers.names import is_image
 from fer.data.readers.sources import list_files
+from fer.evaluation.attribution import class_activation
 from fer.evaluation.inference import predict
 from fer.model.checkpoint import Checkpoint, load_checkpoint
 from fer.model.network import NormalisedNetwork
 from fer.tasks.assembly import import_networks
+from fer.tasks.site import check_site, find_runtime, write_site
 
 SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors"}
 MARK = "fer_version"
@@ -47,14 +50,28 @@ COMPARED = 64
 def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) -> float:
     """Write a network as ``onnx`` or ``safetensors``; returns how far its probabilities differ.
 
-    They are compared on ``images`` ``(N, size, size, C)`` uint8 at the network's input size. An
-    existing file is replaced, and kept if anything fails.
+    They are compared as in :func:`make_checked`. An existing file is replaced, and kept if anything
+    fails.
+
+    Raises:
+        ConfigError, ExportError: as of :func:`make_checked`.
+    """
+    data, difference = make_checked(checkpoint, form, images)
+    write_bytes(output, data)
+    return difference
+
+
+def make_checked(checkpoint: Checkpoint, form: str, images: np.ndarray) -> tuple[bytes, float]:
+    """A network as ``onnx``, ``safetensors`` or ``web``, and how far its probabilities differ.
+
+    They are compared on ``images`` ``(N, size, size, C)`` uint8 at the network's input size.
+    ``web`` is ONNX with a second output, ``maps``, where the network has class activation maps.
 
     Raises:
         ConfigError: a package is missing.
         ExportError: a probability differs by more than :data:`TOLERANCE`.
     """
-    make, run = (to_onnx, run_onnx) if form == "onnx" else (to_safetensors, run_safetensors)
+    make, run = EXPORTERS[form]
     expected = predict(checkpoint.network, images)
     # In two batches of different sizes: the number of images must be free.
     parts = [part for part in (images[:1], images[1:]) if len(part)]
@@ -76,8 +93,7 @@ def export(checkpoint: Checkpoint, form: str, output: Path, images: np.ndarray) 
             f"{difference:.2g} on {len(images)} images. Nothing was written; try other versions of "
             "torch and onnxruntime, and report it."
         )
-    write_bytes(output, data)
-    return difference
+    return data, difference
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, str]:
@@ -118,8 +134,36 @@ class Whole(torch.nn.Module):
         return probabilities
 
 
-def to_onnx(checkpoint: Checkpoint) -> bytes:
-    """The network as an ONNX model: input ``images``, output ``probabilities``."""
+class WholeWithMaps(Whole):
+    """A network from pixels to probabilities and class activation maps.
+
+    Args:
+        network: one that :func:`fer.evaluation.attribution.class_activation` knows maps of.
+    """
+
+    def __init__(self, network: NormalisedNetwork) -> None:
+        super().__init__(network)
+        found = class_activation(self.network)
+        assert found is not None
+        self.layer, self.head = found
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        """Probabilities ``(N, 7)`` and maps ``(N, 7, H', W')`` of images ``(N, C, H, W)`` uint8."""
+        kept: list[torch.Tensor] = []
+        hook = self.layer.register_forward_hook(lambda _, __, output: kept.append(output))
+        probabilities = super().forward(images)
+        hook.remove()
+        weights = self.head.weight[:, :, None, None]  # (7, K, 1, 1)
+        return probabilities, torch.nn.functional.conv2d(kept[-1], weights)
+
+
+def to_web(checkpoint: Checkpoint) -> bytes:
+    """As :func:`to_onnx`, with the output ``maps`` where the network has class activation maps."""
+    return to_onnx(checkpoint, maps=class_activation(checkpoint.network) is not None)
+
+
+def to_onnx(checkpoint: Checkpoint, maps: bool = False) -> bytes:
+    """The network as an ONNX model: input ``images``, output ``probabilities``; and ``maps``."""
     try:
         import onnx
         import onnxruntime  # noqa: F401  (asked for before the work, not after it)
@@ -130,6 +174,7 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
         ) from error
     network = checkpoint.network
     shape = (2, network.in_channels, network.image_size, network.image_size)
+    outputs = ["probabilities", "maps"] if maps else ["probabilities"]
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         # The exporter that traces the network needs no further package (the newer one needs
@@ -142,12 +187,12 @@ def to_onnx(checkpoint: Checkpoint) -> bytes:
         torch.backends.mha.set_fastpath_enabled(False)
         try:
             torch.onnx.export(
-                Whole(network),
+                WholeWithMaps(network) if maps else Whole(network),
                 (torch.zeros(shape, dtype=torch.uint8),),
                 path,
                 input_names=["images"],
-                output_names=["probabilities"],
-                dynamic_axes={"images": {0: "batch"}, "probabilities": {0: "batch"}},
+                output_names=outputs,
+                dynamic_axes={name: {0: "batch"} for name in ("images", *outputs)},
                 opset_version=OPSET,
                 dynamo=False,
             )
@@ -166,7 +211,7 @@ def run_onnx(data: bytes, images: np.ndarray) -> np.ndarray:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    (probabilities,) = session.run(None, {"images": channels_first(images)})
+    (probabilities,) = session.run(["probabilities"], {"images": channels_first(images)})
     found: np.ndarray = probabilities
     return found
 
@@ -186,6 +231,14 @@ def run_safetensors(data: bytes, images: np.ndarray) -> np.ndarray:
         path = Path(folder) / "checkpoint.safetensors"
         path.write_bytes(data)
         return predict(load_checkpoint(path).network, images)
+
+
+EXPORTERS = {
+    "onnx": (to_onnx, run_onnx),
+    "safetensors": (to_safetensors, run_safetensors),
+    "web": (to_web, run_onnx),
+}
+"""Format → what makes the bytes, and what runs them."""
 
 
 def channels_first(images: np.ndarray) -> np.ndarray:
@@ -233,6 +286,25 @@ def output_path(checkpoint: Path, form: str, output: str | None) -> Path:
     return path
 
 
+def export_site(checkpoint: Checkpoint, folder: Path, runtime: str | None, data: Path) -> str:
+    """Write a network as a page for browsers; returns a line that says how close it is.
+
+    Args:
+        folder: where to; see :func:`fer.tasks.site.check_site`.
+        runtime: see :func:`fer.tasks.site.find_runtime`.
+        data: the prepared datasets, see :func:`images_to_compare`.
+
+    Raises:
+        ConfigError: a package, the runtime or the detector is missing, or the folder is another's.
+        ExportError: a probability differs by more than :data:`TOLERANCE`.
+    """
+    check_site(folder)
+    images, what = images_to_compare(checkpoint, data)
+    graph, difference = make_checked(checkpoint, "web", images)
+    write_site(folder, checkpoint, graph, find_runtime(runtime))
+    return f"probabilities differ by at most {difference:.1e} on {len(images)} {what}."
+
+
 def export_task(cfg: DictConfig, _: Path) -> None:
     """Export a network, as ``conf/export.yaml`` says, and print the path.
 
@@ -242,8 +314,15 @@ def export_task(cfg: DictConfig, _: Path) -> None:
     check_options(cfg)
     import_networks(own_folders())
     checkpoint = load_checkpoint(cfg.checkpoint)
+    data = Path(cfg.paths.data)
+    if cfg.format == "web":
+        beside = checkpoint.path.with_name(f"{checkpoint.path.stem}_web")
+        folder = beside if cfg.output is None else Path(cfg.output)
+        close = export_site(checkpoint, folder, cfg.runtime, data)
+        print(f"{folder / 'index.html'}: for any web server; {close}")
+        return
     path = output_path(checkpoint.path, cfg.format, cfg.output)
-    images, what = images_to_compare(checkpoint, Path(cfg.paths.data))
+    images, what = images_to_compare(checkpoint, data)
     difference = export(checkpoint, cfg.format, path, images)
     print(
         f"{path}: {path.stat().st_size:,} bytes; probabilities differ by at most "

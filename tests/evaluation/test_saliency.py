@@ -28,6 +28,7 @@ from fer.evaluation.attribution import (
     MapOptions,
     attributions,
     blurred,
+    class_activation,
     random_maps,
     saliency_maps,
 )
@@ -549,6 +550,17 @@ def test_an_emotion_without_a_correct_image_is_left_out_with_a_note() -> None:
 def test_options_that_cannot_work_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         explain(make_network(), make_split(), options(**changes))
+
+
+def test_class_activation_maps_average_to_the_logits() -> None:
+    inner: Any = SharedCNN([4, 6], image_size=SIZE)
+    network = NormalisedNetwork(inner).eval()
+    assert class_activation(network) == (inner.blocks[-1], inner.head)
+    # Averaging over half of the place leaves the layers in place, and the maps without a meaning.
+    inner.forward = lambda x: inner.head(inner.blocks(x)[..., :2].mean(dim=(2, 3)))
+    assert class_activation(network) is None
+    flat = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.LazyLinear(7))
+    assert class_activation(NormalisedNetwork(flat, SIZE, 1)) is None
 
 
 def test_a_network_without_feature_maps_has_no_grad_cam() -> None:

@@ -43,6 +43,7 @@ HELP = {
     "study": ("evaluate:",),
     "audit": (menu("dataset"), "flags:", "votes:"),
     "export": ("format",),
+    "demo": ("port:", "runtime:"),
     "predict": ("--annotate",),
     "card": ("--output",),
     "push": ("--dry-run",),
