@@ -18,239 +18,200 @@
 # # 1 · Preparing FER2013
 #
 # FER2013 (Goodfellow et al., [arXiv 1307.0414](https://arxiv.org/abs/1307.0414)) has 35,887 gray
-# faces of 48 × 48 pixels, collected by an image search and labelled with one of seven emotions.
-# This notebook prepares it and looks at what is in it: how the files are organised, how the splits
-# came about, whether the copy is the published one, what stands in it twice, and what the network
-# gets to see in the end.
+# faces of 48 × 48 pixels, found by an image search and labelled with one of seven emotions. Before
+# anything is learned from them, we look at what is there: how the images are split, how often each
+# emotion occurs, what is in there twice, and what the network will see.
 #
-# **With `synthetic_a`, the default below, every face is a drawing** in the form of FER2013, made in
-# seconds without a download. Everything works alike, but the pictures and numbers say nothing about
-# human faces. `fer2013` takes the real images.
+# **By default every face is a drawing** (`synthetic_a`), made in seconds and stored in FER2013's
+# form. The code is the same, but the numbers say nothing about human faces. Set `DATASET` to
+# `fer2013` for the real ones.
 
 # %%
-from helpers import (
-    command,
-    compose,
-    draw_augmentations,
-    draw_inputs,
-    load_data,
-    policy_table,
-    setting,
-    show,
-    show_part,
-    size_of,
-    table,
-)
-from omegaconf import OmegaConf
+import json
 
-from fer.data.readers.fer2013 import TABLE_EMOTIONS
-from fer.report.dataset_page import dataset_section
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from helpers import data_folder, python, setting
 
-DATASET = setting("DATASET", "synthetic_a")  # "fer2013" for the real faces
+from fer.data.augmentation import Augmentation, load_policy
+
+DATASET = setting("DATASET", "synthetic_a")
 QUICK = setting("QUICK", "0") == "1"  # a handful of images, to see that the notebook runs
+PHOTOGRAPHS = setting("PHOTOGRAPHS", "1") == "1"  # 0: show no picture of a person
 
-size = size_of(DATASET, quick=QUICK)
-options = [f"dataset={DATASET}", *size.data]
+FEW = ["dataset.generator.train=105", "dataset.generator.val=28", "dataset.generator.test=56"]
+few = FEW if QUICK and DATASET.startswith("synthetic") else []
 
 # %% [markdown]
 # ## Getting the images
 #
-# FER2013 is free for research, but not part of this repository. With a free Kaggle account,
-# download `archive.zip` (60 MB) from
-# [msambare/fer2013](https://www.kaggle.com/datasets/msambare/fer2013) and put it into
-# `data/fer2013/raw/`. The older public forms are understood as well: the unpacked folder,
-# `fer2013.csv` and `icml_face_data.csv`. All of them have the same images, labels and splits; the
-# archive is a JPEG encoding of the table that the authors published, so its pixels differ a little.
-#
-# ## Preparing
-#
-# One command reads the raw copy, checks it and writes `data/<dataset>/`. A prepared dataset is
-# complete or absent: if this is stopped half-way, nothing that is incomplete will be read later.
-# Where the dataset is prepared already, the command only says what was found.
+# Download `archive.zip` (60 MB) from
+# [msambare/fer2013](https://www.kaggle.com/datasets/msambare/fer2013) with a free Kaggle account,
+# and put it into `data/fer2013/raw/`. One command reads it, compares it with the published
+# dataset, and writes `data/fer2013/`. What has been prepared before is only described.
 
 # %%
-command("-m", "fer", "prepare", *options)
+python("-m", "fer", "prepare", f"dataset={DATASET}", *few)
 
 # %% [markdown]
-# ## How it is organised
+# ## What is there
 #
-# Each image is a PNG file at `<split>/<emotion>/<id>.png`. `manifest.csv` has a row for each, with
-# the file of the raw copy that it comes from and a checksum of its pixels. `integrity.json` has
-# what the checks found, `report.html` shows it.
+# Every image is a file `<split>/<emotion>/<id>.png`. `manifest.csv` has a row for each, with the
+# file it comes from and a checksum of its pixels.
 
 # %%
-cfg = compose("train", *options, *size.training)
-data = load_data(cfg)
-integrity = data.prepared.integrity
-entries = data.prepared.entries
-show(
-    table(
-        "manifest",
-        ["Id", "Split", "Emotion", "From", "Checksum of the pixels"],
-        [
-            [entry.id, entry.split, entry.emotion, entry.source, f"{entry.sha256[:16]}…"]
-            for entry in entries[:: max(1, len(entries) // 6)]
-        ],
-    ),
-    caption=f"A few of the {len(entries):,} rows of manifest.csv.",
-)
+folder = data_folder(DATASET)
+manifest = pd.read_csv(folder / "manifest.csv")
+manifest.sample(5, random_state=0)
 
 # %% [markdown]
-# ## Labels
+# ## Splits and class balance
 #
-# The seven emotions have one order everywhere in this program. Readers map into it **by name**: the
-# index that a dataset gives to an emotion is nothing that another dataset would understand, and a
-# score that compares indices of two datasets means nothing.
+# FER2013's authors decided which image serves what: *Training* (here `train`), *PublicTest*
+# (`val`) and *PrivateTest* (`test`). The network learns from `train`. `val` decides when to stop
+# and which epoch to keep. `test` is used once, at the end, and decides nothing.
 
 # %%
-show(
-    table(
-        "labels",
-        ["Code in fer2013.csv", "Emotion"],
-        [[str(code), emotion] for code, emotion in enumerate(TABLE_EMOTIONS)],
-    ),
-    caption="FER2013's own codes. In the image archive the folders' names say the emotion.",
-)
+EMOTIONS = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
+SPLITS = ["train", "val", "test"]
+counts = manifest.pivot_table(index="emotion", columns="split", values="id", aggfunc="count")
+counts = counts.loc[EMOTIONS, SPLITS]
+counts
+
+# %%
+shares = 100 * counts / counts.sum()
+shares.plot.bar(rot=0, ylabel="share of the split (%)", xlabel="", figsize=(9, 3))
+most = counts["test"].idxmax()
+plt.title(f"Always answering “{most}” would be right in {shares['test'].max():.1f} % of test")
+plt.show()
 
 # %% [markdown]
-# ## Splits
-#
-# The authors gave each image a usage: *Training* is our `train`, *PublicTest* is `val` and
-# *PrivateTest* is `test`. The network learns from `train`; `val` decides when to stop and which
-# epoch to keep; `test` is measured once, at the end, and decides nothing.
-
-# %%
-section = dataset_section(integrity)
-show(section["counts"], caption=f"Images of each emotion and split. {section['counts_note']}")
-
-# %% [markdown]
-# ## Class balance
-#
-# The emotions are far from equally frequent. A classifier can therefore have a good accuracy and be
-# poor at the rare ones, which is why macro-F1 (the mean of the seven F1 scores, each counting the
-# same) stands beside accuracy everywhere.
-
-# %%
-pictures = data.folder / "figures"
-show(
-    pictures / "class_balance.png",
-    caption="Each emotion's share of the images of every split. Look at how unequal the bars are, "
-    "and whether the three splits agree.",
-)
+# A network may have a good **accuracy** and still miss a rare emotion altogether. **Macro-F1**,
+# the mean of the seven F1 scores, counts every emotion the same. Both are reported everywhere, and
+# macro-F1 chooses the epoch.
 
 # %% [markdown]
 # ## What the images look like
+#
+# Five training images of each emotion, chosen at random with a fixed seed. Would you agree with
+# every label? People agreed with FER2013's labels on 65 ± 5 % of a part of it (Goodfellow et al.):
+# no score should be read without this number.
+
 
 # %%
-show(
-    pictures / "samples.png",
-    caption="Up to eight training images of each emotion, picked at random with a fixed seed. The "
-    "faces of a row should share its emotion; on real images, wrong labels are to be seen "
-    "here.",
-)
+def show_faces(rows, title):
+    """A grid of faces: a row for each entry of ``rows``, a list of image files with its name."""
+    height, width = len(rows), max(len(files) for _, files in rows)
+    figure, axes = plt.subplots(
+        height, width, figsize=(1.2 * width, 1.2 * height), squeeze=False, layout="constrained"
+    )
+    for line, (name, files) in zip(axes, rows, strict=True):
+        line[0].text(-0.1, 0.5, name, ha="right", va="center", transform=line[0].transAxes)
+        for axis in line:
+            axis.axis("off")
+        for axis, file in zip(line, files, strict=False):
+            axis.imshow(plt.imread(file), cmap="gray")
+    figure.suptitle(title)
+
+
+def file_of(row):
+    """The prepared file of a row of the manifest."""
+    return folder / row.split / row.emotion / f"{row.id}.png"
+
+
+train = manifest[manifest.split == "train"]
+rows = [
+    (emotion, [file_of(row) for row in group.sample(5, random_state=0).itertuples()])
+    for emotion, group in train.groupby("emotion")
+]
+if PHOTOGRAPHS:
+    show_faces(rows, f"{DATASET}: training images")
 
 # %% [markdown]
-# ## Is it the copy that was published?
+# ## Is this the published dataset?
 #
-# Most public copies are copies of copies. Preparation holds each image against what is known of the
-# original one and says whether pixels, labels and splits are those that were published.
+# Most public copies of FER2013 are copies of copies: some were smoothed, enlarged or re-split on
+# the way. Preparation compares every image with the original by checksums and perceptual hashes.
 
 # %%
-show_part("verdict", section["verdict"])
-show_part("findings", section["findings"])
-
-# %%
-show(
-    section["pixels"],
-    caption="Brightness, contrast and sharpness of each split. A split that was smoothed or "
-    "sharpened would stand apart from the others.",
-)
+integrity = json.loads((folder / "integrity.json").read_text())
+print(f"{integrity['verdict']}: {integrity['verdict_text']}")
+for finding in integrity["findings"]:
+    print(" -", finding["text"])
 
 # %% [markdown]
-# ## What stands there more than once
+# ## What is in there twice?
 #
-# An image that stands in `train` and again in `test` makes a network look better than it is: it has
-# seen the answer. Copies with different emotions cannot all be right. The official splits are kept
-# all the same, since published results are measured on them; every `metrics.json` has the scores
-# without such images beside the official ones. The table names the option that leaves them out.
+# An image that is in `train` and again in `test` makes a network look better than it is, because
+# it has seen the answer. The checksums find exact copies; a groupby does the rest.
 
 # %%
-show(section["copies"], caption="Duplicates, leaks and blank images of this copy.")
-
-# %%
-GALLERIES = {
-    "duplicates.png": "Exact duplicates: the same pixels more than once.",
-    "conflicts.png": "Exact duplicates with different emotions: at most one label is right.",
-    "near_duplicates.png": "Near duplicates: other crops, sizes or watermarks of one picture.",
-    "blank.png": "Images that show nothing.",
-}
-for name, caption in GALLERIES.items():
-    if (pictures / name).is_file():
-        show(pictures / name, caption=caption)
-    else:
-        print(f"None here: {caption}")
+copies = manifest.groupby("sha256").filter(lambda group: len(group) > 1)
+groups = copies.groupby("sha256")
+across = groups.filter(lambda group: group.split.nunique() > 1)
+contradicting = groups.filter(lambda group: group.emotion.nunique() > 1)
+seen = set(manifest[manifest.split != "test"].sha256)
+leaked = manifest[(manifest.split == "test") & manifest.sha256.isin(seen)]
+pd.Series(
+    {
+        "images with an exact copy": len(copies),
+        "of these, in several splits": len(across),
+        "of these, with different emotions": len(contradicting),
+        "test images that are also in train or val": len(leaked),
+    },
+    name="images",
+).to_frame()
 
 # %% [markdown]
-# ## From the prepared image to the input
-#
-# Images are brought to the network's input size once and kept as whole numbers 0–255. Mean and
-# standard deviation are computed from `train` alone. They are a part of the network, so that a
-# checkpoint cannot be used with other ones.
+# Preparation found the same, and near copies (other crops, sizes, watermarks) as well. By default
+# nothing is left out, so that scores can be compared with published ones; every result also has
+# the scores without these images.
 
 # %%
-show(
-    draw_inputs(data),
-    caption="A training image of each emotion as it was prepared, and below it as the network "
-    "gets it (before normalisation).",
-)
-mean, std = data.normalisation()
-images, target = next(iter(data.train_dataloader()))
-show(
-    table(
-        "input",
-        ["What the network gets", "Value"],
-        [
-            [
-                "batch: images, channels, height, width",
-                " × ".join(map(str, images.shape)),
-            ],
-            ["type", str(images.dtype)],
-            ["mean of train, per channel, as a share of 255", ", ".join(f"{m:.4f}" for m in mean)],
-            ["standard deviation", ", ".join(f"{s:.4f}" for s in std)],
-        ],
-    ),
-    caption="A batch as the data loader makes it.",
-)
+assert integrity["leaks"]["test_in_train_or_val"] == len(leaked)
+pd.json_normalize({key: integrity[key] for key in ("duplicates", "leaks", "near_duplicates")}).T[
+    lambda found: found[0].map(lambda value: isinstance(value, int))
+]
+
+# %%
+pairs = [
+    (" / ".join(sorted(set(group.emotion))), [file_of(row) for row in group.itertuples()][:5])
+    for _, group in list(contradicting.groupby("sha256"))[:4]
+]
+if pairs and PHOTOGRAPHS:
+    show_faces(pairs, "The same picture with different labels: at most one is right")
 
 # %% [markdown]
-# ## Augmentation
+# ## What the network sees
 #
-# Training images are changed anew in each epoch, so that the network cannot learn them by heart.
-# What an image looks like in an epoch follows from the seed, the epoch and the image alone: a run
-# can be repeated exactly. Validation and test images are never changed.
+# Images reach the network as 48 × 48 gray pixels, normalised by mean and standard deviation of
+# `train`. While training, they are changed a little in every epoch, so that the network cannot
+# learn them by heart: flipped, shifted, turned, darkened, covered. What happens to an image
+# follows from seed, epoch and image alone, so a training can be repeated exactly.
 
 # %%
-show(policy_table(cfg), caption="The augmentation policy, in the order of application.")
-
-# %%
-show(
-    draw_augmentations(data, cfg),
-    caption="Above: each transform alone, on every face. Below: the whole policy in four epochs, "
-    "with each transform as rare as in training. The emotion must stay recognisable: what "
-    "you cannot tell any more, the network should not be asked to learn.",
-)
+files = [file_of(group.iloc[0]) for _, group in train.groupby("emotion")]
+images = [(255 * plt.imread(file)).round().astype(np.uint8) for file in files]
+images = [image if image.ndim == 3 else image[..., None] for image in images]
+augment = Augmentation(load_policy("standard"), 0)
+figure, axes = plt.subplots(5, 7, figsize=(8.5, 6), layout="constrained")
+for epoch, line in enumerate(axes):
+    for index, (axis, image) in enumerate(zip(line, images, strict=True)):
+        shown = image if epoch == 0 else augment(image, epoch=epoch, index=index)
+        axis.imshow(shown, cmap="gray", vmin=0, vmax=255)
+        axis.axis("off")
+    line[0].text(
+        -0.1, 0.5, f"epoch {epoch}" if epoch else "as it is", ha="right", va="center",
+        transform=line[0].transAxes,
+    )  # fmt: skip
+figure.suptitle("The same training images in four epochs")
+if not PHOTOGRAPHS:
+    plt.close(figure)
 
 # %% [markdown]
-# ## What to take along
+# ## Questions
 #
-# - `report.html` in the dataset's folder has everything above on one page, with the names of the
-#   images behind each picture.
-# - Of the labels, nothing here says whether they are *right*. People agree with FER2013's labels on
-#   about 65 ± 5 % of its images (Goodfellow et al.): no score should be read without that number.
-# - Faces of an image search are no sample of people: who is in the pictures, and who is not, was
-#   not controlled by anybody.
-#
-# The configuration that this notebook used:
-
-# %%
-print(OmegaConf.to_yaml(cfg.dataset))
+# 1. Which emotion would a lazy network always answer, and what macro-F1 would it have?
+# 2. Leave the leaked images out of `test`. Should accuracy rise or fall, and why?
+# 3. Find an image whose label you would contest. `python -m fer audit` finds thousands.

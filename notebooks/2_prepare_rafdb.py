@@ -18,229 +18,129 @@
 # # 2 · Preparing RAF-DB
 #
 # RAF-DB (Li, Deng & Du, [CVPR 2017](http://www.whdeld.cn/RAF/model1.html)) has 15,339 colour faces
-# from the internet, each labelled by about forty people and aligned to 100 × 100 pixels. It is the
-# second dataset of the study: other pictures, other annotators, other shares of the emotions.
+# from the internet, each labelled by about forty people. It is the second dataset of the study:
+# other pictures, other annotators, other shares of the emotions.
 #
-# **RAF-DB may not be passed on.** `synthetic_b`, the default below, stands in for it: drawings,
-# written in the form in which RAF-DB's authors distribute theirs and read by the same reader. Its
-# pictures and numbers say nothing about human faces. `rafdb` takes the real images.
+# **RAF-DB may not be redistributed.** `synthetic_b`, the default, stands in for it: drawings in
+# the form in which RAF-DB's authors distribute theirs, read by the same code. The numbers say
+# nothing about human faces. Ask [the authors](http://www.whdeld.cn/RAF/model1.html) for access,
+# put the folder `basic` into `data/rafdb/raw/`, and set `DATASET` to `rafdb`.
 
 # %%
-from helpers import (
-    command,
-    compose,
-    draw_augmentations,
-    draw_inputs,
-    load_data,
-    policy_table,
-    setting,
-    show,
-    show_part,
-    size_of,
-    table,
-)
-from omegaconf import OmegaConf
+import json
 
+import matplotlib.pyplot as plt
+import pandas as pd
+from helpers import data_folder, python, setting
+from IPython.display import display
+
+from fer.core.labels import EMOTIONS
 from fer.data.readers.rafdb import CODES
-from fer.report.dataset_page import dataset_section, subgroup_tables
 
-DATASET = setting("DATASET", "synthetic_b")  # "rafdb" for the real faces
+DATASET = setting("DATASET", "synthetic_b")
 QUICK = setting("QUICK", "0") == "1"  # a handful of images, to see that the notebook runs
+PHOTOGRAPHS = setting("PHOTOGRAPHS", "1") == "1"  # 0: show no picture of a person
 
-size = size_of(DATASET, quick=QUICK)
-options = [f"dataset={DATASET}", *size.data]
-
-# %% [markdown]
-# ## Getting the images
-#
-# Ask [the authors](http://www.whdeld.cn/RAF/model1.html) for access, for research. Put what you get
-# into `data/rafdb/raw/`: the folder `basic` with `EmoLabel/` and `Image/`. The layout of the usual
-# mirror (`DATASET/train/1…7/`) is understood as well.
-#
-# The authors' aligned faces are used where they are there. Otherwise faces are cut out of the
-# original photographs by their bounding boxes; `conf/dataset/rafdb.yaml` has the choices.
-#
-# ## Preparing
-#
-# One command reads the raw copy, checks it and writes `data/<dataset>/`. A prepared dataset is
-# complete or absent. Where it is prepared already, the command only says what was found.
+FEW = ["dataset.generator.train=105", "dataset.generator.val=28", "dataset.generator.test=56"]
+few = FEW if QUICK and DATASET.startswith("synthetic") else []
+python("-m", "fer", "prepare", f"dataset={DATASET}", *few)
 
 # %%
-command("-m", "fer", "prepare", *options)
+folder = data_folder(DATASET)
+manifest = pd.read_csv(folder / "manifest.csv")
+integrity = json.loads((folder / "integrity.json").read_text())
+manifest.sample(5, random_state=0)
 
 # %% [markdown]
-# ## How it is organised
+# ## Labels are mapped by name
 #
-# As every dataset here: `<split>/<emotion>/<id>.png`, with `manifest.csv`, `integrity.json` and
-# `report.html`.
+# RAF-DB numbers its emotions from 1 to 7 in an order of its own. Readers translate by **name**. A
+# score that compares numbers of two datasets means nothing, and no error message would tell.
 
 # %%
-cfg = compose("train", *options, *size.training)
-data = load_data(cfg)
-integrity = data.prepared.integrity
-entries = data.prepared.entries
-show(
-    table(
-        "manifest",
-        ["Id", "Split", "Emotion", "From", "Checksum of the pixels"],
-        [
-            [entry.id, entry.split, entry.emotion, entry.source, f"{entry.sha256[:16]}…"]
-            for entry in entries[:: max(1, len(entries) // 6)]
-        ],
-    ),
-    caption=f"A few of the {len(entries):,} rows of manifest.csv.",
-)
+pd.DataFrame(
+    {"here": {name: index for index, name in enumerate(EMOTIONS)},
+     "RAF-DB": {name: int(code) for code, name in CODES.items()}}
+)  # fmt: skip
 
 # %% [markdown]
-# ## Labels
+# ## Splits and class balance
 #
-# RAF-DB counts its emotions in an order of its own. They are mapped **by name** into the one order
-# that is used everywhere here. Nothing ever compares a code of one dataset with a code of another.
+# RAF-DB has `train` and `test`, but no validation split. A part of `train` is held out as `val`,
+# with each emotion as frequent as in the rest, and the same on every machine.
 
 # %%
-show(
-    table("labels", ["RAF-DB's code", "Emotion"], [[code, name] for code, name in CODES.items()]),
-    caption="RAF-DB's codes, as its readme defines them.",
-)
+SPLITS = ["train", "val", "test"]
+counts = manifest.pivot_table(index="emotion", columns="split", values="id", aggfunc="count")
+counts = counts.loc[list(EMOTIONS), SPLITS]
+counts
+
+# %%
+(100 * counts / counts.sum()).plot.bar(
+    rot=0, ylabel="share of the split (%)", xlabel="", figsize=(9, 3), title=DATASET
+)  # fmt: skip
+plt.show()
 
 # %% [markdown]
-# ## Splits
+# Compare this with notebook 1. A network that recognises each emotion equally well on both
+# datasets still gets a different accuracy on each, because the emotions are differently frequent.
+# Notebook 4 tells the two effects apart.
 #
-# RAF-DB has an official `train` and `test`, and no validation split. A share of `train` is held out
-# as `val`, with each emotion as frequent as in the rest, and the same on every machine. It decides
-# when to stop and which epoch to keep; `test` decides nothing.
+# ## Who is in the pictures?
+#
+# RAF-DB's annotators also judged gender, race and age. These are judgements of others from a
+# picture, not what the people say of themselves. They are not used in training, but evaluation
+# reports each group.
 
 # %%
-section = dataset_section(integrity)
-show(section["counts"], caption=f"Images of each emotion and split. {section['counts_note']}")
-
-# %% [markdown]
-# ## Class balance
-#
-# Happy faces are many, frightened ones few. Compare this with FER2013 in notebook 1: two datasets
-# that differ in how frequent the emotions are give different accuracies to the same network, even
-# if it recognises each emotion equally well in both. Notebook 4 tells the two apart.
-
-# %%
-pictures = data.folder / "figures"
-show(
-    pictures / "class_balance.png",
-    caption="Each emotion's share of the images of every split.",
-)
-
-# %% [markdown]
-# ## Who is in the pictures
-#
-# RAF-DB's annotators also judged gender, race and age from each picture, where the copy has their
-# files. These are judgements of others, not what the people say of themselves. They are not used in
-# training; evaluation reports the scores of each group.
-
-# %%
-for groups in subgroup_tables(entries):
-    show(groups, caption="Images by what the annotators judged, in each split.")
+attributes = [name for name in ("gender", "race", "age") if name in manifest]
+for name in attributes:
+    display(manifest.pivot_table(index=name, columns="split", values="id", aggfunc="count")[SPLITS])
 
 # %% [markdown]
 # ## What the images look like
 
 # %%
-show(
-    pictures / "samples.png",
-    caption="Up to eight training images of each emotion, picked at random with a fixed seed. The "
-    "faces of a row should share its emotion.",
-)
+train = manifest[manifest.split == "train"]
+figure, axes = plt.subplots(7, 6, figsize=(7.5, 9), layout="constrained")
+for emotion, line in zip(EMOTIONS, axes, strict=True):
+    chosen = train[train.emotion == emotion].sample(6, random_state=0)
+    for axis, row in zip(line, chosen.itertuples(), strict=True):
+        axis.imshow(plt.imread(folder / row.split / row.emotion / f"{row.id}.png"))
+        axis.axis("off")
+    line[0].text(-0.1, 0.5, emotion, ha="right", va="center", transform=line[0].transAxes)
+if not PHOTOGRAPHS:
+    plt.close(figure)
 
 # %% [markdown]
-# ## Is it the copy that was published?
+# ## Can this copy be trusted?
 #
-# The pixels of RAF-DB are not known to this program. The verdict rests on the official numbers of
-# images, their size, and how the splits look beside each other.
+# The published pixels of RAF-DB are not known to this program. The verdict rests on the official
+# counts, the size of the images, and how alike the splits look: a split that was smoothed or
+# sharpened would stand apart.
 
 # %%
-show_part("verdict", section["verdict"])
-show_part("findings", section["findings"])
+print(f"{integrity['verdict']}: {integrity['verdict_text']}")
+pd.DataFrame(integrity["pixels"]).T.round(3)
 
 # %%
-show(
-    section["pixels"],
-    caption="Brightness, contrast and sharpness of each split. A split that was smoothed or "
-    "sharpened would stand apart from the others.",
-)
+copies = manifest.groupby("sha256").filter(lambda group: len(group) > 1)
+seen = set(manifest[manifest.split != "test"].sha256)
+leaked = manifest[(manifest.split == "test") & manifest.sha256.isin(seen)]
+assert integrity["leaks"]["test_in_train_or_val"] == len(leaked)
+print(f"{len(copies)} images have an exact copy; {len(leaked)} of test are also in train or val.")
 
 # %% [markdown]
-# ## What stands there more than once
+# ## What the network sees
 #
-# An image in `train` that stands again in `test` makes a network look better than it is. Every
-# `metrics.json` has the scores without such images beside the official ones.
-
-# %%
-show(section["copies"], caption="Duplicates, leaks and blank images of this copy.")
-
-# %%
-GALLERIES = {
-    "duplicates.png": "Exact duplicates: the same pixels more than once.",
-    "conflicts.png": "Exact duplicates with different emotions: at most one label is right.",
-    "near_duplicates.png": "Near duplicates: other crops, sizes or watermarks of one picture.",
-    "blank.png": "Images that show nothing.",
-}
-for name, caption in GALLERIES.items():
-    if (pictures / name).is_file():
-        show(pictures / name, caption=caption)
-    else:
-        print(f"None here: {caption}")
-
-# %% [markdown]
-# ## From the prepared image to the input
+# Both datasets reach the network in one form, 48 × 48 and gray by default, so that one network can
+# be measured on both. Mean and standard deviation come from the training split of the dataset that
+# a network was trained on, and stay with it wherever it is measured. Augmentation is the same as
+# for FER2013, value for value: the two experiments differ in the dataset alone.
 #
-# Both datasets reach the network in one form, so that one network can be measured on both: the same
-# size, and gray by default. Mean and standard deviation come from the training split of the dataset
-# that a network was trained on, and stay with the network wherever it is measured.
-
-# %%
-show(
-    draw_inputs(data),
-    caption="A training image of each emotion as it was prepared, and below it as the network "
-    "gets it (before normalisation).",
-)
-mean, std = data.normalisation()
-show(
-    table(
-        "input",
-        ["Of the training images", "Value"],
-        [
-            ["mean, per channel, as a share of 255", ", ".join(f"{m:.4f}" for m in mean)],
-            ["standard deviation", ", ".join(f"{s:.4f}" for s in std)],
-        ],
-    ),
-    caption="What the input is normalised with.",
-)
-
-# %% [markdown]
-# ## Augmentation
+# ## Questions
 #
-# The policy is the same as for FER2013, value for value: what differs between the two experiments
-# is the dataset alone.
-
-# %%
-show(policy_table(cfg), caption="The augmentation policy, in the order of application.")
-
-# %%
-show(
-    draw_augmentations(data, cfg),
-    caption="Above: each transform alone, on every face. Below: the whole policy in four epochs, "
-    "with each transform as rare as in training.",
-)
-
-# %% [markdown]
-# ## What to take along
-#
-# - `report.html` in the dataset's folder has everything above on one page, with the names of the
-#   images behind each picture.
-# - Faces that were found by emotion words on the internet are often acted or exaggerated, and they
-#   are no sample of people.
-# - A score on this dataset and a score on FER2013 are no measure of which network is better: the
-#   images, the labels and the shares of the emotions differ.
-#
-# The configuration that this notebook used:
-
-# %%
-print(OmegaConf.to_yaml(cfg.dataset))
+# 1. Why are both sets of images shown to the network in gray?
+# 2. Which would you expect to transfer better: a network trained on many noisy labels, or on fewer
+#    clean ones?
+# 3. What would you need to know about the people in the pictures before you used such a network?

@@ -26,113 +26,79 @@
 # %% [markdown] slideshow={"slide_type": "skip"}
 # # 4 · Analysis
 #
-# This notebook measures the networks of notebook 3 (and trains them if that was not done). All
-# numbers below are read from the run folders; the text says how to read them and stays true
-# whatever they are. **With the default, all faces are drawings**, and the results say nothing about
-# human faces.
+# This notebook measures the networks of notebook 3, or trains them first. Scores are computed here
+# from the table of predictions, so that nothing has to be believed. **By default all faces are
+# drawings**, and the results say nothing about human faces. `CHECKPOINTS` takes checkpoints of
+# your own, trained on the first and second of `DATASETS`.
 #
-# `CHECKPOINT_A` and `CHECKPOINT_B` take checkpoints of your own: paths of `best.ckpt` files,
-# trained on the first and second of `DATASETS`.
-#
-# The notebook is also a talk of about eight minutes:
-#
-# ```
-# jupyter nbconvert --to slides --execute --no-input --SlidesExporter.reveal_number=c/t \
-#     --SlidesExporter.reveal_width=1280 --SlidesExporter.reveal_height=800 \
-#     --output-dir outputs/notebooks notebooks/4_analysis.ipynb
-# ```
-#
-# makes `outputs/notebooks/4_analysis.slides.html` (a browser with a network shows it).
+# The notebook is also a talk of about eight minutes; `docs/notebooks.md` has the command.
 
 # %% slideshow={"slide_type": "skip"}
+import json
 from pathlib import Path
 
-from helpers import (
-    checkpoint_option,
-    cross_table,
-    damage_table,
-    findings,
-    of_data,
-    of_scores,
-    read_notes,
-    run,
-    run_table,
-    saliency_checks_table,
-    score_table,
-    setting,
-    show,
-    show_part,
-    size_of,
-)
-from IPython.display import Markdown, display
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from helpers import run, setting
+from IPython.display import Image, display
 
 DATASETS = setting("DATASET", "synthetic_a,synthetic_b").split(",")  # "fer2013,rafdb": real faces
+CHECKPOINTS = [setting("CHECKPOINT_A", ""), setting("CHECKPOINT_B", "")]
 QUICK = setting("QUICK", "0") == "1"  # a tiny network on a handful of images
-CHECKPOINT_A = setting("CHECKPOINT_A", "")  # of the first dataset; empty: trained as in notebook 3
-CHECKPOINT_B = setting("CHECKPOINT_B", "")  # of the second
+PHOTOGRAPHS = setting("PHOTOGRAPHS", "1") == "1"  # 0: show no picture of a person
 TRAIN = setting("TRAIN", "").split()  # more options of train.py, the same as in notebook 3
 EVALUATE = setting("EVALUATE", "").split()  # and of evaluate.py, such as "saliency.seed=1"
+EMOTIONS = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## The networks
+#
+# The same commands as in notebook 3: what has finished there is used here.
 
 # %% slideshow={"slide_type": "skip"}
+SMALL = ["model=shared_cnn_small", "trainer.max_epochs=6"]
+TINY = ["model.widths=[8,16,16,32]", "model.image_size=32", "trainer.max_epochs=2",
+        "metrics.resamples=100"]  # fmt: skip
+FEW = [f"++dataset.generator.{key}={n}" for key, n in (("train", 105), ("val", 28), ("test", 56))]
+drawn = [dataset for dataset in DATASETS if dataset.startswith("synthetic")]
+few = FEW if QUICK and drawn else []
+
 networks = {}
-for dataset, checkpoint in zip(DATASETS, [CHECKPOINT_A, CHECKPOINT_B], strict=False):
-    size = size_of(dataset, quick=QUICK)
+for dataset, checkpoint in zip(DATASETS, CHECKPOINTS, strict=False):
     if checkpoint:
         networks[dataset] = Path(checkpoint)
         continue
-    folder = run(
-        "train.py",
-        f"dataset={dataset}",
-        *size.data,
-        *size.training,
-        *TRAIN,
-        "trainer.progress_bar=false",
-        name=f"train/{dataset}",
-    )
-    networks[dataset] = folder / "checkpoints" / "best.ckpt"
+    size = (TINY if QUICK else SMALL if dataset in drawn else []) + few
+    options = [f"dataset={dataset}", *size, *TRAIN, "trainer.progress_bar=false"]
+    networks[dataset] = run("train.py", *options, name=f"train/{dataset}") / "checkpoints/best.ckpt"
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## The measurements
 #
-# Each network on the test split of its own dataset: clean, and under blur, occlusion and low light,
-# with saliency maps.
+# Each network on the test split of its own dataset: clean, and under blur, occlusion and low
+# light, with saliency maps. Then each network on the other dataset.
 
 # %% slideshow={"slide_type": "skip"}
-home = {}
-for dataset, checkpoint in networks.items():
-    size = size_of(dataset, quick=QUICK)
-    home[dataset] = run(
-        "evaluate.py",
-        checkpoint_option(checkpoint),
-        f"dataset={dataset}",
-        "perturbation=stress",
-        "saliency=standard",
-        *size.data,
-        *size.evaluation,
-        *of_data(TRAIN),
-        *EVALUATE,
-        name=f"evaluate/{dataset}",
-    )
+LESS = ["robustness.severities=[1,3,5]", "saliency.images_per_class=6",
+        "saliency.faithfulness.images=21", "saliency.sanity.images=7"]  # fmt: skip
+LEAST = ["metrics.resamples=100", "robustness.severities=[1,5]", "saliency.images_per_class=1",
+         "saliency.smoothgrad.samples=2", "saliency.integrated_gradients.steps=2",
+         "saliency.faithfulness.images=7", "saliency.faithfulness.steps=4",
+         "saliency.sanity.images=7"]  # fmt: skip
+more = [*few, *(f"++{option}" for option in TRAIN if option.startswith("dataset."))]
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# Then each network on each dataset, where there are two. Emotions are matched by name.
-
-# %% slideshow={"slide_type": "skip"}
-cross = None
-if len(networks) > 1:
-    cross = run(
-        "evaluate.py",
-        "-m",
-        checkpoint_option(*networks.values()),
-        f"dataset={','.join(networks)}",
-        *size_of(DATASETS[0], quick=QUICK).data,
-        *of_data(TRAIN),
-        *of_scores(EVALUATE),
-        name="cross",
-    )
+runs = {}  # (trained on, measured on) -> run folder
+for trained_on, checkpoint in networks.items():
+    for measured_on in DATASETS:
+        options = [f"checkpoint={checkpoint}", f"dataset={measured_on}", *more]
+        if trained_on == measured_on:
+            size = LEAST if QUICK else LESS if measured_on in drawn else []
+            options += ["perturbation=stress", "saliency=standard", *size, *EVALUATE]
+        runs[trained_on, measured_on] = run(
+            "evaluate.py", *options, name=f"evaluate/{trained_on}_on_{measured_on}"
+        )
+home = {dataset: runs[dataset, dataset] for dataset in DATASETS}
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## One recipe, twice
@@ -140,203 +106,230 @@ if len(networks) > 1:
 # - Four blocks of convolution, average pooling, one linear layer; no pretrained weights
 # - The same recipe, value for value, on each dataset: only the data differ
 # - Validation chooses the epoch; the test split is measured once
-# - Every number here comes from a run folder, which names its command
+# - Every number comes from a run folder, which names its command
 
 # %% slideshow={"slide_type": "-"}
-show_part("notes", read_notes(home))
+for folder in home.values():
+    for note in json.loads((folder / "run.json").read_text())["notes"]:
+        print("·", note)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## How well?
+#
+# `predictions.csv` has the probabilities of every test image. Accuracy counts images, macro-F1
+# counts emotions: a gap between the two says that rare emotions do worse.
+
 
 # %% slideshow={"slide_type": "-"}
-show(
-    score_table(home),
-    caption="Each network on the test split of its own dataset. Small: 95 % interval "
-    "over images. Accuracy counts images, macro-F1 counts emotions: a gap between them "
-    "says that rare emotions do worse.",
-)
+def confusion(predictions):
+    """The confusion matrix: rows true, columns predicted."""
+    table = pd.crosstab(predictions.true, predictions.predicted)
+    return table.reindex(index=EMOTIONS, columns=EMOTIONS, fill_value=0)
+
+
+def accuracy(matrix):
+    """The share of the images on the diagonal."""
+    return np.trace(matrix) / matrix.to_numpy().sum()
+
+
+def macro_f1(matrix):
+    """The mean of the emotions' F1: twice the hits over what is of the emotion or taken for it."""
+    hits = np.diag(matrix)
+    f1 = 2 * hits / np.maximum(matrix.sum(axis=0) + matrix.sum(axis=1), 1)
+    return f1[matrix.sum(axis=1) > 0].mean()
+
+
+def resampled(predictions, score, times=300):
+    """A 95 % interval: the same score of the images drawn again, with replacement."""
+    rng = np.random.default_rng(0)
+    scores = [
+        score(confusion(predictions.iloc[rng.integers(0, len(predictions), len(predictions))]))
+        for _ in range(times)
+    ]
+    return np.quantile(scores, [0.025, 0.975])
+
+
+tables = {key: pd.read_csv(folder / "predictions.csv") for key, folder in runs.items()}
+matrices = {key: confusion(table) for key, table in tables.items()}
+rows = []
+for dataset in DATASETS:
+    matrix, table = matrices[dataset, dataset], tables[dataset, dataset]
+    row = {"dataset": dataset, "images": len(table)}
+    for name, score in {"accuracy": accuracy, "macro-F1": macro_f1}.items():
+        low, high = resampled(table, score)
+        row[name] = f"{100 * score(matrix):.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    row["always the most frequent"] = f"{100 * matrix.sum(axis=1).max() / len(table):.1f} %"
+    rows.append(row)
+pd.DataFrame(rows).set_index("dataset")
+
+# %% slideshow={"slide_type": "skip"}
+for dataset, folder in home.items():  # the program computes the same
+    found = json.loads((folder / "metrics.json").read_text())
+    assert np.isclose(found["accuracy"], accuracy(matrices[dataset, dataset]))
+    assert np.isclose(found["macro_f1"], macro_f1(matrices[dataset, dataset]))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What is taken for what?
+#
+# A row is a true emotion, a column an answer, in percent of the row. Look for dark cells off the
+# diagonal, and for columns that attract answers from everywhere.
 
 # %% slideshow={"slide_type": "-"}
-show(
-    *(folder / "figures" / "confusion_matrix_test.png" for folder in home.values()),
-    caption="Confusion matrices. A row is a true emotion, a column an answer; big: percent of the "
-    "row. Look for dark cells off the diagonal, and for columns that draw answers from "
-    "everywhere.",
-)
+figure, axes = plt.subplots(1, len(home), figsize=(5.5 * len(home), 4.5), squeeze=False)
+for axis, dataset in zip(axes[0], home, strict=True):
+    shares = 100 * matrices[dataset, dataset].T / matrices[dataset, dataset].sum(axis=1)
+    axis.imshow(shares.T, cmap="Blues", vmin=0, vmax=100)
+    for (i, j), share in np.ndenumerate(shares.T.to_numpy()):
+        axis.text(j, i, f"{share:.0f}", ha="center", va="center", color="w" if share > 60 else "k")
+    axis.set_xticks(range(7), EMOTIONS, rotation=45)
+    axis.set_yticks(range(7), EMOTIONS)
+    axis.set(title=dataset, xlabel="answer", ylabel="true emotion")
+figure.tight_layout()
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Each emotion
 
 # %% slideshow={"slide_type": "skip"}
-show(
-    *(folder / "figures" / "per_class_test.png" for folder in home.values()),
-    caption="Precision, recall and F1 of each emotion. Scores of emotions with few images (below "
-    "their names) are uncertain.",
-)
+for dataset in home:
+    matrix = matrices[dataset, dataset]
+    hits = np.diag(matrix)
+    each = pd.DataFrame(
+        {
+            "images": matrix.sum(axis=1),
+            "recall": hits / matrix.sum(axis=1),
+            "precision": hits / matrix.sum(axis=0),
+        }
+    ).rename_axis(dataset)
+    display(each.round(3))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Under blur, occlusion and low light
+#
+# Accuracy against the severity of the damage; 0 is undamaged. A flat line is robust, wherever it
+# begins.
 
 # %% slideshow={"slide_type": "-"}
-show(
-    *(folder / "figures" / "robustness.png" for folder in home.values()),
-    caption="Accuracy and, at its right, macro-F1 against the severity of each kind of damage; 0 "
-    "is clean. The shade is the 95 % interval. A flat line is robust, wherever it begins.",
-)
-
-# %% [markdown] slideshow={"slide_type": "subslide"}
-# ## What is left under damage
-
-# %% slideshow={"slide_type": "-"}
-show(
-    damage_table(home),
-    caption="Area under each curve as a share of what it would be if the clean score held: 100 % "
-    "is no loss. It compares how networks take damage even if their clean scores differ.",
-)
-
-# %% [markdown] slideshow={"slide_type": "skip"}
-# ## What the damage looks like, and which emotions it takes
+figure, axes = plt.subplots(1, 3, figsize=(10, 3), sharey=True)
+damage = {dataset: pd.read_csv(folder / "robustness.csv") for dataset, folder in home.items()}
+for axis, kind in zip(axes, ("blur", "occlusion", "low_light"), strict=True):
+    for dataset, table in damage.items():
+        curve = table[table.perturbation.isin([kind, "clean"])].sort_values("severity")
+        axis.plot(curve.severity, 100 * curve.accuracy, marker="o", label=dataset)
+    axis.set(title=kind.replace("_", " "), xlabel="severity")
+axes[0].set_ylabel("accuracy (%)")
+axes[0].legend()
+figure.tight_layout()
 
 # %% slideshow={"slide_type": "skip"}
-for dataset, folder in home.items():
-    show(
-        folder / "figures" / "perturbations.png",
-        caption=f"Faces of {dataset} under each perturbation, as the network gets them. Judge for "
-        "yourself at which severity you would still recognise the emotion.",
-    )
-
-# %% slideshow={"slide_type": "skip"}
-for dataset, folder in home.items():
-    show(
-        folder / "figures" / "robustness_per_class.png",
-        caption=f"Recall of each emotion of {dataset} under damage. An emotion that rises draws "
-        "the answers of damaged images to itself: that is no robustness.",
-    )
+if PHOTOGRAPHS:
+    for folder in home.values():
+        display(Image(folder / "figures/perturbations.png", width=800))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## From one dataset to the other
+#
+# Compare within a column, where the images are the same. Part of what is lost is only that the
+# emotions are more or less frequent there: with the recalls that it has there, but the frequencies
+# of home, a network would reach the accuracy in the last column.
 
 # %% slideshow={"slide_type": "-"}
-if cross:
-    show(
-        cross_table(cross),
-        caption="Each network on each dataset. Change: in percentage points against the same "
-        "network on its own dataset. Compare within a dataset: from one to the other the "
-        "images' difficulty changes too.",
+rows = []
+for (trained_on, measured_on), matrix in matrices.items():
+    recalls = np.diag(matrix) / np.maximum(matrix.sum(axis=1), 1)
+    of_home = matrices[trained_on, trained_on].sum(axis=1)
+    rows.append(
+        {
+            "trained on": trained_on,
+            "measured on": measured_on,
+            "accuracy (%)": 100 * accuracy(matrix),
+            "macro-F1 (%)": 100 * macro_f1(matrix),
+            "with home's frequencies (%)": 100 * (recalls * of_home).sum() / of_home.sum(),
+        }
     )
-else:
-    print("One dataset was chosen: there is no other one to carry the network to.")
-
-# %% slideshow={"slide_type": "subslide"}
-if cross:
-    show(
-        cross / "figures" / "recall.png",
-        caption="Share of each emotion's images that is recognised, for each network on each "
-        "dataset. Where a network fails abroad on single emotions, it is these that carry "
-        "the loss.",
-    )
+transfer = pd.DataFrame(rows)
+transfer.round(1)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Where does it look?
+#
+# Mean saliency of each emotion over the mean face, by four methods. Red pixels weigh most. Boxes:
+# brows, eyes, nose and mouth of a frontal face.
 
 # %% slideshow={"slide_type": "-"}
-show(
-    *(folder / "figures" / "saliency_class_maps.png" for folder in home.values()),
-    caption="Mean saliency of each emotion over the mean face, by four methods. Red pixels bear "
-    "the most on the emotion. Boxes: brows, eyes, nose and mouth of a frontal face.",
-)
+for folder in home.values():
+    display(Image(folder / "figures/saliency_class_maps.png", width=700))
 
 # %% [markdown] slideshow={"slide_type": "subslide"}
 # ## Can these maps be believed?
+#
+# A map means something if the probability follows its order of pixels better than a random order,
+# and if it changes when the weights are replaced by random ones (correlation near 0).
 
 # %% slideshow={"slide_type": "-"}
-show(
-    saliency_checks_table(home),
-    caption="Deletion and insertion: whether the probability follows the map's order of pixels "
-    "better than a random order, both when deleted pixels become the image's mean gray and when "
-    "they become black. Last column: rank correlation with the map of the same "
-    "network with random weights; near 0, the map shows what was learned; near 1, only "
-    "the image's edges.",
-)
-
-# %% [markdown] slideshow={"slide_type": "skip"}
-# ## Single images
-
-# %% slideshow={"slide_type": "skip"}
+rows = []
 for dataset, folder in home.items():
-    show(
-        folder / "figures" / "saliency_examples.png",
-        caption=f"An image of each emotion of {dataset} with the map of each method, each on a "
-        "scale of its own: places can be compared, amounts cannot.",
-    )
+    found = json.loads((folder / "saliency.json").read_text())
+    for method in found["methods"]:
+        verdicts = found["faithfulness"]["verdicts"][method]
+        like = found["sanity"]["methods"][method]["correlation"][-1]
+        rows.append(
+            {"network": dataset, "method": method, **verdicts, "like a random network's": like}
+        )
+pd.DataFrame(rows).set_index(["network", "method"]).round(2)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What does it get wrong?
+#
+# The mistakes that the networks were surest of. Look at the images: which labels would you
+# contest?
 
 # %% slideshow={"slide_type": "-"}
-SUREST = (
-    "The mistakes that the network was surest of. Look for wrong labels among them. Beside each "
-    "face: where the answer comes from; below it: the true emotion, → the answer, with their "
-    "probabilities."
-)
-mistakes = [folder / "figures" / "confident_mistakes.png" for folder in home.values()]
-mistakes = [picture for picture in mistakes if picture.is_file()]  # none where all is right
-for picture in mistakes[:1]:
-    show(picture, caption=SUREST)
+for dataset in home:
+    table = tables[dataset, dataset]
+    wrong = table[table.true != table.predicted].nlargest(5, "confidence")
+    display(wrong[["id", "true", "predicted", "confidence"]].set_index("id").rename_axis(dataset))
 
 # %% slideshow={"slide_type": "subslide"}
-for picture in mistakes[1:]:
-    show(picture, caption=SUREST)
-
-# %% [markdown] slideshow={"slide_type": "skip"}
-# ## Frequent confusions
-
-# %% slideshow={"slide_type": "skip"}
-confusions = [folder / "figures" / "confusions.png" for folder in home.values()]
-for picture in confusions:
-    if picture.is_file():
-        show(
-            picture,
-            caption="A line for each of the most frequent confusions, with its most confident "
-            "images. Would you tell these two emotions apart in these faces?",
-        )
+for folder in home.values():
+    picture = folder / "figures/confident_mistakes.png"
+    if PHOTOGRAPHS and picture.is_file():  # none where all is right
+        display(Image(picture, width=800))
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What the numbers say
 
 # %% slideshow={"slide_type": "-"}
-display(Markdown("\n\n".join(findings(home, cross))))
+for dataset in home:
+    matrix = matrices[dataset, dataset]
+    recalls = np.diag(matrix) / matrix.sum(axis=1)
+    off = matrix.where(~np.eye(7, dtype=bool), 0).stack()
+    true, answer = off.idxmax()
+    table = damage[dataset]
+    clean = accuracy(matrix)
+    kept = table[table.perturbation != "clean"].groupby("perturbation").accuracy.mean() / clean
+    print(
+        f"{dataset}: {100 * clean:.1f} % of {len(tables[dataset, dataset]):,} images. It finds "
+        f"{recalls.idxmax()} best ({100 * recalls.max():.0f} %) and {recalls.idxmin()} worst "
+        f"({100 * recalls.min():.0f} %). It takes {true} for {answer} most often ({off.max()} "
+        f"images). Of the damage, {kept.idxmin().replace('_', ' ')} hurts most: "
+        f"{100 * kept.min():.0f} % of the accuracy is left over the severities measured."
+    )
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## How far that goes
 #
-# - **Labels** are judgements of a few people about a picture, not what a person felt. Where people
+# - **Labels** are what a few people saw in a picture, not what a person felt. Where people
 #   disagree, no score can be near 100 %.
 # - **Intervals** are over test images. Each network was trained once: another seed gives other
 #   numbers, and a small difference says nothing about a recipe.
-# - **Accuracy abroad** falls because faces look otherwise, because annotators judged otherwise, and
-#   because emotions are otherwise frequent. `report.html` of each on each measures the last part.
+# - **On the other dataset** accuracy falls because faces look different, because annotators judged
+#   differently, and because emotions are differently frequent.
 # - **Damage** here is made by a computer. It says which kind hurts more, not what a camera in the
 #   dark would do.
 # - **Saliency** says which pixels bear on a score, not why. A map that fails the checks shows
 #   nothing.
-# - **Not measured**: who is in the pictures. A network that is right on average may be wrong for
-#   some.
-
-# %% [markdown] slideshow={"slide_type": "slide"}
-# ## To see for yourself
-#
-# Each run folder has `report.html` with everything on one page, and `run.json` with the command,
-# code, data and machine that it came from.
-
-# %% slideshow={"slide_type": "-"}
-show(
-    run_table({**home, **({"each on each": cross} if cross else {})}),
-    caption="Where the results of this notebook are.",
-)
+# - **Not shown here**: who is in the pictures. A network that is right on average may be wrong for
+#   some people. Where the data says who is shown, `metrics.json` has the groups.
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # Speaking notes: one minute for the question and the recipe, one for the scores, one for the

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import helpers as notebook
 import numpy as np
 import pytest
 
@@ -333,14 +332,6 @@ def test_the_terminal_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert any("Brier [score]" in line and f" {metrics['brier']:.4f} " in line for line in lines)
 
 
-def test_the_table_of_a_notebook_shows_it(tmp_path: Path) -> None:
-    register_top2()
-    write_json(tmp_path / "metrics.json", metrics_of())
-    found = notebook.score_table({"mine": tmp_path})
-    cell = found.rows[0][found.columns.index("Top-2 accuracy")]
-    assert cell.text == f"{100 * metrics_of()['top2']:.1f} %"
-
-
 # --- sweeps --------------------------------------------------------------------------------------
 
 
@@ -435,10 +426,6 @@ def test_evaluations_side_by_side_show_it(tmp_path: Path) -> None:
     header, first, *_ = page.tables["comparison"]
     difference = f"{100 * comparison[0]['difference']['top2']:+.1f}".replace("-", "−")
     assert first[header.index("Top-2 accuracy")].startswith(f"{difference} | ")
-    table = notebook.cross_table(tmp_path)
-    assert (
-        table.rows[1][table.columns.index("Top-2 accuracy")].text == f"{100 * away['top2']:.1f} %"
-    )
 
 
 def test_evaluations_that_are_older_than_the_metric_leave_it_out(tmp_path: Path) -> None:
@@ -453,7 +440,6 @@ def test_evaluations_that_are_older_than_the_metric_leave_it_out(tmp_path: Path)
     assert first[header.index("Top-2 accuracy")] == "–"
     assert first[header.index("Top-2 accuracy lost")] == "–"
     assert second[header.index("Top-2 accuracy")] == percent_and_interval(metrics_of(1), "top2")
-    assert notebook.cross_table(tmp_path).rows[0][-3].text == "–"
 
 
 def test_less_of_an_error_is_better(tmp_path: Path) -> None:
@@ -658,8 +644,6 @@ def test_damage_that_is_older_than_the_metric_leaves_it_out(tmp_path: Path) -> N
     (header, first, *_) = Page(write_study(study, 1).read_text()).tables["robustness"]
     assert header == ["Perturbation", "Accuracy left", "Macro-F1 left", "Top-2 accuracy left"]
     assert first[0] == "a: shift" and first[1].endswith(" %") and first[3] == "–"
-    folder = study.measurements[0].folder
-    assert notebook.damage_table({"a": folder}).rows[0][-1].text == "–"
 
 
 # --- the whole way -------------------------------------------------------------------------------
