@@ -228,7 +228,7 @@ if PHOTOGRAPHS:
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## From one dataset to the other
 #
-# Compare within a column, where the images are the same. Part of what is lost is only that the
+# Compare rows that were measured on the same dataset. Part of what is lost is only that the
 # emotions are more or less frequent there: with the recalls that it has there, but the frequencies
 # of home, a network would reach the accuracy in the last column.
 

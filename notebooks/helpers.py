@@ -36,13 +36,18 @@ def data_folder(dataset: str) -> Path:
     return ROOT / (os.environ.get("FER_DATA") or "data") / dataset
 
 
+def spelled(*arguments: str) -> str:
+    """A command as it is typed in the repository."""
+    return shlex.join(["python", *arguments]).replace(f"{ROOT}{os.sep}", "")
+
+
 def python(*arguments: str, lines: int = 12) -> None:
     """Run ``python <arguments>`` in the repository, and show the command with its last ``lines``.
 
     Raises:
         CommandFailed: it ended with an error.
     """
-    print("$ python", shlex.join(arguments), flush=True)
+    print(f"$ {spelled(*arguments)}", flush=True)
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -73,7 +78,7 @@ def run(program: str, *options: str, name: str) -> Path:
     folder = ROOT / setting("OUTPUTS", "outputs/notebooks") / name / key
     shown = os.path.relpath(folder, ROOT)
     if (folder / "report.html").is_file():
-        print(f"$ python {shlex.join([program, *options])}\nFinished before: {shown}")
+        print(f"$ {spelled(program, *options)}\nFinished before: {shown}")
     elif program == "train.py" and (folder / ".hydra").is_dir():
         python(program, f"resume={shown}", lines=1)
     else:

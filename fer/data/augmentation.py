@@ -6,6 +6,7 @@ the batch size and what came before do not matter.
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import os
@@ -44,7 +45,8 @@ class Augmentation:
         # this size they gain nothing.
         cv2.setNumThreads(0)
         self.seed = seed
-        self.transforms = albumentations.Compose(list(transforms)).transforms  # which checks them
+        own = copy.deepcopy(list(transforms))  # another augmentation may have the same ones
+        self.transforms = albumentations.Compose(own).transforms  # which checks them
         # A counter-based generator: setting its counter is a jump to an independent stream, and
         # cheaper than seeding a new one for each image.
         self.bits = np.random.Philox(key=seed)

@@ -208,7 +208,7 @@ def recorded(path: Path, rate: float, mark: str) -> Iterator[Callable[[np.ndarra
 
     Args:
         path: of the file; its folder is made.
-        rate: pictures per second.
+        rate: pictures per second; one at least is written, since OpenCV leaves slower videos empty.
         mark: at most 100 bytes that the file contains.
 
     Yields:
@@ -223,7 +223,7 @@ def recorded(path: Path, rate: float, mark: str) -> Iterator[Callable[[np.ndarra
         prefix=".", suffix=HALF, dir=path.parent, ignore_cleanup_errors=True
     ) as folder:
         half = Path(folder) / f"video{RECORDED}"
-        recorder = Recorder(half, rate)
+        recorder = Recorder(half, max(rate, 1.0))
         try:
             yield recorder.add
         finally:

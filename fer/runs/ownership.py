@@ -67,11 +67,11 @@ def claim(config: DictConfig, key: str, resume: str | None) -> None:
     """
     HydraConfig.instance().set_config(config)  # the folder's name may ask it for the dataset
     try:
-        folder = Path(OmegaConf.select(config, key))
+        folder = place_of(Path(OmegaConf.select(config, key)))
     except OmegaConfBaseException as error:
         sys.exit(f"Error: {key}: expected a folder, found a value that cannot be resolved: {error}")
     named = any(item.startswith(f"{key}=") for item in config.hydra.overrides.hydra)
-    above = [parent for parent in place_of(folder).parents if not parent.exists()]
+    above = [parent for parent in folder.parents if not parent.exists()]
     try:
         if named:
             if resume in (None, "auto"):
@@ -82,7 +82,7 @@ def claim(config: DictConfig, key: str, resume: str | None) -> None:
             folder, is_new = make_new(folder), True
         if is_new:
             log = f"{config.hydra.job.name}.log"
-            atexit.register(remove_unused, place_of(folder), log, above)
+            atexit.register(remove_unused, folder, log, above)
         hold(folder)
     except ConfigError as error:
         sys.exit(f"Error: {error}")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer import __version__
-from fer.core.errors import PIPE_CLOSED, CheckpointError, FerError
+from fer.core.errors import PIPE_CLOSED, FerError
 from fer.core.plugins import import_plugins
 from fer.core.processes import is_output_closed
 
@@ -113,7 +113,7 @@ def evaluated_dataset(name: str | None, checkpoint: str | None) -> str:
 
     try:
         return folder_name(read_description(checkpoint or "")[1]["dataset"]["name"])
-    except (CheckpointError, OSError):
+    except (FerError, OSError):
         return "unknown"  # the task itself explains what is wrong with the checkpoint
 
 

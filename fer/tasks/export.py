@@ -32,6 +32,7 @@ from fer.data.readers.sources import list_files
 from fer.evaluation.attribution import class_activation
 from fer.evaluation.inference import predict
 from fer.model.checkpoint import Checkpoint, load_checkpoint
+from fer.model.hub import SCHEME
 from fer.model.network import NormalisedNetwork
 from fer.tasks.assembly import import_networks
 from fer.tasks.site import check_site, find_runtime, write_site
@@ -312,6 +313,11 @@ def export_task(cfg: DictConfig, _: Path) -> None:
         FerError: something that the user can correct, in a message that says how.
     """
     check_options(cfg)
+    if cfg.output is None and str(cfg.checkpoint).startswith(SCHEME):  # beside it is a cache
+        raise ConfigError(
+            f"output: expected a name for what is exported from {cfg.checkpoint}, found none. Give "
+            f"one: output=NAME{SUFFIXES.get(cfg.format, '')}"
+        )
     import_networks(own_folders())
     checkpoint = load_checkpoint(cfg.checkpoint)
     data = Path(cfg.paths.data)

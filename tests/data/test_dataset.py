@@ -142,6 +142,16 @@ def test_augmentation_travels_to_another_process() -> None:
         assert (there(image, epoch=1, index=index) == here).all()
 
 
+def test_two_augmentations_of_one_policy_do_not_share_random_numbers() -> None:
+    policy = standard_transforms()
+    image = np.random.default_rng(0).integers(0, 256, (48, 48, 1), dtype=np.uint8)
+    augment = Augmentation(policy, seed=0)
+    before = [augment(image, epoch=0, index=index) for index in range(20)]
+    Augmentation(policy, seed=0)(image, epoch=3, index=1)
+    after = [augment(image, epoch=0, index=index) for index in range(20)]
+    np.testing.assert_array_equal(before, after)
+
+
 def test_each_epoch_and_each_image_is_augmented_in_its_own_way() -> None:
     augment = Augmentation(standard_transforms(), seed=0)
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 1), dtype=np.uint8)

@@ -14,8 +14,9 @@ from fer.core.errors import CheckpointError, ConfigError
 from fer.evaluation.predictor import Predictor
 from fer.model.checkpoint import PRETRAINED_FILE, load_checkpoint
 from fer.model.hub import download
+from fer.tasks.export import export_task
 from fer.tasks.push import main
-from tests.conftest import ROOT
+from tests.conftest import ROOT, compose, run_program
 
 CARD = ROOT / "MODEL_CARD.md"
 
@@ -114,3 +115,31 @@ def test_a_revision_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("ada/faces", "model.safetensors", "v1"),
         ("ada/faces", "model.safetensors", None),
     ]
+
+
+def test_a_hub_that_does_not_answer_is_one_message(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Unreachable(Exception):
+        """As of a library that the hub's client uses: no OSError."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise Unreachable("connection refused")
+
+    monkeypatch.setattr(hub, "create_repo", fail)
+    assert main(["ada/faces", "--card", str(CARD)]) == 1
+    assert (
+        "expected the hub to take ada/faces, found: connection refused" in capsys.readouterr().err
+    )
+
+
+def test_what_comes_from_the_hub_is_not_exported_into_its_cache(hub: Hub) -> None:
+    cfg = compose("checkpoint=hf://ada/faces", "format=safetensors", config="export")
+    with pytest.raises(ConfigError, match=r"output: expected a name .* output=NAME\.safetensors"):
+        export_task(cfg, Path())
+
+
+def test_a_name_that_is_none_is_the_message_of_the_evaluation(tmp_path: Path) -> None:
+    done = run_program("-m", "fer", "evaluate", "checkpoint=hf://nobody", cwd=tmp_path, check=False)
+    assert done.returncode == 1 and "hub: expected a repository as user/name" in done.stderr
+    assert "hydra.run.dir" not in done.stderr

@@ -471,3 +471,15 @@ def test_a_pipe_behind_a_link_is_never_read(tmp_path: Path) -> None:
     (raw / "train/happy/pipe.png").symlink_to(tmp_path / "pipe.png")
     with pytest.raises(DataError, match=r"pipe\.png: expected a file or a folder, found a pipe"):
         prepare("x", tmp_path / "x", FER2013Reader(), raw=raw)
+
+
+def test_pictures_for_tensorboard_change_nothing_in_a_training(
+    tmp_path: Path, tiny_data: Path
+) -> None:
+    """They are augmented by the same policy, whose random numbers are the training's."""
+    weights = []
+    for logger in ("none", "tensorboard"):
+        options = [option for option in TINY if not option.startswith(("logger", "augmentation"))]
+        train_here(tmp_path / logger, tiny_data, *options, f"logger={logger}")
+        weights.append(load_checkpoint(tmp_path / logger / LAST).network.state_dict())
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
