@@ -24,6 +24,8 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fer.tasks.epoch_pictures import SHOWN
+
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = [
     *("dataset.generator.train=70", "dataset.generator.val=14", "dataset.generator.test=14"),
@@ -34,6 +36,8 @@ MEGABYTES = 20.0
 """By how much memory may differ: allocators keep what they once had."""
 EVENT_BYTES = 4096
 """Of TensorBoard's file, for each epoch: a few scalars."""
+PICTURE_BYTES = 500_000
+"""Of the file, for each epoch whose answers are shown in pictures."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,9 @@ def find_growth(samples: Sequence[Sample]) -> list[str]:
     # A checkpoint in the middle of being written lies beside the one that it replaces.
     if last.disk_bytes > 1.7 * first.disk_bytes + 100 * epochs:
         found.append(f"the run folder grew from {first.disk_bytes:,} to {last.disk_bytes:,} bytes")
-    if last.event_bytes - first.event_bytes > EVENT_BYTES * (epochs + 1):
+    pictures = sum(first.epoch - 1 <= epoch <= last.epoch + 1 for epoch in SHOWN)
+    expected = EVENT_BYTES * (epochs + 1) + PICTURE_BYTES * pictures
+    if last.event_bytes - first.event_bytes > expected:
         found.append(f"TensorBoard's files grew by {last.event_bytes - first.event_bytes:,} bytes")
     return found
 

@@ -17,7 +17,7 @@ from fer.report.evaluation_sections import damage_grid
 from fer.report.figures import to_image
 from fer.report.run_figures import GRID, confusion_matrix, pick_rows, prediction_grid
 
-SHOWN = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+SHOWN = (1, 5, 20, 50, 100, 200, 500)
 """Epochs after which pictures are made, counted from 1; the last one has its own in the results."""
 AUGMENTED = 4
 """How often each image is shown as the policy changes it."""

@@ -114,6 +114,7 @@ function damage(input, levels) {
 async function answer() {
   if (state.picture === null) return;
   const turn = ++state.turn;
+  document.body.dataset.turn = turn; // for programs that wait until it is computed
   const inputs = state.faces.map((face) => damage(face.input, severities()));
   const start = performance.now();
   const found = inputs.length ? await recognise(inputs) : [];
@@ -277,6 +278,7 @@ async function showCurves(turn) {
       ? `Stays ${emotions[first]} up to severity ${MOST}.`
       : `Turns from ${emotions[first]} to ${emotions[found[at].best]} at severity ${levels[at]}.`;
   }
+  document.body.dataset.computed = turn;
 }
 
 const THUMB = 8; // half of a slider's thumb, in pixels: where its track begins

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -32,8 +33,6 @@ from tests.data.test_detection import needs_weights
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), "")
-CURVES = "[...document.querySelectorAll('.turns')].every((line) => line.textContent !== '')"
-"""True once everything is computed of the picture that is shown."""
 PRINTED = f"""Object.fromEntries({list(labels.EMOTIONS)}.map(
     (name) => [name, Number(document.getElementById('p_' + name).value)]))"""
 EXACT = "32-true"
@@ -102,17 +101,24 @@ def page(tmp_path_factory: pytest.TempPathFactory, site: str, camera: Path) -> I
     )  # fmt: skip
     try:
         browser.call("Page.navigate", url=site)
-        browser.wait(f"document.querySelector('.turns') && {CURVES}")
+        browser.wait("document.body.dataset.computed")
         yield browser
     finally:
         browser.close()
 
 
+@contextlib.contextmanager
+def computed(page: Browser) -> Iterator[None]:
+    """Wait until the page has computed, with its curves, what is done in the block."""
+    before = page.run("Number(document.body.dataset.turn)")
+    yield
+    page.wait(f"Number(document.body.dataset.computed) > {before}")
+
+
 def show(page: Browser, path: Path) -> None:
     """Choose a picture, and wait until the page has computed it."""
-    page.run("document.querySelectorAll('.turns').forEach((line) => { line.textContent = ''; })")
-    page.give_file("#file", path)
-    page.wait(CURVES)
+    with computed(page):
+        page.give_file("#file", path)
 
 
 def js(page: Browser, code: str, **values: Any) -> Any:
@@ -197,13 +203,13 @@ def test_damage_is_that_of_the_robustness_tests(page: Browser) -> None:
 
 
 def test_a_slider_changes_the_answer_as_its_curve_says(page: Browser) -> None:
-    page.run("document.getElementById('sample').click()")
-    page.wait(f"{FACES}.length === 2 && {CURVES}")
+    with computed(page):
+        page.run("document.getElementById('sample').click()")
+    assert len(page.run(FACES)) == 2
     before = page.run(PRINTED)
-    page.run("""document.querySelectorAll('.turns').forEach((line) => { line.textContent = ''; });
-        const slider = document.getElementById('blur'); slider.value = 5;
-        slider.dispatchEvent(new Event('input'));""")
-    page.wait(CURVES)
+    with computed(page):
+        page.run("""const slider = document.getElementById('blur'); slider.value = 5;
+            slider.dispatchEvent(new Event('input'));""")
     after = page.run(PRINTED)
     curve = page.run("document.getElementById('blur_plot').getAttribute('aria-label')")
     first, last = (max(one, key=lambda emotion: one[emotion]) for one in (before, after))
@@ -214,8 +220,9 @@ def test_a_slider_changes_the_answer_as_its_curve_says(page: Browser) -> None:
     assert page.run("document.getElementById('blur_turns').className") == (
         "turns turned" if turned else "turns"
     )
-    page.run("""const one = document.getElementById('blur'); one.value = 0;
-        one.dispatchEvent(new Event('input'));""")
+    with computed(page):
+        page.run("""const one = document.getElementById('blur'); one.value = 0;
+            one.dispatchEvent(new Event('input'));""")
 
 
 def test_the_camera_is_looked_at_until_a_frame_is_held(page: Browser) -> None:
@@ -225,9 +232,9 @@ def test_the_camera_is_looked_at_until_a_frame_is_held(page: Browser) -> None:
     assert len(page.run(FACES)) == 1 and "ms per frame" in page.run(
         "document.getElementById('time').textContent"
     )
-    page.run("""document.querySelectorAll('.turns').forEach((line) => { line.textContent = ''; });
-        document.getElementById('hold').click()""")
-    page.wait(f"{CURVES} && !document.body.textContent.includes('Hold a frame')")
+    with computed(page):
+        page.run("document.getElementById('hold').click()")
+    assert not page.run("document.body.textContent.includes('Hold a frame')")
     page.run("document.getElementById('camera').click()")
     assert page.run("document.getElementById('camera').textContent") == "Use the camera"
 
