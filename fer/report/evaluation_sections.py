@@ -69,10 +69,12 @@ def robustness_curves(
             is shaded; with several a line each, with bars.
     """
     names = dict.fromkeys(row["perturbation"] for rows in networks.values() for row in rows)
-    pairs = list(itertools.product(names, shown_in("robustness")))
-    alone, each = len(networks) == 1, len(shown_in("robustness"))
+    scores = shown_in("robustness")
+    pairs, alone = list(itertools.product(names, scores)), len(networks) == 1
+    across = max(1, 4 // len(scores)) * len(scores)  # a perturbation's panels stay together
+    if 1 < len(names) <= 4:  # a row for each score instead, and none with gaps
+        pairs, across = [(name, score) for score in scores for name in names], len(names)
     with style():
-        across = max(1, 4 // each) * each  # a perturbation's panels stay together
         figure, axes = panels(len(pairs), across, 2.6, 2.6, title, subtitle)
         for axis, (name, score) in zip(axes, pairs, strict=True):
             for index, (network, rows) in enumerate(networks.items()):
